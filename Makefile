@@ -1,0 +1,65 @@
+# Every target makes its own .venv, once. Another Python: make demo PYTHON=python3.12
+# Other wheels, such as torch without CUDA: make demo PIP_ARGS="--extra-index-url ..."
+PYTHON ?= python3
+PIP_ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt
+DEMO := runs/demo
+
+.PHONY: help demo test test-unit test-slow check format lint type floors clean
+
+help:
+	@echo "make demo       train, prune and evaluate PPO on CartPole: a few minutes"
+	@echo "make test       lint, types, floors and all tests but the slow ones: what CI runs"
+	@echo "make test-unit  the tests that need no Ray"
+	@echo "make test-slow  the tests that train for minutes"
+	@echo "make check      lint, types, floors and test-unit: before a commit"
+	@echo "make format     rewrite the code in the house's form"
+	@echo "make clean      remove .venv and the tools' caches; runs/ stays"
+
+# A demo that was interrupted goes on; one that is done stays, and the next gets its own directory.
+demo: $(VENV)/.rllib
+	@out=$(DEMO); resume=; \
+	if [ -f $$out/config.yaml ] && [ ! -f $$out/summary.json ]; then resume=--resume; \
+	elif [ -n "$$(ls -A $$out 2>/dev/null)" ]; then out=$$out-$$(date +%Y%m%d-%H%M%S); fi; \
+	set -x; $(BIN)/rayprune train tune_configs/ppo_cartpole.yaml --out $$out $$resume
+
+test: lint type floors
+	$(BIN)/python -m pytest -m "not slow"
+
+test-unit: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/unit tests/configs
+
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -m slow
+
+check: lint type floors test-unit
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+
+type: $(VENV)/.dev
+	$(BIN)/mypy
+
+floors: $(VENV)/.dev
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+
+# Stamps: a second call is quick, a changed requirement installs again.
+$(VENV)/.rllib: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 10) else "rayprune needs Python 3.10 or newer, and $(PYTHON) is older: make ... PYTHON=python3.12")'
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	$(INSTALL) -e ".[rllib]"
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.rllib
+	$(INSTALL) -e ".[rllib,dev]"
+	@touch $@

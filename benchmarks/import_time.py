@@ -1,0 +1,41 @@
+"""What `import rayprune`, and all of its pure-torch part, takes beyond importing torch.
+
+    python benchmarks/import_time.py
+
+Fresh processes in turn, median of paired differences in seconds of process time, and a control of
+torch against torch. Target: at most 0.2 s. Exits with 1 when it is missed.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+
+TARGET = 0.2
+CLOCK = "import time; start = time.process_time(); {}; print(time.process_time() - start)"
+TORCH = "import torch"
+OURS = "import rayprune; [getattr(rayprune, name) for name in rayprune.__all__]"
+
+
+def seconds(statement: str) -> float:
+    """Return the process time that a statement takes in a fresh interpreter."""
+    command = [sys.executable, "-c", CLOCK.format(statement)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def main() -> int:
+    """Measure, print, and say by the exit status whether the target is met."""
+    seconds(OURS)  # the first run fills the caches
+    rounds = [(seconds(TORCH), seconds(OURS), seconds(TORCH)) for _ in range(7)]
+    extra = statistics.median(ours - torch for torch, ours, _ in rounds)
+    control = statistics.median(again - torch for torch, _, again in rounds)
+    print(f"torch    {statistics.median(torch for torch, _, _ in rounds):.3f} s")
+    print(f"rayprune {extra:+.3f} s")
+    print(f"control  {control:+.3f} s")
+    print(f"target   {TARGET:+.3f} s: {'met' if extra <= TARGET else 'MISSED'}")
+    return 0 if extra <= TARGET else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""Pruning for deep-RL policies on Ray; this part is pure torch and never imports ray."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from rayprune.errors import RaypruneError
+
+if TYPE_CHECKING:
+    from rayprune.pruning.attach import make_maskable, unmask
+    from rayprune.pruning.config import PruningConfig
+    from rayprune.pruning.criteria import register_criterion
+    from rayprune.pruning.distributions import register_distribution
+    from rayprune.pruning.pruner import Pruner
+    from rayprune.pruning.schedules import register_schedule
+
+__all__ = [
+    "Pruner",
+    "PruningConfig",
+    "RaypruneError",
+    "make_maskable",
+    "register_criterion",
+    "register_distribution",
+    "register_schedule",
+    "unmask",
+]
+
+# Fetched at first use: importing torch takes seconds, and `rayprune --help` needs none of it.
+_HOMES = {
+    "Pruner": "pruner",
+    "PruningConfig": "config",
+    "make_maskable": "attach",
+    "register_criterion": "criteria",
+    "register_distribution": "distributions",
+    "register_schedule": "schedules",
+    "unmask": "attach",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"rayprune.pruning.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

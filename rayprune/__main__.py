@@ -1,0 +1,6 @@
+"""``python -m rayprune`` is ``rayprune``."""
+
+from rayprune.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""The ``rayprune`` command: its subcommands, its exit codes, and how errors are told.
+
+Exit 0 is done, 1 a run that failed, 2 wrong input, 130 an interruption. People read standard
+error; ``--json`` puts one JSON object on standard output, errors too, and nothing else there.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TextIO
+
+import typer
+from typer.core import TyperGroup
+
+from rayprune.cli.evaluate import evaluate
+from rayprune.cli.list import list_names
+from rayprune.cli.options import person
+from rayprune.cli.prune import prune
+from rayprune.cli.train import train
+from rayprune.errors import ConfigError, InputError, RaypruneError
+from rayprune.tracking.record import to_json
+
+INTERRUPTED = 130
+"""The shell's own code for a process that Ctrl-C ended: 128 + SIGINT."""
+
+
+class InterruptedCommandError(Exception):
+    """Ctrl-C, with what the interrupted command has to say; Typer would swallow that."""
+
+
+def _interruptible(command: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    @functools.wraps(command)
+    def wrapper(*arguments: Any, **keywords: Any) -> dict[str, Any]:
+        try:
+            return command(*arguments, **keywords)
+        except KeyboardInterrupt as error:
+            raise InterruptedCommandError(str(error) or "Interrupted.") from error
+
+    return wrapper
+
+
+class _Commands(TyperGroup):
+    """Says which commands there are when an unknown one is asked for."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        try:
+            return super().resolve_command(ctx, args)
+        except Exception as error:
+            if hasattr(error, "message"):
+                error.message = f"{error.message} There are {sorted(self.commands)}."
+            raise
+
+
+app = typer.Typer(
+    cls=_Commands,
+    help="Train deep-RL policies small: prune while RLlib trains, and prove what is left.",
+    epilog="Example: rayprune train tune_configs/ppo_cartpole.yaml",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+_COMMANDS: Mapping[str, Callable[..., dict[str, Any]]] = {
+    "train": train,
+    "evaluate": evaluate,
+    "prune": prune,
+    "list": list_names,
+}
+for _name, _command in _COMMANDS.items():
+    app.command(_name)(_interruptible(_command))
+
+
+def run(arguments: Sequence[str], stdout: TextIO) -> int:
+    """Run one command line.
+
+    Args:
+        arguments: what follows ``rayprune``.
+        stdout: where ``--json`` writes its one object.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        result = app(args=arguments, prog_name="rayprune", standalone_mode=False)
+    except Exception as error:
+        return _fail(error, arguments, stdout)
+    if "--json" in arguments and isinstance(result, Mapping):
+        print(to_json(result), file=stdout, flush=True)
+    return result if isinstance(result, int) else 0
+
+
+def claim_stdout() -> TextIO:
+    """Keep standard output for us alone: what anything else prints there goes to stderr.
+
+    Ray's workers and native libraries write to the descriptor, so it's the descriptor that moves,
+    for as long as the process lives.
+    """
+    kept = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    sys.stdout.flush()
+    os.dup2(2, 1)
+    return kept
+
+
+def _fail(error: Exception, arguments: Sequence[str], stdout: TextIO) -> int:
+    error = _told_cause(error)
+    code, message = exit_code(error), _message(error)
+    if "--debug" in arguments:
+        traceback.print_exception(error, file=sys.stderr)
+    if "--json" in arguments:
+        faults = error.faults if isinstance(error, ConfigError) else (message,)
+        details = {"type": type(error).__name__, "message": message, "faults": faults}
+        print(to_json({"error": {**details, "exit_code": code}}), file=stdout, flush=True)
+    person().print(message, style="red" if code != INTERRUPTED else "yellow", markup=False)
+    return code
+
+
+def exit_code(error: Exception) -> int:
+    """Return the exit code that an error stands for."""
+    if isinstance(error, InterruptedCommandError):
+        return INTERRUPTED
+    return 2 if isinstance(error, InputError) or _is_usage_error(error) else 1
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, (RaypruneError, InterruptedCommandError)):
+        return str(error)
+    if _is_usage_error(error):
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None else "rayprune"
+        return f"{error.format_message()} Try `{command} --help`."  # type: ignore[attr-defined]
+    first_line = (str(error).strip().splitlines() or ["(no message)"])[0]
+    return f"{type(error).__name__}: {first_line}. Rerun with --debug for the traceback."
+
+
+def _is_usage_error(error: Exception) -> bool:
+    # Typer's class for it has moved from click into a private module, its method has not.
+    return hasattr(error, "format_message")
+
+
+def _told_cause(error: Exception) -> Exception:
+    """Return the error of ours that Ray or RLlib has wrapped, or else the error itself."""
+    inner: BaseException | None = error
+    while inner is not None:
+        # Ray's RayTaskError is also of its cause's class, but its text is a whole traceback.
+        cause = getattr(inner, "cause", None)
+        if isinstance(cause, RaypruneError):
+            return cause
+        if isinstance(inner, RaypruneError):
+            return inner
+        inner = inner.__cause__
+    return error

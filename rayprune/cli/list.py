@@ -1,0 +1,101 @@
+"""``rayprune list``: the names that a YAML file may use."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from rayprune.cli.options import AsJson, Debug, person
+from rayprune.errors import ConfigError, did_you_mean
+
+
+def _criteria() -> dict[str, str]:
+    from rayprune.pruning.criteria import CRITERIA
+
+    return _described(CRITERIA)
+
+
+def _schedules() -> dict[str, str]:
+    from rayprune.pruning.schedules import SCHEDULES
+
+    return _described(SCHEDULES)
+
+
+def _distributions() -> dict[str, str]:
+    from rayprune.pruning.distributions import DISTRIBUTIONS
+
+    return _described(DISTRIBUTIONS)
+
+
+def _granularities() -> dict[str, str]:
+    from rayprune.pruning.granularity import GRANULARITIES
+
+    units = {"weight": "Single weights.", "neuron": "Output units: rows of a Linear, filters."}
+    return {name: units.get(name, "") for name in GRANULARITIES}
+
+
+def _algorithms() -> dict[str, str]:
+    from rayprune.config import ALGORITHMS
+
+    return dict(ALGORITHMS)
+
+
+def _configs() -> dict[str, str]:
+    """Return the YAML files at hand, each with its header's first line."""
+    beside_package = Path(__file__).parents[2] / "tune_configs"
+    within_package = Path(__file__).parents[1] / "tune_configs"
+    for folder in (Path("tune_configs"), beside_package, within_package):
+        if folder.is_dir():
+            return {str(path): _header(path) for path in sorted(folder.glob("**/*.yaml"))}
+    return {}
+
+
+_SOURCES: Mapping[str, Callable[[], dict[str, str]]] = {
+    "criteria": _criteria,
+    "schedules": _schedules,
+    "distributions": _distributions,
+    "granularities": _granularities,
+    "algorithms": _algorithms,
+    "configs": _configs,
+}
+
+
+def list_names(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help=f"One of: {', '.join(_SOURCES)}.")],
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> dict[str, Any]:
+    """List the names that a YAML file may use.
+
+    Example: rayprune list criteria
+    """
+    kinds = [*_SOURCES]
+    if kind not in kinds:
+        raise ConfigError(
+            f"KIND must be one of {kinds}, but is {kind!r}.{did_you_mean(kind, kinds)}"
+        )
+    entries = _SOURCES[kind]()
+    if not as_json:
+        table = Table("name", "what it is", box=None, pad_edge=False, header_style="bold")
+        for name, description in entries.items():
+            table.add_row(name, description)
+        person().print(table, markup=False)
+    return {kind: [{"name": name, "description": text} for name, text in entries.items()]}
+
+
+def _header(path: Path) -> str:
+    first, *_ = [*path.read_text(encoding="utf-8").splitlines(), ""]
+    return first.lstrip("# ") if first.startswith("#") else ""
+
+
+def _described(registry: Mapping[str, object]) -> dict[str, str]:
+    """Return the first line of each entry's docstring."""
+    return {
+        name: (inspect.getdoc(entry) or "").split("\n", 1)[0].replace("``", "")
+        for name, entry in registry.items()
+    }

@@ -1,0 +1,63 @@
+"""What several subcommands share: options, the console that people read, the needed extra."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from rayprune.errors import CheckpointError, InputError
+
+Checkpoint = Annotated[
+    Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint's directory.", show_default=False)
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Replace a value of the file, such as pruning.sparsity=0.8; may be given repeatedly.",
+    ),
+]
+Episodes = Annotated[
+    int | None, typer.Option(min=1, help="Episodes to evaluate on.", show_default=False)
+]
+Address = Annotated[
+    str | None,
+    typer.Option(metavar="ADDR", help="A running Ray cluster; default: start Ray here."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def person() -> Console:
+    """Return the console that people read: standard error."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def require_rllib() -> None:
+    """Refuse early, and without importing Ray, where Ray isn't installed."""
+    if importlib.util.find_spec("ray") is None or importlib.util.find_spec("gymnasium") is None:
+        raise InputError("This command needs Ray: pip install 'rayprune[rllib]'.")
+
+
+def quiet_rllib() -> None:
+    """Silence RLlib's remarks on itself: they would stand between our own lines."""
+    import ray.rllib
+
+    # RLlib sets its loggers' levels when it is imported.
+    for module in (ray, ray.rllib):
+        logging.getLogger(module.__name__).setLevel(logging.ERROR)
+
+
+def require_checkpoint(path: Path) -> None:
+    """Refuse a checkpoint that isn't there before Ray is imported."""
+    if not path.exists():
+        raise CheckpointError(
+            f"There is no checkpoint {str(path)!r}. A run keeps its own in its directory's "
+            "checkpoints/, and summary.json names the best."
+        )

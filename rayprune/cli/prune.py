@@ -1,0 +1,91 @@
+"""``rayprune prune``: prune a trained policy in one shot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rayprune.cli.options import (
+    Address,
+    AsJson,
+    Checkpoint,
+    Debug,
+    Overrides,
+    person,
+    quiet_rllib,
+    require_checkpoint,
+    require_rllib,
+)
+from rayprune.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rayprune.pruning.config import PruningConfig
+
+
+def prune(
+    checkpoint: Checkpoint,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the pruned checkpoint goes.")],
+    sparsity: Annotated[
+        float | None, typer.Option(help="Fraction of weights to prune.", show_default=False)
+    ] = None,
+    criterion: Annotated[
+        str | None, typer.Option(help="See `rayprune list criteria`; default: l1.")
+    ] = None,
+    granularity: Annotated[
+        str | None, typer.Option(help="See `rayprune list granularities`; default: weight.")
+    ] = None,
+    distribution: Annotated[
+        str | None, typer.Option(help="See `rayprune list distributions`; default: uniform.")
+    ] = None,
+    overrides: Overrides = None,
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes before and after.")] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode.")] = 20_000,
+    address: Address = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> dict[str, Any]:
+    """Prune a checkpoint in one shot, RLlib's own too, and measure it before and after.
+
+    Example: rayprune prune runs/dense/checkpoints/best --out runs/pruned --sparsity 0.5
+    """
+    named = {
+        "sparsity": sparsity,
+        "criterion": criterion,
+        "granularity": granularity,
+        "distribution": distribution,
+    }
+    pruning = pruning_config(
+        {key: value for key, value in named.items() if value is not None}, overrides or ()
+    )
+    require_checkpoint(checkpoint)
+    require_rllib()
+    quiet_rllib()
+    from rayprune.cli.tables import summary_table
+    from rayprune.rllib.prune_checkpoint import prune_checkpoint
+
+    result: dict[str, Any] = prune_checkpoint(
+        checkpoint, pruning, out, episodes=episodes, seed=seed, address=address
+    )
+    if not as_json:
+        console = person()
+        console.print(summary_table(result, "before", "after"))
+        console.print(f"Checkpoint     {out / str(result['checkpoint'])}", markup=False)
+    return result
+
+
+def pruning_config(named: dict[str, Any], overrides: Sequence[str]) -> PruningConfig:
+    """Return the config that the options and ``--set pruning.*`` give, the latter on top."""
+    from rayprune import yaml12
+    from rayprune.pruning.config import PruningConfig
+
+    raw: dict[str, Any] = {"pruning": named}
+    faults = yaml12.apply_overrides(raw, overrides)
+    others = sorted(raw.keys() - {"pruning"})
+    faults += [f"`{key}` can't be set here: only `pruning.*` can." for key in others]
+    faults += PruningConfig.faults_of(raw["pruning"], prefix="pruning.")
+    if faults:
+        raise ConfigError(faults)
+    return PruningConfig.from_dict(raw["pruning"])

@@ -1,0 +1,81 @@
+"""What a person reads when a command is done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+
+from rayprune.cli.progress import number
+
+
+def summary_table(summary: Mapping[str, Any], before: str, after: str) -> Table:
+    """Return a run's result.
+
+    Args:
+        summary: the content of summary.json.
+        before: the column of the dense policy; left out when it was not measured.
+        after: the column of the policy that the summary is about.
+    """
+    returns, sparsity = summary["returns"], summary["sparsity"]
+    parameters, flops = summary["parameters"], summary["flops"]
+    dense = returns.get("dense_test")
+    rows = [
+        ("test return, IQM [95 %]", interval(dense), interval(returns["test"])),
+        ("sparsity of prunable weights", "", percent(sparsity["prunable"])),
+        ("sparsity of all parameters", "", percent(sparsity["all"])),
+        ("parameters", count(parameters["total"]), count(parameters["nonzero"])),
+        ("FLOPs of one action", count(flops["dense"]), f"{count(flops['sparse'])} (sparse)"),
+    ]
+    table = _table(f"{summary['name']}, seed {summary['seed']}")
+    for name in (before, after) if dense else (after,):
+        table.add_column(name, justify="right")
+    for label, dense_cell, cell in rows:
+        table.add_row(label, *([dense_cell] if dense else []), cell)
+    return table
+
+
+def evaluation_table(result: Mapping[str, Any], title: str) -> Table:
+    """Return every block of returns that the result holds, a row each."""
+    table = _table(title)
+    table.add_column("episodes", justify="right")
+    table.add_column("mean", justify="right")
+    table.add_column("IQM [95 %]", justify="right")
+    blocks = {**result, **(result.get("returns") or {})}
+    for name, block in blocks.items():
+        if isinstance(block, Mapping) and "iqm" in block:
+            table.add_row(
+                name.replace("_", " "),
+                str(block.get("episodes", "")),
+                number(block.get("mean")),
+                interval(block),
+            )
+    sparsity = result.get("sparsity")
+    if isinstance(sparsity, Mapping) and "prunable" in sparsity:
+        table.caption = f"sparsity of prunable weights: {percent(sparsity['prunable'])}"
+    return table
+
+
+def interval(block: Mapping[str, Any] | None) -> str:
+    """Return ``487.1 [470.0, 500.0]``."""
+    if not block:
+        return "-"
+    low, high = block.get("ci95") or (None, None)
+    return f"{number(block.get('iqm'))} [{number(low)}, {number(high)}]"
+
+
+def percent(fraction: float | None) -> str:
+    """Return ``90.1 %``, or a dash for None."""
+    return "-" if fraction is None else f"{100 * fraction:.1f} %"
+
+
+def count(value: int | None) -> str:
+    """Return ``68,354``, or a dash for None."""
+    return "-" if value is None else f"{value:,}"
+
+
+def _table(title: str) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table.add_column("")
+    return table

@@ -1,0 +1,70 @@
+"""``rayprune train``: one run, from a YAML file to a run directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rayprune.cli.options import (
+    Address,
+    AsJson,
+    Debug,
+    Overrides,
+    person,
+    quiet_rllib,
+    require_rllib,
+)
+
+
+def train(
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG", help="A YAML file.", show_default=False)
+    ],
+    overrides: Overrides = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Replace the file's seed.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The run's directory; default: runs/NAME-seedN."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint in the directory.")
+    ] = False,
+    address: Address = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> dict[str, Any]:
+    """Train a policy while it is pruned, evaluate it, and write the run's directory.
+
+    Example: rayprune train tune_configs/ppo_cartpole.yaml --set pruning.sparsity=0.8 --seed 1
+    """
+    from rayprune import yaml12
+
+    # A file that isn't there or isn't YAML is told before Ray's import, which takes seconds.
+    yaml12.read_mapping(config)
+    require_rllib()
+    quiet_rllib()
+    from rayprune.cli.progress import TerminalReporter
+    from rayprune.cli.tables import summary_table
+    from rayprune.rllib.experiment import load_checked
+    from rayprune.rllib.train import run_training
+
+    experiment = load_checked(config, overrides or (), seed)
+    out = out or Path("runs") / f"{experiment.name}-seed{experiment.seed}"
+    console = person()
+    reporter = TerminalReporter(console)
+    try:
+        summary: dict[str, Any] = run_training(
+            experiment, out, resume=resume, address=address, reporter=reporter
+        )
+    finally:
+        reporter.close()
+    if not as_json:
+        console.print(summary_table(summary, "dense", "pruned"))
+        checkpoint = out / str(summary["checkpoint"])
+        console.print(f"Run directory  {out}\nCheckpoint     {checkpoint}", markup=False)
+        console.print(f"Next           rayprune evaluate {checkpoint}", markup=False)
+    return summary

@@ -1,0 +1,324 @@
+"""ExperimentConfig: what a YAML file for ``rayprune train`` says, checked, all faults at once."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import re
+import sys
+import types
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from rayprune import yaml12
+from rayprune.errors import ConfigError, did_you_mean
+from rayprune.pruning.config import PruningConfig
+from rayprune.validation import faults_from, shown
+
+ALGORITHMS: Mapping[str, str] = types.MappingProxyType(
+    {
+        "PPO": "proximal policy optimisation; on-policy, discrete or continuous actions",
+        "DQN": "deep Q-learning; replay buffer, discrete actions",
+        "SAC": "soft actor-critic; replay buffer, continuous actions",
+    }
+)
+
+
+def _whole(value: object) -> object:
+    """``2e5`` is a float to YAML; as a count it is the integer 200000."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _file_name(value: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):
+        return value
+    raise ValueError(
+        "names the run's directory, so it must be of letters, digits, '.', '_' and '-', and begin "
+        f"with a letter or digit, but is {value!r}."
+    )
+
+
+def _known_algorithm(value: str) -> str:
+    if value in ALGORITHMS:
+        return value
+    names = list(ALGORITHMS)
+    raise ValueError(
+        f"must be one of {names}, but is {value!r}.{did_you_mean(value.upper(), names)}"
+    )
+
+
+Count = Annotated[int, BeforeValidator(_whole), Field(gt=0)]
+Seed = Annotated[int, BeforeValidator(_whole), Field(ge=0, lt=2**32)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Text = Annotated[str, Field(min_length=1)]
+Keywords = dict[str, Any]
+
+
+class _Section(BaseModel):
+    """Frozen, unknown keys refused, and no guessing: the text '5' is not the number 5."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+
+
+class StopConfig(_Section):
+    """When a run ends: at the first of these that is reached."""
+
+    env_steps: Count | None = None
+    """Lifetime env steps."""
+
+    return_: Number | None = Field(default=None, alias="return")
+    """A validation return."""
+
+    updates: Count | None = None
+    """Optimizer steps, for offline algorithms."""
+
+
+class EvaluationConfig(_Section):
+    """How the policy is measured, on seeds that training never saw."""
+
+    every: Count | None = 20_000
+    """Env steps between validations; null validates at the end only."""
+
+    episodes: Count = 20
+    validation_seed: Seed = 10_000
+    test_seed: Seed = 20_000
+
+    shifts: Annotated[tuple[Keywords, ...], Field(strict=False)] = ()
+    """Variants of env_config in which the policy is measured as well."""
+
+    dense: Text | None = None
+    """``train`` trains the dense twin too; or a dense checkpoint to compare with."""
+
+
+class TrackingConfig(_Section):
+    """Where a run is followed, beside its own directory."""
+
+    wandb: Literal["online", "offline", "off"] = "offline"
+    project: Text = "rayprune"
+    tensorboard: bool = True
+
+
+class ExperimentConfig(_Section):
+    """One experiment, as its YAML file says it; made by ``load_experiment``."""
+
+    name: Annotated[str, AfterValidator(_file_name)] = Field(
+        description="a name for the run's directory"
+    )
+    algorithm: Annotated[str, AfterValidator(_known_algorithm)] = Field(
+        description=f"one of {list(ALGORITHMS)}"
+    )
+    env: Text = Field(description="a gymnasium id, such as CartPole-v1")
+    env_config: Keywords = Field(default_factory=dict)
+    seed: Seed = 0
+
+    rllib: dict[str, Keywords] = Field(default_factory=dict)
+    """Method of AlgorithmConfig -> its keyword arguments; their meaning is checked by RLlib."""
+
+    pruning: PruningConfig
+    stop: StopConfig = StopConfig(env_steps=200_000)
+    evaluation: EvaluationConfig = EvaluationConfig()
+    start_from: Text | None = None
+    """A checkpoint to start from: rayprune's own, or one that plain RLlib wrote."""
+    tracking: TrackingConfig = TrackingConfig()
+
+    search: Keywords | None = None
+    """A sweep's block, kept as it is; ``rayprune train`` has no use for it."""
+
+    imports: Annotated[tuple[Text, ...], Field(strict=False)] = ()
+    """Modules imported before anything else is checked: they register own criteria."""
+
+    @property
+    def horizon(self) -> int | None:
+        """What a schedule's fractions are fractions of."""
+        return self.pruning.horizon or self.stop.env_steps or self.stop.updates
+
+
+def load_experiment(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    seed: int | None = None,
+    *,
+    check_paths: bool = True,
+) -> ExperimentConfig:
+    """Read a YAML file, apply ``--set`` overrides and ``--seed``, and check it all.
+
+    Args:
+        path: the YAML file; its stem is the experiment's name if it gives none.
+        overrides: ``a.b.c=VALUE`` strings; the later wins.
+        seed: replaces the file's seed.
+        check_paths: whether the checkpoints that it names must exist. They must for a run to
+            start; to read the config of a finished run they need not.
+
+    Returns:
+        The experiment.
+
+    Raises:
+        ConfigError: with every fault of the file and the overrides.
+    """
+    raw, faults = load_raw(path, overrides, seed)
+    more, experiment = experiment_faults(raw, check_paths=check_paths)
+    if experiment is None or faults:
+        raise ConfigError([*faults, *more])
+    return experiment
+
+
+def load_raw(
+    path: str | Path, overrides: Sequence[str] = (), seed: int | None = None
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the file's mapping with the overrides in it, and the overrides' faults."""
+    raw = yaml12.read_mapping(path)
+    raw.setdefault("name", Path(path).stem)
+    faults = yaml12.apply_overrides(raw, overrides)
+    if seed is not None:
+        raw["seed"] = seed
+    return raw, faults
+
+
+def experiment_faults(
+    raw: Mapping[str, Any], *, check_paths: bool = True
+) -> tuple[list[str], ExperimentConfig | None]:
+    """Check a raw mapping: return every fault, and the experiment when there is none."""
+    # A block whose lines are all commented out is None, and means its defaults. `versions` is what
+    # `to_yaml` adds: a record, not an instruction.
+    given = {
+        key: copy.deepcopy(value)
+        for key, value in raw.items()
+        if value is not None and key != "versions"
+    }
+    faults = import_modules(given.get("imports"))
+    pruning_faults, given["pruning"] = _pruning(given.get("pruning"))
+    faulty = {"pruning"} if pruning_faults else set()
+    experiment: ExperimentConfig | None = None
+    try:
+        experiment = ExperimentConfig.model_validate(given)
+    except ValidationError as error:
+        faults += faults_from(error, ExperimentConfig)
+        faulty |= {str(details["loc"][0]) for details in error.errors() if details["loc"]}
+        experiment = _without(given, faulty)
+    faults += pruning_faults + _cross_faults(experiment, faulty)
+    if check_paths:
+        faults += _path_faults(experiment)
+    return faults, None if faults else experiment
+
+
+def import_modules(names: object) -> list[str]:
+    """Import the modules that an experiment names; return what went wrong.
+
+    The working directory is searched too, as ``python -m`` would.
+    """
+    faults: list[str] = []
+    here = str(Path.cwd())
+    if here not in sys.path and "" not in sys.path:
+        sys.path.append(here)
+    for name in names if isinstance(names, (list, tuple)) else ():
+        try:
+            importlib.import_module(str(name))
+        # The module is the user's own, so anything may come out of it.
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            faults.append(f"`imports` names {name!r}, which can't be imported: {reason}.")
+    return faults
+
+
+def to_yaml(experiment: ExperimentConfig, versions: Mapping[str, str]) -> str:
+    """Return the resolved experiment as YAML that ``load_experiment`` reads back the same."""
+    content = experiment.model_dump(by_alias=True, exclude={"pruning"})
+    content = {
+        key: experiment.pruning.to_dict() if key == "pruning" else content[key]
+        for key in (info.alias or name for name, info in ExperimentConfig.model_fields.items())
+    }
+    return yaml12.dump(yaml12.plain({**content, "versions": dict(versions)}))
+
+
+def _pruning(raw: object) -> tuple[list[str], PruningConfig]:
+    """Return the faults of the pruning block, and its config (a stand-in when it has faults)."""
+    stand_in = PruningConfig(sparsity=0.0)
+    if isinstance(raw, PruningConfig):
+        return [], raw
+    if raw is None:
+        return ["`pruning` is missing: give at least {sparsity: 0.9}; 0 is a dense run."], stand_in
+    if not isinstance(raw, Mapping):
+        return [f"`pruning` must be a mapping, but is {shown(raw)}."], stand_in
+    faults = PruningConfig.faults_of(raw, prefix="pruning.")
+    return faults, stand_in if faults else PruningConfig.from_dict(raw)
+
+
+def _without(given: Mapping[str, Any], faulty: set[str]) -> ExperimentConfig:
+    """Return the experiment with stand-ins for its faulty keys, to check the others together."""
+    stand_ins = {"name": "name", "algorithm": "PPO", "env": "env"}
+    sound = {key: value for key, value in given.items() if str(key) not in faulty}
+    return ExperimentConfig.model_validate({**stand_ins, **sound, "pruning": given["pruning"]})
+
+
+def _path_faults(experiment: ExperimentConfig) -> list[str]:
+    paths = {"start_from": experiment.start_from, "evaluation.dense": experiment.evaluation.dense}
+    if experiment.evaluation.dense == "train":
+        del paths["evaluation.dense"]
+    # A URI such as s3://... is for Ray to open.
+    return [
+        f"`{field}` must be a checkpoint's directory{_OR.get(field, '')}, but there is no {path!r}."
+        for field, path in paths.items()
+        if path is not None and "://" not in path and not Path(path).exists()
+    ]
+
+
+_OR = {"evaluation.dense": ", 'train' or null"}
+
+
+def _stop_faults(experiment: ExperimentConfig) -> list[str]:
+    stop = experiment.stop
+    if stop.env_steps or stop.updates or stop.return_ is not None:
+        return []
+    return ["`stop` must give at least one of `env_steps`, `return` and `updates`."]
+
+
+def _horizon_faults(experiment: ExperimentConfig) -> list[str]:
+    """A fraction of the run needs a run whose length is known beforehand."""
+    pruning, stop = experiment.pruning, experiment.stop
+    if experiment.horizon is not None or stop.return_ is None or not pruning.needs_horizon:
+        return []
+    begin, end = pruning.schedule["begin"], pruning.schedule["end"]
+    return [
+        f"`pruning.schedule` begins at {begin} and ends at {end} of `stop.env_steps`, which isn't "
+        "given. Give it beside `stop.return`, or give absolute env steps (above 1) there."
+    ]
+
+
+def _seed_faults(experiment: ExperimentConfig) -> list[str]:
+    """Training, validation and test must not share an episode."""
+    evaluation = experiment.evaluation
+    validation, test, episodes = (
+        evaluation.validation_seed,
+        evaluation.test_seed,
+        evaluation.episodes,
+    )
+    faults = [
+        f"`seed` {experiment.seed} is among the {episodes} seeds from `evaluation.{key}` "
+        f"({first}): training must not see them. Take another."
+        for key, first in (("validation_seed", validation), ("test_seed", test))
+        if first <= experiment.seed < first + episodes
+    ]
+    if abs(validation - test) < episodes:
+        faults.append(
+            f"`evaluation.test_seed` must be at least `evaluation.episodes` ({episodes}) away from "
+            f"`evaluation.validation_seed` ({validation}), but is {test}: they would share "
+            "episodes."
+        )
+    return faults
+
+
+_CROSS_CHECKS: tuple[tuple[set[str], Callable[[ExperimentConfig], list[str]]], ...] = (
+    ({"stop"}, _stop_faults),
+    ({"stop", "pruning"}, _horizon_faults),
+    ({"seed", "evaluation"}, _seed_faults),
+)
+
+
+def _cross_faults(experiment: ExperimentConfig, faulty: set[str]) -> list[str]:
+    """Run the checks between keys of which none is faulty by itself."""
+    return [
+        fault for keys, check in _CROSS_CHECKS if not keys & faulty for fault in check(experiment)
+    ]

@@ -1,0 +1,74 @@
+"""Every error that rayprune raises on purpose.
+
+::
+
+    RaypruneError
+    ├── InputError           the user can mend it; the command line exits with 2
+    │   ├── ConfigError      one or more faults in a config, all reported together
+    │   ├── CheckpointError  a checkpoint that is missing, broken or of another network
+    │   ├── ResourceError    more CPUs or GPUs asked for than there are
+    │   └── StorageError     a directory that can't be written, or already holds a run
+    └── RunError             the run itself went wrong; the command line exits with 1
+        ├── NonFiniteError   a loss, weight or score became NaN or infinite
+        └── InvariantError   a promise was broken, such as a pruned weight that is not zero
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class RaypruneError(Exception):
+    """Base class of all errors raised on purpose."""
+
+
+class InputError(RaypruneError, ValueError):
+    """Something the user gave is wrong, and the message says how to mend it."""
+
+
+class ConfigError(InputError):
+    """One or more faults of a config, reported together."""
+
+    def __init__(self, faults: str | Sequence[str]) -> None:
+        self.faults: tuple[str, ...] = (faults,) if isinstance(faults, str) else tuple(faults)
+        super().__init__(self.faults)
+
+    def __str__(self) -> str:
+        return "\n".join(self.faults)
+
+
+class CheckpointError(InputError):
+    """A checkpoint is missing, broken, or belongs to another network."""
+
+
+class ResourceError(InputError):
+    """The cluster can't meet a request for CPUs or GPUs."""
+
+
+class StorageError(InputError):
+    """A directory can't be written to, or already holds a run."""
+
+
+class RunError(RaypruneError, RuntimeError):
+    """A run failed although its input was right."""
+
+
+class NonFiniteError(RunError):
+    """A loss, a weight or a score became NaN or infinite."""
+
+
+class InvariantError(RunError):
+    """A promise was broken, such as a pruned weight that is not zero."""
+
+
+def did_you_mean(value: object, names: Iterable[str]) -> str:
+    """Return `` Did you mean 'fisher'?`` for the nearest of ``names``, or nothing.
+
+    >>> did_you_mean("fischer", ["fisher", "l1"])
+    " Did you mean 'fisher'?"
+    >>> did_you_mean("zebra", ["fisher", "l1"])
+    ''
+    """
+    nearest = difflib.get_close_matches(str(value), list(names), n=1)
+    return f" Did you mean {nearest[0]!r}?" if nearest else ""

@@ -1,0 +1,126 @@
+"""`make_maskable`: find the layers that can be pruned, and swap their classes in place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
+
+from torch import Tensor, nn
+
+from rayprune.errors import InputError
+from rayprune.pruning.layers import MASKABLE, MaskedLayer, prunable_parameters
+
+Exclusions = Iterable["str | nn.Module"]
+
+
+def make_maskable(module: nn.Module, *, exclude: Exclusions = ()) -> nn.Module:
+    """Turn a module's Linear, Conv1d, Conv2d, LSTM and GRU layers into maskable ones, in place.
+
+    Only the class of a layer changes: parameters keep their identity, their names and what an
+    optimizer knows of them. Doing it twice changes nothing. Subclasses are left alone, since
+    theirs may be a forward of their own.
+
+    Args:
+        module: any module; it may be a layer itself.
+        exclude: modules, or glob patterns of module names, to leave as they are together with
+            all that is in them (target networks, for one).
+
+    Returns:
+        The same module.
+
+    Raises:
+        InputError: a layer is still pruned by ``torch.nn.utils.prune``.
+
+    >>> make_maskable(nn.Sequential(nn.Linear(2, 1), nn.Tanh()))
+    Sequential(
+      (0): MaskedLinear(in_features=2, out_features=1, bias=True)
+      (1): Tanh()
+    )
+    """
+    found = list(_not_excluded(module, exclude))
+    for name, layer in found:
+        _refuse_torch_pruned(name, layer)
+    for _, layer in found:
+        if type(layer) in MASKABLE and prunable_parameters(layer):
+            layer.__class__ = MASKABLE[type(layer)]
+            layer.masks = {}  # type: ignore[assignment]
+    return module
+
+
+def unmask(module: nn.Module) -> dict[str, Tensor]:
+    """Give every layer its torch class back, in place.
+
+    What exports, quantises or traces by class wants that. The weights stay as they are.
+
+    Returns:
+        The masks by full parameter name, True = keep.
+
+    >>> layer = make_maskable(nn.Linear(2, 1))
+    >>> unmask(layer), layer
+    ({}, Linear(in_features=2, out_features=1, bias=True))
+    """
+    plain: dict[type[nn.Module], type[nn.Module]] = {
+        masked: original for original, masked in MASKABLE.items()
+    }
+    masks: dict[str, Tensor] = {}
+    for name, layer in module.named_modules():
+        kind = plain.get(type(layer))
+        if kind is not None:
+            assert isinstance(layer, MaskedLayer)
+            masks.update({join(name, key): mask for key, mask in layer.masks.items()})
+            del layer.masks
+            layer.__class__ = kind  # type: ignore[assignment]
+    return masks
+
+
+def maskable_layers(module: nn.Module, *, exclude: Exclusions = ()) -> dict[str, MaskedLayer]:
+    """Return the maskable layers by name, in the module's order.
+
+    A layer whose weights all belong to an earlier one (tied weights) is left out, so that no
+    weight counts twice.
+
+    >>> list(maskable_layers(make_maskable(nn.Sequential(nn.Linear(2, 2), nn.ReLU()))))
+    ['0']
+    """
+    layers: dict[str, MaskedLayer] = {}
+    seen: set[int] = set()
+    for name, layer in _not_excluded(module, exclude):
+        if isinstance(layer, MaskedLayer):
+            own = {id(weight) for weight in prunable_parameters(layer).values()}
+            if own - seen:
+                layers[name] = layer
+            seen |= own
+    return layers
+
+
+def join(layer: str, parameter: str) -> str:
+    """Join the names of a layer and its parameter; the root's name is empty.
+
+    >>> join("pi.0", "weight"), join("", "weight")
+    ('pi.0.weight', 'weight')
+    """
+    return f"{layer}.{parameter}" if layer else parameter
+
+
+def _not_excluded(module: nn.Module, exclude: Exclusions) -> Iterator[tuple[str, nn.Module]]:
+    exclude = list(exclude)
+    patterns = [item for item in exclude if isinstance(item, str)]
+    roots = [item for item in exclude if isinstance(item, nn.Module)]
+    barred = {id(inner) for root in roots for inner in root.modules()}
+    for name, layer in module.named_modules():
+        if any(fnmatchcase(name, pattern) for pattern in patterns):
+            barred |= {id(inner) for inner in layer.modules()}
+        if id(layer) not in barred:
+            yield name, layer
+
+
+def _refuse_torch_pruned(name: str, layer: nn.Module) -> None:
+    if not isinstance(layer, tuple(MASKABLE)):
+        return
+    for parameter, _ in layer.named_parameters(recurse=False):
+        if parameter.endswith("_orig"):
+            plain = parameter.removesuffix("_orig")
+            raise InputError(
+                f"Layer {name!r} is pruned by torch.nn.utils.prune (it has `{parameter}`), which "
+                f"keeps masks of its own. Call torch.nn.utils.prune.remove(layer, {plain!r}) first."
+            )

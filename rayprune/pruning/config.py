@@ -1,0 +1,181 @@
+"""`PruningConfig`: what to prune, how much of it, and when."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict
+
+from rayprune.errors import ConfigError
+from rayprune.pruning.faults import faults_of
+from rayprune.pruning.granularity import ALIASES
+from rayprune.pruning.schedules import SCHEDULES, Schedule
+
+DEFAULT_HORIZON = 200_000
+SCHEDULE_DEFAULTS: Mapping[str, Any] = {"kind": "cubic", "begin": 0.2, "end": 0.8, "every": 1000}
+
+
+class PruningConfig(BaseModel):
+    """What to prune, how much of it, and when.
+
+    Args:
+        sparsity: fraction of the prunable weights to prune, in [0, 1). Protected layers count
+            among them and stay dense, so the other layers carry their share.
+        threshold: in place of ``sparsity``: prune where the score is at most a threshold.
+            ``{"absolute": x}``, ``{"percentile": p}`` of the scores in the scope, or
+            ``{"mean_fraction": f}`` of their mean, with ``"of_lowest": k`` of the lowest k % only.
+        criterion: what ranks the weights; a key of `rayprune.pruning.criteria.CRITERIA`.
+        granularity: ``weight``, or ``neuron`` (output units; ``filter`` is an alias).
+        pooling: how a unit's score comes from its weights': ``sum``, ``mean`` or ``l2``.
+        distribution: ``uniform``, ``erk``, ``global``, a registered one, or
+            ``{layer name: sparsity}``.
+        operation: ``zero``, or ``{"scale": c, "steps": k}``: multiply by c at each mask update,
+            and at the k-th set to zero.
+        schedule: ``{"kind", "begin", "end", "every"}`` and what else the kind takes. ``begin`` and
+            ``end`` up to 1 are fractions of the horizon, above it env steps; ``every`` is the env
+            steps between mask updates. ``one_shot`` uses ``begin`` alone.
+        protect: glob patterns of the names of layers that are never pruned.
+        groups: ``{group: {"sparsity": s}}``, a budget of its own for each group named.
+        on_clone: what a clone does with masks sparser than its target: ``hold`` them.
+        compact_every: not yet available; None.
+        fused_optimizer: let the adaptor use torch's fused optimizer steps.
+        horizon: env steps of the whole run, which fractions refer to.
+
+    Raises:
+        ConfigError: one or more values are wrong; holds every fault.
+
+    >>> try:
+    ...     PruningConfig(sparsity=1.0, pooling="max")
+    ... except ConfigError as error:
+    ...     print(error)
+    `sparsity` must be in [0, 1), but is 1.0.
+    `pooling` must be one of ['l2', 'mean', 'sum'], but is 'max'.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sparsity: float | None = None
+    threshold: dict[str, int | float] | None = None
+    criterion: str = "l1"
+    granularity: str = "weight"
+    pooling: str = "mean"
+    distribution: str | dict[str, float] = "uniform"
+    operation: str | dict[str, int | float] = "zero"
+    schedule: dict[str, Any] = dict(SCHEDULE_DEFAULTS)
+    protect: tuple[str, ...] = ()
+    groups: dict[str, dict[str, float]] = {}
+    on_clone: str = "hold"
+    compact_every: int | None = None
+    fused_optimizer: bool = True
+    horizon: int | None = None
+
+    # Hidden from type checkers, which know the fields by themselves.
+    if not TYPE_CHECKING:
+
+        def __init__(self, **values: Any) -> None:
+            faults = self.faults_of(values, prefix="")
+            if faults:
+                raise ConfigError(faults)
+            super().__init__(**_completed(values))
+
+    @classmethod
+    def faults_of(cls, values: object, prefix: str = "pruning.") -> list[str]:
+        """Return every fault of a mapping of fields, without building the config.
+
+        Args:
+            values: as it would be passed to `from_dict`.
+            prefix: what the field names start with in the messages.
+
+        >>> PruningConfig.faults_of({"sparsity": -0.1, "granulrity": "weight"})[0]
+        "`pruning.granulrity` is not a known key. Did you mean 'granularity'?"
+        """
+        return faults_of(values, prefix, tuple(cls.model_fields))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> PruningConfig:
+        """Build from a mapping of fields; what it leaves out has its default.
+
+        Raises:
+            ConfigError: as for the constructor.
+        """
+        faults = cls.faults_of(values, prefix="")
+        if faults:
+            raise ConfigError(faults)
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return every field as plain numbers, strings, lists and dicts, fit for JSON or YAML."""
+        return self.model_dump(mode="json")
+
+    def replace(self, **changes: Any) -> PruningConfig:
+        """Return a copy with some fields changed, checked like a new one.
+
+        >>> PruningConfig(sparsity=0.5).replace(sparsity=0.8).sparsity
+        0.8
+        """
+        return type(self).from_dict({**self.to_dict(), **changes})
+
+    @property
+    def resolved_horizon(self) -> int:
+        """The horizon in env steps; `DEFAULT_HORIZON` when none was given."""
+        return DEFAULT_HORIZON if self.horizon is None else self.horizon
+
+    @property
+    def needs_horizon(self) -> bool:
+        """Whether the schedule holds fractions, and no horizon was given."""
+        fractions = any(0 < self.schedule[key] <= 1 for key in ("begin", "end"))
+        return self.horizon is None and fractions
+
+    @property
+    def every(self) -> int:
+        """Env steps between mask updates."""
+        return int(self.schedule["every"])
+
+    @property
+    def fading_updates(self) -> int:
+        """How many mask updates a chosen weight takes to reach zero (1: at once)."""
+        return 1 if isinstance(self.operation, str) else int(self.operation["steps"])
+
+    @property
+    def fading_factor(self) -> float:
+        """What a chosen weight is multiplied by at each mask update until it is zeroed."""
+        return 0.0 if isinstance(self.operation, str) else float(self.operation["scale"])
+
+    def build_schedule(self, final: float, horizon: int | None = None) -> Schedule:
+        """Build the schedule in env steps.
+
+        Args:
+            final: sparsity at its end, in [0, 1).
+            horizon: env steps of the run; None takes the config's own.
+
+        >>> PruningConfig(sparsity=0.9).build_schedule(0.9, horizon=1000)
+        CubicSchedule(final=0.9, begin=200.0, end=800.0)
+        """
+        kind = SCHEDULES[self.schedule["kind"]]
+        known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+        values = {key: value for key, value in self.schedule.items() if key in known}
+        horizon = self.resolved_horizon if horizon is None else horizon
+        for key in {"begin", "end"} & known:
+            values[key] = values[key] * horizon if values[key] <= 1 else values[key]
+        return kind(**{**values, "final": final})
+
+
+def _completed(values: dict[str, Any]) -> dict[str, Any]:
+    """Turn numbers of any kind into Python's, resolve aliases, fill the schedule up."""
+    complete = {name: _plain(value) for name, value in values.items()}
+    if "granularity" in complete:
+        complete["granularity"] = ALIASES.get(complete["granularity"], complete["granularity"])
+    if "schedule" in complete:
+        complete["schedule"] = {**SCHEDULE_DEFAULTS, **complete["schedule"]}
+    return complete
+
+
+def _plain(value: Any) -> Any:
+    """Turn NumPy scalars, which Tune samples, into Python numbers, at any depth."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return tuple(_plain(item) for item in value)
+    return value.item() if hasattr(value, "item") else value

@@ -1,0 +1,88 @@
+"""Criteria: plain functions from a weight (and more inputs) to scores; higher means keep.
+
+A criterion asks for its inputs by the names of its parameters, which must be among `INPUTS`.
+
+>>> CRITERIA["l1"].__name__, inputs_of(CRITERIA["random"])
+('l1', ('weight', 'generator'))
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+
+from torch import Tensor
+
+from rayprune.errors import ConfigError, did_you_mean
+from rayprune.pruning.criteria.magnitude import l1, l2, lamp, normalised, random, relative
+from rayprune.pruning.registry import Registry, choice_fault
+
+Criterion = Callable[..., Tensor]
+
+INPUTS: Mapping[str, str] = {
+    "weight": "the parameter, detached, shape `(out, in, ...)`",
+    "generator": "a CPU `torch.Generator`, the same on every rank and device",
+}
+"""What a Pruner can supply to a criterion, by parameter name."""
+
+_REGISTRY: Registry[Criterion] = Registry(
+    "criterion",
+    {
+        "l1": l1,
+        "l2": l2,
+        "random": random,
+        "relative": relative,
+        "normalised": normalised,
+        "lamp": lamp,
+    },
+)
+CRITERIA: Mapping[str, Criterion] = _REGISTRY
+ELEMENTWISE: frozenset[Criterion] = frozenset({l1, l2})
+"""Criteria that score each weight by itself, so that a large tensor can be scored in pieces."""
+
+
+def register_criterion(name: str, function: Criterion) -> None:
+    """Make a criterion known by name to `PruningConfig` and the YAML.
+
+    Args:
+        name: a new name.
+        function: takes inputs named in `INPUTS`, returns scores shaped like ``weight``,
+            higher = keep.
+
+    Raises:
+        ConfigError: the name is taken, or a parameter is not among `INPUTS`.
+
+    >>> register_criterion("cubed", lambda weight: weight.abs() ** 3)
+    """
+    inputs_of(function)
+    _REGISTRY.add(name, function)
+
+
+def lookup(name: str) -> Criterion:
+    """Return the criterion of that name.
+
+    Raises:
+        ConfigError: there is none; names the nearest.
+    """
+    if name not in CRITERIA:
+        raise ConfigError(choice_fault("criterion", name, CRITERIA))
+    return CRITERIA[name]
+
+
+def inputs_of(function: Criterion) -> tuple[str, ...]:
+    """Return the names of the inputs that a criterion asks for.
+
+    Raises:
+        ConfigError: a name that is not among `INPUTS`.
+
+    >>> inputs_of(lambda weight, generator: weight)
+    ('weight', 'generator')
+    """
+    names = tuple(inspect.signature(function).parameters)
+    for name in names:
+        if name not in INPUTS:
+            raise ConfigError(
+                f"A criterion's parameters must be among {sorted(INPUTS)}, "
+                f"but one is {name!r}.{did_you_mean(name, INPUTS)}"
+            )
+    return names

@@ -1,0 +1,231 @@
+"""Every fault of a pruning config, each worded with field, constraint, value and way out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any
+
+from rayprune.errors import did_you_mean
+from rayprune.pruning.criteria import CRITERIA
+from rayprune.pruning.distributions import DISTRIBUTIONS
+from rayprune.pruning.granularity import ALIASES, GRANULARITIES, POOLINGS
+from rayprune.pruning.registry import choice_fault
+from rayprune.pruning.schedules import SCHEDULES
+
+THRESHOLDS = ("absolute", "percentile", "mean_fraction")
+COMMON_SCHEDULE_KEYS = ("kind", "begin", "end", "every")
+MAX_FADING_UPDATES = 255
+
+Faults = Iterator[str]
+
+
+def faults_of(values: object, prefix: str, fields: Sequence[str]) -> list[str]:
+    """Return the faults of a mapping that shall become a `PruningConfig`.
+
+    Args:
+        values: anything; only a mapping can be right.
+        prefix: what the field names start with in the messages, such as ``pruning.``.
+        fields: the names that are known.
+    """
+    if not isinstance(values, Mapping):
+        return [f"`{prefix.rstrip('.') or 'pruning'}` must be a mapping, but is {values!r}."]
+    faults = [_unknown(f"{prefix}{key}", key, fields) for key in values if key not in fields]
+    for name, check in _CHECKS.items():
+        if name in values:
+            faults.extend(check(f"{prefix}{name}", values[name]))
+    return faults + list(_across(prefix, values))
+
+
+def _unknown(field: str, key: object, known: Sequence[str]) -> str:
+    hint = did_you_mean(key, known)
+    return f"`{field}` is not a known key.{hint or f' Known are {sorted(known)}.'}"
+
+
+def _must(field: str, constraint: str, value: object) -> str:
+    return f"`{field}` must be {constraint}, but is {value!r}."
+
+
+def _is_real(value: object) -> bool:
+    # NaN is the one number that differs from itself.
+    return not isinstance(value, bool) and isinstance(value, Real) and value == value
+
+
+def _is_integer(value: object) -> bool:
+    return not isinstance(value, bool) and isinstance(value, Integral)
+
+
+def _sparsity(field: str, value: Any) -> Faults:
+    if not _is_real(value):
+        yield _must(field, "a number in [0, 1)", value)
+    elif not 0 <= value < 1:
+        yield _must(field, "in [0, 1)", float(value))
+
+
+def _optional_sparsity(field: str, value: Any) -> Faults:
+    if value is not None:
+        yield from _sparsity(field, value)
+
+
+def _threshold(field: str, value: Any) -> Faults:
+    if value is None:
+        return
+    kinds = [key for key in value if key in THRESHOLDS] if isinstance(value, Mapping) else []
+    if len(kinds) != 1:
+        forms = "{absolute: x}, {percentile: p} or {mean_fraction: f}"
+        yield _must(field, f"one of {forms}", value)
+        return
+    kind = kinds[0]
+    known = [kind, "of_lowest"] if kind == "mean_fraction" else [kind]
+    for key, number in value.items():
+        name = f"{field}.{key}"
+        if key not in known:
+            yield _unknown(name, key, known)
+        elif not _is_real(number):
+            yield _must(name, "a number", number)
+        elif key in ("percentile", "of_lowest") and not 0 < number <= 100:
+            yield _must(name, "in (0, 100]", number)
+        elif number < 0 or number == float("inf"):
+            yield _must(name, "finite and at least 0", number)
+
+
+def _choice(names: Mapping[str, object] | list[str]) -> Callable[[str, Any], Faults]:
+    def check(field: str, value: Any) -> Faults:
+        if not isinstance(value, str) or value not in names:
+            yield choice_fault(field, value, names)
+
+    return check
+
+
+def _distribution(field: str, value: Any) -> Faults:
+    if not isinstance(value, Mapping):
+        if not isinstance(value, str) or value not in DISTRIBUTIONS:
+            fault = choice_fault(field, value, DISTRIBUTIONS)
+            yield f"{fault} A mapping {{layer name: sparsity}} will do too."
+        return
+    for layer, sparsity in value.items():
+        if not isinstance(layer, str):
+            yield f"`{field}` must name layers by strings, but one is {layer!r}."
+        yield from _sparsity(f"{field}.{layer}", sparsity)
+
+
+def _operation(field: str, value: Any) -> Faults:
+    if value == "zero":
+        return
+    if not isinstance(value, Mapping) or set(value) != {"scale", "steps"}:
+        yield _must(field, "'zero' or {scale: c, steps: k}", value)
+        return
+    scale, steps = value["scale"], value["steps"]
+    if not _is_real(scale) or not 0 < scale < 1:
+        yield _must(f"{field}.scale", "in (0, 1)", scale)
+    # A float that is whole is what JSON and Tune make of an integer.
+    if not _is_real(steps) or not 1 <= steps <= MAX_FADING_UPDATES or steps % 1:
+        yield _must(f"{field}.steps", f"an integer in [1, {MAX_FADING_UPDATES}]", steps)
+
+
+def _schedule(field: str, value: Any) -> Faults:
+    if not isinstance(value, Mapping):
+        yield _must(field, "a mapping {kind, begin, end, every}", value)
+        return
+    kind = value.get("kind", "cubic")
+    if not isinstance(kind, str) or kind not in SCHEDULES:
+        yield choice_fault(f"{field}.kind", kind, SCHEDULES)
+    else:
+        own = {item.name for item in dataclasses.fields(SCHEDULES[kind])}  # type: ignore[arg-type]
+        known = sorted((own - {"final"}) | set(COMMON_SCHEDULE_KEYS))
+        yield from (_unknown(f"{field}.{key}", key, known) for key in value if key not in known)
+    yield from _times(field, value)
+
+
+def _times(field: str, value: Mapping[str, Any]) -> Faults:
+    every = value.get("every", 1)
+    if not _is_integer(every) or every < 1:
+        yield _must(f"{field}.every", "an integer of at least 1 (env steps)", every)
+    times = {key: value.get(key, default) for key, default in (("begin", 0.2), ("end", 0.8))}
+    wrong = [key for key, time in times.items() if not _is_real(time) or not 0 <= time < 2**63]
+    for key in wrong:
+        yield _must(f"{field}.{key}", "a number of at least 0 (above 1: env steps)", times[key])
+    # A fraction and a number of steps can only be compared once the horizon is known.
+    same_unit = not wrong and (times["begin"] <= 1) == (times["end"] <= 1)
+    if same_unit and times["end"] < times["begin"] and value.get("kind") != "one_shot":
+        yield (
+            f"`{field}.end` must not be less than `begin` ({times['begin']}), "
+            f"but is {times['end']}."
+        )
+
+
+def _protect(field: str, value: Any) -> Faults:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        yield _must(field, "a list of glob patterns", value)
+        return
+    yield from (
+        f"`{field}` must hold strings, but one is {pattern!r}."
+        for pattern in value
+        if not isinstance(pattern, str)
+    )
+
+
+def _groups(field: str, value: Any) -> Faults:
+    if not isinstance(value, Mapping):
+        yield _must(field, "a mapping {group: {sparsity: s}}", value)
+        return
+    for name, budget in value.items():
+        if not isinstance(name, str):
+            yield f"`{field}` must name groups by strings, but one is {name!r}."
+        elif not isinstance(budget, Mapping) or set(budget) != {"sparsity"}:
+            yield _must(f"{field}.{name}", "{sparsity: s}", budget)
+        else:
+            yield from _sparsity(f"{field}.{name}.sparsity", budget["sparsity"])
+
+
+def _compact_every(field: str, value: Any) -> Faults:
+    if value is not None:
+        yield f"`{field}` must be null in this version, but is {value!r}."
+
+
+def _fused_optimizer(field: str, value: Any) -> Faults:
+    if not isinstance(value, bool):
+        yield _must(field, "true or false", value)
+
+
+def _horizon(field: str, value: Any) -> Faults:
+    if value is not None and (not _is_integer(value) or value < 1):
+        yield _must(field, "an integer of at least 1 (env steps)", value)
+
+
+_CHECKS: Mapping[str, Callable[[str, Any], Faults]] = {
+    "sparsity": _optional_sparsity,
+    "threshold": _threshold,
+    "criterion": _choice(CRITERIA),
+    "granularity": _choice([*GRANULARITIES, *ALIASES]),
+    "pooling": _choice(POOLINGS),
+    "distribution": _distribution,
+    "operation": _operation,
+    "schedule": _schedule,
+    "protect": _protect,
+    "groups": _groups,
+    "on_clone": _choice(["hold"]),
+    "compact_every": _compact_every,
+    "fused_optimizer": _fused_optimizer,
+    "horizon": _horizon,
+}
+
+
+def _across(prefix: str, values: Mapping[str, Any]) -> Faults:
+    """Yield the faults that lie between fields."""
+    sparsity, threshold = values.get("sparsity"), values.get("threshold")
+    groups, distribution = values.get("groups") or {}, values.get("distribution", "uniform")
+    if threshold is None:
+        if sparsity is None and not groups and not isinstance(distribution, Mapping):
+            yield f"One of `{prefix}sparsity` and `{prefix}threshold` must be given."
+        return
+    if sparsity is not None:
+        yield f"Only one of `{prefix}sparsity` and `{prefix}threshold` can be given, not both."
+    if groups:
+        yield f"`{prefix}groups` gives sparsities, so `{prefix}threshold` must be left out."
+    if distribution not in ("uniform", "global"):
+        yield (
+            f"`{prefix}distribution` must be 'uniform' or 'global' with a threshold, "
+            f"but is {distribution!r}."
+        )

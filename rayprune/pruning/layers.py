@@ -1,0 +1,90 @@
+"""Maskable layers: torch's own, with a dict of masks beside their parameters.
+
+Their forward is torch's plain dense code over weights that are already exactly zero. The masks are
+no buffers: ``state_dict``, polyak averaging and DDP's broadcasts must not see them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class MaskedLayer(nn.Module):
+    """What all maskable layers share: their masks, which follow the parameters' device."""
+
+    masks: dict[str, Tensor]
+    """Parameter name -> bool tensor shaped like it, True = keep; a name is absent until pruned."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.masks = {}
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MaskedLayer:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, mask in self.masks.items():
+            self.masks[name] = mask.to(getattr(self, name).device)
+        return self
+
+    def extra_repr(self) -> str:
+        """Add the layer's sparsity to what torch shows, once it is pruned."""
+        shown = super().extra_repr()
+        if not self.masks:
+            return shown
+        total = sum(weight.numel() for weight in prunable_parameters(self).values())
+        pruned = sum(int((~mask).sum()) for mask in self.masks.values())
+        return f"{shown}, sparsity={pruned / total:.3f}"
+
+
+class MaskedLinear(MaskedLayer, nn.Linear):
+    """A Linear that knows its masks.
+
+    >>> import torch
+    >>> layer = MaskedLinear(2, 1)
+    >>> layer.masks["weight"] = torch.tensor([[True, False]])
+    >>> layer
+    MaskedLinear(in_features=2, out_features=1, bias=True, sparsity=0.500)
+    """
+
+
+class MaskedConv1d(MaskedLayer, nn.Conv1d):
+    """A Conv1d that knows its masks."""
+
+
+class MaskedConv2d(MaskedLayer, nn.Conv2d):
+    """A Conv2d that knows its masks."""
+
+
+class MaskedLSTM(MaskedLayer, nn.LSTM):
+    """An LSTM that knows its masks; a projection (``proj_size``) is never pruned."""
+
+
+class MaskedGRU(MaskedLayer, nn.GRU):
+    """A GRU that knows its masks."""
+
+
+MASKABLE: Mapping[type[nn.Module], type[MaskedLayer]] = {
+    nn.Linear: MaskedLinear,
+    nn.Conv1d: MaskedConv1d,
+    nn.Conv2d: MaskedConv2d,
+    nn.LSTM: MaskedLSTM,
+    nn.GRU: MaskedGRU,
+}
+"""torch's class -> the maskable one. Subclasses of torch's classes are left alone."""
+
+
+def prunable_parameters(layer: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters of a maskable layer that can be pruned, by their name in the layer.
+
+    The weight of a Linear or Conv, the input and hidden weights of an LSTM or GRU; never a bias.
+
+    >>> list(prunable_parameters(MaskedGRU(2, 3, bidirectional=True)))[:3]
+    ['weight_ih_l0', 'weight_hh_l0', 'weight_ih_l0_reverse']
+    """
+    return {
+        name: parameter
+        for name, parameter in layer.named_parameters(recurse=False)
+        if name == "weight" or name.startswith(("weight_ih_l", "weight_hh_l"))
+    }

@@ -1,0 +1,505 @@
+"""`Pruner`: one module, one config, mask update by mask update."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rayprune.errors import ConfigError, InputError, did_you_mean
+from rayprune.pruning.attach import Exclusions, make_maskable, maskable_layers
+from rayprune.pruning.budgets import (
+    Budget,
+    PrunableLayer,
+    Ramp,
+    budgets_of,
+    faults_with,
+    protected_names,
+    reach_faults,
+    scopes_of,
+)
+from rayprune.pruning.config import DEFAULT_HORIZON, PruningConfig
+from rayprune.pruning.fading import Fading
+from rayprune.pruning.granularity import matrix_shape
+from rayprune.pruning.layers import MASKABLE
+from rayprune.pruning.selection import Selection
+from rayprune.pruning.state import Progress, pack_state, unpack_state
+
+logger = logging.getLogger(__name__)
+
+# Thresholds ramp by the share that a schedule has reached of this sparsity; a power of two, so
+# that dividing by it rounds nothing.
+REFERENCE_SPARSITY = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class MaskChange:
+    """What a mask update did."""
+
+    step: float | None
+    """The clock at the update; None for `Pruner.prune_to`."""
+    pruned: int
+    """Weights newly set to zero."""
+    churn: float
+    """Fraction of the prunable weights whose mask changed."""
+    sparsity: float
+    """Of all prunable weights, after the update."""
+    changed: tuple[str, ...]
+    """Full names of the parameters whose mask changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCount:
+    """The weights of one maskable layer."""
+
+    name: str
+    parameters: tuple[str, ...]
+    """Full names of the prunable parameters."""
+    shape: tuple[int, ...]
+    """``(out, in, ...)``; a recurrent layer as one matrix."""
+    total: int
+    nonzero: int
+    """Weights that are not exactly zero, masked or not."""
+    sparsity: float
+    """Fraction masked."""
+    protected: bool
+    group: str
+    exempt: bool
+
+
+class Pruner:
+    """Prunes one module by one config.
+
+    Makes the module maskable. The caller masks gradients before the optimizer's step and weights
+    after it, and at a `MaskChange` multiplies what it owns itself (`mask_tensors`): optimizer
+    moments and target networks.
+
+    Args:
+        module: any module with maskable layers; not wrapped in DDP.
+        config: what to prune; assign `config` to change it.
+        groups: layer name -> group; without it every layer is in the group ``all``.
+        exempt: glob patterns of layers that are not prunable at all and count nowhere.
+        exclude: modules or glob patterns that are not touched; see `make_maskable`.
+        seed: of the random criterion.
+
+    Raises:
+        ConfigError: the config doesn't fit the module; holds every fault.
+        InputError: there is nothing to prune, or ``torch.nn.utils.prune`` holds it already.
+
+    >>> module = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+    >>> pruner = Pruner(module, PruningConfig(sparsity=0.5))
+    >>> pruner.prune_to(0.75).pruned, pruner.sparsity()
+    (36, 0.75)
+    >>> pruner.masks["0.weight"].dtype
+    torch.bool
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        config: PruningConfig,
+        *,
+        groups: Callable[[str], str] | None = None,
+        exempt: Iterable[str] = (),
+        exclude: Exclusions = (),
+        seed: int = 0,
+    ) -> None:
+        exclude = list(exclude)
+        self.module = make_maskable(module, exclude=exclude)
+        self.seed = seed
+        found = maskable_layers(module, exclude=exclude)
+        if not found:
+            kinds = ", ".join(kind.__name__ for kind in MASKABLE)
+            raise InputError(f"The module has no layer to prune: none is a {kinds}.")
+        self._all = tuple(
+            PrunableLayer(name, layer, groups(name) if groups else "all")
+            for name, layer in found.items()
+        )
+        self._exempt = _matching(exempt, list(found))
+        self._layers = tuple(layer for layer in self._all if layer.name not in self._exempt)
+        self._places = {
+            layer.full_name(name): (layer, name) for layer in self._all for name in layer.parameters
+        }
+        self._multipliers: dict[str, Tensor] = {}
+        self._fading = Fading()
+        self._progress = Progress()
+        self._warned = False
+        self.config = config
+
+    @property
+    def config(self) -> PruningConfig:
+        """The config, read at every use; a new one is checked against the module."""
+        return self._config
+
+    @config.setter
+    def config(self, config: PruningConfig) -> None:
+        faults = faults_with(config, self._layers, self._exempt)
+        if faults:
+            raise ConfigError(faults)
+        self._config = config
+
+    @property
+    def masks(self) -> dict[str, Tensor]:
+        """The masks by full parameter name, the live tensors; a name is absent until pruned."""
+        return {
+            name: layer.module.masks[key]
+            for name, (layer, key) in self._places.items()
+            if key in layer.module.masks
+        }
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The prunable parameters by full name, protected ones included."""
+        return {
+            layer.full_name(name): parameter
+            for layer in self._layers
+            for name, parameter in layer.parameters.items()
+        }
+
+    def scores(self, batch: Any = None, loss: Any = None) -> dict[str, Tensor]:
+        """Score every prunable weight by the config's criterion, before pooling.
+
+        Args:
+            batch: what ``loss`` is computed on, for criteria that need data (none yet does).
+            loss: ``f(module, batch) -> scalar``, likewise.
+
+        Returns:
+            Scores by full parameter name, shaped like the parameters; higher = keep.
+        """
+        selection = self._selection()
+        return {name: selection.score(name, weight) for name, weight in self.parameters.items()}
+
+    @torch.no_grad()
+    def prune_to(self, sparsity: float | None = None) -> MaskChange:
+        """Prune in one shot, to zero at once, whatever the schedule and the operation are.
+
+        Args:
+            sparsity: for every budget, in [0, 1); None takes the config's own targets, or its
+                threshold. Masks only ever grow sparser: a lower sparsity than now changes nothing.
+
+        Raises:
+            ConfigError: out of range, or out of the reach that protected layers leave.
+            NonFiniteError: a score is NaN.
+            RunError: a threshold would prune everything.
+        """
+        budgets = budgets_of(self.config, self._layers)
+        if sparsity is not None:
+            budgets = self._retargeted(budgets, sparsity)
+        keeps = self._decide(budgets, at=lambda target: target, share=1.0)
+        return self._commit(keeps, step=None, updates=1)
+
+    @torch.no_grad()
+    def update(self, step: float, updates: float | None = None) -> MaskChange | None:
+        """Do the mask update that the schedule has due, if one is.
+
+        One is due when the clock passes a tick of ``every``, and when a target was raised.
+
+        Args:
+            step: lifetime env steps; the clock, unless it is 0.
+            updates: optimizer updates; the clock where no steps are sampled.
+
+        Raises:
+            NonFiniteError: a score is NaN; nothing was changed.
+            RunError: a threshold would prune everything; nothing was changed.
+        """
+        self._warn_of_horizon()
+        clock = _clock(step, updates)
+        tick = self._tick(clock)
+        if tick is None or not self._is_due(tick):
+            return None
+        targets = self._targets(tick)
+        keeps = self._decide(
+            budgets_of(self.config, self._layers),
+            at=self._ramp(tick),
+            share=self._share(tick),
+        )
+        change = self._commit(keeps, step=clock, updates=self.config.fading_updates)
+        self._progress.tick, self._progress.targets = tick, targets
+        return change
+
+    def finished(self, step: float, updates: float | None = None) -> bool:
+        """Return whether the schedule is over and every chosen weight is zero."""
+        clock = _clock(step, updates)
+        over = clock >= self.config.build_schedule(0.0).end and self._progress.tick is not None
+        return over and not self._fading and not self._is_due(self._tick(clock) or 0.0)
+
+    @torch.no_grad()
+    def mask_gradients(self, gradients: Mapping[nn.Parameter, Tensor | None]) -> None:
+        """Zero the gradients of pruned weights, in place.
+
+        Args:
+            gradients: by parameter; parameters without masks, and None, are left alone.
+        """
+        pairs = [
+            (gradient, multiplier)
+            for weight, multiplier in self._masked()
+            if (gradient := gradients.get(weight)) is not None
+        ]
+        if pairs:
+            torch._foreach_mul_([gradient for gradient, _ in pairs], [mult for _, mult in pairs])
+
+    @torch.no_grad()
+    def mask_weights(self) -> None:
+        """Zero the pruned weights, in place."""
+        pairs = list(self._masked())
+        if pairs:
+            torch._foreach_mul_([weight for weight, _ in pairs], [mult for _, mult in pairs])
+
+    @torch.no_grad()
+    def mask_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Zero the pruned entries of other tensors, in place.
+
+        Args:
+            tensors: by full parameter name, shaped like the parameters: moments, target weights.
+                Names without a mask are left alone.
+        """
+        for name, mask in self.masks.items():
+            if name in tensors:
+                tensor = tensors[name]
+                tensor.mul_(mask.to(device=tensor.device, dtype=tensor.dtype))
+
+    @torch.no_grad()
+    def violations(self) -> dict[str, int]:
+        """Return how many pruned weights are not zero, by full parameter name; empty if right."""
+        counts = {
+            name: int(torch.count_nonzero((self._weight(name) != 0) & ~mask))
+            for name, mask in self.masks.items()
+        }
+        return {name: count for name, count in counts.items() if count}
+
+    def sparsity(self, group: str | None = None) -> float:
+        """Return the fraction of the prunable weights that is masked.
+
+        Args:
+            group: of this group only; None for all.
+
+        Raises:
+            InputError: there is no such group.
+        """
+        layers = [layer for layer in self._layers if group in (None, layer.group)]
+        if not layers:
+            groups = sorted({layer.group for layer in self._layers})
+            raise InputError(
+                f"`group` must be one of {groups}, but is {group!r}.{did_you_mean(group, groups)}"
+            )
+        total = sum(_total(layer) for layer in layers)
+        return sum(_pruned(layer) for layer in layers) / total
+
+    def layer_counts(self) -> list[LayerCount]:
+        """Count the weights of every maskable layer, exempt ones included."""
+        protected = protected_names(self.config, self._layers)
+        return [self._count(layer, layer.name in protected) for layer in self._all]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return masks, fading weights and progress as NumPy arrays and plain values.
+
+        Targets are not in it: they are the config's, so that a clone keeps its own.
+        """
+        shapes = {name: tuple(self._weight(name).shape) for name in self._places}
+        return pack_state(shapes, self.masks, self._fading.ages, self._progress)
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take masks, fading weights and progress over, and zero the pruned weights.
+
+        Raises:
+            CheckpointError: the state is broken, or of another network; nothing was changed.
+        """
+        shapes = {name: tuple(self._weight(name).shape) for name in self._places}
+        masks, ages, progress = unpack_state(state, shapes)
+        for name, (layer, key) in self._places.items():
+            layer.module.masks.pop(key, None)
+            if name in masks:
+                layer.module.masks[key] = masks[name].to(self._weight(name).device)
+        self._multipliers.clear()
+        self._fading = Fading(
+            {name: age.to(self._weight(name).device) for name, age in ages.items()}
+        )
+        self._progress = progress
+        self.mask_weights()
+
+    def _decide(self, budgets: list[Budget], at: Ramp, share: float) -> dict[str, Tensor]:
+        """Choose the weights that stay, by full parameter name, without changing anything."""
+        selection = self._selection()
+        keeps: dict[str, Tensor] = {}
+        for budget in budgets:
+            if budget.target is None:
+                layers = [(layer,) for layer in budget.free]
+                scopes = [budget.free] if self.config.distribution == "global" else layers
+                assert self.config.threshold is not None
+                keeps |= selection.keep_above_threshold(scopes, self.config.threshold, share)
+            else:
+                for scope in scopes_of(self.config, budget, at):
+                    keeps |= selection.keep_scope(scope)
+        return keeps
+
+    def _commit(self, keeps: dict[str, Tensor], step: float | None, updates: int) -> MaskChange:
+        """Drop or fade what is not kept, and zero what is gone."""
+        changed: list[str] = []
+        pruned = 0
+        for name in [name for name in self._places if name in keeps or name in self._fading.ages]:
+            gone = self._newly_gone(name, keeps.pop(name, None), updates)
+            count = int(torch.count_nonzero(gone))
+            if count:
+                self._drop(name, gone)
+                changed.append(name)
+                pruned += count
+        self._progress.updates += 1
+        total = sum(_total(layer) for layer in self._layers)
+        return MaskChange(step, pruned, pruned / total, self.sparsity(), tuple(changed))
+
+    def _newly_gone(self, name: str, keep: Tensor | None, updates: int) -> Tensor:
+        free = self._eligible(name)
+        weight = self._weight(name)
+        if keep is None:
+            dropped = torch.zeros_like(weight, dtype=torch.bool)
+        else:
+            # In place: pages that are asked for anew cost more than the arithmetic on them.
+            dropped = keep.logical_not_()
+            if free is not None:
+                dropped.logical_and_(free)
+        return self._fading.advance(name, weight, dropped, updates, self.config.fading_factor)
+
+    def _drop(self, name: str, gone: Tensor) -> None:
+        layer, key = self._places[name]
+        stays = gone.logical_not_()
+        mask = layer.module.masks.get(key)
+        if mask is None:
+            layer.module.masks[key] = stays
+        else:
+            mask.logical_and_(stays)
+        multiplier = self._multipliers.get(name)
+        if multiplier is not None:
+            # Rewritten in place: a compiled step that reads it needn't be compiled again.
+            multiplier.copy_(layer.module.masks[key].view(torch.uint8))
+        self._weight(name).mul_(self._multiplier(name))
+
+    def _masked(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
+        for name, (layer, key) in self._places.items():
+            if key in layer.module.masks:
+                yield self._weight(name), self._multiplier(name)
+
+    def _multiplier(self, name: str) -> Tensor:
+        """Return the mask as floats, beside its weight: several times faster than bools are."""
+        weight = self._weight(name)
+        known = self._multipliers.get(name)
+        if known is None or known.device != weight.device or known.dtype != weight.dtype:
+            layer, key = self._places[name]
+            # As bytes, since torch turns those into floats ten times faster than bools.
+            known = layer.module.masks[key].view(torch.uint8).to(weight)
+            self._multipliers[name] = known
+        return known
+
+    def _weight(self, name: str) -> nn.Parameter:
+        layer, key = self._places[name]
+        return layer.module.get_parameter(key)
+
+    def _eligible(self, name: str) -> Tensor | None:
+        layer, key = self._places[name]
+        return self._fading.eligible(name, layer.module.masks.get(key))
+
+    def _selection(self) -> Selection:
+        return Selection(self.config, self._eligible, self.seed, self._progress.updates)
+
+    def _retargeted(self, budgets: list[Budget], sparsity: float) -> list[Budget]:
+        faults = PruningConfig.faults_of({"sparsity": sparsity}, prefix="")
+        if faults:
+            raise ConfigError(faults)
+        changed = [dataclasses.replace(b, field="sparsity", target=sparsity) for b in budgets]
+        if isinstance(self.config.distribution, str):
+            faults = [fault for budget in changed for fault in reach_faults(self.config, budget)]
+        if faults:
+            raise ConfigError(faults)
+        return changed
+
+    def _tick(self, clock: float) -> float | None:
+        """Return the moment of the last mask update up to the clock; None before the first."""
+        schedule, every = self.config.build_schedule(0.0), self.config.every
+        if clock < schedule.begin:
+            return None
+        if clock < schedule.end:
+            return schedule.begin + every * math.floor((clock - schedule.begin) / every)
+        # What fades still needs its updates; otherwise the last one is at the end.
+        late = math.floor((clock - schedule.end) / every) if self._fading else 0
+        return schedule.end + every * late
+
+    def _is_due(self, tick: float) -> bool:
+        done = self._progress
+        if done.tick is None or tick > done.tick:
+            return True
+        targets = self._targets(tick)
+        return any(target > done.targets.get(field, 0.0) for field, target in targets.items())
+
+    def _targets(self, tick: float) -> dict[str, float]:
+        """Return every target that is due at a tick, by the config's field."""
+        config, at = self.config, self._ramp(tick)
+        if config.threshold is not None:
+            share = self._share(tick)
+            return {f"pruning.threshold.{k}": v * share for k, v in config.threshold.items()}
+        budgets = budgets_of(config, self._layers)
+        targets = {budget.field: at(budget.target or 0.0) for budget in budgets}
+        if not isinstance(config.distribution, str):
+            listed = config.distribution.items()
+            targets |= {f"pruning.distribution.{name}": at(final) for name, final in listed}
+        return targets
+
+    def _ramp(self, tick: float) -> Ramp:
+        return lambda target: self.config.build_schedule(target).sparsity_at(tick)
+
+    def _share(self, tick: float) -> float:
+        return self._ramp(tick)(REFERENCE_SPARSITY) / REFERENCE_SPARSITY
+
+    def _count(self, layer: PrunableLayer, protected: bool) -> LayerCount:
+        weights = layer.parameters
+        return LayerCount(
+            name=layer.name,
+            parameters=tuple(layer.full_name(name) for name in weights),
+            shape=matrix_shape(weights),
+            total=_total(layer),
+            nonzero=sum(int(torch.count_nonzero(weight)) for weight in weights.values()),
+            sparsity=_pruned(layer) / _total(layer),
+            protected=protected,
+            group=layer.group,
+            exempt=layer.name in self._exempt,
+        )
+
+    def _warn_of_horizon(self) -> None:
+        if self.config.needs_horizon and not self._warned:
+            self._warned = True
+            logger.warning(
+                "The schedule's `begin` and `end` are fractions, but `horizon` was not given: "
+                "taking %s env steps. Pass PruningConfig(horizon=...).",
+                f"{DEFAULT_HORIZON:_}",
+            )
+
+
+def _clock(step: float, updates: float | None) -> float:
+    return step if step or updates is None else updates
+
+
+def _total(layer: PrunableLayer) -> int:
+    return sum(weight.numel() for weight in layer.parameters.values())
+
+
+def _pruned(layer: PrunableLayer) -> int:
+    masks = layer.module.masks.values()
+    return sum(mask.numel() - int(torch.count_nonzero(mask)) for mask in masks)
+
+
+def _matching(patterns: Iterable[str], names: list[str]) -> frozenset[str]:
+    """Return the names that a pattern matches; one that matches none is an InputError."""
+    matched: set[str] = set()
+    for pattern in patterns:
+        found = {name for name in names if fnmatchcase(name, pattern)}
+        if not found:
+            hint = did_you_mean(pattern, names) or f" Layers are {names}."
+            raise InputError(f"`exempt` pattern {pattern!r} matches no layer.{hint}")
+        matched |= found
+    return frozenset(matched)

@@ -1,0 +1,107 @@
+"""A Pruner's state as plain values and NumPy arrays, masks packed to bits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rayprune.errors import CheckpointError
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a Pruner has come; its targets are the config's."""
+
+    tick: float | None = None
+    """The clock at the last scheduled mask update."""
+    targets: dict[str, float] = field(default_factory=dict)
+    """What was due then, by the config's field."""
+    updates: int = 0
+    """Mask updates so far."""
+
+
+def pack_state(
+    shapes: Shapes, masks: Mapping[str, Tensor], ages: Mapping[str, Tensor], progress: Progress
+) -> dict[str, Any]:
+    """Pack a Pruner's state: strings, numbers, lists, dicts and uint8 arrays only."""
+    return {
+        "version": 1,
+        "shapes": {name: list(shape) for name, shape in shapes.items()},
+        "masks": {name: np.packbits(mask.cpu().numpy()) for name, mask in masks.items()},
+        "ages": {name: age.cpu().numpy().copy() for name, age in ages.items()},
+        "progress": {
+            "tick": progress.tick,
+            "targets": dict(progress.targets),
+            "updates": progress.updates,
+        },
+    }
+
+
+def unpack_state(
+    state: Mapping[str, Any], shapes: Shapes
+) -> tuple[dict[str, Tensor], dict[str, Tensor], Progress]:
+    """Unpack what `pack_state` packed, for a module with these parameters.
+
+    Args:
+        state: the packed state.
+        shapes: the module's prunable parameters.
+
+    Returns:
+        Masks and ages on the CPU, and the progress.
+
+    Raises:
+        CheckpointError: the state is broken, or of another network.
+    """
+    try:
+        saved = {name: tuple(shape) for name, shape in state["shapes"].items()}
+        _check_same(saved, shapes)
+        masks = {name: _unpacked(bits, shapes[name]) for name, bits in state["masks"].items()}
+        ages = {
+            name: torch.from_numpy(np.array(age, dtype=np.uint8).reshape(shapes[name]))
+            for name, age in state["ages"].items()
+        }
+        progress = Progress(**state["progress"])
+        progress.targets = dict(progress.targets)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(
+            f"The pruning state is broken ({type(error).__name__}: {error}). "
+            "Take an earlier checkpoint."
+        ) from error
+    return masks, ages, progress
+
+
+def _check_same(saved: Shapes, shapes: Shapes) -> None:
+    differing = [
+        f"{name!r} is {_shown(saved.get(name))} in the checkpoint "
+        f"and {_shown(shapes.get(name))} here"
+        for name in {**shapes, **saved}
+        if saved.get(name) != shapes.get(name)
+    ]
+    if differing:
+        more = f" ({len(differing) - 3} more)" if len(differing) > 3 else ""
+        raise CheckpointError(
+            f"The pruning state is of another network: {'; '.join(differing[:3])}{more}. "
+            "Build the module as it was trained."
+        )
+
+
+def _shown(shape: tuple[int, ...] | None) -> str:
+    return "absent" if shape is None else f"of shape {shape}"
+
+
+def _unpacked(bits: Any, shape: tuple[int, ...]) -> Tensor:
+    count = math.prod(shape)
+    packed = np.asarray(bits, dtype=np.uint8)
+    if packed.shape != ((count + 7) // 8,):
+        raise ValueError(f"a mask of {packed.size} bytes for shape {shape}")
+    return torch.from_numpy(np.unpackbits(packed, count=count).astype(bool).reshape(shape))

@@ -1,0 +1,7 @@
+"""rayprune on RLlib: ``prune`` turns any AlgorithmConfig into one that prunes while it trains."""
+
+from rayprune.rllib.callback import PruningCallback
+from rayprune.rllib.learner import pruned
+from rayprune.rllib.wrap import prune
+
+__all__ = ["PruningCallback", "prune", "pruned"]

@@ -1,0 +1,108 @@
+"""PruningCallback: reads the Learners after every iteration, logs, and asserts the zeros."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import torch
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.callbacks.callbacks import RLlibCallback
+from ray.rllib.core import DEFAULT_MODULE_ID
+
+from rayprune.errors import InvariantError, NonFiniteError
+from rayprune.rllib.learners import foreach_learner
+
+RESULT_KEY: Final = "rayprune"
+"""Key of what the callback adds to each training result."""
+
+
+class PruningCallback(RLlibCallback):
+    """Adds sparsity to each result, and stops a run in which a promise is broken.
+
+    It checks on every Learner that pruned weights (and those of target networks) are exactly zero
+    and finite, that all Learners hold the same masks, and that no EnvRunner's policy holds more
+    non-zero weights than its masks keep. That costs a pass over the weights per iteration.
+    """
+
+    def on_train_result(self, *, algorithm: Algorithm, result: dict[str, Any], **_: Any) -> None:
+        """Read the Learners, add ``result["rayprune"]``, and raise on a broken promise.
+
+        Raises:
+            InvariantError: a pruned weight is not zero, or Learners differ in their masks.
+            NonFiniteError: a weight is NaN or infinite.
+        """
+        reports = learner_reports(algorithm)
+        check_learners(reports)
+        check_env_runners(algorithm, reports[0])
+        result[RESULT_KEY] = {
+            module_id: {key: report[key] for key in ("sparsity", "groups", "updates", "finished")}
+            for module_id, report in reports[0].items()
+        }
+
+
+def learner_reports(algorithm: Algorithm) -> list[dict[str, dict[str, Any]]]:
+    """Return each Learner's ``pruning_report()``, in the order of their ranks."""
+    return foreach_learner(algorithm, lambda learner: learner.pruning_report())
+
+
+def check_learners(reports: list[dict[str, dict[str, Any]]]) -> None:
+    """Raise if a pruned weight is not zero, a weight not finite, or masks differ over Learners."""
+    for rank, report in enumerate(reports):
+        for module_id, module in report.items():
+            if not module["finite"]:
+                raise NonFiniteError(
+                    f"Learner {rank}: a weight of {module_id!r} is NaN or infinite. "
+                    "Lower `lr`, or set `grad_clip`."
+                )
+            if module["violations"]:
+                raise InvariantError(
+                    f"Learner {rank}: pruned weights of {module_id!r} are not zero: "
+                    f"{module['violations']}. Something other than the Learner writes weights."
+                )
+            if module["digest"] != reports[0][module_id]["digest"]:
+                raise InvariantError(
+                    f"Learner {rank} and Learner 0 differ in {module_id!r}'s masks."
+                )
+
+
+def check_env_runners(algorithm: Algorithm, report: dict[str, dict[str, Any]]) -> None:
+    """Raise if an EnvRunner's policy has more non-zero weights in a layer than the masks keep.
+
+    An EnvRunner of an asynchronous algorithm may hold weights from before the last mask update:
+    only those that carry the Learner's own sequence number are compared.
+    """
+    if algorithm.env_runner_group is None:
+        return
+    for weights_seq_no, counts in algorithm.env_runner_group.foreach_env_runner(nonzero_counts):
+        for module_id, held in counts.items():
+            module = report.get(module_id)
+            if module is None or weights_seq_no != module["weights_seq_no"]:
+                continue
+            kept = {n: kept for n, kept in module["kept"].items() if n in held}
+            dense = {name: held[name] for name, most in kept.items() if held[name] > most}
+            if dense:
+                raise InvariantError(
+                    f"an EnvRunner's {module_id!r} has non-zero pruned weights: {dense}."
+                )
+
+
+def nonzero_counts(env_runner: Any) -> tuple[int, dict[str, dict[str, int]]]:
+    """Return an EnvRunner's weights' number, and the non-zero elements of each parameter.
+
+    The counts are ``{module id: {parameter name: count}}``.
+    """
+    return env_runner._weights_seq_no, {
+        module_id: {name: int(torch.count_nonzero(p)) for name, p in module.named_parameters()}
+        for module_id, module in _modules(env_runner)
+        if isinstance(module, torch.nn.Module)
+    }
+
+
+def _modules(env_runner: Any) -> list[tuple[str, Any]]:
+    module = env_runner.module
+    if module is None:
+        return []
+    # A MultiRLModule maps ids to modules; a single-agent EnvRunner holds the module itself.
+    if hasattr(module, "_rl_modules"):
+        return list(module._rl_modules.items())
+    return [(DEFAULT_MODULE_ID, module)]

@@ -1,0 +1,228 @@
+"""rayprune's checkpoints: RLlib's own, with the experiment and the run's progress beside it.
+
+::
+
+    checkpoints/000020000/
+        rllib_checkpoint.json, learner_group/, ...   what RLlib writes, masks among it
+        replay_buffer.pkl                            where the algorithm has a buffer
+        rayprune.yaml                                the resolved experiment
+        rayprune.json                                step, sparsity and returns
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.core import DEFAULT_MODULE_ID
+
+from rayprune.config import ExperimentConfig, load_experiment
+from rayprune.errors import CheckpointError
+from rayprune.rllib.barrier import load_buffer, save_buffer
+from rayprune.tracking.record import storage_error, to_json, write_atomic
+
+META_FILE: Final = "rayprune.json"
+CONFIG_FILE: Final = "rayprune.yaml"
+MODULE: Final = Path("learner_group", "learner", "rl_module", DEFAULT_MODULE_ID)
+"""Where an Algorithm's checkpoint holds the default policy."""
+
+
+def save(
+    algorithm: Algorithm,
+    directory: Path,
+    experiment_yaml: str | None,
+    meta: Mapping[str, object],
+) -> None:
+    """Write a checkpoint that is whole or not there at all.
+
+    Args:
+        algorithm: between two iterations.
+        directory: the checkpoint's directory; its parent is made.
+        experiment_yaml: the resolved experiment; None where there is only RLlib's config.
+        meta: what the run needs to go on: ``env_steps`` at least.
+
+    Raises:
+        StorageError: the disk is full or can't be written.
+    """
+    temporary = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        algorithm.save_to_path(temporary)
+        save_buffer(algorithm, temporary)
+        if experiment_yaml is not None:
+            write_atomic(temporary / CONFIG_FILE, experiment_yaml)
+        write_atomic(temporary / META_FILE, to_json(dict(meta), indent=2) + "\n")
+        if directory.exists():
+            shutil.rmtree(directory)
+        temporary.rename(directory)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise storage_error(error, directory) from error
+
+
+def restore(algorithm: Algorithm, directory: Path) -> dict[str, Any]:
+    """Put a checkpoint into a freshly built algorithm; return its meta data.
+
+    Raises:
+        CheckpointError: it is of another network, or damaged.
+    """
+    meta = read_meta(directory)
+    check_fits(directory, algorithm.get_module())
+    load_algorithm(algorithm, directory)
+    load_buffer(algorithm, directory)
+    return meta
+
+
+def load_algorithm(algorithm: Algorithm, directory: Path) -> None:
+    """Put RLlib's part of a checkpoint into ``algorithm``.
+
+    Raises:
+        CheckpointError: it is of another network, or damaged.
+    """
+    try:
+        algorithm.restore_from_path(str(directory.absolute()))
+    except CheckpointError:
+        raise
+    except Exception as error:  # RLlib raises whatever it meets: pickle's, torch's, its own
+        raise CheckpointError(
+            f"checkpoint {str(directory)!r} does not fit this network: {_reason(error)} "
+            "Use the `rllib.rl_module`, `env` and `algorithm` that it was trained with."
+        ) from error
+
+
+def read_meta(directory: Path) -> dict[str, Any]:
+    """Return a rayprune checkpoint's meta data.
+
+    Raises:
+        CheckpointError: there is no such checkpoint.
+    """
+    path = directory / META_FILE
+    if not path.is_file():
+        raise CheckpointError(
+            f"{str(directory)!r} is no checkpoint of rayprune: it has no {META_FILE}. "
+            "Give a directory under a run's `checkpoints/`, or the run's own directory."
+        )
+    held: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return held
+
+
+def read_experiment(directory: Path) -> ExperimentConfig:
+    """Return the experiment that a checkpoint was written by."""
+    read_meta(directory)
+    return load_experiment(directory / CONFIG_FILE, check_paths=False)
+
+
+def read_rllib_config(directory: Path) -> AlgorithmConfig:
+    """Return the AlgorithmConfig that RLlib saved with a checkpoint.
+
+    Raises:
+        CheckpointError: it can't be read.
+    """
+    try:
+        with (directory / "class_and_ctor_args.pkl").open("rb") as file:
+            held = pickle.load(file)
+        state = held["ctor_args_and_kwargs"][0][0]
+        return AlgorithmConfig.from_state(state).copy(copy_frozen=False)
+    except Exception as error:  # pickles fail with whatever their classes raise
+        raise CheckpointError(
+            f"the config of checkpoint {str(directory)!r} can't be read: {_reason(error)}"
+        ) from error
+
+
+def locate(path: Path) -> Path:
+    """Return the checkpoint that ``path`` means: itself, or a finished run's chosen one.
+
+    Raises:
+        CheckpointError: nothing there is a checkpoint.
+    """
+    if not path.exists():
+        raise CheckpointError(f"checkpoint {str(path)!r} does not exist.")
+    summary = path / "summary.json"
+    if summary.is_file():
+        chosen: str = json.loads(summary.read_text(encoding="utf-8"))["checkpoint"]
+        return path / chosen
+    if (path / "checkpoints").is_dir():
+        newest = latest(path)
+        if newest is not None:
+            return newest
+    if is_checkpoint(path):
+        return path
+    raise CheckpointError(
+        f"{str(path)!r} is no checkpoint. "
+        "Give one of rayprune's or of RLlib's (made with `algo.save_to_path`)."
+    )
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether ``path`` is a checkpoint of an RLlib Algorithm, ours or plain."""
+    return (path / "learner_group").is_dir()
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a checkpoint was written by rayprune, not by plain RLlib."""
+    return (path / META_FILE).is_file()
+
+
+def latest(run: Path) -> Path | None:
+    """Return the checkpoint with most env steps in a run's directory, None if there is none."""
+    found = [path for path in (run / "checkpoints").glob("[0-9]*") if is_ours(path)]
+    return max(found, default=None, key=lambda path: int(path.name))
+
+
+def prune_old(run: Path, keep: set[str]) -> None:
+    """Delete the checkpoints of a run but those named."""
+    for path in (run / "checkpoints").glob("[0-9]*"):
+        if path.name not in keep:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def check_fits(directory: Path, module: Any) -> None:
+    """Raise CheckpointError unless a checkpoint's default policy has ``module``'s parameters.
+
+    RLlib loads what has the same name and passes over the rest without a word.
+
+    Args:
+        directory: an Algorithm's checkpoint.
+        module: a torch RLModule; an inference-only module may have fewer parameters than the checkpoint.
+    """
+    held = {name: tuple(value.shape) for name, value in module_state(directory).items()}
+    own = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    wrong = [name for name, shape in own.items() if held.get(name) != shape]
+    if not getattr(module, "inference_only", False):
+        wrong += [name for name in held if name not in own]
+    if wrong:
+        name = wrong[0]
+        raise CheckpointError(
+            f"checkpoint {str(directory)!r} is of another network: {len(wrong)} parameter(s) "
+            f"differ, first {name!r} with shape {held.get(name)} there and {own.get(name)} here. "
+            "Use the `rllib.rl_module`, `env` and `algorithm` that it was trained with."
+        )
+
+
+def module_state(directory: Path) -> dict[str, Any]:
+    """Return the default policy's parameters by name, as NumPy arrays.
+
+    Raises:
+        CheckpointError: no single-agent policy is in it, or it can't be read.
+    """
+    try:
+        with (directory / MODULE / "module_state.pkl").open("rb") as file:
+            state: dict[str, Any] = pickle.load(file)
+            return state
+    except (OSError, pickle.UnpicklingError, EOFError) as error:
+        raise CheckpointError(
+            f"checkpoint {str(directory)!r} can't be read: {_reason(error)}"
+        ) from error
+
+
+def _reason(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__).rstrip(".") + "."

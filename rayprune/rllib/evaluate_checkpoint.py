@@ -1,0 +1,55 @@
+"""``rayprune evaluate``: a summary's returns again, from a checkpoint alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rayprune.config import EvaluationConfig
+from rayprune.rllib.checkpoints import CONFIG_FILE, locate, read_experiment
+from rayprune.rllib.evaluation import Evaluator
+from rayprune.rllib.experiment import config_of
+
+
+def evaluate_checkpoint(
+    checkpoint: Path, *, episodes: int | None, seed: int | None, address: str | None
+) -> dict[str, Any]:
+    """Reproduce a summary's returns from a checkpoint alone, or measure on other seeds.
+
+    Args:
+        checkpoint: rayprune's, plain RLlib's, or a finished run's directory.
+        episodes: how many; None for as many as its experiment says.
+        seed: first seed; None measures on the experiment's validation and test seeds.
+        address: not needed, for evaluation runs in this process.
+
+    Raises:
+        CheckpointError: nothing there is a checkpoint.
+    """
+    directory = locate(checkpoint)
+    config, evaluation = config_of(directory), EvaluationConfig()
+    if (directory / CONFIG_FILE).is_file():
+        evaluation = read_experiment(directory).evaluation
+    evaluator = Evaluator(config)
+    try:
+        evaluator.load_checkpoint(directory)
+        number = episodes or evaluation.episodes
+        seeds = (
+            {"validation": evaluation.validation_seed, "test": evaluation.test_seed}
+            if seed is None
+            else {"seeds": seed}
+        )
+        returns = {name: evaluator.evaluate(first, number) for name, first in seeds.items()}
+        parameters = list(evaluator.module.parameters())
+    finally:
+        evaluator.close()
+    return {
+        "checkpoint": str(directory),
+        "env": str(config.env),
+        "policy_parameters": {
+            "total": sum(p.numel() for p in parameters),
+            "nonzero": sum(int(torch.count_nonzero(p)) for p in parameters),
+        },
+        "returns": returns,
+    }

@@ -1,0 +1,181 @@
+"""Evaluates a policy on given seeds, one environment a seed, with greedy actions.
+
+It runs RLlib's own connectors around the module, so that observation filters, recurrent states and
+action squashing are those of training. Every episode starts from a seed of its own, so that two
+policies are compared on the same episodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import gymnasium as gym
+import torch
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.core.columns import Columns
+from ray.rllib.env.env_context import EnvContext
+from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.utils.spaces.space_utils import unbatch
+from ray.tune.registry import ENV_CREATOR, _global_registry
+
+from rayprune.rllib.checkpoints import MODULE, check_fits
+from rayprune.tracking.statistics import summarise
+
+AT_ONCE: Final = 32
+"""Episodes stepped side by side, through one batched forward pass."""
+
+
+class Evaluator:
+    """A policy beside its environments, apart from the training EnvRunners."""
+
+    def __init__(self, config: AlgorithmConfig) -> None:
+        """Build an EnvRunner for its module and connectors; nothing is trained or sampled with it.
+
+        Args:
+            config: the algorithm's config; its env and module spec are used.
+        """
+        own = config.copy(copy_frozen=False)
+        own.env_runners(num_env_runners=0, num_envs_per_env_runner=1, explore=False)
+        own.callbacks_class = []  # type: ignore[assignment]  # RLlib takes a list too
+        self._config = own
+        self._runner = (own.env_runner_cls or SingleAgentEnvRunner)(config=own, worker_index=0)
+        self._freeze_filters()
+
+    @property
+    def module(self) -> Any:
+        """The policy's RLModule, inference only."""
+        return self._runner.module
+
+    @property
+    def spaces(self) -> Any:
+        """RLlib's dict of spaces: of the environment, and as the module sees them."""
+        return self._runner.get_spaces()
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take over weights and connector states, as an EnvRunner's `get_state` gives them."""
+        self._runner.set_state(dict(state))
+
+    def load_checkpoint(self, directory: Path) -> None:
+        """Take over the policy of an Algorithm's checkpoint, rayprune's or plain RLlib's.
+
+        Raises:
+            CheckpointError: it is of another network, or can't be read.
+        """
+        check_fits(directory, self.module)
+        self.module.restore_from_path(str((directory / MODULE).absolute()))
+        for name in ("env_to_module", "module_to_env"):
+            for place in (directory / "env_runner", directory):
+                state = place / f"{name}_connector"
+                if state.is_dir():
+                    getattr(self._runner, f"_{name}").restore_from_path(str(state.absolute()))
+                    break
+        self._freeze_filters()
+
+    def returns(self, first_seed: int, episodes: int) -> list[float]:
+        """Return the undiscounted return of each episode, shape ``(episodes,)``.
+
+        Args:
+            first_seed: episode i is reset with ``first_seed + i``.
+            episodes: how many.
+        """
+        seeds = range(first_seed, first_seed + episodes)
+        waves = [seeds[i : i + AT_ONCE] for i in range(0, episodes, AT_ONCE)]
+        return [value for wave in waves for value in self._wave(wave)]
+
+    def evaluate(self, first_seed: int, episodes: int) -> dict[str, Any]:
+        """Return `summarise`'s dict for episodes from ``first_seed`` on."""
+        return summarise(self.returns(first_seed, episodes))
+
+    def first_batch(self, seed: int) -> dict[str, Any]:
+        """Return the module's input for the first observation of the episode of ``seed``."""
+        env = make_env(self._config)
+        try:
+            batch: dict[str, Any] = self._runner._env_to_module(
+                batch={}, **self._common([_start(env, seed)], {})
+            )
+            return batch
+        finally:
+            env.close()
+
+    def close(self) -> None:
+        """Close the environments."""
+        self._runner.stop()
+
+    def _common(self, episodes: list[SingleAgentEpisode], shared: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "rl_module": self.module,
+            "episodes": episodes,
+            "explore": False,
+            "shared_data": shared,
+        }
+
+    def _freeze_filters(self) -> None:
+        pipeline: Any = self._runner._env_to_module
+        for connector in pipeline.connectors:
+            # A running observation filter is applied in an evaluation, but does not learn from it.
+            if hasattr(connector, "_update_stats"):
+                connector._update_stats = False
+
+    def _wave(self, seeds: Sequence[int]) -> list[float]:
+        envs = [make_env(self._config) for _ in seeds]
+        try:
+            episodes = [_start(env, seed) for env, seed in zip(envs, seeds, strict=True)]
+            shared: dict[str, Any] = {}
+            active = list(range(len(envs)))
+            while active:
+                self._step([envs[i] for i in active], [episodes[i] for i in active], shared)
+                active = [i for i in active if not episodes[i].is_done]
+            return [float(episode.get_return()) for episode in episodes]
+        finally:
+            for env in envs:
+                env.close()
+
+    def _step(
+        self,
+        envs: list[gym.Env[Any, Any]],
+        episodes: list[SingleAgentEpisode],
+        shared: dict[str, Any],
+    ) -> None:
+        common = self._common(episodes, shared)
+        to_module = self._runner._env_to_module(batch={}, **common)
+        with torch.no_grad():
+            outputs = self.module.forward_inference(to_module)
+        to_env = self._runner._module_to_env(batch=outputs, **common)
+        actions = to_env.pop(Columns.ACTIONS)
+        for_env = unbatch(to_env.pop(Columns.ACTIONS_FOR_ENV, actions))
+        for i, (env, episode, action) in enumerate(
+            zip(envs, episodes, unbatch(actions), strict=True)
+        ):
+            obs, reward, terminated, truncated, info = env.step(for_env[i])
+            episode.add_env_step(
+                observation=obs,
+                action=action,
+                reward=float(reward),
+                infos=info,
+                terminated=bool(terminated),
+                truncated=bool(truncated),
+                extra_model_outputs={key: value[i] for key, value in to_env.items()},
+            )
+
+
+def make_env(config: AlgorithmConfig) -> gym.Env[Any, Any]:
+    """Make one environment as ``config`` describes it."""
+    context = EnvContext(config.env_config, worker_index=0)
+    if isinstance(config.env, str) and _global_registry.contains(ENV_CREATOR, config.env):
+        return _global_registry.get(ENV_CREATOR, config.env)(context)
+    if callable(config.env):
+        return config.env(context)
+    assert config.env is not None
+    return gym.make(config.env, **config.env_config)
+
+
+def _start(env: gym.Env[Any, Any], seed: int) -> SingleAgentEpisode:
+    obs, info = env.reset(seed=seed)
+    episode = SingleAgentEpisode(
+        observation_space=env.observation_space, action_space=env.action_space
+    )
+    episode.add_env_reset(observation=obs, infos=info)
+    return episode

@@ -1,0 +1,323 @@
+"""From an experiment to RLlib's AlgorithmConfig, with every fault found before a run starts."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Final
+
+import gymnasium as gym
+from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.tune.registry import ENV_CREATOR, _global_registry
+
+from rayprune.config import ALGORITHMS, ExperimentConfig, experiment_faults, load_raw
+from rayprune.errors import CheckpointError, ConfigError, did_you_mean
+from rayprune.pruning.config import PruningConfig
+from rayprune.pruning.pruner import Pruner
+from rayprune.rllib.checkpoints import CONFIG_FILE, read_experiment, read_rllib_config
+from rayprune.rllib.groups import group_of
+from rayprune.rllib.learner import exempt_layers
+from rayprune.rllib.wrap import prune
+
+AUTO: Final = "auto"
+
+# What our own keys say already: two sources for one setting would contradict each other.
+_OURS: Final[Mapping[tuple[str, str], str]] = {
+    ("environment", "env"): "env",
+    ("environment", "env_config"): "env_config",
+    ("debugging", "seed"): "seed",
+    ("training", "learner_class"): "pruning",
+    ("training", "learner_config_dict"): "pruning",
+    ("learners", "learner_class"): "pruning",
+    ("learners", "learner_config_dict"): "pruning",
+    ("rl_module", "rl_module_spec"): "rllib.rl_module.module_class",
+}
+_OUR_METHODS: Final[Mapping[str, str]] = {"evaluation": "evaluation"}
+_METHODS: Final = (
+    "debugging",
+    "env_runners",
+    "environment",
+    "evaluation",
+    "experimental",
+    "fault_tolerance",
+    "framework",
+    "learners",
+    "python_environment",
+    "reporting",
+    "rl_module",
+    "training",
+)
+
+
+def load_checked(
+    path: Path, overrides: Sequence[str] = (), seed: int | None = None
+) -> ExperimentConfig:
+    """Read an experiment's YAML and report the faults of all its parts together.
+
+    Args:
+        path: the YAML file.
+        overrides: ``KEY=VALUE`` strings of ``--set``.
+        seed: replaces the file's seed.
+
+    Raises:
+        ConfigError: all faults of the file, RLlib's blocks and the environment included.
+    """
+    raw, faults = load_raw(path, overrides, seed)
+    own_faults, experiment = experiment_faults(raw)
+    faults += own_faults + rllib_faults(raw)
+    if experiment is not None and not faults:
+        faults += network_faults(experiment)
+    if faults or experiment is None:
+        raise ConfigError(faults)
+    return experiment
+
+
+def rllib_faults(raw: Mapping[str, Any]) -> list[str]:
+    """Return the faults of ``rllib`` and ``env`` that show before anything is built."""
+    name, blocks, faults = raw.get("algorithm"), raw.get("rllib"), list[str]()
+    if isinstance(blocks, Mapping):
+        known = isinstance(name, str) and name in ALGORITHMS
+        config = algorithm_config(str(name)) if known else AlgorithmConfig()
+        for method, keywords in blocks.items():
+            faults += _block_faults(config, str(method), keywords)
+    if isinstance(raw.get("env"), str):
+        faults += env_faults(raw["env"])
+    return faults
+
+
+def network_faults(experiment: ExperimentConfig) -> list[str]:
+    """Return what only shows once environment and network are built: spaces, names, reach."""
+    try:
+        config = base_config(experiment)
+        module = build_module(config)
+    except ConfigError as error:
+        return list(error.faults)
+    except Exception as error:  # RLlib raises whatever it meets
+        return [
+            f"`{experiment.algorithm}` can't be built for `env` {experiment.env!r}: "
+            f"{_first_line(error)} Choose another `algorithm` or `env`, or wrap the environment."
+        ]
+    try:
+        check_network(module, experiment.pruning)
+    except ConfigError as error:
+        return [_prefixed(fault) for fault in error.faults]
+    return []
+
+
+def check_network(module: Any, pruning: PruningConfig) -> None:
+    """Raise ConfigError if ``pruning`` can't be done to ``module`` (names, reachable sparsity)."""
+    # No target networks yet: the Learner makes them.
+    Pruner(module, pruning, groups=group_of, exempt=exempt_layers(module, pruning, targets=[]))
+
+
+def algorithm_config(name: str) -> AlgorithmConfig:
+    """Return a fresh config of the algorithm called ``name`` in the YAML."""
+    module = importlib.import_module(f"ray.rllib.algorithms.{name.lower()}")
+    config: AlgorithmConfig = getattr(module, f"{name}Config")()
+    return config
+
+
+def build_config(experiment: ExperimentConfig) -> AlgorithmConfig:
+    """Return the pruning AlgorithmConfig of an experiment."""
+    pruning = PruningConfig.from_dict(
+        {**experiment.pruning.to_dict(), "horizon": experiment.horizon}
+    )
+    return prune(base_config(experiment), pruning)
+
+
+def base_config(experiment: ExperimentConfig) -> AlgorithmConfig:
+    """Return the experiment's AlgorithmConfig without pruning; `auto` GPUs count as none.
+
+    Raises:
+        ConfigError: RLlib refuses a combination of settings.
+    """
+    config = algorithm_config(experiment.algorithm)
+    config.environment(experiment.env, env_config=dict(experiment.env_config))
+    config.debugging(seed=experiment.seed, log_level="ERROR")
+    # SAC's iterations end by the clock on the wall: two runs of one seed would differ.
+    config.reporting(min_time_s_per_iteration=0)
+    try:
+        for method, keywords in experiment.rllib.items():
+            getattr(config, method)(**_translated(method, keywords))
+        config.validate()
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise ConfigError(f"`rllib`: RLlib refuses it: {_first_line(error)}") from error
+    return config.copy(copy_frozen=False)
+
+
+def config_of(checkpoint: Path) -> AlgorithmConfig:
+    """Return the config that a checkpoint was trained with, without pruning where it is ours.
+
+    Raises:
+        CheckpointError: the config can't be read, or its environment isn't known here.
+    """
+    if (checkpoint / CONFIG_FILE).is_file():
+        return base_config(read_experiment(checkpoint))
+    config = read_rllib_config(checkpoint)
+    if isinstance(config.env, str) and not _global_registry.contains(ENV_CREATOR, config.env):
+        for fault in env_faults(config.env):
+            raise CheckpointError(f"checkpoint {str(checkpoint)!r}: {fault}")
+    return config
+
+
+def build_module(config: AlgorithmConfig) -> Any:
+    """Build the algorithm's RLModule as a Learner holds it, critic included.
+
+    Spaces come from an EnvRunner, because connectors may change what the module observes.
+    """
+    from rayprune.rllib.evaluation import Evaluator
+
+    evaluator = Evaluator(config)
+    try:
+        spaces = evaluator.spaces
+    finally:
+        evaluator.close()
+    return config.get_rl_module_spec(spaces=spaces, inference_only=False).build()
+
+
+def env_faults(env: str) -> list[str]:
+    """Return the fault of an environment id that gymnasium can't find, if it can't."""
+    module, _, name = env.rpartition(":")
+    try:
+        if module:
+            importlib.import_module(module)
+        gym.spec(name)
+    except gym.error.Error as error:
+        near = did_you_mean(name, gym.registry)
+        return [f"`env` {env!r} is unknown: {_first_line(error)}{near}"]
+    except Exception as error:  # an environment's module may do anything when it is imported
+        return [
+            f"`env` {env!r} needs module {module!r}, which can't be imported: "
+            f"{_first_line(error)} Install it, or put its folder on PYTHONPATH."
+        ]
+    return []
+
+
+def _block_faults(config: AlgorithmConfig, method: str, keywords: Any) -> Iterator[str]:
+    where = f"rllib.{method}"
+    if method in _OUR_METHODS:
+        yield f"`{where}` contradicts rayprune's own `{_OUR_METHODS[method]}`. Set that instead."
+    elif method not in _METHODS:
+        yield _unknown("rllib", method, _METHODS)
+    elif not isinstance(keywords, Mapping):
+        yield f"`{where}` must be a mapping of keyword arguments, but is {keywords!r}."
+    else:
+        known = _parameters(type(config), method)
+        if method == "rl_module":
+            known = {**known, "module_class": str}
+        for key, value in keywords.items():
+            # A module class of the user's own has keys of its own, and checks them itself.
+            if not (key == "model_config" and "module_class" in keywords):
+                yield from _keyword_faults(method, str(key), value, known)
+
+
+def _keyword_faults(method: str, key: str, value: Any, known: Mapping[str, Any]) -> Iterator[str]:
+    where = f"rllib.{method}.{key}"
+    if (method, key) in _OURS:
+        yield f"`{where}` contradicts rayprune's own `{_OURS[method, key]}`. Set that instead."
+    elif key not in known:
+        yield f"`{where}` is not a setting of RLlib.{did_you_mean(key, known)}"
+    elif method == "rl_module" and key == "model_config" and isinstance(value, Mapping):
+        yield from _model_faults(where, value)
+    elif key == "num_gpus_per_learner" and value == AUTO:
+        return
+    else:
+        yield from _type_faults(where, value, known[key])
+
+
+def _model_faults(where: str, model: Mapping[str, Any]) -> Iterator[str]:
+    # RLlib accepts any key here in silence.
+    hints = typing.get_type_hints(DefaultModelConfig)
+    for key, value in model.items():
+        if key not in hints:
+            names = [field.name for field in fields(DefaultModelConfig)]
+            yield f"`{where}.{key}` is not a key of RLlib's models.{did_you_mean(key, names)}"
+        else:
+            yield from _type_faults(f"{where}.{key}", value, hints[key])
+
+
+def _type_faults(where: str, value: Any, hint: Any) -> Iterator[str]:
+    adapter = _adapter(hint)
+    if adapter is None:
+        return
+    try:
+        adapter.validate_python(value)
+    except ValidationError:
+        name = getattr(hint, "__name__", None) if isinstance(hint, type) else str(hint)
+        yield f"`{where}` must be of type {str(name).replace('typing.', '')}, but is {value!r}."
+
+
+def _adapter(hint: Any) -> TypeAdapter[Any] | None:
+    if hint is inspect.Parameter.empty:
+        return None
+    try:
+        return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
+    except (PydanticSchemaGenerationError, TypeError, NameError, Exception):
+        # RLlib's hints name types that only type checkers import; those values go unchecked.
+        return None
+
+
+def _parameters(config_class: type, method: str) -> dict[str, Any]:
+    """Return keyword names and type hints of a config method, through ``**kwargs`` of bases."""
+    found: dict[str, Any] = {}
+    for cls in reversed(config_class.__mro__):
+        function = cls.__dict__.get(method)
+        if function is not None:
+            found.update(_own_parameters(function))
+    return found
+
+
+def _own_parameters(function: Callable[..., Any]) -> dict[str, Any]:
+    kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return {
+        name: parameter.annotation
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind in kinds and name != "self"
+    }
+
+
+def _translated(method: str, keywords: Mapping[str, Any]) -> dict[str, Any]:
+    given = dict(keywords)
+    if method == "learners" and given.get("num_gpus_per_learner") == AUTO:
+        del given["num_gpus_per_learner"]
+    if method == "rl_module" and "module_class" in given:
+        spec = RLModuleSpec(
+            module_class=_import_class(given.pop("module_class")),
+            model_config=dict(given.pop("model_config", {})),
+        )
+        given["rl_module_spec"] = spec
+    return given
+
+
+def _import_class(path: str) -> type:
+    module, _, name = path.partition(":")
+    try:
+        found: type = getattr(importlib.import_module(module), name)
+        return found
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"`rllib.rl_module.module_class` {path!r} can't be imported: {_first_line(error)} "
+            "Write it as `package.module:Class`."
+        ) from error
+
+
+def _unknown(field: str, value: object, names: Mapping[str, Any] | Sequence[str]) -> str:
+    listed = sorted(names)
+    return f"`{field}` must be one of {listed}, but is {value!r}.{did_you_mean(value, listed)}"
+
+
+def _prefixed(fault: str) -> str:
+    return fault if fault.startswith("`pruning.") else fault.replace("`", "`pruning.", 1)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else type(error).__name__
+    return text if text.endswith(".") else f"{text}."

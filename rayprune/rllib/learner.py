@@ -1,0 +1,364 @@
+"""A mixin that makes any torch Learner of RLlib prune while it trains.
+
+``pruned(PPOTorchLearner)`` returns a subclass that masks gradients before clipping and weights
+after the optimizer's step, changes the masks by its own clock, and saves them with its state. The
+pruning itself is :class:`rayprune.Pruner`'s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import torch
+from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from ray.rllib.core.rl_module.apis import InferenceOnlyAPI, TargetNetworkAPI
+from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
+
+from rayprune.pruning.attach import make_maskable, maskable_layers
+from rayprune.pruning.config import PruningConfig
+from rayprune.pruning.pruner import Pruner
+from rayprune.rllib import unsaved
+from rayprune.rllib.groups import group_of, output_heads
+from rayprune.rllib.optimizers import fuse_adam, moments
+from rayprune.rllib.registered import register_missing
+
+if TYPE_CHECKING:
+    _Base = TorchLearner
+else:
+    _Base = object
+
+CONFIG_KEY: Final = "rayprune"
+"""Key of the plain pruning dict in ``AlgorithmConfig.learner_config_dict``."""
+
+STATE_KEY: Final = "rayprune"
+"""Key of masks, progress and carried-over values in a Learner's state."""
+
+REGISTERED_KEY: Final = "registered"
+"""Key, inside the pruning dict, of what the user registered, which remote Learners don't know."""
+
+
+class PruningMixin(_Base):
+    """The overrides that turn a TorchLearner into a pruning one. Made concrete by `pruned`."""
+
+    def build(self) -> None:
+        """Build module, optimizers and targets as RLlib does, then attach a Pruner per module."""
+        super().build()
+        # IMPALA and APPO update in a thread of their own, while callbacks read from the main one.
+        self._mask_lock = threading.Lock()
+        self._updates = 0
+        self._step = 0
+        self._pruners: dict[str, Pruner] = {}
+        self._sparsity: dict[str, float] = {}
+        self._elementwise: dict[str, bool] = {}
+        self._configs: dict[str, tuple[dict[str, Any], PruningConfig]] = {}
+        for module_id in self.module.keys():  # noqa: SIM118 - a MultiRLModule is no dict
+            self._attach(module_id)
+
+    def add_module(self, *, module_id: str, **kwargs: Any) -> Any:
+        """Add a module as RLlib does, and prune it too."""
+        spec = super().add_module(module_id=module_id, **kwargs)
+        self._attach(module_id)
+        return spec
+
+    def remove_module(self, module_id: str, **kwargs: Any) -> Any:
+        """Remove a module as RLlib does, and its Pruner."""
+        self._pruners.pop(module_id, None)
+        return super().remove_module(module_id, **kwargs)
+
+    def postprocess_gradients(self, gradients_dict: Any) -> Any:
+        """Mask the gradients, then let RLlib clip: a norm over pruned weights over-shrinks."""
+        for pruner in self._pruners.values():
+            pruner.mask_gradients(gradients_dict)
+        return super().postprocess_gradients(gradients_dict)
+
+    def apply_gradients(self, gradients_dict: Any) -> None:
+        """Step the optimizers, then put pruned weights back to exactly zero."""
+        super().apply_gradients(gradients_dict)
+        self._updates += 1
+        for module_id, pruner in self._pruners.items():
+            # Zero gradients over zero moments leave a zero weight where it is for every
+            # element-wise optimizer; only the others can disturb it, and pay for a second multiply.
+            if not self._elementwise[module_id]:
+                pruner.mask_weights()
+
+    def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
+        """Update targets and learning rates as RLlib does, then the masks where they are due.
+
+        At the end of an update, so that the next samples already come from the pruned policy and
+        an on-policy algorithm stays on policy.
+        """
+        super().after_gradient_based_update(timesteps=timesteps)
+        # Offline algorithms sample no steps: their clock is the number of updates.
+        self._step = int(timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME) or self._updates)
+        for module_id, pruner in self._pruners.items():
+            self._take_config(module_id, pruner)
+            with self._mask_lock:
+                change = pruner.update(self._step)
+                if change is not None:
+                    self._after_mask_change(module_id, change.sparsity)
+            self.metrics.log_value(
+                (module_id, CONFIG_KEY, "sparsity"), self._sparsity[module_id], window=1
+            )
+
+    def prune_now(self) -> dict[str, float]:
+        """Prune every module to its configured sparsity at once; return sparsity by module id."""
+        for module_id, pruner in self._pruners.items():
+            self._take_config(module_id, pruner)
+            self._after_mask_change(module_id, pruner.prune_to().sparsity)
+        return dict(self._sparsity)
+
+    def adopt_masks(self, modules: dict[str, Any]) -> None:
+        """Take over a pruned checkpoint's masks, but not its progress: this run has its own.
+
+        Args:
+            modules: Pruner states by module id, as `get_state` gives them; may be empty.
+        """
+        for module_id, held in modules.items():
+            pruner = self._pruners[module_id]
+            pruner.load_state_dict({**held, "progress": pruner.state_dict()["progress"]})
+            self._after_mask_change(module_id, pruner.sparsity())
+
+    def pruning_report(self) -> dict[str, dict[str, Any]]:
+        """Return per module what the masks are now, with every broken promise.
+
+        Returns:
+            ``{module id: {"sparsity", "groups", "layers", "parameters", "violations", "finite",
+            "digest", "kept", "finished", "weights_seq_no", "step", "updates"}}``. `violations`
+            counts pruned weights that are not zero, in the module and in its target networks;
+            `digest` identifies the masks, for comparison over Learners; `kept` counts the kept
+            weights of what EnvRunners get.
+        """
+        with self._mask_lock:
+            return {mid: self._report(mid, pruner) for mid, pruner in self._pruners.items()}
+
+    def masks(self) -> dict[str, dict[str, torch.Tensor]]:
+        """Return copies of the masks on the CPU, ``{module id: {parameter name: bool tensor}}``."""
+        return {
+            mid: {name: mask.cpu().clone() for name, mask in pruner.masks.items()}
+            for mid, pruner in self._pruners.items()
+        }
+
+    def get_state(
+        self, components: Any = None, *, not_components: Any = None, **kwargs: Any
+    ) -> Any:
+        """Return RLlib's state, and ours under ``STATE_KEY`` unless only components are asked."""
+        state = super().get_state(components, not_components=not_components, **kwargs)
+        if self._check_component(STATE_KEY, components, not_components):
+            state[STATE_KEY] = {
+                "step": self._step,
+                "updates": self._updates,
+                "modules": {mid: pruner.state_dict() for mid, pruner in self._pruners.items()},
+                "unsaved": unsaved.collect(self),
+            }
+        return state
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Restore, then let this Learner's own config speak where RLlib takes the checkpoint's.
+
+        RLlib restores the optimizer's hyper-parameters too, so that a clone made by
+        population-based training would go on with its donor's learning rate
+        (ray-project/ray#62173).
+        """
+        options = {name: _options(opt) for name, opt in self._named_optimizers.items()}
+        super().set_state(state)
+        ours = state.get(STATE_KEY)
+        if ours is not None:
+            self._restore_pruning(ours)
+        for name, groups in options.items():
+            for group, own in zip(self._named_optimizers[name].param_groups, groups, strict=True):
+                group.update(own)
+        self._set_scheduled_lrs()
+
+    def _restore_pruning(self, state: dict[str, Any]) -> None:
+        self._step, self._updates = state["step"], state["updates"]
+        for module_id, held in state["modules"].items():
+            if module_id in self._pruners:
+                pruner = self._pruners[module_id]
+                pruner.load_state_dict(held)
+                self._sparsity[module_id] = pruner.sparsity()
+        unsaved.put_back(self, state["unsaved"])
+
+    def _set_scheduled_lrs(self) -> None:
+        for optimizer, schedule in self._optimizer_lr_schedules.items():
+            self._set_optimizer_lr(optimizer, schedule.update(timestep=self._step))
+
+    def _attach(self, module_id: str) -> None:
+        module = self.module[module_id].unwrapped()
+        if not isinstance(module, torch.nn.Module):
+            return
+        config = self._pruning_config(module_id)
+        optimizers = [opt for _, opt in self.get_optimizers_for_module(module_id)]
+        if config.fused_optimizer:
+            fuse_adam(optimizers)
+        targets = [target for _, target in _target_pairs(module)]
+        self._pruners[module_id] = Pruner(
+            module,
+            config,
+            groups=group_of,
+            exempt=exempt_layers(module, config, targets),
+            exclude=targets,
+            seed=self.config.seed or 0,
+        )
+        self._elementwise[module_id] = all(map(_elementwise, optimizers))
+        self._sparsity[module_id] = 0.0
+
+    def _take_config(self, module_id: str, pruner: Pruner) -> None:
+        config = self._pruning_config(module_id)
+        if config is not pruner.config:  # checking it against the network costs 0.1 ms
+            pruner.config = config
+
+    def _pruning_config(self, module_id: str) -> PruningConfig:
+        """Return the config as it is now: a mutated target must act at the next update."""
+        held = self.config.get_config_for_module(module_id).learner_config_dict[CONFIG_KEY]
+        known = self._configs.get(module_id)
+        if known is None or known[0] != held:
+            register_missing(held.get(REGISTERED_KEY, {}))
+            plain = {key: value for key, value in held.items() if key != REGISTERED_KEY}
+            known = self._configs[module_id] = (dict(held), PruningConfig.from_dict(plain))
+        return known[1]
+
+    def _after_mask_change(self, module_id: str, sparsity: float) -> None:
+        """Make moments and targets as sparse as the weights, and have the EnvRunners synced."""
+        pruner = self._pruners[module_id]
+        optimizers = [opt for _, opt in self.get_optimizers_for_module(module_id)]
+        for name, parameter in pruner.parameters.items():
+            for moment in moments(optimizers, parameter):
+                pruner.mask_tensors({name: moment})
+        for name, target in self._target_parameters(module_id):
+            pruner.mask_tensors({name: target})
+        self._sparsity[module_id] = sparsity
+        # EnvRunners ignore weights that carry a number they have seen.
+        self._weights_seq_no += 1
+
+    def _target_parameters(self, module_id: str) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield each target parameter with the name of the source parameter that masks it."""
+        names = {id(p): name for name, p in self._pruners[module_id].parameters.items()}
+        for source, target in _target_pairs(self.module[module_id].unwrapped()):
+            for p, t in zip(source.parameters(), target.parameters(), strict=True):
+                if id(p) in names:
+                    yield names[id(p)], t.data
+
+    def _report(self, module_id: str, pruner: Pruner) -> dict[str, Any]:
+        masks = pruner.masks
+        stale = {
+            f"target of {name}": int(torch.count_nonzero(target[~masks[name]]))
+            for name, target in self._target_parameters(module_id)
+            if name in masks
+        }
+        module: Any = self.module[module_id].unwrapped()
+        layers = pruner.layer_counts()
+        groups = dict.fromkeys(layer.group for layer in layers if not layer.exempt)
+        copies = {id(p) for _, net in _target_pairs(module) for p in net.parameters()}
+        parameters = [p for p in module.parameters() if id(p) not in copies]
+        return {
+            "sparsity": pruner.sparsity(),
+            "groups": {g: pruner.sparsity(g) for g in groups},
+            "layers": layers,
+            "parameters": {
+                "total": sum(p.numel() for p in parameters),
+                "nonzero": sum(int(torch.count_nonzero(p)) for p in parameters),
+            },
+            "violations": {**pruner.violations(), **{k: n for k, n in stale.items() if n}},
+            "finite": all(bool(torch.isfinite(p).all()) for p in parameters),
+            "digest": _digest(masks),
+            "finished": pruner.finished(self._step),
+            "kept": {
+                name: int(mask.sum())
+                for name, mask in masks.items()
+                if not name.startswith(_kept_back(module))
+            },
+            "weights_seq_no": self._weights_seq_no,
+            "step": self._step,
+            "updates": self._updates,
+        }
+
+
+def exempt_layers(
+    module: torch.nn.Module, config: PruningConfig, targets: list[torch.nn.Module]
+) -> frozenset[str]:
+    """Return the layers that can't be pruned at this granularity: output heads, by unit."""
+    if config.granularity == "weight":
+        return frozenset()
+    make_maskable(module, exclude=targets)
+    return output_heads(maskable_layers(module, exclude=targets))
+
+
+def _target_pairs(module: Any) -> list[tuple[torch.nn.Module, torch.nn.Module]]:
+    if not isinstance(module, TargetNetworkAPI):
+        return []
+    pairs = module.get_target_network_pairs()
+    return [(source, target) for source, target in pairs if isinstance(target, torch.nn.Module)]
+
+
+def _kept_back(module: Any) -> tuple[str, ...]:
+    """Return the name prefixes of what stays on the Learner: critics, mostly.
+
+    RLlib's LSTM modules have a critic encoder on the EnvRunner too, at its initial weights.
+    """
+    if not isinstance(module, InferenceOnlyAPI):
+        return ()
+    return tuple(module.get_non_inference_attributes())
+
+
+def _options(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    return [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
+
+
+def _elementwise(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether a weight with zero gradient and zero state stays where it is, if it is zero."""
+    return type(optimizer) in (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
+
+
+def _digest(masks: dict[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(masks):
+        digest.update(name.encode())
+        digest.update(masks[name].cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+_SEPARATOR: Final = "__of__"
+
+
+def pruned(base: type) -> type[PruningMixin]:
+    """Return the pruning subclass of a Learner class; a pruning class is returned as it is.
+
+    The class pickles by reference to its name, which `__getattr__` below resolves in a fresh
+    process, so that checkpoints don't freeze code. Bases that can't be imported by name (defined
+    in ``__main__`` or in a function) are left for cloudpickle to carry by value.
+    """
+    if issubclass(base, PruningMixin):
+        return base
+    if not issubclass(base, TorchLearner):
+        raise TypeError(f"`learner_class` must be a TorchLearner, but is {base.__qualname__}.")
+    name = f"Pruning{base.__name__}{_SEPARATOR}{base.__module__.replace('.', '__dot__')}"
+    if _importable(base):
+        return cast("type[PruningMixin]", __getattr__(name))
+    return type(f"Pruning{base.__name__}", (PruningMixin, base), {"__module__": base.__module__})
+
+
+_made: dict[str, type] = {}
+
+
+def __getattr__(name: str) -> Any:
+    if _SEPARATOR not in name:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _made:
+        class_name, module_name = name.removeprefix("Pruning").split(_SEPARATOR)
+        module = importlib.import_module(module_name.replace("__dot__", "."))
+        base = getattr(module, class_name)
+        _made[name] = type(name, (PruningMixin, base), {"__module__": __name__})
+    return _made[name]
+
+
+def _importable(cls: type) -> bool:
+    if cls.__module__ == "__main__" or cls.__qualname__ != cls.__name__:
+        return False
+    try:
+        return getattr(importlib.import_module(cls.__module__), cls.__name__, None) is cls
+    except ImportError:
+        return False

@@ -1,0 +1,42 @@
+"""Maskable actor-critic RLModules for people who start fresh, for PPO, APPO and IMPALA.
+
+Their policy and value nets have their own widths, which RLlib's default modules can't have, and
+pruning (later compaction) finds everything it needs in the names::
+
+    shared.*   layers that both nets start from, if there are any
+    policy.*   the policy net; ``policy.out`` gives the action distribution's inputs
+    value.*    the value net; ``value.out`` gives the value, and stays on the Learners
+
+::
+
+    spec = RLModuleSpec(module_class=PrunableMLP, model_config={"policy_hiddens": [64, 64]})
+    config = PPOConfig().environment("CartPole-v1").rl_module(rl_module_spec=spec)
+"""
+
+from rayprune.rllib.models.configs import (
+    LSTMConfig,
+    MLPConfig,
+    ModelConfig,
+    NatureCNNConfig,
+    ResidualCNNConfig,
+)
+from rayprune.rllib.models.modules import (
+    ActorCritic,
+    PrunableLSTM,
+    PrunableMLP,
+    PrunableNatureCNN,
+    PrunableResidualCNN,
+)
+
+__all__ = [
+    "ActorCritic",
+    "LSTMConfig",
+    "MLPConfig",
+    "ModelConfig",
+    "NatureCNNConfig",
+    "PrunableLSTM",
+    "PrunableMLP",
+    "PrunableNatureCNN",
+    "PrunableResidualCNN",
+    "ResidualCNNConfig",
+]

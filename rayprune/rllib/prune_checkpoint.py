@@ -1,0 +1,116 @@
+"""``rayprune prune``: prune a trained policy in one shot, without training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.core import DEFAULT_MODULE_ID
+
+from rayprune.config import EvaluationConfig, to_yaml
+from rayprune.errors import ConfigError
+from rayprune.pruning.config import PruningConfig
+from rayprune.rllib import checkpoints, rows
+from rayprune.rllib.callback import check_learners, learner_reports
+from rayprune.rllib.experiment import build_module, check_network, config_of
+from rayprune.rllib.learners import foreach_learner
+from rayprune.rllib.resources import connect
+from rayprune.rllib.summary import Subject, measure, summarise_run
+from rayprune.rllib.wrap import prune
+from rayprune.tracking.record import prepare_out, to_json, write_atomic
+from rayprune.tracking.versions import versions
+
+
+def prune_checkpoint(
+    checkpoint: Path,
+    pruning: PruningConfig,
+    out: Path,
+    *,
+    episodes: int,
+    seed: int,
+    address: str | None,
+) -> dict[str, Any]:
+    """Prune a policy at once and write it, with its returns before and after, to ``out``.
+
+    Args:
+        checkpoint: rayprune's, plain RLlib's, or a finished run's directory.
+        pruning: what to prune; its schedule plays no part.
+        out: a new directory, laid out like a run's.
+        episodes: test episodes before and after.
+        seed: their first seed.
+        address: a Ray cluster, None for an own Ray.
+
+    Returns:
+        The summary; ``returns.dense_test`` is the policy before.
+
+    Raises:
+        InputError: no checkpoint, or a pruning that its network can't take.
+    """
+    directory = checkpoints.locate(checkpoint)
+    config = _local(config_of(directory))
+    _check(config, pruning)
+    prepare_out(out, resume=False)
+    before = measure(config, directory, seed, episodes)
+    target = out / "checkpoints" / "000000000"
+    evaluation = EvaluationConfig(episodes=episodes, test_seed=seed)
+    experiment_yaml = _experiment_yaml(directory, pruning, evaluation)
+    ours = connect(address, config)
+    try:
+        _prune(prune(config, pruning), directory, target, experiment_yaml)
+    finally:
+        if ours:
+            ray.shutdown()
+    if experiment_yaml is not None:
+        write_atomic(out / "config.yaml", experiment_yaml)
+    subject = Subject(
+        name=out.name,
+        algorithm=type(config).__name__.removesuffix("Config"),
+        seed=config.seed or 0,
+        config=config,
+        evaluation=evaluation,
+    )
+    progress = {"env_steps": 0, "updates": 0, "wall_time_s": 0.0, "best": target.name}
+    summary = summarise_run(subject, target, progress, before)
+    write_atomic(out / "summary.json", to_json(summary, indent=2) + "\n")
+    return summary
+
+
+def _local(config: AlgorithmConfig) -> AlgorithmConfig:
+    """Return the config for one process: nothing is sampled or trained."""
+    own = config.copy(copy_frozen=False)
+    own.env_runners(num_env_runners=0)
+    return own.learners(num_learners=0, num_gpus_per_learner=0)
+
+
+def _check(config: AlgorithmConfig, pruning: PruningConfig) -> None:
+    if pruning.sparsity == 0:
+        raise ConfigError("`sparsity` must be greater than 0 to prune a checkpoint, but is 0.")
+    check_network(build_module(config), pruning)
+
+
+def _prune(
+    config: AlgorithmConfig, directory: Path, target: Path, experiment_yaml: str | None
+) -> None:
+    algorithm = config.build_algo()
+    try:
+        checkpoints.load_algorithm(algorithm, directory)
+        foreach_learner(algorithm, lambda learner: learner.prune_now())
+        reports = learner_reports(algorithm)
+        check_learners(reports)
+        meta = {"env_steps": 0, "pruning": rows.plain_report(reports[0][DEFAULT_MODULE_ID])}
+        checkpoints.save(algorithm, target, experiment_yaml, meta)
+    finally:
+        algorithm.stop()
+
+
+def _experiment_yaml(
+    directory: Path, pruning: PruningConfig, evaluation: EvaluationConfig
+) -> str | None:
+    """Return the resolved experiment of one of our checkpoints, with the pruning done to it."""
+    if not (directory / checkpoints.CONFIG_FILE).is_file():
+        return None
+    experiment = checkpoints.read_experiment(directory)
+    changed = experiment.model_copy(update={"pruning": pruning, "evaluation": evaluation})
+    return to_yaml(changed, versions())

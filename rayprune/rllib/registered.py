@@ -1,0 +1,43 @@
+"""Carries a user's own criteria, distributions and schedules to Learners in other processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from rayprune.pruning.criteria import CRITERIA, register_criterion
+from rayprune.pruning.distributions import DISTRIBUTIONS, register_distribution
+from rayprune.pruning.schedules import SCHEDULES, register_schedule
+
+_REGISTRIES: Final[Mapping[str, tuple[Mapping[str, Any], Callable[[str, Any], Any]]]] = {
+    "criterion": (CRITERIA, register_criterion),
+    "distribution": (DISTRIBUTIONS, register_distribution),
+    "schedule": (SCHEDULES, register_schedule),
+}
+
+
+def own_parts(pruning: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return what a pruning dict names that the user registered, ``{kind: {name: object}}``.
+
+    Registries are filled where the user's script runs. Remote Learners are told by their config.
+    """
+    named: dict[str, Any] = dict(pruning)
+    named["schedule"] = (pruning.get("schedule") or {}).get("kind")
+    found: dict[str, dict[str, Any]] = {}
+    for kind, (registry, _) in _REGISTRIES.items():
+        name = named.get(kind)
+        if not isinstance(name, str):
+            continue
+        entry = registry.get(name)
+        if entry is not None and not entry.__module__.startswith("rayprune."):
+            found[kind] = {name: entry}
+    return found
+
+
+def register_missing(parts: Mapping[str, Mapping[str, Any]]) -> None:
+    """Register in this process what `own_parts` found in another, where it is missing."""
+    for kind, entries in parts.items():
+        registry, register = _REGISTRIES[kind]
+        for name, entry in entries.items():
+            if name not in registry:
+                register(name, entry)

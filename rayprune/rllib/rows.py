@@ -1,0 +1,88 @@
+"""From RLlib's nested results to the flat rows of the record."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
+from ray.rllib.utils.metrics import (
+    ENV_RUNNER_RESULTS,
+    EPISODE_LEN_MEAN,
+    EPISODE_RETURN_MEAN,
+    LEARNER_RESULTS,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    NUM_EPISODES,
+)
+
+from rayprune.config import ExperimentConfig
+from rayprune.rllib.callback import RESULT_KEY
+from rayprune.rllib.learners import learner_group
+
+
+def row_of(
+    result: Mapping[str, Any], iteration: int, wall_time_s: float, experiment: ExperimentConfig
+) -> dict[str, Any]:
+    """Return one row of results.jsonl.
+
+    Args:
+        result: what ``Algorithm.train()`` returned, with PruningCallback's part.
+        iteration: counted over interruptions.
+        wall_time_s: seconds of training so far, interruptions left out.
+        experiment: for the sparsity aimed at.
+    """
+    sampled = result.get(ENV_RUNNER_RESULTS, {})
+    pruning = result[RESULT_KEY][DEFAULT_MODULE_ID]
+    return {
+        "iteration": iteration,
+        "env_steps": int(result.get(NUM_ENV_STEPS_SAMPLED_LIFETIME) or 0),
+        "updates": pruning["updates"],
+        "time_s": round(wall_time_s, 3),
+        "return_mean": _number(sampled.get(EPISODE_RETURN_MEAN)),
+        "episode_len_mean": _number(sampled.get(EPISODE_LEN_MEAN)),
+        "episodes": _number(sampled.get(NUM_EPISODES)),
+        "sparsity": pruning["sparsity"],
+        "target_sparsity": experiment.pruning.sparsity,
+        "groups": pruning["groups"],
+        "pruning_finished": pruning["finished"],
+        "losses": losses(result),
+    }
+
+
+def losses(result: Mapping[str, Any]) -> dict[str, float]:
+    """Return the plain numbers that the default policy's Learner logged, NaN included."""
+    logged = result.get(LEARNER_RESULTS, {}).get(DEFAULT_MODULE_ID, {})
+    return {name: float(value) for name, value in logged.items() if isinstance(value, (int, float))}
+
+
+def policy_of(algorithm: Algorithm) -> dict[str, Any]:
+    """Return the Learners' newest policy with the connectors' states, as `Evaluator.load` wants."""
+    learners = learner_group(algorithm).get_state(
+        components=f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}", inference_only=True
+    )
+    weights = learners[COMPONENT_LEARNER][COMPONENT_RL_MODULE][DEFAULT_MODULE_ID]
+    state: dict[str, Any] = {COMPONENT_RL_MODULE: {DEFAULT_MODULE_ID: weights}}
+    if algorithm.env_runner is not None:
+        connectors = algorithm.env_runner.get_state(not_components=[COMPONENT_RL_MODULE])
+        state.update({key: value for key, value in connectors.items() if "connector" in key})
+    return state
+
+
+def plain_report(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the JSON-able part of a Learner's pruning report for a checkpoint's meta data."""
+    return {
+        "sparsity": report["sparsity"],
+        "groups": report["groups"],
+        "parameters": report["parameters"],
+        "finished": report["finished"],
+        "layers": [dataclasses.asdict(layer) for layer in report["layers"]],
+    }
+
+
+def _number(value: Any) -> float | None:
+    if value is None or not math.isfinite(value):
+        return None
+    return float(value)

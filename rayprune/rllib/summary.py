@@ -1,0 +1,122 @@
+"""What a finished run says of itself, measured from its chosen checkpoint alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+
+from rayprune.config import EvaluationConfig, ExperimentConfig
+from rayprune.pruning.counting import count_flops
+from rayprune.rllib import checkpoints
+from rayprune.rllib.evaluation import Evaluator
+from rayprune.rllib.experiment import base_config
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """Whom a summary is about: the algorithm's config, and the names it goes by."""
+
+    name: str
+    algorithm: str
+    seed: int
+    config: AlgorithmConfig
+    evaluation: EvaluationConfig
+
+    @classmethod
+    def of(cls, experiment: ExperimentConfig) -> Subject:
+        """Return the subject of an experiment's run."""
+        return cls(
+            name=experiment.name,
+            algorithm=experiment.algorithm,
+            seed=experiment.seed,
+            config=base_config(experiment),
+            evaluation=experiment.evaluation,
+        )
+
+
+def summarise_run(
+    subject: Subject,
+    checkpoint: Path,
+    progress: Mapping[str, Any],
+    dense: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Return the content of summary.json.
+
+    Args:
+        subject: what was run.
+        checkpoint: the chosen checkpoint, under the run's ``checkpoints/``.
+        progress: the run's counters: env_steps, updates, wall_time_s, best.
+        dense: the dense policy's test returns, if they were asked for.
+    """
+    pruning, evaluation = checkpoints.read_meta(checkpoint)["pruning"], subject.evaluation
+    parameters = pruning["parameters"]
+    seeds, config = evaluation, subject.config
+    returns = {
+        "validation": measure(config, checkpoint, seeds.validation_seed, seeds.episodes),
+        "test": measure(config, checkpoint, seeds.test_seed, seeds.episodes),
+        "dense_test": None if dense is None else dict(dense),
+        "shifts": [_shifted(subject, checkpoint, shift) for shift in evaluation.shifts],
+    }
+    return {
+        "schema": SCHEMA,
+        "name": subject.name,
+        "algorithm": subject.algorithm,
+        "env": str(config.env),
+        "seed": subject.seed,
+        "env_steps": progress["env_steps"],
+        "updates": progress["updates"],
+        "wall_time_s": round(progress["wall_time_s"], 3),
+        "sparsity": {
+            "prunable": pruning["sparsity"],
+            "all": 1 - parameters["nonzero"] / parameters["total"],
+            "groups": pruning["groups"],
+            "layers": pruning["layers"],
+        },
+        "parameters": parameters,
+        "flops": policy_flops(config, checkpoint, evaluation.test_seed),
+        "returns": returns,
+        "latency": None,
+        "target_reached": progress["best"] is not None,
+        "checkpoint": f"checkpoints/{checkpoint.name}",
+    }
+
+
+def measure(
+    config: AlgorithmConfig, checkpoint: Path, first_seed: int, episodes: int
+) -> dict[str, Any]:
+    """Return mean, IQM and interval of a checkpoint's policy over ``episodes`` seeds."""
+    evaluator = Evaluator(config)
+    try:
+        evaluator.load_checkpoint(checkpoint)
+        return evaluator.evaluate(first_seed, episodes)
+    finally:
+        evaluator.close()
+
+
+def policy_flops(config: AlgorithmConfig, checkpoint: Path, seed: int) -> dict[str, int]:
+    """Return the FLOPs of one greedy action at batch 1, dense and counting non-zeros only."""
+    evaluator = Evaluator(config)
+    try:
+        evaluator.load_checkpoint(checkpoint)
+        batch = evaluator.first_batch(seed)
+        module = evaluator.module
+        with torch.no_grad():
+            counted = count_flops(module, lambda: module.forward_inference(batch))
+        return {"dense": counted.dense, "sparse": counted.sparse}
+    finally:
+        evaluator.close()
+
+
+def _shifted(subject: Subject, checkpoint: Path, shift: Mapping[str, Any]) -> dict[str, Any]:
+    there = subject.config.copy(copy_frozen=False)
+    there.environment(env_config={**subject.config.env_config, **shift})
+    evaluation = subject.evaluation
+    returns = measure(there, checkpoint, evaluation.test_seed, evaluation.episodes)
+    return {"env_config": dict(shift), **returns}

@@ -1,0 +1,46 @@
+"""Learner state that RLlib 2.60 leaves out of its checkpoints.
+
+PPO's adaptive KL coefficient, SAC's temperature (3.3 came back as 0.0) and the step of the last
+target update live in attributes of the Learner. Without them a resumed run learns differently.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import torch
+from ray.rllib.core.learner import Learner
+
+_TENSORS: Final = ("curr_kl_coeffs_per_module", "curr_log_alpha")
+_NUMBERS: Final = ("last_update_ts_by_mid",)
+
+
+def collect(learner: Learner) -> dict[str, dict[str, Any]]:
+    """Return ``{attribute: {module id: value}}`` as plain Python numbers and lists."""
+    state: dict[str, dict[str, Any]] = {}
+    for attribute in (*_TENSORS, *_NUMBERS):
+        values = getattr(learner, attribute, None)
+        if values is not None:
+            state[attribute] = {mid: _plain(values[mid]) for mid in values}
+    return state
+
+
+def put_back(learner: Learner, state: dict[str, dict[str, Any]]) -> None:
+    """Write what :func:`collect` returned into ``learner``, tensors in place.
+
+    In place, because SAC's optimizer holds the temperature's very tensor.
+    """
+    for attribute, values in state.items():
+        held = getattr(learner, attribute, None)
+        if held is None:
+            continue
+        for mid, value in values.items():
+            if attribute in _NUMBERS:
+                held[mid] = value
+            else:
+                with torch.no_grad():
+                    held[mid].copy_(torch.as_tensor(value, dtype=held[mid].dtype))
+
+
+def _plain(value: Any) -> Any:
+    return value.detach().cpu().tolist() if isinstance(value, torch.Tensor) else value

@@ -1,0 +1,86 @@
+"""``prune``: turn any AlgorithmConfig into a pruning one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.utils import force_list
+
+from rayprune.errors import ConfigError
+from rayprune.pruning.config import PruningConfig
+from rayprune.rllib.callback import PruningCallback
+from rayprune.rllib.learner import CONFIG_KEY, REGISTERED_KEY, pruned
+from rayprune.rllib.registered import own_parts
+
+Config = TypeVar("Config", bound=AlgorithmConfig)
+
+
+def prune(config: Config, pruning: PruningConfig | Mapping[str, Any]) -> Config:
+    """Return a copy of ``config`` whose Learners prune while they train.
+
+    The user's own learner class, callbacks and module spec are kept and composed with.
+
+    Args:
+        config: any AlgorithmConfig of RLlib's new API stack with a torch Learner.
+        pruning: what to prune. A plain dict may hold ``tune.*`` domains; it is then validated in
+            the trial, where the values are known.
+
+    Returns:
+        A config of the same class, not frozen; ``build_algo()`` and Tune work as usual.
+
+    Raises:
+        ConfigError: a fault in ``pruning``, or a config that is not on the new API stack.
+
+    Example::
+
+        config = prune(
+            PPOConfig().environment("CartPole-v1"), PruningConfig(sparsity=0.9, horizon=100_000)
+        )
+        algo = config.build_algo()
+    """
+    if not (config.enable_rl_module_and_learner and config.enable_env_runner_and_connector_v2):
+        raise ConfigError(
+            "`config` must be on RLlib's new API stack, but is not. "
+            "Drop `api_stack(enable_rl_module_and_learner=False)`."
+        )
+    result = config.copy(copy_frozen=False)
+    result.learners(
+        learner_class=pruned(result.learner_class),
+        learner_config_dict={**config.learner_config_dict, CONFIG_KEY: plain(pruning)},
+    )
+    result.callbacks(callbacks_class=_with_ours(result.callbacks_class))
+    return result
+
+
+def plain(pruning: PruningConfig | Mapping[str, Any]) -> dict[str, Any]:
+    """Return the complete plain dict that travels in ``learner_config_dict``.
+
+    Complete, because ``AlgorithmConfig.update_from_dict`` replaces that dict as a whole.
+    """
+    if isinstance(pruning, PruningConfig):
+        held = pruning.to_dict()
+    elif _has_domains(pruning):
+        held = {**PruningConfig(sparsity=0.0).to_dict(), **pruning}
+    else:
+        held = PruningConfig.from_dict(dict(pruning)).to_dict()
+    own = own_parts(held)
+    return {**held, REGISTERED_KEY: own} if own else held
+
+
+def _has_domains(value: Any) -> bool:
+    """Whether a ``tune.*`` domain or ``grid_search`` lies anywhere in ``value``."""
+    if isinstance(value, Mapping):
+        return "grid_search" in value or any(map(_has_domains, value.values()))
+    if isinstance(value, (list, tuple)):
+        return any(map(_has_domains, value))
+    # By module, because importing ray.tune here would cost every user of RLlib its start-up.
+    return type(value).__module__.startswith("ray.tune.search.sample")
+
+
+def _with_ours(callbacks: Any) -> list[type]:
+    classes = list(force_list(callbacks))
+    if any(isinstance(cls, type) and issubclass(cls, PruningCallback) for cls in classes):
+        return classes
+    return [*classes, PruningCallback]

@@ -1,0 +1,277 @@
+"""A run's files: the append-only record, and files that are whole or not there at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rayprune.errors import StorageError
+
+LEAST_FREE_BYTES = 64 * 2**20
+"""A run isn't started on a disk with less left: its checkpoints would not fit."""
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_FORBIDDEN = {errno.EACCES, errno.EPERM}
+
+
+class Record:
+    """The rows of one run, one JSON object a line, on disk as soon as `append` returns.
+
+    Made by `Record.open`, closed by `close` or as a context manager.
+    """
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self._path = path
+        self._descriptor = descriptor
+
+    @classmethod
+    def open(cls, path: str | Path, keep_until: int | None = None) -> Record:
+        """Open the record for appending; repair what an interruption left behind.
+
+        A last line that was cut short is dropped. So are, on resuming, the rows of steps that the
+        resumed run will do again. The file is replaced at once, so no reader sees half of it.
+
+        Args:
+            path: the file; made when it isn't there.
+            keep_until: drop the rows whose ``env_steps`` are above it; None keeps all.
+
+        Returns:
+            The open record.
+
+        Raises:
+            StorageError: it can't be read or written, or a line before the last isn't JSON.
+        """
+        path = Path(path)
+        if path.is_file():
+            _repair(path, keep_until)
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        except OSError as error:
+            raise storage_error(error, path) from error
+        return cls(path, descriptor)
+
+    def append(self, row: Mapping[str, object]) -> None:
+        """Write one row, whole or not at all.
+
+        Args:
+            row: values that JSON has, NumPy scalars and arrays; NaN and infinities become null.
+
+        Raises:
+            StorageError: the disk is full, read-only or gone; the earlier rows are unharmed.
+        """
+        line = to_json(row).encode() + b"\n"
+        try:
+            before = os.fstat(self._descriptor).st_size
+            try:
+                _write_all(self._descriptor, line)
+                _sync(self._descriptor)
+            except OSError:
+                # Where even this fails, the torn line is dropped when the record is opened again.
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._descriptor, before)
+                raise
+        except OSError as error:
+            raise storage_error(error, self._path) from error
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def __enter__(self) -> Record:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def read_rows(path: str | Path) -> list[dict[str, Any]]:
+    """Return the rows of a record, without a last line that was cut short.
+
+    Raises:
+        StorageError: the file can't be read, or a line before the last isn't a JSON object.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise StorageError(f"{str(path)!r} can't be read: {error.strerror}.") from error
+    return list(_rows(lines, path))
+
+
+def write_atomic(path: str | Path, content: str | bytes) -> None:
+    """Replace the file at ``path`` by ``content``: a reader sees the old or the new, whole.
+
+    Raises:
+        StorageError: the disk is full, read-only or forbidden; an old file is unharmed.
+    """
+    path = Path(path)
+    # Beside the target, because a rename is atomic within one file system only.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            _write_file(temporary, content.encode() if isinstance(content, str) else content)
+            temporary.replace(path)
+            _sync_directory(path.parent)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise storage_error(error, path) from error
+
+
+def prepare_out(out: str | Path, resume: bool) -> None:
+    """Make sure that a run can be written to ``out``, before anything expensive starts.
+
+    Args:
+        out: the run's directory; made when it isn't there.
+        resume: whether a run is there to go on with; one is where its config.yaml is.
+
+    Raises:
+        StorageError: the directory holds something, or nothing to resume, or can't be written.
+    """
+    out = Path(out)
+    try:
+        if out.exists() and not out.is_dir():
+            raise StorageError(f"{str(out)!r} is a file: give a directory with --out.")
+        if resume and not (out / "config.yaml").is_file():
+            raise StorageError(f"{str(out)!r} holds no run to resume: start one without --resume.")
+        if not resume and out.is_dir() and any(out.iterdir()):
+            raise StorageError(
+                f"{str(out)!r} is not empty: go on with its run by --resume, or give another "
+                "directory with --out."
+            )
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / f".probe.{os.getpid()}"
+        _write_file(probe, b"a run can be written here\n")
+        probe.unlink()
+        free = shutil.disk_usage(out).free
+    except OSError as error:
+        raise storage_error(error, out) from error
+    if free < LEAST_FREE_BYTES:
+        raise StorageError(
+            f"The disk of {str(out)!r} has {free / 2**20:.0f} MiB left, and a run needs at least "
+            f"{LEAST_FREE_BYTES >> 20}. Free some, or give a directory elsewhere with --out."
+        )
+
+
+def storage_error(error: OSError, path: str | Path) -> StorageError:
+    """Return what the person should read when ``path`` could not be written."""
+    if error.errno in _FULL:
+        return StorageError(
+            f"The disk of {str(path)!r} is full. Free some space and go on with --resume, or give "
+            "a directory elsewhere with --out."
+        )
+    if error.errno == errno.EROFS:
+        return StorageError(
+            f"{str(path)!r} is on a read-only file system: give a directory elsewhere with --out."
+        )
+    if error.errno in _FORBIDDEN:
+        return StorageError(
+            f"{str(path)!r} may not be written by this user: change its permissions, or give "
+            "another directory with --out."
+        )
+    return StorageError(
+        f"{str(path)!r} can't be written: {error.strerror or error}. Give another directory with "
+        "--out."
+    )
+
+
+def to_json(value: object, indent: int | None = None) -> str:
+    """Return strict JSON: NaN and infinities as null, NumPy's values as Python's.
+
+    >>> to_json({"return_mean": float("nan"), "steps": (1, 2)})
+    '{"return_mean": null, "steps": [1, 2]}'
+    """
+    return json.dumps(_jsonable(value), indent=indent, allow_nan=False, ensure_ascii=False)
+
+
+def _jsonable(value: object) -> object:
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_jsonable(item) for item in value]
+    # NumPy's scalars and arrays and torch's tensors, without importing either.
+    if hasattr(value, "tolist"):
+        return _jsonable(value.tolist())
+    return str(value)
+
+
+def _repair(path: Path, keep_until: int | None) -> None:
+    """Rewrite the file without its torn last line and without rows that will be done again."""
+    rows = read_rows(path)
+    kept = [row for row in rows if keep_until is None or (row.get("env_steps") or 0) <= keep_until]
+    content = "".join(to_json(row) + "\n" for row in kept).encode()
+    if content != path.read_bytes():
+        write_atomic(path, content)
+
+
+def _rows(lines: list[bytes], path: Path) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise ValueError("not an object")
+        except ValueError as error:
+            # A process killed while it wrote leaves a torn last line; any other is damage.
+            if number == len(lines):
+                return
+            raise StorageError(
+                f"Line {number} of {str(path)!r} is not a JSON object: the record is damaged. "
+                "Remove the line, or start again with another --out."
+            ) from error
+        yield row
+
+
+def _write_file(path: Path, content: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    try:
+        _write_all(descriptor, content)
+        _sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_all(descriptor: int, content: bytes) -> None:
+    """A nearly full disk takes a part of a write, and refuses the next one."""
+    left = memoryview(content)
+    while left:
+        left = left[os.write(descriptor, left) :]
+
+
+def _sync(descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Pipes and some network file systems have no fsync.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+
+
+def _sync_directory(path: Path) -> None:
+    """Make a rename last through a power cut; Windows can't open a directory."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        _sync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,32 @@
+"""Every file in tune_configs/ is right, says what it is for, and how to run it."""
+
+from pathlib import Path
+
+import pytest
+
+from rayprune.config import ALGORITHMS, load_experiment
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted((ROOT / "tune_configs").rglob("*.yaml"))
+
+
+def test_there_is_a_config_for_each_algorithm():
+    assert {load_experiment(path).algorithm for path in CONFIGS} == set(ALGORITHMS)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_config_has_no_faults_and_its_files_name(path):
+    assert load_experiment(path).name == path.stem
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_config_opens_with_its_purpose_and_its_command(path):
+    purpose, command, *_ = path.read_text(encoding="utf-8").splitlines()
+    assert purpose.startswith("# ")
+    assert purpose.endswith(".")
+    assert command == f"#   rayprune train {path.relative_to(ROOT).as_posix()}"
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_the_dense_run_comes_from_the_same_file(path):
+    assert load_experiment(path, ["pruning.sparsity=0"]).pruning.sparsity == 0

@@ -1,0 +1,31 @@
+"""One local Ray for the tests that need one; the others never import it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Before torch is imported: each Ray worker inherits it, and two cores are soon oversubscribed.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+_ROOT = Path(__file__).parent.parent
+# Workers import rayprune and the tests' own modules, where pickles refer to their classes.
+_PATH = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """Start a Ray of our own, whatever cluster may be discoverable, and stop it at the end."""
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=4,
+        include_dashboard=False,
+        runtime_env={"env_vars": {"OMP_NUM_THREADS": "1", "PYTHONPATH": _PATH}},
+    )
+    yield
+    ray.shutdown()

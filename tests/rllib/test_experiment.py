@@ -1,0 +1,144 @@
+"""Every fault of an experiment is found before it starts, and all of them together."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rayprune.errors import ConfigError, ResourceError
+from rayprune.rllib import resources
+from rayprune.rllib.experiment import base_config, build_config, build_module, load_checked
+from rayprune.rllib.learner import CONFIG_KEY
+from tests.rllib import configs, experiments
+
+
+def write(tmp_path: Path, **changes: Any) -> Path:
+    path = tmp_path / "experiment.yaml"
+    # JSON is YAML too.
+    path.write_text(json.dumps({**experiments.PPO, **changes}))
+    return path
+
+
+def faults_of(tmp_path: Path, **changes: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_checked(write(tmp_path, **changes))
+    return str(caught.value)
+
+
+def rllib(**blocks: Any) -> dict[str, Any]:
+    return {**experiments.PPO["rllib"], **blocks}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"env": "CartPool-v1"}, "`env` 'CartPool-v1' is unknown"),
+        ({"env": "no_such_module:Env-v0"}, "can't be imported"),
+        ({"rllib": rllib(trainning={"lr": 1e-3})}, "Did you mean 'training'"),
+        ({"rllib": rllib(training={"learning_rate": 1e-3})}, "`rllib.training.learning_rate`"),
+        ({"rllib": rllib(training={"lr": "fast"})}, "`rllib.training.lr` must be of type"),
+        ({"rllib": rllib(env_runners={"num_env_runners": 1.5})}, "num_env_runners"),
+        ({"rllib": rllib(environment={"env": "CartPole-v1"})}, "contradicts rayprune's own `env`"),
+        ({"rllib": rllib(debugging={"seed": 1})}, "contradicts rayprune's own `seed`"),
+        ({"rllib": rllib(learners={"learner_class": "x"})}, "contradicts rayprune's own `pruning`"),
+        ({"rllib": rllib(evaluation={})}, "contradicts rayprune's own `evaluation`"),
+        (
+            {"rllib": rllib(rl_module={"model_config": {"fcnet_hidens": [8]}})},
+            "Did you mean 'fcnet_hiddens'",
+        ),
+        (
+            {"rllib": rllib(rl_module={"model_config": {"fcnet_hiddens": "big"}})},
+            "`rllib.rl_module.model_config.fcnet_hiddens` must be of type",
+        ),
+        ({"rllib": rllib(rl_module={"module_class": "nowhere:Net"})}, "can't be imported"),
+        ({"rllib": rllib(training={"minibatch_size": 10_000})}, "RLlib refuses it"),
+        (
+            {"pruning": {"sparsity": 0.95, "protect": ["encoder.*"]}},
+            "at most",
+        ),
+        ({"pruning": {"sparsity": 0.5, "protect": ["encodr*"]}}, "`pruning.protect"),
+        (
+            {"pruning": {"sparsity": 0.5, "distribution": {"pi.net.mlp.9": 0.5}}},
+            "`pruning.distribution",
+        ),
+    ],
+)
+def test_a_fault_names_the_field_and_the_way_out(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    assert message in faults_of(tmp_path, **changes)
+
+
+def test_faults_of_all_parts_come_together(tmp_path: Path) -> None:
+    text = faults_of(
+        tmp_path,
+        env="CartPool-v1",
+        pruning={"sparsity": 1.0, "criterion": "fischer"},
+        stop={"env_steps": -5},
+        rllib=rllib(training={"lr": "fast"}),
+    )
+    for part in ("`env`", "`pruning.sparsity`", "`pruning.criterion`", "`stop.env_steps`"):
+        assert part in text
+    assert "`rllib.training.lr`" in text
+
+
+def test_an_environment_that_the_algorithm_cant_take_is_refused(tmp_path: Path) -> None:
+    text = faults_of(tmp_path, **{**experiments.DQN, "env": "Pendulum-v1"})
+    assert "`DQN` can't be built for `env` 'Pendulum-v1'" in text
+
+
+def test_the_largest_feasible_sparsity_is_the_one_that_is_then_accepted(tmp_path: Path) -> None:
+    # 16*4 + 16*16 of each encoder are protected, 2*16 and 1*16 of the heads are free.
+    text = faults_of(tmp_path, pruning={"sparsity": 0.5, "protect": ["encoder.*"]})
+    largest = text.split("at most ")[1].split(" ")[0]
+    assert float(largest) == pytest.approx(48 / (2 * (64 + 256) + 48), abs=1e-3)
+    assert load_checked(
+        write(tmp_path, pruning={"sparsity": float(largest) - 0.01, "protect": ["encoder.*"]})
+    )
+
+
+def test_the_yaml_reaches_rllib_and_the_learner(tmp_path: Path) -> None:
+    config = build_config(load_checked(write(tmp_path)))
+    assert config.train_batch_size_per_learner == 200
+    assert config.seed == 3
+    held = config.learner_config_dict[CONFIG_KEY]
+    assert (held["sparsity"], held["horizon"]) == (0.8, 1200)
+
+
+def test_our_own_modules_are_chosen_by_class_path(tmp_path: Path) -> None:
+    block = {
+        "module_class": "rayprune.rllib.models:PrunableMLP",
+        "model_config": {"policy_hiddens": [8], "value_hiddens": [32]},
+    }
+    module = build_module(base_config(load_checked(write(tmp_path, rllib=rllib(rl_module=block)))))
+    widths = {name: p.shape[0] for name, p in module.named_parameters() if p.ndim == 2}
+    assert 8 in widths.values()
+    assert 32 in widths.values()
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_request_that_the_cluster_cant_meet_says_what_is_there() -> None:
+    config = configs.ppo().env_runners(num_env_runners=90)
+    with pytest.raises(ResourceError, match=r"asks for 9\d CPUs .* cluster has 4"):
+        resources.check_resources(config)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_auto_takes_no_gpu_where_there_is_none() -> None:
+    config = resources.resolve_gpus(configs.ppo().learners(num_learners=2), "auto")
+    assert config.num_gpus_per_learner == 0
+    resources.check_resources(config)
+
+
+def test_auto_takes_a_gpu_per_learner_where_there_are_enough(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Stands for a cluster with GPUs: only Ray's answer is replaced.
+    monkeypatch.setattr(resources.ray, "cluster_resources", lambda: {"GPU": 2.0, "CPU": 8.0})
+    two = resources.resolve_gpus(configs.ppo().learners(num_learners=2), "auto")
+    three = resources.resolve_gpus(configs.ppo().learners(num_learners=3), "auto")
+    assert two.num_gpus_per_learner == 1
+    assert three.num_gpus_per_learner == 0

@@ -1,0 +1,148 @@
+"""`run_training` writes what DESIGN.md's contract says, and tells the truth in it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rayprune.config import load_experiment
+from rayprune.errors import CheckpointError, NonFiniteError, ResourceError
+from rayprune.rllib.checkpoints import latest, locate
+from rayprune.rllib.evaluate_checkpoint import evaluate_checkpoint
+from rayprune.tracking.record import read_rows
+from tests.rllib import experiments
+
+pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def run(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run beside its dense twin."""
+    out = tmp_path_factory.mktemp("runs") / "tiny"
+    evaluation = {
+        "every": 400,
+        "episodes": 4,
+        "dense": "train",
+        "shifts": [{"sutton_barto_reward": True}],
+    }
+    what = experiments.experiment(experiments.PPO, evaluation=evaluation)
+    experiments.train(what, out)
+    return out
+
+
+def summary_of(run: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((run / "summary.json").read_text())
+    return content
+
+
+def test_the_summary_counts_what_the_layers_add_up_to(run: Path) -> None:
+    summary = summary_of(run)
+    layers = summary["sparsity"]["layers"]
+    total, nonzero = (sum(layer[key] for layer in layers) for key in ("total", "nonzero"))
+    assert summary["sparsity"]["prunable"] == pytest.approx(1 - nonzero / total)
+    assert summary["sparsity"]["prunable"] == pytest.approx(0.8, abs=0.01)
+    biases = summary["parameters"]["total"] - total
+    assert biases == sum(layer["shape"][0] for layer in layers)
+    assert set(summary["sparsity"]["groups"]) == {"policy", "value"}
+    assert summary["target_reached"] is True
+
+
+def test_flops_are_twice_the_multiply_adds_of_the_policy(run: Path) -> None:
+    layers = [
+        layer for layer in summary_of(run)["sparsity"]["layers"] if layer["group"] == "policy"
+    ]
+    flops = summary_of(run)["flops"]
+    assert flops["dense"] == 2 * (4 * 16 + 16 * 16 + 16 * 2)
+    assert flops["sparse"] == 2 * sum(layer["nonzero"] for layer in layers)
+
+
+def test_dense_and_pruned_are_measured_on_the_same_seeds_with_intervals(run: Path) -> None:
+    returns = summary_of(run)["returns"]
+    assert returns["test"]["episodes"] == returns["dense_test"]["episodes"] == 4
+    for key in ("validation", "test", "dense_test"):
+        low, high = returns[key]["ci95"]
+        assert low <= returns[key]["iqm"] <= high
+        assert returns[key]["ci95_over"] == "episodes"
+    dense = summary_of(run / "dense")
+    assert dense["sparsity"]["prunable"] == 0
+    assert dense["returns"]["test"] == returns["dense_test"]
+
+
+def test_shifted_environments_are_measured_too(run: Path) -> None:
+    (shift,) = summary_of(run)["returns"]["shifts"]
+    assert shift["env_config"] == {"sutton_barto_reward": True}
+    assert shift["mean"] == -1  # that variant pays nothing but a fine at the end
+
+
+def test_evaluate_reproduces_the_summary_from_the_checkpoint_alone(run: Path) -> None:
+    returns = summary_of(run)["returns"]
+    again = evaluate_checkpoint(locate(run), episodes=None, seed=None, address=None)["returns"]
+    assert again == {"validation": returns["validation"], "test": returns["test"]}
+    other = evaluate_checkpoint(run, episodes=2, seed=7, address=None)["returns"]
+    assert other["seeds"]["episodes"] == 2
+
+
+def test_the_record_has_a_row_per_iteration_and_the_config_reads_back(run: Path) -> None:
+    rows = read_rows(run / "results.jsonl")
+    assert [row["iteration"] for row in rows] == list(range(1, len(rows) + 1))
+    assert rows[-1]["env_steps"] >= 1200
+    assert rows[0]["updates"] > 0
+    sparsities = [row["sparsity"] for row in rows]
+    assert sparsities == sorted(sparsities)
+    assert sum("validation" in row for row in rows) == 3
+    assert load_experiment(run / "config.yaml").seed == 3
+
+
+def test_only_the_best_and_the_newest_checkpoint_are_kept(run: Path) -> None:
+    names = {path.name for path in (run / "checkpoints").iterdir()}
+    newest = latest(run)
+    assert newest is not None
+    assert names == {newest.name, Path(summary_of(run)["checkpoint"]).name}
+
+
+def test_a_run_starts_from_a_pruned_checkpoint_with_its_masks(run: Path, tmp_path: Path) -> None:
+    late = {"sparsity": 0.9, "schedule": {"kind": "one_shot", "begin": 10_000}}
+    what = experiments.experiment(
+        experiments.PPO, start_from=str(run), stop={"env_steps": 200}, pruning=late
+    )
+    summary = experiments.train(what, tmp_path / "next")
+    assert summary["sparsity"]["prunable"] == pytest.approx(0.8, abs=0.01)
+    assert summary["target_reached"] is False
+
+
+def test_a_checkpoint_of_another_network_is_refused(run: Path, tmp_path: Path) -> None:
+    rllib = {**experiments.PPO["rllib"]}
+    rllib["rl_module"] = {"model_config": {"fcnet_hiddens": [16, 16, 16]}}
+    what = experiments.experiment(experiments.PPO, start_from=str(run), rllib=rllib)
+    with pytest.raises(CheckpointError, match="another network"):
+        experiments.train(what, tmp_path / "next")
+
+
+def test_a_gpu_that_is_not_there_is_an_error_at_once(tmp_path: Path) -> None:
+    rllib = {**experiments.PPO["rllib"], "learners": {"num_gpus_per_learner": 1}}
+    what = experiments.experiment(experiments.PPO, rllib=rllib)
+    with pytest.raises(ResourceError, match="cluster has 0"):
+        experiments.train(what, tmp_path / "run")
+
+
+def test_a_diverging_run_stops_with_its_last_good_checkpoint_intact(tmp_path: Path) -> None:
+    from rayprune.rllib.evaluation import Evaluator
+    from rayprune.rllib.experiment import base_config
+
+    what = experiments.experiment(experiments.PPO)
+    rllib = {
+        **what.rllib,
+        "training": {**what.rllib["training"], "lr": [[0, 3e-4], [500, 3e-4], [600, 1e38]]},
+    }
+    diverging = experiments.experiment(experiments.PPO, rllib=rllib)
+    with pytest.raises(NonFiniteError, match="last good checkpoint"):
+        experiments.train(diverging, tmp_path / "run")
+    newest = latest(tmp_path / "run")
+    assert newest is not None
+    evaluator = Evaluator(base_config(what))
+    evaluator.load_checkpoint(newest)
+    assert evaluator.evaluate(0, 2)["mean"] > 0
+    evaluator.close()

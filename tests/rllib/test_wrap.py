@@ -1,0 +1,134 @@
+"""`prune` composes with what the user has, and replaces nothing."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from typing import Any, ClassVar
+
+import cloudpickle
+import pytest
+from ray import tune
+from ray.rllib.algorithms.ppo import PPOConfig
+from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
+from ray.rllib.callbacks.callbacks import RLlibCallback
+from ray.rllib.core import DEFAULT_MODULE_ID
+
+import rayprune
+from rayprune import PruningConfig
+from rayprune.errors import ConfigError
+from rayprune.rllib import PruningCallback, prune, pruned
+from rayprune.rllib.learner import CONFIG_KEY, PruningMixin
+from tests.rllib import configs
+
+pytestmark = pytest.mark.timeout(300)
+
+
+class OwnCallback(RLlibCallback):
+    """Counts its calls."""
+
+    calls: ClassVar[list[int]] = []
+
+    def on_train_result(self, *, result: dict[str, Any], **kwargs: Any) -> None:
+        self.calls.append(result["training_iteration"])
+
+
+class OwnLearner(PPOTorchLearner):
+    """A user's Learner."""
+
+    updates: ClassVar[list[int]] = []
+
+    def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
+        super().after_gradient_based_update(timesteps=timesteps)
+        self.updates.append(1)
+
+
+def test_prune_returns_the_same_kind_of_config_and_leaves_the_users_alone() -> None:
+    before = PPOConfig().environment("CartPole-v1").training(lr=0.001)
+    after = prune(before, PruningConfig(sparsity=0.9))
+    assert type(after) is PPOConfig
+    assert after.lr == 0.001
+    assert CONFIG_KEY not in before.learner_config_dict
+    assert after.learner_config_dict[CONFIG_KEY]["sparsity"] == 0.9
+    assert not issubclass(before.learner_class, PruningMixin)
+    assert issubclass(after.learner_class, before.learner_class)
+
+
+def test_prune_twice_changes_the_pruning_and_wraps_once() -> None:
+    once = prune(PPOConfig(), PruningConfig(sparsity=0.9))
+    twice = prune(once, PruningConfig(sparsity=0.5))
+    assert twice.learner_class is once.learner_class
+    assert twice.learner_config_dict[CONFIG_KEY]["sparsity"] == 0.5
+    assert twice.callbacks_class.count(PruningCallback) == 1
+
+
+def test_a_dict_with_tune_domains_is_completed_and_left_for_the_trial() -> None:
+    config = prune(PPOConfig(), {"sparsity": tune.uniform(0.5, 0.98)})
+    held = config.learner_config_dict[CONFIG_KEY]
+    assert held["criterion"] == "l1"
+    assert type(held["sparsity"]).__name__ == "Float"
+
+
+def test_a_plain_dict_is_checked_at_once() -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'sparsity'"):
+        prune(PPOConfig(), {"sparsty": 0.5})
+
+
+def test_the_old_api_stack_is_refused_with_the_way_out() -> None:
+    old = PPOConfig().api_stack(
+        enable_rl_module_and_learner=False, enable_env_runner_and_connector_v2=False
+    )
+    with pytest.raises(ConfigError, match="new API stack"):
+        prune(old, PruningConfig(sparsity=0.5))
+
+
+def test_a_pruning_learner_class_pickles_by_reference_and_loads_in_a_fresh_process() -> None:
+    data = pickle.dumps(pruned(PPOTorchLearner))
+    assert len(data) < 300
+    assert pickle.loads(data) is pruned(PPOTorchLearner)
+    code = "import pickle,sys; print(pickle.loads(sys.stdin.buffer.read()).__mro__[2].__name__)"
+    fresh = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True)
+    assert fresh.stdout.decode().strip() == "PPOTorchLearner", fresh.stderr.decode()[-500:]
+
+
+def test_a_learner_class_of_main_travels_by_value() -> None:
+    local = type("Local", (PPOTorchLearner,), {"__module__": "__main__"})
+    loaded = cloudpickle.loads(cloudpickle.dumps(pruned(local)))
+    assert issubclass(loaded, PPOTorchLearner)
+    assert any(cls.__name__ == "PruningMixin" for cls in loaded.__mro__)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_the_users_callback_and_learner_still_run() -> None:
+    config = configs.ppo().callbacks(OwnCallback).learners(learner_class=OwnLearner)
+    OwnCallback.calls.clear()
+    OwnLearner.updates.clear()
+    algo = configs.build(prune(config, configs.pruning()))
+    try:
+        result = algo.train()
+    finally:
+        algo.stop()
+    assert OwnCallback.calls == [1]
+    assert OwnLearner.updates == [1]
+    assert result["rayprune"][DEFAULT_MODULE_ID]["sparsity"] == pytest.approx(0.8, abs=0.01)
+
+
+def _largest_first(weight: Any) -> Any:
+    """Score by the negative size: the smallest weights are kept."""
+    return -weight.abs()
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_an_own_criterion_reaches_remote_learners() -> None:
+    if "largest_first" not in rayprune.pruning.criteria.CRITERIA:
+        rayprune.register_criterion("largest_first", _largest_first)
+    config = prune(
+        configs.ppo().learners(num_learners=1), configs.pruning(criterion="largest_first")
+    )
+    algo = configs.build(config)
+    try:
+        result = algo.train()
+    finally:
+        algo.stop()
+    assert result["rayprune"][DEFAULT_MODULE_ID]["sparsity"] == pytest.approx(0.8, abs=0.01)

@@ -1,0 +1,93 @@
+"""A command line that calls stand-ins for the adaptor, so that these tests need no Ray."""
+
+import io
+import sys
+import types
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from rayprune.cli.app import run
+from rayprune.config import load_experiment
+
+RETURNS = {"episodes": 20, "mean": 480.0, "iqm": 487.12, "ci95": [470.0, 500.0]}
+SUMMARY = {
+    "schema": 1,
+    "name": "tiny",
+    "seed": 3,
+    "sparsity": {"prunable": 0.9, "all": 0.883},
+    "parameters": {"total": 134_659, "nonzero": 14_012},
+    "flops": {"dense": 267_000, "sparse": 27_000},
+    "returns": {"validation": RETURNS, "test": RETURNS, "dense_test": {**RETURNS, "iqm": 499.5}},
+    "checkpoint": "checkpoints/000200000",
+}
+
+
+class Answer(NamedTuple):
+    code: int
+    stdout: str
+    stderr: str
+
+
+class Adaptor:
+    """Notes what the command line asked for; answers, or raises ``error``."""
+
+    def __init__(self):
+        self.calls = []
+        self.error = None
+
+    def answer(self, name, result):
+        def function(*arguments, **keywords):
+            self.calls.append((name, arguments, keywords))
+            if self.error is not None:
+                raise self.error
+            return result
+
+        return function
+
+
+@pytest.fixture
+def adaptor(monkeypatch):
+    stand_in = Adaptor()
+    functions = {
+        "experiment": {"load_checked": load_experiment},
+        "train": {"run_training": stand_in.answer("train", SUMMARY)},
+        "evaluate_checkpoint": {
+            "evaluate_checkpoint": stand_in.answer("evaluate", {"returns": SUMMARY["returns"]})
+        },
+        "prune_checkpoint": {"prune_checkpoint": stand_in.answer("prune", SUMMARY)},
+    }
+    monkeypatch.setitem(sys.modules, "rayprune.rllib", types.ModuleType("rayprune.rllib"))
+    for name, members in functions.items():
+        module = types.ModuleType(f"rayprune.rllib.{name}")
+        vars(module).update(members)
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    return stand_in
+
+
+@pytest.fixture
+def rayprune(adaptor, capsys):
+    """Run a command line; return its exit code and what it printed where."""
+
+    def command(*arguments):
+        stdout = io.StringIO()
+        code = run([str(argument) for argument in arguments], stdout)
+        captured = capsys.readouterr()
+        return Answer(code, stdout.getvalue() + captured.out, captured.err)
+
+    return command
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text("algorithm: PPO\nenv: CartPole-v1\npruning: {sparsity: 0.9}\n")
+    return path
+
+
+@pytest.fixture
+def checkpoint(tmp_path) -> Path:
+    path = tmp_path / "checkpoint"
+    path.mkdir()
+    return path

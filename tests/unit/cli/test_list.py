@@ -1,0 +1,46 @@
+"""``rayprune list``."""
+
+import json
+
+import pytest
+
+from rayprune.config import ALGORITHMS
+from rayprune.pruning.criteria import CRITERIA
+from rayprune.pruning.distributions import DISTRIBUTIONS
+from rayprune.pruning.granularity import GRANULARITIES
+from rayprune.pruning.schedules import SCHEDULES
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("criteria", CRITERIA),
+        ("schedules", SCHEDULES),
+        ("distributions", DISTRIBUTIONS),
+        ("granularities", GRANULARITIES),
+        ("algorithms", ALGORITHMS),
+    ],
+)
+def test_list_names_all_there_are_with_a_description(rayprune, kind, names):
+    entries = json.loads(rayprune("list", kind, "--json").stdout)[kind]
+    assert [entry["name"] for entry in entries] == list(names)
+    assert all(entry["description"] for entry in entries)
+
+
+def test_people_read_the_list_on_standard_error(rayprune):
+    answer = rayprune("list", "criteria")
+    assert (answer.code, answer.stdout) == (0, "")
+    assert all(name in answer.stderr for name in CRITERIA)
+
+
+def test_configs_are_found_from_anywhere(rayprune, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    entries = json.loads(rayprune("list", "configs", "--json").stdout)["configs"]
+    assert any(entry["name"].endswith("ppo_cartpole.yaml") for entry in entries)
+    assert all(entry["description"].endswith(".") for entry in entries)
+
+
+def test_an_unknown_kind_says_which_there_are(rayprune):
+    answer = rayprune("list", "criteri")
+    assert answer.code == 2
+    assert "Did you mean 'criteria'?" in answer.stderr

@@ -1,0 +1,45 @@
+"""``rayprune train``."""
+
+import json
+from pathlib import Path
+
+
+def test_train_hands_the_experiment_to_the_adaptor(rayprune, adaptor, config):
+    answer = rayprune("train", config, "--set", "pruning.sparsity=0.5", "--seed", 3, "--resume")
+    assert answer.code == 0
+    ((_, (experiment, out), keywords),) = adaptor.calls
+    assert (experiment.seed, experiment.pruning.sparsity) == (3, 0.5)
+    assert out == Path("runs/tiny-seed3")
+    assert keywords["resume"] is True
+    assert keywords["address"] is None
+
+
+def test_train_shows_the_result_to_people_on_standard_error(rayprune, config, tmp_path):
+    answer = rayprune("train", config, "--out", tmp_path / "out")
+    assert answer.stdout == ""
+    for part in ("487.1 [470.0, 500.0]", "499.5 [470.0, 500.0]", "90.0 %", "14,012", "134,659"):
+        assert part in answer.stderr
+    assert f"rayprune evaluate {tmp_path / 'out' / 'checkpoints/000200000'}" in answer.stderr
+
+
+def test_json_is_the_summary_and_nothing_else(rayprune, config):
+    answer = rayprune("train", config, "--json")
+    assert json.loads(answer.stdout)["checkpoint"] == "checkpoints/000200000"
+    assert answer.stdout.count("\n") == 1
+    assert "487.1" not in answer.stderr
+
+
+def test_a_missing_file_is_told_before_anything_starts(rayprune, adaptor):
+    answer = rayprune("train", "missing.yaml")
+    assert answer.code == 2
+    assert "There is no file 'missing.yaml'" in answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert adaptor.calls == []
+
+
+def test_all_faults_of_a_config_are_told(rayprune, adaptor, config):
+    answer = rayprune("train", config, "--set", "pruning.sparsity=1.0", "--set", "sed=3")
+    assert answer.code == 2
+    assert "`pruning.sparsity` must be in [0, 1), but is 1.0." in answer.stderr
+    assert "`sed` is not a known key. Did you mean 'seed'?" in answer.stderr
+    assert adaptor.calls == []

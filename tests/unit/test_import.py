@@ -1,0 +1,28 @@
+import subprocess
+import sys
+
+import rayprune
+
+
+def test_importing_rayprune_imports_neither_ray_nor_gymnasium():
+    code = (
+        "import sys, rayprune, rayprune.pruning.counting\n"
+        "for name in rayprune.__all__: getattr(rayprune, name)\n"
+        "print(sorted({'ray', 'gymnasium'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_public_surface_is_this_and_nothing_else():
+    assert sorted(rayprune.__all__) == [
+        "Pruner",
+        "PruningConfig",
+        "RaypruneError",
+        "make_maskable",
+        "register_criterion",
+        "register_distribution",
+        "register_schedule",
+        "unmask",
+    ]
+    assert all(hasattr(rayprune, name) for name in rayprune.__all__)
