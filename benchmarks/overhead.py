@@ -1,4 +1,4 @@
-"""What pruning costs a PPO Learner and an EnvRunner, as ratios. (mask_update.py: the masks.)
+"""What pruning costs a PPO Learner and an EnvRunner, as ratios; mask_update.py has the masks.
 
     python benchmarks/overhead.py                 # everything
     python benchmarks/overhead.py --case mlp256   # one case; --json adds one line of JSON

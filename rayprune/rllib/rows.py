@@ -48,11 +48,11 @@ def row_of(
         "target_sparsity": experiment.pruning.sparsity,
         "groups": pruning["groups"],
         "pruning_finished": pruning["finished"],
-        "losses": losses(result),
+        "learner": learner_numbers(result),
     }
 
 
-def losses(result: Mapping[str, Any]) -> dict[str, float]:
+def learner_numbers(result: Mapping[str, Any]) -> dict[str, float]:
     """Return the plain numbers that the default policy's Learner logged, NaN included."""
     logged = result.get(LEARNER_RESULTS, {}).get(DEFAULT_MODULE_ID, {})
     return {name: float(value) for name, value in logged.items() if isinstance(value, (int, float))}

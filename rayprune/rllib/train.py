@@ -222,7 +222,7 @@ class Run:
         progress.wall_time_s += time.monotonic() - started
         row = rows.row_of(result, progress.iteration, progress.wall_time_s, self._experiment)
         progress.env_steps, progress.updates = row["env_steps"], row["updates"]
-        loss = row["losses"].get("total_loss")
+        loss = row["learner"].get("total_loss")
         if loss is not None and not math.isfinite(loss):
             raise NonFiniteError(
                 f"The loss became {loss} at env step {progress.env_steps}. {self._way_back()} "

@@ -206,7 +206,8 @@ def test_bytes_are_scaled_to_between_zero_and_one_and_floats_are_not():
 def test_a_free_log_std_depends_on_no_observation():
     module = build(PrunableMLP, ACTIONS["box"][0], free_log_std=True, policy_hiddens=[4])
     inputs = module.forward_inference(a_batch(module))[Columns.ACTION_DIST_INPUTS]
-    assert (inputs[:, 2:] == 0).all() and (inputs[:, :2].std(dim=0) > 0).all()
+    assert (inputs[:, 2:] == 0).all()
+    assert (inputs[:, :2].std(dim=0) > 0).all()
     assert module.policy.gaussian.log_std.shape == (2,)
     # It says nothing of actions that have no spread.
     build(PrunableMLP, ACTIONS["discrete"][0], free_log_std=True)
@@ -285,7 +286,8 @@ def test_an_env_runner_has_no_value_net(module_class):
 
 def test_an_env_runner_keeps_the_value_lstm_whose_state_training_needs():
     learner, runner = build(PrunableLSTM), build(PrunableLSTM, inference_only=True)
-    assert "value.lstm" in layer_names(runner) and "value.out" not in layer_names(runner)
+    assert "value.lstm" in layer_names(runner)
+    assert "value.out" not in layer_names(runner)
     runner.set_state(learner.get_state(inference_only=True))
     # Synchronised, so that the states it sends are those of the learner's net.
     torch.testing.assert_close(
@@ -337,7 +339,8 @@ def test_all_faults_of_a_config_come_together():
         MLPConfig.from_dict({"policy_hidens": [8], "activation": "rellu", "value_hiddens": [8, 0]})
     message = str(caught.value)
     assert len(caught.value.faults) == 3
-    assert "`model_config.policy_hidens`" in message and "Did you mean 'policy_hiddens'?" in message
+    assert "`model_config.policy_hidens`" in message
+    assert "Did you mean 'policy_hiddens'?" in message
     assert "but is 'rellu'. Did you mean 'relu'?" in message
     assert "`model_config.value_hiddens` must be a list of positive whole numbers" in message
     assert "but is [8, 0]." in message
@@ -388,9 +391,9 @@ def test_spaces_that_a_module_does_not_take_are_refused():
         RLModuleSpec(module_class=PrunableNatureCNN, **spaces | {"observation_space": FLAT}).build()
     with pytest.raises(ConfigError, match="action spaces, but the environment's is Dict"):
         build(PrunableMLP, gym.spaces.Dict({"a": gym.spaces.Discrete(2)}))
+    tiny = spaces | {"observation_space": gym.spaces.Box(0, 1, (9, 9, 1), np.float32)}
     with pytest.raises(ConfigError, match="don't fit into images of 9x9 pixels"):
-        tiny = gym.spaces.Box(0, 1, (9, 9, 1), np.float32)
-        RLModuleSpec(module_class=PrunableNatureCNN, **spaces | {"observation_space": tiny}).build()
+        RLModuleSpec(module_class=PrunableNatureCNN, **tiny).build()
 
 
 # -- real training --------------------------------------------------------------------------------
@@ -475,11 +478,10 @@ def test_appo_and_impala_train(ray_session: None, config_class, module_class):
     config = configure(config_class(), module_class, ACTIONS["discrete"][0])
     config.env_runners(num_env_runners=1, rollout_fragment_length=10)
     config.training(train_batch_size_per_learner=40)
-    config.reporting(min_time_s_per_iteration=0, min_train_timesteps_per_iteration=80)
+    config.reporting(min_time_s_per_iteration=0, min_train_timesteps_per_iteration=40)
     algorithm = config.build_algo()
     try:
-        for i in range(10):
-            print("ITER", i)
+        for _ in range(10):
             result = algorithm.train()
             if "total_loss" in result.get("learners", {}).get(DEFAULT_MODULE_ID, {}):
                 break

@@ -125,5 +125,5 @@ def _rows(run: Path) -> list[dict[str, Any]]:
 
 
 def _without_time(row: Mapping[str, Any]) -> dict[str, Any]:
-    timed = {"time_s", "wall_time_s", "losses"}
+    timed = {"time_s", "wall_time_s", "learner"}
     return {key: value for key, value in row.items() if key not in timed}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+TINY = torch.finfo(torch.float64).tiny
+
 
 def l1(weight: Tensor) -> Tensor:
     """Score a weight by its magnitude, ``|w|``.
@@ -113,7 +115,7 @@ def lamp(weight: Tensor) -> Tensor:
     square = weight.reshape(-1).square()
     descending, order = square.sort(descending=True, stable=True)
     # Summed in float64: float32 stops growing after some 10 million terms.
-    not_smaller = descending.cumsum(0, dtype=torch.float64).clamp_(min=torch.finfo().tiny)
+    not_smaller = descending.cumsum(0, dtype=torch.float64).clamp_(min=TINY)
     scores = torch.empty_like(square)
     scores[order] = (descending / not_smaller).to(square.dtype)
     return scores.view(weight.shape)

@@ -127,9 +127,10 @@ def test_keep_top_is_exact_over_millions_of_scores():
     assert_same(keep_top(scores, 300_001), by_argsort(scores, 300_001))
 
 
-def test_a_sample_that_misleads_costs_no_exactness(monkeypatch):
+@pytest.mark.parametrize("bracket", [(100.0, 200.0), (-200.0, -100.0), (-0.1, 0.1)])
+def test_a_sample_that_misleads_costs_no_exactness(monkeypatch, bracket):
     monkeypatch.setattr(masks, "NARROW_FROM", 1)
-    monkeypatch.setattr(masks, "_bracket", lambda *_: (100.0, 200.0))
+    monkeypatch.setattr(masks, "_bracket", lambda *_: bracket)
     scores = [torch.randn(1000, generator=torch.Generator().manual_seed(0))]
     assert_same(keep_top(scores, 70), by_argsort(scores, 70))
 
