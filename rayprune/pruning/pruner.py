@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -128,6 +128,7 @@ class Pruner:
             layer.full_name(name): (layer, name) for layer in self._all for name in layer.parameters
         }
         self._multipliers: dict[str, Tensor] = {}
+        self._pairs: list[tuple[nn.Parameter, Tensor]] | None = None
         self._fading = Fading()
         self._progress = Progress()
         self._warned = False
@@ -248,7 +249,7 @@ class Pruner:
     @torch.no_grad()
     def mask_weights(self) -> None:
         """Zero the pruned weights, in place."""
-        pairs = list(self._masked())
+        pairs = self._masked()
         if pairs:
             torch._foreach_mul_([weight for weight, _ in pairs], [mult for _, mult in pairs])
 
@@ -319,6 +320,7 @@ class Pruner:
             if name in masks:
                 layer.module.masks[key] = masks[name].to(self._weight(name).device)
         self._multipliers.clear()
+        self._pairs = None
         self._fading = Fading(
             {name: age.to(self._weight(name).device) for name, age in ages.items()}
         )
@@ -373,6 +375,7 @@ class Pruner:
         mask = layer.module.masks.get(key)
         if mask is None:
             layer.module.masks[key] = stays
+            self._pairs = None
         else:
             mask.logical_and_(stays)
         multiplier = self._multipliers.get(name)
@@ -381,10 +384,15 @@ class Pruner:
             multiplier.copy_(layer.module.masks[key].view(torch.uint8))
         self._weight(name).mul_(self._multiplier(name))
 
-    def _masked(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
-        for name, (layer, key) in self._places.items():
-            if key in layer.module.masks:
-                yield self._weight(name), self._multiplier(name)
+    def _masked(self) -> list[tuple[nn.Parameter, Tensor]]:
+        """Return the weights that have a mask, each with its multiplier."""
+        pairs = self._pairs
+        if pairs is None or any(m.device != w.device or m.dtype != w.dtype for w, m in pairs):
+            # Kept, because this is asked for at every optimizer step.
+            pairs = self._pairs = [
+                (self._weight(name), self._multiplier(name)) for name in self.masks
+            ]
+        return pairs
 
     def _multiplier(self, name: str) -> Tensor:
         """Return the mask as floats, beside its weight: several times faster than bools are."""

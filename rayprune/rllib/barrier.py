@@ -57,7 +57,7 @@ def barrier_seed(seed: int, env_steps: int, who: str) -> int:
 def reseed(seed: int) -> None:
     """Seed Python's, NumPy's and torch's global generators (torch's on every device)."""
     random.seed(seed)
-    np.random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - RLlib draws from the global generator
     torch.manual_seed(seed)
 
 

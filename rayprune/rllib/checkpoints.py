@@ -191,7 +191,7 @@ def check_fits(directory: Path, module: Any) -> None:
 
     Args:
         directory: an Algorithm's checkpoint.
-        module: a torch RLModule; an inference-only module may have fewer parameters than the checkpoint.
+        module: a torch RLModule; an inference-only one may lack parameters of the checkpoint.
     """
     held = {name: tuple(value.shape) for name, value in module_state(directory).items()}
     own = {name: tuple(value.shape) for name, value in module.state_dict().items()}

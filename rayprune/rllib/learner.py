@@ -23,7 +23,7 @@ from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.pruner import Pruner
 from rayprune.rllib import unsaved
 from rayprune.rllib.groups import group_of, output_heads
-from rayprune.rllib.optimizers import fuse_adam, moments
+from rayprune.rllib.optimizers import checks_spared, fuse_adam, moments
 from rayprune.rllib.registered import register_missing
 
 if TYPE_CHECKING:
@@ -77,7 +77,8 @@ class PruningMixin(_Base):
 
     def apply_gradients(self, gradients_dict: Any) -> None:
         """Step the optimizers, then put pruned weights back to exactly zero."""
-        super().apply_gradients(gradients_dict)
+        with checks_spared(self.config, gradients_dict):
+            super().apply_gradients(gradients_dict)
         self._updates += 1
         for module_id, pruner in self._pruners.items():
             # Zero gradients over zero moments leave a zero weight where it is for every

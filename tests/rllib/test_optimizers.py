@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from ray.rllib.algorithms.ppo import PPOConfig
 
-from rayprune.rllib.optimizers import fuse_adam, moments
+from rayprune.rllib.optimizers import checks_spared, fuse_adam, moments
 
 
 def trained(kind: type[torch.optim.Optimizer], fuse: bool, **options: Any) -> list[torch.Tensor]:
@@ -53,3 +54,22 @@ def test_moments_are_the_state_shaped_like_the_parameter() -> None:
     found = list(moments([optimizer], parameter))
     assert len(found) == 2
     assert all(moment.shape == (3, 2) for moment in found)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_rllibs_checks_are_spared_only_while_every_gradient_is_finite(value: float) -> None:
+    config = PPOConfig()
+    config.freeze()
+    good, bad = torch.ones(3), torch.tensor([1.0, value])
+    with checks_spared(config, {"a": good, "b": None}):
+        assert config.torch_skip_nan_gradients is True
+    assert config.torch_skip_nan_gradients is False
+    with checks_spared(config, {"a": good, "b": bad}):
+        assert config.torch_skip_nan_gradients is False
+
+
+def test_the_checks_are_back_after_an_error() -> None:
+    config = PPOConfig()
+    with pytest.raises(KeyError), checks_spared(config, {"a": torch.ones(1)}):
+        raise KeyError
+    assert config.torch_skip_nan_gradients is False
