@@ -46,6 +46,10 @@ def test_pruned_weights_stay_exactly_zero_while_training(case: str, granularity:
         report = learner_reports(algo)[0][DEFAULT_MODULE_ID]
         assert report["finished"]
         assert report["sparsity"] == pytest.approx(0.8, abs=0.05)
+        heads = [layer for layer in report["layers"] if layer.exempt]
+        assert all(layer.sparsity == 0 for layer in heads)
+        # A unit of an output head is an action or a value: none can go.
+        assert bool(heads) is (granularity == "neuron")
     finally:
         algo.stop()
 

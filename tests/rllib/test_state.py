@@ -98,6 +98,8 @@ def test_restoring_a_dense_checkpoint_of_plain_rllib_gives_no_masks(tmp_path: Pa
     plain.save_to_path(tmp_path)
     plain.stop()
     algo = restored(tmp_path)
+    (optimizer,) = configs.learner_of(algo)._named_optimizers.values()
+    assert optimizer.param_groups[0]["fused"] is True  # RLlib's own checkpoint says None
     assert sparsity(algo) == 0
     algo.train()
     assert sparsity(algo) == pytest.approx(0.6, abs=0.01)
