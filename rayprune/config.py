@@ -133,7 +133,7 @@ class ExperimentConfig(_Section):
     @property
     def horizon(self) -> int | None:
         """What a schedule's fractions are fractions of."""
-        return self.pruning.horizon or self.stop.env_steps or self.stop.updates
+        return self.pruning.horizon or self.stop.env_steps
 
 
 def load_experiment(
@@ -149,8 +149,8 @@ def load_experiment(
         path: the YAML file; its stem is the experiment's name if it gives none.
         overrides: ``a.b.c=VALUE`` strings; the later wins.
         seed: replaces the file's seed.
-        check_paths: whether the checkpoints that it names must exist. They must for a run to
-            start; to read the config of a finished run they need not.
+        check_paths: whether the checkpoints that it names must exist, and its seeds differ. They
+            must for a run to start; to read the config of a finished run they need not.
 
     Returns:
         The experiment.
@@ -198,9 +198,10 @@ def experiment_faults(
         faults += faults_from(error, ExperimentConfig)
         faulty |= {str(details["loc"][0]) for details in error.errors() if details["loc"]}
         experiment = _without(given, faulty)
-    faults += pruning_faults + _cross_faults(experiment, faulty)
+    faults += pruning_faults
     if check_paths:
-        faults += _path_faults(experiment)
+        # What a finished run was checked for needn't hold of a part of it that is read back.
+        faults += _cross_faults(experiment, faulty) + _path_faults(experiment)
     return faults, None if faults else experiment
 
 
@@ -278,12 +279,13 @@ def _stop_faults(experiment: ExperimentConfig) -> list[str]:
 def _horizon_faults(experiment: ExperimentConfig) -> list[str]:
     """A fraction of the run needs a run whose length is known beforehand."""
     pruning, stop = experiment.pruning, experiment.stop
-    if experiment.horizon is not None or stop.return_ is None or not pruning.needs_horizon:
+    given = stop.return_ is not None or stop.updates is not None
+    if experiment.horizon is not None or not given or not pruning.needs_horizon:
         return []
     begin, end = pruning.schedule["begin"], pruning.schedule["end"]
     return [
         f"`pruning.schedule` begins at {begin} and ends at {end} of `stop.env_steps`, which isn't "
-        "given. Give it beside `stop.return`, or give absolute env steps (above 1) there."
+        "given. Give it beside what `stop` has, or give absolute env steps (above 1) there."
     ]
 
 

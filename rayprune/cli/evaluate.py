@@ -24,7 +24,7 @@ def evaluate(
     episodes: Episodes = None,
     seed: Annotated[
         int | None,
-        typer.Option(help="Seed of the first episode; default: the run's own seeds."),
+        typer.Option(min=0, help="Seed of the first episode; default: the run's own seeds."),
     ] = None,
     address: Address = None,
     as_json: AsJson = False,

@@ -9,7 +9,7 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.core import DEFAULT_MODULE_ID
 
-from rayprune.errors import InvariantError, NonFiniteError
+from rayprune.errors import ConfigError, InvariantError, NonFiniteError
 from rayprune.rllib.learners import foreach_learner
 
 RESULT_KEY: Final = "rayprune"
@@ -42,7 +42,16 @@ class PruningCallback(RLlibCallback):
 
 def learner_reports(algorithm: Algorithm) -> list[dict[str, dict[str, Any]]]:
     """Return each Learner's ``pruning_report()``, in the order of their ranks."""
-    return foreach_learner(algorithm, lambda learner: learner.pruning_report())
+    return foreach_learner(algorithm, _report_of)
+
+
+def _report_of(learner: Any) -> Any:
+    if not hasattr(learner, "pruning_report"):
+        raise ConfigError(
+            f"`learner_class` is {type(learner).__qualname__}, which does not prune: it was set "
+            "after `prune(config, ...)`. Call `prune` last."
+        )
+    return learner.pruning_report()
 
 
 def check_learners(reports: list[dict[str, dict[str, Any]]]) -> None:

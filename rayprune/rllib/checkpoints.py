@@ -110,8 +110,7 @@ def read_meta(directory: Path) -> dict[str, Any]:
             f"{str(directory)!r} is no checkpoint of rayprune: it has no {META_FILE}. "
             "Give a directory under a run's `checkpoints/`, or the run's own directory."
         )
-    held: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return held
+    return _json_of(path)
 
 
 def read_experiment(directory: Path) -> ExperimentConfig:
@@ -147,8 +146,9 @@ def locate(path: Path) -> Path:
         raise CheckpointError(f"checkpoint {str(path)!r} does not exist.")
     summary = path / "summary.json"
     if summary.is_file():
-        chosen: str = json.loads(summary.read_text(encoding="utf-8"))["checkpoint"]
-        return path / chosen
+        chosen = _json_of(summary).get("checkpoint")
+        if chosen is not None:
+            return path / str(chosen)
     if (path / "checkpoints").is_dir():
         newest = latest(path)
         if newest is not None:
@@ -178,7 +178,9 @@ def latest(run: Path) -> Path | None:
 
 
 def prune_old(run: Path, keep: set[str]) -> None:
-    """Delete the checkpoints of a run but those named."""
+    """Delete the checkpoints of a run but those named, and what a kill left half-written."""
+    for path in (run / "checkpoints").glob(".*.tmp"):
+        shutil.rmtree(path, ignore_errors=True)
     for path in (run / "checkpoints").glob("[0-9]*"):
         if path.name not in keep:
             shutil.rmtree(path, ignore_errors=True)
@@ -221,6 +223,18 @@ def module_state(directory: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"checkpoint {str(directory)!r} can't be read: {_reason(error)}"
         ) from error
+
+
+def _json_of(path: Path) -> dict[str, Any]:
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{str(path)!r} is damaged: {_reason(error)} Take another checkpoint."
+        ) from error
+    if not isinstance(held, dict):
+        raise CheckpointError(f"{str(path)!r} is damaged: it holds no JSON object.")
+    return held
 
 
 def _reason(error: BaseException) -> str:

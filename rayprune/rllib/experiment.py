@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
@@ -21,12 +22,15 @@ from rayprune.config import ALGORITHMS, ExperimentConfig, experiment_faults, loa
 from rayprune.errors import CheckpointError, ConfigError, did_you_mean
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.pruner import Pruner
-from rayprune.rllib.checkpoints import CONFIG_FILE, read_experiment, read_rllib_config
+from rayprune.rllib.checkpoints import CONFIG_FILE, locate, read_experiment, read_rllib_config
+from rayprune.rllib.evaluation import Evaluator, make_env
 from rayprune.rllib.groups import group_of
 from rayprune.rllib.learner import exempt_layers
 from rayprune.rllib.wrap import prune
 
 AUTO: Final = "auto"
+_SCHEDULE: Final = "pruning.schedule"
+_MAX_SEQ_LEN: Final = DefaultModelConfig().max_seq_len
 
 # What our own keys say already: two sources for one setting would contradict each other.
 _OURS: Final[Mapping[tuple[str, str], str]] = {
@@ -38,6 +42,23 @@ _OURS: Final[Mapping[tuple[str, str], str]] = {
     ("learners", "learner_class"): "pruning",
     ("learners", "learner_config_dict"): "pruning",
     ("rl_module", "rl_module_spec"): "rllib.rl_module.module_class",
+}
+_ACTIONS: Final[Mapping[str, tuple[type, ...]]] = {
+    "DQN": (gym.spaces.Discrete,),
+    "SAC": (gym.spaces.Box, gym.spaces.Discrete),
+}
+# RLlib takes these as they are, and fails or learns nothing later.
+_LEAST: Final[Mapping[str, float]] = {
+    "lr": 0.0,
+    "minibatch_size": 1,
+    "num_cpus_per_learner": 0,
+    "num_env_runners": 0,
+    "num_envs_per_env_runner": 1,
+    "num_epochs": 1,
+    "num_gpus_per_learner": 0,
+    "num_learners": 0,
+    "train_batch_size": 1,
+    "train_batch_size_per_learner": 1,
 }
 _OUR_METHODS: Final[Mapping[str, str]] = {"evaluation": "evaluation"}
 _METHODS: Final = (
@@ -72,11 +93,26 @@ def load_checked(
     raw, faults = load_raw(path, overrides, seed)
     own_faults, experiment = experiment_faults(raw)
     faults += own_faults + rllib_faults(raw)
+    if experiment is not None:
+        faults += checkpoint_faults(experiment)
     if experiment is not None and not faults:
         faults += network_faults(experiment)
     if faults or experiment is None:
         raise ConfigError(faults)
     return experiment
+
+
+def checkpoint_faults(experiment: ExperimentConfig) -> list[str]:
+    """Return the faults of the checkpoints that an experiment names."""
+    named = {"start_from": experiment.start_from, "evaluation.dense": experiment.evaluation.dense}
+    faults = []
+    for field, path in named.items():
+        if path is not None and path != "train":
+            try:
+                locate(Path(path))
+            except CheckpointError as error:
+                faults.append(f"`{field}`: {error}")
+    return faults
 
 
 def rllib_faults(raw: Mapping[str, Any]) -> list[str]:
@@ -94,21 +130,46 @@ def rllib_faults(raw: Mapping[str, Any]) -> list[str]:
 
 def network_faults(experiment: ExperimentConfig) -> list[str]:
     """Return what only shows once environment and network are built: spaces, names, reach."""
+    pruning = {**experiment.pruning.to_dict(), "horizon": experiment.horizon}
+    faults = PruningConfig.faults_of(pruning)
+    if faults:
+        return faults
     try:
         config = base_config(experiment)
-        module = build_module(config)
+        faults = action_faults(config, experiment)
+        module = None if faults else build_module(config)
     except ConfigError as error:
         return list(error.faults)
     except Exception as error:  # RLlib raises whatever it meets
         return [
             f"`{experiment.algorithm}` can't be built for `env` {experiment.env!r}: "
-            f"{_first_line(error)} Choose another `algorithm` or `env`, or wrap the environment."
+            f"{_first_line(error)} Check `rllib.rl_module` and `env_config`, or choose another "
+            "`algorithm` or `env`."
         ]
+    if module is None:
+        return faults
     try:
-        check_network(module, experiment.pruning)
+        check_network(module, PruningConfig.from_dict(pruning))
     except ConfigError as error:
         return [_prefixed(fault) for fault in error.faults]
     return []
+
+
+def action_faults(config: AlgorithmConfig, experiment: ExperimentConfig) -> list[str]:
+    """Return the fault of an action space that the algorithm can't take."""
+    allowed = _ACTIONS.get(experiment.algorithm)
+    if allowed is None:
+        return []
+    env = make_env(config)
+    space = env.action_space
+    env.close()
+    if isinstance(space, allowed):
+        return []
+    names = " or ".join(kind.__name__ for kind in allowed)
+    return [
+        f"`{experiment.algorithm}` can't be built for `env` {experiment.env!r}: it needs actions "
+        f"in a {names} space, but they are {space}. Choose another `algorithm` or `env`."
+    ]
 
 
 def check_network(module: Any, pruning: PruningConfig) -> None:
@@ -172,8 +233,6 @@ def build_module(config: AlgorithmConfig) -> Any:
 
     Spaces come from an EnvRunner, because connectors may change what the module observes.
     """
-    from rayprune.rllib.evaluation import Evaluator
-
     evaluator = Evaluator(config)
     try:
         spaces = evaluator.spaces
@@ -230,6 +289,8 @@ def _keyword_faults(method: str, key: str, value: Any, known: Mapping[str, Any])
         return
     else:
         yield from _type_faults(where, value, known[key])
+        if isinstance(value, (int, float)) and not value >= _LEAST.get(key, -math.inf):
+            yield f"`{where}` must be at least {_LEAST[key]:g}, but is {value!r}."
 
 
 def _model_faults(where: str, model: Mapping[str, Any]) -> Iterator[str]:
@@ -287,6 +348,9 @@ def _translated(method: str, keywords: Mapping[str, Any]) -> dict[str, Any]:
     given = dict(keywords)
     if method == "learners" and given.get("num_gpus_per_learner") == AUTO:
         del given["num_gpus_per_learner"]
+    if method == "rl_module" and "module_class" not in given and "model_config" in given:
+        # A dict without it fails in RLlib's own LSTM, deep inside the first update.
+        given["model_config"] = {"max_seq_len": _MAX_SEQ_LEN, **given["model_config"]}
     if method == "rl_module" and "module_class" in given:
         spec = RLModuleSpec(
             module_class=_import_class(given.pop("module_class")),
@@ -314,7 +378,12 @@ def _unknown(field: str, value: object, names: Mapping[str, Any] | Sequence[str]
 
 
 def _prefixed(fault: str) -> str:
-    return fault if fault.startswith("`pruning.") else fault.replace("`", "`pruning.", 1)
+    """Name a fault's field as the YAML does; a schedule's own checks know their fields only."""
+    field = fault.removeprefix("`").partition("`")[0]
+    if field.startswith("pruning."):
+        return fault
+    block = "pruning" if field.partition(".")[0] in PruningConfig.model_fields else _SCHEDULE
+    return fault.replace("`", f"`{block}.", 1)
 
 
 def _first_line(error: BaseException) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -18,8 +19,9 @@ class Interruption:
     Outside the main thread, where Python takes no signal handlers, nothing is ever requested.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[str], None]) -> None:
         self.requested = False
+        self._tell = tell
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interruption:
@@ -41,3 +43,4 @@ class Interruption:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
+        self._tell("Stopping with a checkpoint after this iteration; once more stops at once.")

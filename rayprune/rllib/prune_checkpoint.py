@@ -51,10 +51,10 @@ def prune_checkpoint(
     directory = checkpoints.locate(checkpoint)
     config = _local(config_of(directory))
     _check(config, pruning)
+    evaluation = _seeds(config, episodes, seed)
     prepare_out(out, resume=False)
     before = measure(config, directory, seed, episodes)
     target = out / "checkpoints" / "000000000"
-    evaluation = EvaluationConfig(episodes=episodes, test_seed=seed)
     experiment_yaml = _experiment_yaml(directory, pruning, evaluation)
     ours = connect(address, config)
     try:
@@ -75,6 +75,20 @@ def prune_checkpoint(
     summary = summarise_run(subject, target, progress, before)
     write_atomic(out / "summary.json", to_json(summary, indent=2) + "\n")
     return summary
+
+
+def _seeds(config: AlgorithmConfig, episodes: int, seed: int) -> EvaluationConfig:
+    evaluation = EvaluationConfig(episodes=episodes, test_seed=seed)
+    if abs(evaluation.validation_seed - seed) < episodes:
+        # Test episodes that also validate would be the same ones twice.
+        evaluation = evaluation.model_copy(update={"validation_seed": seed + episodes})
+    trained_on = config.seed
+    if trained_on is not None and seed <= trained_on < seed + episodes:
+        raise ConfigError(
+            f"`--seed` {seed} with {episodes} episodes takes in {trained_on}, the seed that the "
+            "policy was trained with. Take another."
+        )
+    return evaluation
 
 
 def _local(config: AlgorithmConfig) -> AlgorithmConfig:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 
+import ray
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP, COMPONENT_RL_MODULE
 
 from rayprune.rllib.checkpoints import check_fits, locate
 from rayprune.rllib.learner import STATE_KEY
 from rayprune.rllib.learners import foreach_learner
+from rayprune.rllib.rows import policy_of
 
 
 def start_from(algorithm: Algorithm, checkpoint: Path) -> None:
@@ -32,6 +34,13 @@ def start_from(algorithm: Algorithm, checkpoint: Path) -> None:
         algorithm.restore_from_path(str(runner.absolute()), component="env_runner")
     masks = _masks(directory)
     foreach_learner(algorithm, lambda learner: learner.adopt_masks(masks))
+    if algorithm.env_runner_group is not None:
+        # RLlib's own sync after a restore doesn't wait, and drops the request of a busy EnvRunner:
+        # its first samples would come from an untrained policy.
+        state = ray.put(policy_of(algorithm))
+        algorithm.env_runner_group.foreach_env_runner(
+            lambda runner: runner.set_state(ray.get(state))  # type: ignore[attr-defined]
+        )
 
 
 def _masks(directory: Path) -> dict[str, object]:

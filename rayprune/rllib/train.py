@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +17,8 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 
-from rayprune.config import ExperimentConfig, to_yaml
-from rayprune.errors import NonFiniteError, RaypruneError, RunError
-from rayprune.pruning.config import PruningConfig
+from rayprune.config import ExperimentConfig, load_experiment, to_yaml
+from rayprune.errors import ConfigError, NonFiniteError, RaypruneError, RunError
 from rayprune.rllib import checkpoints, rows
 from rayprune.rllib.barrier import cross_barrier
 from rayprune.rllib.callback import learner_reports
@@ -37,6 +36,7 @@ SUMMARY_FILE: Final = "summary.json"
 RECORD_FILE: Final = "results.jsonl"
 CONFIG_FILE: Final = "config.yaml"
 DENSE_DIRECTORY: Final = "dense"
+_MAY_DIFFER: Final = {"stop", "tracking"}
 
 
 def run_training(
@@ -62,16 +62,49 @@ def run_training(
         Interrupted: a signal asked to stop; a checkpoint has been written.
     """
     prepare_out(out, resume)
+    if resume:
+        check_same_run(experiment, out / CONFIG_FILE)
     config = build_config(experiment)
-    with _ray(address, config), Interruption() as interruption:
+    with _ray(address, config), Interruption(reporter.message) as interruption:
         config = resolve_gpus(config, learner_gpus(experiment.rllib))
         check_resources(config)
-        # Before the twin is trained: an interrupted one must find a run to go on with.
-        write_atomic(out / CONFIG_FILE, to_yaml(experiment, versions()))
+        if not resume:
+            # Before the twin is trained: an interrupted one must find a run to go on with.
+            write_atomic(out / CONFIG_FILE, to_yaml(experiment, versions()))
         dense = _dense_returns(experiment, out, reporter, interruption)
         summary = Run(experiment, config, out, reporter, interruption, dense).run(resume)
     reporter.close()
     return summary
+
+
+def check_same_run(experiment: ExperimentConfig, held: Path) -> None:
+    """Raise ConfigError unless a run can be resumed as ``experiment``.
+
+    Args:
+        experiment: what was asked for now.
+        held: the config.yaml of the run. `stop` and `tracking` may differ from it: a run may be
+            prolonged, and followed elsewhere.
+    """
+    before = _leaves(load_experiment(held, check_paths=False).model_dump(exclude=_MAY_DIFFER))
+    now = _leaves(experiment.model_dump(exclude=_MAY_DIFFER))
+    faults = [
+        f"`{key}` was {before.get(key)!r} in {str(held)!r}, but is {now.get(key)!r}. "
+        "Resume with the run's own config, or give another directory with --out."
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
+    if faults:
+        raise ConfigError(faults)
+
+
+def _leaves(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in nested.items():
+        if isinstance(value, Mapping) and value:
+            found.update(_leaves(value, f"{prefix}{key}."))
+        else:
+            found[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return found
 
 
 @contextmanager
@@ -93,7 +126,10 @@ def _dense_returns(
         return None
     if dense != "train":
         directory = checkpoints.locate(Path(dense))
-        config = config_of(directory)
+        # In this run's environment, whatever its own was: returns of two tasks don't compare.
+        config = config_of(directory).environment(
+            experiment.env, env_config=dict(experiment.env_config)
+        )
         return measure(config, directory, evaluation.test_seed, evaluation.episodes)
     twin, place = dense_twin(experiment), out / DENSE_DIRECTORY
     resume = (place / CONFIG_FILE).is_file()
@@ -109,7 +145,10 @@ def dense_twin(experiment: ExperimentConfig) -> ExperimentConfig:
     return experiment.model_copy(
         update={
             "name": f"{experiment.name}-dense",
-            "pruning": PruningConfig(sparsity=0.0),
+            # The schedule stays: it says from when on checkpoints are candidates for the best.
+            "pruning": experiment.pruning.replace(
+                sparsity=0.0, threshold=None, groups={}, distribution="uniform", protect=()
+            ),
             "evaluation": experiment.evaluation.model_copy(update={"dense": None}),
         }
     )
@@ -267,8 +306,9 @@ class Run:
         if stop.updates is not None and progress.updates >= stop.updates:
             return True
         # A return reached before the pruning is over says nothing about the pruned policy.
-        reached = stop.return_ is not None and (self._validation or -math.inf) >= stop.return_
-        return reached and pruning_finished
+        if stop.return_ is None or self._validation is None:
+            return False
+        return self._validation >= stop.return_ and pruning_finished
 
     def _failure(self, error: Exception, algorithm: Algorithm) -> RaypruneError:
         cause = error.cause if isinstance(error, RayTaskError) else error
@@ -304,8 +344,10 @@ class Run:
         if not path.is_file():
             return None
         summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        stop = self._experiment.stop.env_steps
-        return summary if stop is None or summary["env_steps"] >= stop else None
+        stop = self._experiment.stop
+        held = load_experiment(self._out / CONFIG_FILE, check_paths=False).stop
+        enough = stop.env_steps is not None and summary["env_steps"] >= stop.env_steps
+        return summary if enough or stop == held else None
 
     def _summarise(self) -> dict[str, Any]:
         progress = self._progress

@@ -20,7 +20,8 @@ Config = TypeVar("Config", bound=AlgorithmConfig)
 def prune(config: Config, pruning: PruningConfig | Mapping[str, Any]) -> Config:
     """Return a copy of ``config`` whose Learners prune while they train.
 
-    The user's own learner class, callbacks and module spec are kept and composed with.
+    The user's own learner class, callbacks and module spec are kept and composed with. Call it
+    last: a later ``.callbacks(...)`` or ``.learners(learner_class=...)`` would replace them again.
 
     Args:
         config: any AlgorithmConfig of RLlib's new API stack with a torch Learner.
@@ -83,4 +84,5 @@ def _with_ours(callbacks: Any) -> list[type]:
     classes = list(force_list(callbacks))
     if any(isinstance(cls, type) and issubclass(cls, PruningCallback) for cls in classes):
         return classes
-    return [*classes, PruningCallback]
+    # Ours first: the user's own then find our part in the result.
+    return [PruningCallback, *classes]

@@ -54,6 +54,13 @@ def rllib(**blocks: Any) -> dict[str, Any]:
             "`rllib.rl_module.model_config.fcnet_hiddens` must be of type",
         ),
         ({"rllib": rllib(rl_module={"module_class": "nowhere:Net"})}, "can't be imported"),
+        ({"rllib": rllib(training={"lr": -1.0})}, "`rllib.training.lr` must be at least 0"),
+        ({"rllib": rllib(learners={"num_learners": -1})}, "must be at least 0, but is -1"),
+        (
+            {"pruning": {"sparsity": 0.5, "schedule": {"begin": 700, "end": 0.5}}},
+            "`pruning.schedule",
+        ),
+        ({"start_from": "tests"}, "`start_from`: 'tests' is no checkpoint"),
         ({"rllib": rllib(training={"minibatch_size": 10_000})}, "RLlib refuses it"),
         (
             {"pruning": {"sparsity": 0.95, "protect": ["encoder.*"]}},
@@ -88,6 +95,7 @@ def test_faults_of_all_parts_come_together(tmp_path: Path) -> None:
 def test_an_environment_that_the_algorithm_cant_take_is_refused(tmp_path: Path) -> None:
     text = faults_of(tmp_path, **{**experiments.DQN, "env": "Pendulum-v1"})
     assert "`DQN` can't be built for `env` 'Pendulum-v1'" in text
+    assert "needs actions in a Discrete space" in text
 
 
 def test_the_largest_feasible_sparsity_is_the_one_that_is_then_accepted(tmp_path: Path) -> None:

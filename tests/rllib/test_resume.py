@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rayprune.errors import CheckpointError, ConfigError
 from rayprune.rllib.checkpoints import latest
 from rayprune.tracking.progress import NullReporter
 from rayprune.tracking.record import read_rows
@@ -84,6 +85,31 @@ def test_a_finished_run_goes_on_when_its_stop_is_raised(tmp_path: Path) -> None:
     assert summary["env_steps"] >= 800
     steps = [row["env_steps"] for row in read_rows(tmp_path / "run" / "results.jsonl")]
     assert steps == sorted(set(steps))
+
+
+def test_another_experiment_is_not_resumed_and_leaves_the_run_as_it_was(tmp_path: Path) -> None:
+    what = experiments.experiment(experiments.PPO, stop={"env_steps": 400})
+    experiments.train(what, tmp_path / "run")
+    before = (tmp_path / "run" / "config.yaml").read_text()
+    other = experiments.experiment(
+        experiments.PPO, stop={"env_steps": 400}, seed=5, pruning={"sparsity": 0.7}
+    )
+    with pytest.raises(ConfigError) as caught:
+        experiments.train(other, tmp_path / "run", resume=True)
+    assert "`seed` was 3" in str(caught.value)
+    assert "`pruning.sparsity` was 0.8" in str(caught.value)
+    assert (tmp_path / "run" / "config.yaml").read_text() == before
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    what = experiments.experiment(experiments.PPO, stop={"env_steps": 400})
+    experiments.train(what, tmp_path / "run")
+    newest = latest(tmp_path / "run")
+    assert newest is not None
+    (newest / "rayprune.json").write_text('{"env_steps": 4')
+    longer = experiments.experiment(experiments.PPO, stop={"env_steps": 800})
+    with pytest.raises(CheckpointError, match="is damaged"):
+        experiments.train(longer, tmp_path / "run", resume=True)
 
 
 def _state(run: Path) -> dict[str, Any]:

@@ -12,6 +12,12 @@ from rayprune.config import load_experiment
 from rayprune.errors import CheckpointError, NonFiniteError, ResourceError
 from rayprune.rllib.checkpoints import latest, locate
 from rayprune.rllib.evaluate_checkpoint import evaluate_checkpoint
+from rayprune.rllib.evaluation import Evaluator
+from rayprune.rllib.experiment import base_config, build_config
+from rayprune.rllib.interruption import Interruption
+from rayprune.rllib.start import start_from
+from rayprune.rllib.train import Run, dense_twin
+from rayprune.tracking.progress import NullReporter
 from rayprune.tracking.record import read_rows
 from tests.rllib import experiments
 
@@ -129,9 +135,6 @@ def test_a_gpu_that_is_not_there_is_an_error_at_once(tmp_path: Path) -> None:
 
 
 def test_a_diverging_run_stops_with_its_last_good_checkpoint_intact(tmp_path: Path) -> None:
-    from rayprune.rllib.evaluation import Evaluator
-    from rayprune.rllib.experiment import base_config
-
     what = experiments.experiment(experiments.PPO)
     rllib = {
         **what.rllib,
@@ -146,3 +149,50 @@ def test_a_diverging_run_stops_with_its_last_good_checkpoint_intact(tmp_path: Pa
     evaluator.load_checkpoint(newest)
     assert evaluator.evaluate(0, 2)["mean"] > 0
     evaluator.close()
+
+
+def test_the_dense_twin_differs_in_its_sparsity_alone() -> None:
+    what = experiments.experiment(
+        experiments.PPO,
+        pruning={**experiments.PPO["pruning"], "fused_optimizer": False, "protect": ["pi*"]},
+    )
+    dense = dense_twin(what).pruning
+    assert dense.sparsity == 0
+    assert dense.schedule == what.pruning.schedule
+    assert dense.fused_optimizer is False
+
+
+def test_a_dense_checkpoint_of_another_environment_is_refused(run: Path, tmp_path: Path) -> None:
+    other = experiments.experiment(
+        experiments.PPO, env="Acrobot-v1", evaluation={"every": 400, "dense": str(run)}
+    )
+    with pytest.raises(CheckpointError, match="another network"):
+        experiments.train(other, tmp_path / "run")
+
+
+def test_remote_env_runners_start_from_the_checkpoints_policy(run: Path) -> None:
+    rllib = {**experiments.PPO["rllib"], "env_runners": {"num_env_runners": 1}}
+    config = build_config(experiments.experiment(experiments.PPO, rllib=rllib))
+    algo = config.build_algo()
+    try:
+        start_from(algo, run)
+        expected = Evaluator(config)
+        expected.load_checkpoint(locate(run))
+        weights = expected.module.state_dict()
+
+        def same(runner: Any) -> bool:
+            held = runner.module.state_dict()
+            return all(bool((held[name] == value).all()) for name, value in weights.items())
+
+        group = algo.env_runner_group
+        assert group.foreach_env_runner(same, local_env_runner=False) == [True]
+    finally:
+        algo.stop()
+
+
+def test_a_return_of_exactly_zero_counts() -> None:
+    what = experiments.experiment(experiments.PPO, stop={"return": -1.0, "env_steps": 10_000})
+    run = Run(what, base_config(what), Path(), NullReporter(), Interruption(str), None)
+    run._validation = 0.0
+    assert run._done(pruning_finished=True)
+    assert not run._done(pruning_finished=False)

@@ -114,6 +114,17 @@ def test_the_users_callback_and_learner_still_run() -> None:
     assert result["rayprune"][DEFAULT_MODULE_ID]["sparsity"] == pytest.approx(0.8, abs=0.01)
 
 
+@pytest.mark.usefixtures("ray_session")
+def test_a_learner_class_set_after_prune_is_an_error_that_says_so() -> None:
+    config = prune(configs.ppo(), configs.pruning()).learners(learner_class=OwnLearner)
+    algo = configs.build(config)
+    try:
+        with pytest.raises(ConfigError, match="Call `prune` last"):
+            algo.train()
+    finally:
+        algo.stop()
+
+
 def _largest_first(weight: Any) -> Any:
     """Score by the negative size: the smallest weights are kept."""
     return -weight.abs()
