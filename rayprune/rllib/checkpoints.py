@@ -55,7 +55,8 @@ def save(
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        algorithm.save_to_path(temporary)
+        # Absolute: pyarrow takes a relative path for a URI without a scheme.
+        algorithm.save_to_path(str(temporary.absolute()))
         save_buffer(algorithm, temporary)
         if experiment_yaml is not None:
             write_atomic(temporary / CONFIG_FILE, experiment_yaml)

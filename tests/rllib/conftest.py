@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import gymnasium as gym
 import numpy as np
 import pytest
 from ray.tune.registry import register_env
+
+from rayprune.pruning.criteria import CRITERIA
+from rayprune.pruning.distributions import DISTRIBUTIONS
+from rayprune.pruning.schedules import SCHEDULES
+
+
+@pytest.fixture
+def registries() -> Iterator[None]:
+    """Forget what a test registers."""
+    held = [CRITERIA, DISTRIBUTIONS, SCHEDULES]
+    before = [dict(registry) for registry in held]
+    yield
+    for registry, entries in zip(held, before, strict=True):
+        registry._entries = entries
 
 
 class RandomEnv(gym.Env[np.ndarray, object]):

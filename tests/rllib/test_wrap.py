@@ -130,10 +130,9 @@ def _largest_first(weight: Any) -> Any:
     return -weight.abs()
 
 
-@pytest.mark.usefixtures("ray_session")
+@pytest.mark.usefixtures("ray_session", "registries")
 def test_an_own_criterion_reaches_remote_learners() -> None:
-    if "largest_first" not in rayprune.pruning.criteria.CRITERIA:
-        rayprune.register_criterion("largest_first", _largest_first)
+    rayprune.register_criterion("largest_first", _largest_first)
     config = prune(
         configs.ppo().learners(num_learners=1), configs.pruning(criterion="largest_first")
     )

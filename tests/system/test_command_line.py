@@ -70,7 +70,9 @@ def test_a_killed_run_resumes_and_equals_the_uninterrupted_one(tmp_path: Path) -
 
 def test_ctrl_c_writes_a_checkpoint_and_says_how_to_resume(tmp_path: Path) -> None:
     config = write(tmp_path / "c.yaml", stop={"env_steps": 500_000})
-    process = start("train", config, "--out", tmp_path / "run")
+    # Relative, as people type it.
+    run = os.path.relpath(tmp_path / "run")
+    process = start("train", config, "--out", run)
     wait_for_checkpoint(process, tmp_path / "run")
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=120)
@@ -81,7 +83,7 @@ def test_ctrl_c_writes_a_checkpoint_and_says_how_to_resume(tmp_path: Path) -> No
     newest = max(int(p.name) for p in (tmp_path / "run" / "checkpoints").glob("[0-9]*"))
     assert newest == rows[-1]["env_steps"]
     shorter = write(tmp_path / "d.yaml", stop={"env_steps": newest + 200})
-    out, _ = rayprune("train", shorter, "--out", tmp_path / "run", "--resume", "--json")
+    out, _ = rayprune("train", shorter, "--out", run, "--resume", "--json")
     assert json.loads(out)["env_steps"] >= newest + 200
 
 
@@ -102,7 +104,7 @@ def test_evaluate_and_prune_work_on_what_plain_rllib_wrote(
     before, _ = rayprune("evaluate", tmp_path / "plain", "--episodes", 3, "--json")
     dense = json.loads(before)
     assert dense["policy_parameters"]["nonzero"] > 300
-    pruned_at = tmp_path / "pruned"
+    pruned_at = os.path.relpath(tmp_path / "pruned")
     arguments = ("--out", pruned_at, "--sparsity", 0.5, "--episodes", 3, "--json")
     out, _ = rayprune("prune", tmp_path / "plain", *arguments)
     summary = json.loads(out)
