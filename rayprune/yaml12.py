@@ -84,19 +84,36 @@ def apply_overrides(raw: dict[str, Any], overrides: Iterable[str]) -> list[str]:
     return faults
 
 
+def split_key(key: str) -> list[str] | None:
+    """Return the segments of a dotted key, or None when it is malformed.
+
+    >>> split_key('pruning.distribution."pi.0"')
+    ['pruning', 'distribution', 'pi.0']
+    >>> split_key("pruning..sparsity")
+    """
+    segments, rest = _segments(key)
+    return None if rest else segments
+
+
 def _split(override: str) -> tuple[list[str], Any]:
     """Return the segments and the value of ``a."b.c".d=VALUE``."""
+    segments, rest = _segments(override)
+    if segments is None or not rest.startswith("="):
+        raise _malformed(override)
+    return segments, parse(rest[1:], where=f"The value of `--set {override}`")
+
+
+def _segments(text: str) -> tuple[list[str] | None, str]:
+    """Return the segments that a text begins with (None: malformed), and what follows them."""
     segments: list[str] = []
     position, separator = 0, "."
     while separator == ".":
-        match = _SEGMENT.match(override, position)
+        match = _SEGMENT.match(text, position)
         if match is None:
-            raise _malformed(override)
+            return None, ""
         segments.append(next(group for group in match.groups() if group is not None).strip())
-        separator, position = override[match.end() : match.end() + 1], match.end() + 1
-    if separator != "=" or not all(segments):
-        raise _malformed(override)
-    return segments, parse(override[position:], where=f"The value of `--set {override}`")
+        separator, position = text[match.end() : match.end() + 1], match.end() + 1
+    return (segments if all(segments) else None), text[position - len(separator) :]
 
 
 def _malformed(override: str) -> ConfigError:

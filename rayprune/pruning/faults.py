@@ -84,7 +84,9 @@ def _threshold(field: str, value: Any) -> Faults:
             yield _unknown(name, key, known)
         elif not _is_real(number):
             yield _must(name, "a number", number)
-        elif key in ("percentile", "of_lowest") and not 0 < number <= 100:
+        elif key == "percentile" and not 0 < number < 100:
+            yield _must(name, "in (0, 100)", number)  # the 100th would prune everything
+        elif key == "of_lowest" and not 0 < number <= 100:
             yield _must(name, "in (0, 100]", number)
         elif number < 0 or number == float("inf"):
             yield _must(name, "finite and at least 0", number)

@@ -29,6 +29,7 @@ from rayprune.pruning.config import DEFAULT_HORIZON, PruningConfig
 from rayprune.pruning.fading import Fading
 from rayprune.pruning.granularity import matrix_shape
 from rayprune.pruning.layers import MASKABLE
+from rayprune.pruning.masks import keep_only
 from rayprune.pruning.selection import Selection
 from rayprune.pruning.state import Progress, pack_state, unpack_state
 
@@ -372,6 +373,7 @@ class Pruner:
     def _drop(self, name: str, gone: Tensor) -> None:
         layer, key = self._places[name]
         stays = gone.logical_not_()
+        keep_only(self._weight(name), stays)
         mask = layer.module.masks.get(key)
         if mask is None:
             layer.module.masks[key] = stays
@@ -382,7 +384,6 @@ class Pruner:
         if multiplier is not None:
             # Rewritten in place: a compiled step that reads it needn't be compiled again.
             multiplier.copy_(layer.module.masks[key].view(torch.uint8))
-        self._weight(name).mul_(self._multiplier(name))
 
     def _masked(self) -> list[tuple[nn.Parameter, Tensor]]:
         """Return the weights that have a mask, each with its multiplier."""

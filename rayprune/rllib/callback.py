@@ -34,8 +34,14 @@ class PruningCallback(RLlibCallback):
         reports = learner_reports(algorithm)
         check_learners(reports)
         check_env_runners(algorithm, reports[0])
+        churn = foreach_learner(algorithm, lambda learner: learner.take_churn())[0]
         result[RESULT_KEY] = {
-            module_id: {key: report[key] for key in ("sparsity", "groups", "updates", "finished")}
+            module_id: {
+                **{key: report[key] for key in ("sparsity", "groups", "updates", "finished")},
+                "layers": {layer.name: layer.sparsity for layer in report["layers"]},
+                "parameters": report["parameters"],
+                "churn": churn.get(module_id, 0.0),
+            }
             for module_id, report in reports[0].items()
         }
 

@@ -21,6 +21,7 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.spaces.space_utils import unbatch
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
+from rayprune.pruning.counting import count_flops
 from rayprune.rllib.checkpoints import MODULE, check_fits
 from rayprune.tracking.statistics import summarise
 
@@ -99,6 +100,17 @@ class Evaluator:
             return batch
         finally:
             env.close()
+
+    def flops(self, seed: int) -> dict[str, int]:
+        """Return the FLOPs of one greedy action at batch 1, dense and counting non-zeros only.
+
+        Args:
+            seed: of the episode whose first observation is acted on.
+        """
+        batch, module = self.first_batch(seed), self.module
+        with torch.no_grad():
+            counted = count_flops(module, lambda: module.forward_inference(batch))
+        return {"dense": counted.dense, "sparse": counted.sparse}
 
     def close(self) -> None:
         """Close the environments."""

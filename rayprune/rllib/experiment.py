@@ -60,6 +60,7 @@ _LEAST: Final[Mapping[str, float]] = {
     "train_batch_size": 1,
     "train_batch_size_per_learner": 1,
 }
+_NETWORK_KEYS: Final = ("algorithm", "env", "env_config", "imports", "pruning", "rllib")
 _OUR_METHODS: Final[Mapping[str, str]] = {"evaluation": "evaluation"}
 _METHODS: Final = (
     "debugging",
@@ -91,15 +92,31 @@ def load_checked(
         ConfigError: all faults of the file, RLlib's blocks and the environment included.
     """
     raw, faults = load_raw(path, overrides, seed)
-    own_faults, experiment = experiment_faults(raw)
-    faults += own_faults + rllib_faults(raw)
-    if experiment is not None:
-        faults += checkpoint_faults(experiment)
-    if experiment is not None and not faults:
-        faults += network_faults(experiment)
+    faults += experiment_parts_faults(raw)
+    _, experiment = experiment_faults(raw)
     if faults or experiment is None:
         raise ConfigError(faults)
     return experiment
+
+
+def experiment_parts_faults(raw: Mapping[str, Any]) -> list[str]:
+    """Return the faults of an experiment's nested mapping, those that only RLlib shows included."""
+    faults, experiment = experiment_faults(raw)
+    faults += rllib_faults(raw)
+    if experiment is not None:
+        faults += checkpoint_faults(experiment)
+    network = _network_part(raw) if faults else experiment
+    if network is not None:
+        faults += network_faults(network)
+    return faults
+
+
+def _network_part(raw: Mapping[str, Any]) -> ExperimentConfig | None:
+    """Return what decides on the network, if that part is sound in spite of faults elsewhere."""
+    part = {key: raw[key] for key in _NETWORK_KEYS if key in raw}
+    # The horizon only dates the schedule, which plays no part in what a network can take.
+    faults, network = experiment_faults({"name": "name", "stop": {"env_steps": 1_000_000}, **part})
+    return None if faults or rllib_faults(raw) else network
 
 
 def checkpoint_faults(experiment: ExperimentConfig) -> list[str]:

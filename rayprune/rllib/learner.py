@@ -20,6 +20,8 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 
 from rayprune.pruning.attach import make_maskable, maskable_layers
 from rayprune.pruning.config import PruningConfig
+from rayprune.pruning.counting import dead_units
+from rayprune.pruning.histograms import histogram_of
 from rayprune.pruning.pruner import Pruner
 from rayprune.rllib import unsaved
 from rayprune.rllib.groups import group_of, output_heads
@@ -53,6 +55,7 @@ class PruningMixin(_Base):
         self._step = 0
         self._pruners: dict[str, Pruner] = {}
         self._sparsity: dict[str, float] = {}
+        self._churn: dict[str, float] = {}
         self._elementwise: dict[str, bool] = {}
         self._configs: dict[str, tuple[dict[str, Any], PruningConfig]] = {}
         for module_id in self.module.keys():  # noqa: SIM118 - a MultiRLModule is no dict
@@ -100,6 +103,7 @@ class PruningMixin(_Base):
             with self._mask_lock:
                 change = pruner.update(self._step)
                 if change is not None:
+                    self._churn[module_id] = self._churn.get(module_id, 0.0) + change.churn
                     self._after_mask_change(module_id, change.sparsity)
             self.metrics.log_value(
                 (module_id, CONFIG_KEY, "sparsity"), self._sparsity[module_id], window=1
@@ -135,6 +139,22 @@ class PruningMixin(_Base):
         """
         with self._mask_lock:
             return {mid: self._report(mid, pruner) for mid, pruner in self._pruners.items()}
+
+    def take_churn(self) -> dict[str, float]:
+        """Return the fraction of weights whose mask changed since the last call, by module id."""
+        with self._mask_lock:
+            churn, self._churn = self._churn, {}
+            return churn
+
+    def diagnostics(self) -> dict[str, dict[str, Any]]:
+        """Return what costs more than a report: passes over scores and over units.
+
+        Returns:
+            ``{module id: {"scores": {parameter: histogram}, "dead_units": {layer: count}}}``: the
+            scores of the weights that are left, and the units with no incoming weight.
+        """
+        with self._mask_lock:
+            return {mid: _diagnosis(pruner) for mid, pruner in self._pruners.items()}
 
     def masks(self) -> dict[str, dict[str, torch.Tensor]]:
         """Return copies of the masks on the CPU, ``{module id: {parameter name: bool tensor}}``."""
@@ -276,6 +296,17 @@ class PruningMixin(_Base):
             "step": self._step,
             "updates": self._updates,
         }
+
+
+def _diagnosis(pruner: Pruner) -> dict[str, Any]:
+    masks = pruner.masks
+    drawn = {name: histogram_of(s, masks.get(name)) for name, s in pruner.scores().items()}
+    layers = {layer.name for layer in pruner.layer_counts()}
+    dead = dead_units(pruner.module)
+    return {
+        "scores": {name: histogram for name, histogram in drawn.items() if histogram is not None},
+        "dead_units": {name: count for name, count in dead.items() if name in layers},
+    }
 
 
 def exempt_layers(

@@ -110,8 +110,14 @@ def _prune(
     algorithm = config.build_algo()
     try:
         checkpoints.load_algorithm(algorithm, directory)
+        given = learner_reports(algorithm)[0][DEFAULT_MODULE_ID]
         foreach_learner(algorithm, lambda learner: learner.prune_now())
         reports = learner_reports(algorithm)
+        if reports[0][DEFAULT_MODULE_ID]["digest"] == given["digest"]:
+            raise ConfigError(
+                f"There is nothing left to prune: the checkpoint's sparsity is "
+                f"{given['sparsity']:.3f} already. Give a higher `sparsity`."
+            )
         check_learners(reports)
         meta = {"env_steps": 0, "pruning": rows.plain_report(reports[0][DEFAULT_MODULE_ID])}
         checkpoints.save(algorithm, target, experiment_yaml, meta)

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import ray
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.tune import PlacementGroupFactory
 
 from rayprune.errors import ResourceError
 from rayprune.rllib.experiment import AUTO
@@ -102,12 +103,17 @@ def check_resources(config: AlgorithmConfig) -> None:
             )
 
 
+def placement_group(config: AlgorithmConfig) -> PlacementGroupFactory:
+    """Return what one run of ``config`` reserves on the cluster, as RLlib asks for it."""
+    algorithm: Any = type(config)().algo_class
+    factory: PlacementGroupFactory = algorithm.default_resource_request(config)
+    return factory
+
+
 def request(config: AlgorithmConfig) -> dict[str, float]:
     """Return the CPUs and GPUs that one run of ``config`` holds, by Ray's resource names."""
-    algorithm: Any = type(config)().algo_class
-    factory = algorithm.default_resource_request(config)
     total: dict[str, float] = {}
-    for bundle in factory.bundles:
+    for bundle in placement_group(config).bundles:
         for kind, amount in bundle.items():
             total[kind] = total.get(kind, 0) + amount
     return total

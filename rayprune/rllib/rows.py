@@ -19,8 +19,9 @@ from ray.rllib.utils.metrics import (
 )
 
 from rayprune.config import ExperimentConfig
-from rayprune.rllib.callback import RESULT_KEY
-from rayprune.rllib.learners import learner_group
+from rayprune.rllib.callback import RESULT_KEY, learner_reports
+from rayprune.rllib.evaluation import Evaluator
+from rayprune.rllib.learners import foreach_learner, learner_group
 
 
 def row_of(
@@ -47,6 +48,9 @@ def row_of(
         "sparsity": pruning["sparsity"],
         "target_sparsity": experiment.pruning.sparsity,
         "groups": pruning["groups"],
+        "layers": pruning["layers"],
+        "parameters": pruning["parameters"],
+        "mask_churn": pruning["churn"],
         "pruning_finished": pruning["finished"],
         "learner": learner_numbers(result),
     }
@@ -56,6 +60,18 @@ def learner_numbers(result: Mapping[str, Any]) -> dict[str, float]:
     """Return the plain numbers that the default policy's Learner logged, NaN included."""
     logged = result.get(LEARNER_RESULTS, {}).get(DEFAULT_MODULE_ID, {})
     return {name: float(value) for name, value in logged.items() if isinstance(value, (int, float))}
+
+
+def diagnostics_of(algorithm: Algorithm, evaluator: Evaluator, seed: int) -> dict[str, Any]:
+    """Return what a row with a validation holds beside it: score histograms, dead units, FLOPs.
+
+    Args:
+        algorithm: between two iterations.
+        evaluator: holds the policy of now.
+        seed: of the episode whose first observation the FLOPs are counted on.
+    """
+    held = foreach_learner(algorithm, lambda learner: learner.diagnostics())[0]
+    return {**held[DEFAULT_MODULE_ID], "flops": evaluator.flops(seed)}
 
 
 def policy_of(algorithm: Algorithm) -> dict[str, Any]:
@@ -69,6 +85,11 @@ def policy_of(algorithm: Algorithm) -> dict[str, Any]:
         connectors = algorithm.env_runner.get_state(not_components=[COMPONENT_RL_MODULE])
         state.update({key: value for key, value in connectors.items() if "connector" in key})
     return state
+
+
+def pruning_meta(algorithm: Algorithm) -> dict[str, Any]:
+    """Return `plain_report` of the default policy on the first Learner."""
+    return plain_report(learner_reports(algorithm)[0][DEFAULT_MODULE_ID])
 
 
 def plain_report(report: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from rayprune.config import EvaluationConfig, ExperimentConfig
-from rayprune.pruning.counting import count_flops
 from rayprune.rllib import checkpoints
 from rayprune.rllib.evaluation import Evaluator
 from rayprune.rllib.experiment import base_config
@@ -105,11 +103,7 @@ def policy_flops(config: AlgorithmConfig, checkpoint: Path, seed: int) -> dict[s
     evaluator = Evaluator(config)
     try:
         evaluator.load_checkpoint(checkpoint)
-        batch = evaluator.first_batch(seed)
-        module = evaluator.module
-        with torch.no_grad():
-            counted = count_flops(module, lambda: module.forward_inference(batch))
-        return {"dense": counted.dense, "sparse": counted.sparse}
+        return evaluator.flops(seed)
     finally:
         evaluator.close()
 

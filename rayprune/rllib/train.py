@@ -19,6 +19,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rayprune.config import ExperimentConfig, load_experiment, to_yaml
 from rayprune.errors import ConfigError, NonFiniteError, RaypruneError, RunError
+from rayprune.pruning.pruner import LayerCount
 from rayprune.rllib import checkpoints, rows
 from rayprune.rllib.barrier import cross_barrier
 from rayprune.rllib.callback import learner_reports
@@ -30,6 +31,7 @@ from rayprune.rllib.start import start_from
 from rayprune.rllib.summary import Subject, measure, summarise_run
 from rayprune.tracking.progress import Reporter
 from rayprune.tracking.record import Record, prepare_out, to_json, write_atomic
+from rayprune.tracking.tracker import Tracker, open_tracker
 from rayprune.tracking.versions import versions
 
 SUMMARY_FILE: Final = "summary.json"
@@ -71,8 +73,9 @@ def run_training(
         if not resume:
             # Before the twin is trained: an interrupted one must find a run to go on with.
             write_atomic(out / CONFIG_FILE, to_yaml(experiment, versions()))
-        dense = _dense_returns(experiment, out, reporter, interruption)
-        summary = Run(experiment, config, out, reporter, interruption, dense).run(resume)
+        dense = dense_reference(experiment, out, reporter, interruption)
+        test = None if dense is None else dense["test"]
+        summary = Run(experiment, config, out, reporter, interruption, test).run(resume)
     reporter.close()
     return summary
 
@@ -117,11 +120,21 @@ def _ray(address: str | None, config: AlgorithmConfig) -> Iterator[None]:
             ray.shutdown()
 
 
-def _dense_returns(
+def dense_reference(
     experiment: ExperimentConfig, out: Path, reporter: Reporter, interruption: Interruption
 ) -> dict[str, Any] | None:
-    """Return the dense policy's test returns: trained here, of a checkpoint, or None."""
-    dense, evaluation = experiment.evaluation.dense, experiment.evaluation
+    """Return what the dense policy that `evaluation.dense` names earns; None if it names none.
+
+    Args:
+        experiment: its twin is trained in ``out/dense`` where `evaluation.dense` is ``train``.
+        out: the run's directory.
+        reporter: told of the twin's progress.
+        interruption: stops the twin's training.
+
+    Returns:
+        Its ``validation`` and ``test`` returns.
+    """
+    dense, seeds = experiment.evaluation.dense, experiment.evaluation
     if dense is None:
         return None
     if dense != "train":
@@ -130,14 +143,16 @@ def _dense_returns(
         config = config_of(directory).environment(
             experiment.env, env_config=dict(experiment.env_config)
         )
-        return measure(config, directory, evaluation.test_seed, evaluation.episodes)
+        return {
+            "validation": measure(config, directory, seeds.validation_seed, seeds.episodes),
+            "test": measure(config, directory, seeds.test_seed, seeds.episodes),
+        }
     twin, place = dense_twin(experiment), out / DENSE_DIRECTORY
     resume = (place / CONFIG_FILE).is_file()
     prepare_out(place, resume)
     config = resolve_gpus(build_config(twin), learner_gpus(twin.rllib))
-    summary = Run(twin, config, place, reporter, interruption, None).run(resume)
-    returns: dict[str, Any] = summary["returns"]["test"]
-    return returns
+    returns = Run(twin, config, place, reporter, interruption, None).run(resume)["returns"]
+    return {"validation": returns["validation"], "test": returns["test"]}
 
 
 def dense_twin(experiment: ExperimentConfig) -> ExperimentConfig:
@@ -164,18 +179,14 @@ class Progress:
     wall_time_s: float = 0.0
     best: str | None = None
     """Name of the best checkpoint at the target sparsity."""
-    best_iqm: float = -math.inf
+    best_score: list[float] | None = None
+    """Its validation IQM and mean."""
     newest: str | None = None
-
-    def to_meta(self) -> dict[str, Any]:
-        """Return a JSON-able dict."""
-        return {**vars(self), "best_iqm": None if self.best is None else self.best_iqm}
 
     @classmethod
     def from_meta(cls, meta: dict[str, Any]) -> Progress:
-        """Return the progress that `to_meta` gave."""
-        held = {name: meta[name] for name in vars(cls())}
-        return cls(**{**held, "best_iqm": -math.inf if held["best"] is None else held["best_iqm"]})
+        """Return the progress that a checkpoint holds."""
+        return cls(**{name: meta[name] for name in vars(cls())})
 
 
 class Run:
@@ -198,7 +209,8 @@ class Run:
         self._dense = dense
         self._yaml = to_yaml(experiment, versions())
         self._progress = Progress()
-        self._validation: float | None = None
+        self._validation: dict[str, Any] | None = None
+        self._empty: set[str] = set()
 
     def run(self, resume: bool) -> dict[str, Any]:
         """Train until the stop criterion, from the newest checkpoint if there is one."""
@@ -207,17 +219,23 @@ class Run:
             self._reporter.message(f"{self._experiment.name} is finished already: {self._out}")
             return finished
         write_atomic(self._out / CONFIG_FILE, self._yaml)
+        with open_tracker(self._experiment, self._out, self._reporter.message) as tracker:
+            self._train(tracker)
+            summary = self._summarise()
+            tracker.finish(summary)
+        return summary
+
+    def _train(self, tracker: Tracker) -> None:
         self._evaluator = Evaluator(self._config)
         algorithm = self._config.build_algo()
         try:
             self._begin(algorithm)
             keep_until = self._progress.env_steps
             with Record.open(self._out / RECORD_FILE, keep_until=keep_until) as record:
-                self._loop(algorithm, record)
+                self._loop(algorithm, record, tracker)
         finally:
             algorithm.stop()
             self._evaluator.close()
-        return self._summarise()
 
     def _begin(self, algorithm: Algorithm) -> None:
         newest = checkpoints.latest(self._out)
@@ -231,7 +249,7 @@ class Run:
         stop = self._experiment.stop
         self._reporter.start(self._experiment.name, stop.env_steps, self._progress.env_steps)
 
-    def _loop(self, algorithm: Algorithm, record: Record) -> None:
+    def _loop(self, algorithm: Algorithm, record: Record, tracker: Tracker) -> None:
         finished = learner_reports(algorithm)[0][DEFAULT_MODULE_ID]["finished"]
         while not self._done(finished):
             mark = self._evaluation_mark()
@@ -240,7 +258,9 @@ class Run:
             due = self._evaluation_mark() > mark or self._done(finished)
             if due:
                 row["validation"] = self._validate(algorithm)
+                row.update(self._diagnostics(algorithm))
             record.append(row)
+            tracker.row(row)
             self._reporter.iteration(row)
             if due or self._interruption.requested:
                 self._checkpoint(algorithm, validated=due)
@@ -273,27 +293,49 @@ class Run:
         evaluation = self._experiment.evaluation
         self._evaluator.load(rows.policy_of(algorithm))
         result = self._evaluator.evaluate(evaluation.validation_seed, evaluation.episodes)
-        self._validation = result["iqm"]
+        self._validation = result
         self._reporter.evaluation({"env_steps": self._progress.env_steps, **result})
         return result
+
+    def _diagnostics(self, algorithm: Algorithm) -> dict[str, Any]:
+        seed = self._experiment.evaluation.validation_seed
+        return rows.diagnostics_of(algorithm, self._evaluator, seed)
 
     def _checkpoint(self, algorithm: Algorithm, validated: bool) -> None:
         progress = self._progress
         report = learner_reports(algorithm)[0][DEFAULT_MODULE_ID]
         name = f"{progress.env_steps or progress.updates:09d}"
-        # Of two equally good policies the later one has trained longer at its sparsity.
-        good = self._validation is not None and self._validation >= progress.best_iqm
-        if validated and report["finished"] and good:
-            progress.best, progress.best_iqm = name, float(self._validation or 0.0)
+        if validated and report["finished"]:
+            self._compare_with_best(name)
+        self._tell_of_empty_layers(report["layers"])
         progress.newest = name
         meta = {
-            **progress.to_meta(),
+            **vars(progress),
             "validation": self._validation,
             "pruning": rows.plain_report(report),
         }
         checkpoints.save(algorithm, self._out / "checkpoints" / name, self._yaml, meta)
         checkpoints.prune_old(self._out, keep={name, progress.best or name})
         cross_barrier(algorithm, self._experiment.seed, progress.env_steps)
+
+    def _compare_with_best(self, name: str) -> None:
+        assert self._validation is not None
+        # Where the IQM is at an environment's ceiling, the mean still counts episodes that fail.
+        # Of two equally good policies the later one has trained longer at its sparsity.
+        score = [self._validation["iqm"], self._validation["mean"]]
+        if self._progress.best_score is None or score >= self._progress.best_score:
+            self._progress.best, self._progress.best_score = name, score
+
+    def _tell_of_empty_layers(self, layers: list[LayerCount]) -> None:
+        empty = [
+            layer.name for layer in layers if layer.sparsity == 1 and layer.name not in self._empty
+        ]
+        if empty:
+            self._empty.update(empty)
+            self._reporter.message(
+                f"No weight is left in {', '.join(empty)}: what comes after sees constants. List "
+                "them under `pruning.protect`, or give `pruning.distribution` a sparsity for each."
+            )
 
     def _evaluation_mark(self) -> int:
         every = self._experiment.evaluation.every
@@ -308,7 +350,7 @@ class Run:
         # A return reached before the pruning is over says nothing about the pruned policy.
         if stop.return_ is None or self._validation is None:
             return False
-        return self._validation >= stop.return_ and pruning_finished
+        return bool(self._validation["iqm"] >= stop.return_) and pruning_finished
 
     def _failure(self, error: Exception, algorithm: Algorithm) -> RaypruneError:
         cause = error.cause if isinstance(error, RayTaskError) else error
@@ -357,8 +399,6 @@ class Run:
                 "last checkpoint. Raise `stop.env_steps`, or end the schedule earlier."
             )
         chosen = self._out / "checkpoints" / str(progress.best or progress.newest)
-        summary = summarise_run(
-            Subject.of(self._experiment), chosen, progress.to_meta(), self._dense
-        )
+        summary = summarise_run(Subject.of(self._experiment), chosen, vars(progress), self._dense)
         write_atomic(self._out / SUMMARY_FILE, to_json(summary, indent=2) + "\n")
         return summary

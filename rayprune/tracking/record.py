@@ -134,12 +134,13 @@ def write_atomic(path: str | Path, content: str | bytes) -> None:
         raise storage_error(error, path) from error
 
 
-def prepare_out(out: str | Path, resume: bool) -> None:
+def prepare_out(out: str | Path, resume: bool, marker: str = "config.yaml") -> None:
     """Make sure that a run can be written to ``out``, before anything expensive starts.
 
     Args:
         out: the run's directory; made when it isn't there.
-        resume: whether a run is there to go on with; one is where its config.yaml is.
+        resume: whether a run is there to go on with.
+        marker: the file that says so.
 
     Raises:
         StorageError: the directory holds something, or nothing to resume, or can't be written.
@@ -148,8 +149,10 @@ def prepare_out(out: str | Path, resume: bool) -> None:
     try:
         if out.exists() and not out.is_dir():
             raise StorageError(f"{str(out)!r} is a file: give a directory with --out.")
-        if resume and not (out / "config.yaml").is_file():
-            raise StorageError(f"{str(out)!r} holds no run to resume: start one without --resume.")
+        if resume and not (out / marker).is_file():
+            raise StorageError(
+                f"{str(out)!r} holds no run to resume (no {marker}): start one without --resume."
+            )
         if not resume and out.is_dir() and any(out.iterdir()):
             raise StorageError(
                 f"{str(out)!r} is not empty: go on with its run by --resume, or give another "

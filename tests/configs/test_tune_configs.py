@@ -24,7 +24,8 @@ def test_a_config_opens_with_its_purpose_and_its_command(path):
     purpose, command, *_ = path.read_text(encoding="utf-8").splitlines()
     assert purpose.startswith("# ")
     assert purpose.endswith(".")
-    assert command == f"#   rayprune train {path.relative_to(ROOT).as_posix()}"
+    verb = "train" if load_experiment(path).search is None else "sweep"
+    assert command == f"#   rayprune {verb} {path.relative_to(ROOT).as_posix()}"
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -24,6 +24,7 @@ PPO: dict[str, Any] = {
     "pruning": {"sparsity": 0.8, "schedule": {"begin": 0.1, "end": 0.6, "every": 200}},
     "stop": {"env_steps": 1200},
     "evaluation": {"every": 400, "episodes": 3},
+    "tracking": {"wandb": "off", "tensorboard": False},
 }
 
 DQN: dict[str, Any] = {

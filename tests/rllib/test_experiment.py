@@ -92,6 +92,14 @@ def test_faults_of_all_parts_come_together(tmp_path: Path) -> None:
     assert "`rllib.training.lr`" in text
 
 
+def test_faults_elsewhere_do_not_hide_what_the_network_cant_take(tmp_path: Path) -> None:
+    pruning = {"sparsity": 0.999, "protect": ["*encoder*"]}
+    text = faults_of(tmp_path, pruning=pruning, stop={"env_steps": -5}, sede=3)
+    assert "`stop.env_steps`" in text
+    assert "Did you mean 'seed'" in text
+    assert "at most" in text
+
+
 def test_an_environment_that_the_algorithm_cant_take_is_refused(tmp_path: Path) -> None:
     text = faults_of(tmp_path, **{**experiments.DQN, "env": "Pendulum-v1"})
     assert "`DQN` can't be built for `env` 'Pendulum-v1'" in text

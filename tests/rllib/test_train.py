@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from rayprune import Pruner, PruningConfig, register_criterion
 from rayprune.config import load_experiment
 from rayprune.errors import CheckpointError, NonFiniteError, ResourceError
 from rayprune.rllib.checkpoints import latest, locate
@@ -16,7 +18,7 @@ from rayprune.rllib.evaluation import Evaluator
 from rayprune.rllib.experiment import base_config, build_config
 from rayprune.rllib.interruption import Interruption
 from rayprune.rllib.start import start_from
-from rayprune.rllib.train import Run, dense_twin
+from rayprune.rllib.train import Progress, Run, dense_twin
 from rayprune.tracking.progress import NullReporter
 from rayprune.tracking.record import read_rows
 from tests.rllib import experiments
@@ -151,6 +153,54 @@ def test_a_diverging_run_stops_with_its_last_good_checkpoint_intact(tmp_path: Pa
     evaluator.close()
 
 
+def test_a_score_of_nan_stops_the_run_with_its_last_good_checkpoint_intact(
+    registries: None, tmp_path: Path
+) -> None:
+    calls = []
+
+    def broken(weight: torch.Tensor) -> torch.Tensor:
+        calls.append(weight)
+        return weight.abs() if len(calls) < 15 else weight * float("nan")
+
+    register_criterion("broken", broken)
+    what = experiments.experiment(
+        experiments.PPO, pruning={**experiments.PPO["pruning"], "criterion": "broken"}
+    )
+    with pytest.raises(NonFiniteError, match=r"scores of .* hold a NaN.* last good checkpoint"):
+        experiments.train(what, tmp_path / "run")
+    newest = latest(tmp_path / "run")
+    assert newest is not None
+    rows = list(read_rows(tmp_path / "run" / "results.jsonl"))
+    assert rows[-1]["env_steps"] >= int(newest.name) > 0
+    evaluator = Evaluator(base_config(what))
+    evaluator.load_checkpoint(newest)
+    assert all(torch.isfinite(p).all() for p in evaluator.module.parameters())
+    evaluator.close()
+
+
+def test_a_layer_that_loses_every_weight_is_told_once(tmp_path: Path) -> None:
+    what = experiments.experiment(
+        experiments.PPO,
+        pruning={**experiments.PPO["pruning"], "sparsity": 0.9, "distribution": "global"},
+    )
+    told: list[str] = []
+
+    class Listener(NullReporter):
+        def message(self, text: str) -> None:
+            told.append(text)
+
+    run = Run(what, base_config(what), tmp_path, Listener(), Interruption(str), None)
+    linear = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 2))
+    with torch.no_grad():
+        linear[1].weight.mul_(1e-3)
+    pruner = Pruner(linear, PruningConfig(sparsity=0.5, distribution="global"))
+    pruner.prune_to(0.5)
+    for _ in range(2):
+        run._tell_of_empty_layers(pruner.layer_counts())
+    assert len(told) == 1
+    assert told[0].startswith("No weight is left in 1:")
+
+
 def test_the_dense_twin_differs_in_its_sparsity_alone() -> None:
     what = experiments.experiment(
         experiments.PPO,
@@ -190,9 +240,31 @@ def test_remote_env_runners_start_from_the_checkpoints_policy(run: Path) -> None
         algo.stop()
 
 
+def unstarted_run(**stop: float) -> Run:
+    what = experiments.experiment(experiments.PPO, stop=stop)
+    return Run(what, base_config(what), Path(), NullReporter(), Interruption(str), None)
+
+
 def test_a_return_of_exactly_zero_counts() -> None:
-    what = experiments.experiment(experiments.PPO, stop={"return": -1.0, "env_steps": 10_000})
-    run = Run(what, base_config(what), Path(), NullReporter(), Interruption(str), None)
-    run._validation = 0.0
+    run = unstarted_run(**{"return": -1.0, "env_steps": 10_000})
+    run._validation = {"iqm": 0.0, "mean": 0.0}
     assert run._done(pruning_finished=True)
     assert not run._done(pruning_finished=False)
+
+
+def test_the_best_is_by_iqm_then_by_mean_then_the_latest() -> None:
+    run = unstarted_run(env_steps=10_000)
+    chosen = []
+    for name, iqm, mean in [
+        ("a", 400.0, 480.0),
+        ("b", 500.0, 450.0),
+        ("c", 500.0, 490.0),
+        ("d", 500.0, 470.0),
+        ("e", 500.0, 490.0),
+        ("f", 499.0, 499.0),
+    ]:
+        run._validation = {"iqm": iqm, "mean": mean}
+        run._compare_with_best(name)
+        chosen.append(run._progress.best)
+    assert chosen == ["a", "b", "c", "c", "e", "e"]
+    assert Progress.from_meta(json.loads(json.dumps(vars(run._progress)))) == run._progress

@@ -1,0 +1,23 @@
+"""No W&B of the machine's owner, and a loopback stand-in for its server."""
+
+import pytest
+
+from tests import loopback
+
+
+@pytest.fixture(autouse=True)
+def no_account(monkeypatch, tmp_path):
+    """No key, no settings and no caches of whoever runs the tests."""
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "WANDB_ENTITY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    monkeypatch.setattr("rayprune.tracking.tracker._told", set())
+
+
+@pytest.fixture
+def stand_in():
+    """A loopback stand-in for W&B's server."""
+    with loopback.StandIn() as server:
+        yield server
