@@ -20,6 +20,8 @@ from rayprune.cli.evaluate import evaluate
 from rayprune.cli.list import list_names
 from rayprune.cli.options import person
 from rayprune.cli.prune import prune
+from rayprune.cli.report import report
+from rayprune.cli.sweep import sweep
 from rayprune.cli.train import train
 from rayprune.errors import ConfigError, InputError, RaypruneError
 from rayprune.tracking.record import to_json
@@ -67,6 +69,8 @@ _COMMANDS: Mapping[str, Callable[..., dict[str, Any]]] = {
     "train": train,
     "evaluate": evaluate,
     "prune": prune,
+    "sweep": sweep,
+    "report": report,
     "list": list_names,
 }
 for _name, _command in _COMMANDS.items():

@@ -45,6 +45,12 @@ def _algorithms() -> dict[str, str]:
     return dict(ALGORITHMS)
 
 
+def _methods() -> dict[str, str]:
+    from rayprune.search.config import METHODS
+
+    return dict(METHODS)
+
+
 def _configs() -> dict[str, str]:
     """Return the YAML files at hand, each with its header's first line."""
     beside_package = Path(__file__).parents[2] / "tune_configs"
@@ -61,6 +67,7 @@ _SOURCES: Mapping[str, Callable[[], dict[str, str]]] = {
     "distributions": _distributions,
     "granularities": _granularities,
     "algorithms": _algorithms,
+    "methods": _methods,
     "configs": _configs,
 }
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
-import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +16,19 @@ import pytest
 from ray.rllib.algorithms.ppo import PPOConfig
 
 from rayprune.tracking.record import read_rows
+from tests.command_line import rayprune, start
 from tests.rllib import experiments
 
 pytestmark = pytest.mark.timeout(600)
 
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+needs_mount = pytest.mark.skipif(
+    os.name == "nt" or os.geteuid() != 0, reason="mounting a small or read-only disk needs root"
+)
 
 
 def write(path: Path, **changes: Any) -> Path:
     path.write_text(json.dumps({**experiments.PPO, **changes}))  # JSON is YAML too
     return path
-
-
-def start(*arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "rayprune", *map(str, arguments)]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
-    )
-
-
-def rayprune(*arguments: object, code: int = 0) -> tuple[str, str]:
-    process = start(*arguments)
-    out, err = process.communicate(timeout=500)
-    assert process.returncode == code, err[-3000:]
-    assert "Traceback" not in err
-    return out, err
 
 
 def wait_for_checkpoint(process: subprocess.Popen[str], run: Path) -> None:
@@ -66,6 +55,28 @@ def test_a_killed_run_resumes_and_equals_the_uninterrupted_one(tmp_path: Path) -
     assert first == second
     steps = [row["env_steps"] for row in read_rows(cut / "results.jsonl")]
     assert steps == [row["env_steps"] for row in read_rows(whole / "results.jsonl")]
+
+
+def test_a_kill_in_the_middle_of_writing_a_checkpoint_costs_only_that_one(tmp_path: Path) -> None:
+    config = write(
+        tmp_path / "c.yaml",
+        stop={"env_steps": 30_000},
+        evaluation={"every": 200, "episodes": 1},
+    )
+    run = tmp_path / "run"
+    process = start("train", config, "--out", run)
+    wait_for_checkpoint(process, run)
+    while not (half := list((run / "checkpoints").glob(".*.tmp"))):
+        assert process.poll() is None, process.communicate()[1][-3000:]
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert half[0].exists(), "the checkpoint was whole before the signal came: kill sooner"
+    out, _ = rayprune(
+        "train", config, "--out", run, "--resume", "--json", "--set", "stop.env_steps=3000"
+    )
+    assert json.loads(out)["env_steps"] >= 3000
+    assert not half[0].exists()
+    rayprune("evaluate", run)
 
 
 def test_ctrl_c_writes_a_checkpoint_and_says_how_to_resume(tmp_path: Path) -> None:
@@ -113,6 +124,9 @@ def test_evaluate_and_prune_work_on_what_plain_rllib_wrote(
     after, _ = rayprune("evaluate", pruned_at, "--episodes", 3, "--json")
     assert json.loads(after)["returns"]["test"] == summary["returns"]["test"]
     assert json.loads(after)["policy_parameters"]["nonzero"] < 250
+    again = ("--out", tmp_path / "again", "--sparsity", 0.4, "--episodes", 3)
+    _, err = rayprune("prune", pruned_at, *again, code=2)
+    assert "nothing left to prune" in err
 
 
 def test_json_is_one_object_on_standard_output_for_errors_too(tmp_path: Path) -> None:
@@ -151,23 +165,49 @@ def test_a_directory_that_is_not_empty_is_left_alone(tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["thesis.txt"]
 
 
-@pytest.mark.skipif(
-    os.name == "nt" or os.geteuid() != 0, reason="mounting a small or read-only disk needs root"
-)
+@contextlib.contextmanager
+def mounted(disk: Path, options: str) -> Iterator[Path]:
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("this sandbox may not mount file systems")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@needs_mount
 @pytest.mark.parametrize(
     ("options", "message"), [("ro", "read-only"), ("size=1m", "MiB left")], ids=["ro", "full"]
 )
 def test_a_full_or_read_only_disk_is_an_error_before_training(
     tmp_path: Path, options: str, message: str
 ) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)]
-    if subprocess.run(mount, capture_output=True).returncode != 0:
-        pytest.skip("this sandbox may not mount file systems")
-    try:
+    with mounted(tmp_path / "disk", options) as disk:
         config = write(tmp_path / "c.yaml")
         _, err = rayprune("train", config, "--out", disk / "run", code=2)
         assert message in err
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
+
+
+@needs_mount
+def test_a_disk_that_fills_up_stops_the_run_which_then_resumes(tmp_path: Path) -> None:
+    config = write(tmp_path / "c.yaml", stop={"env_steps": 4000})
+    with mounted(tmp_path / "disk", "size=96m") as disk:
+        run = disk / "run"
+        process = start("train", config, "--out", run)
+        wait_for_checkpoint(process, run)
+        filler = disk / "filler"
+        with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+        _, err = process.communicate(timeout=300)
+        assert process.returncode == 2
+        assert "full" in err
+        assert "Traceback" not in err
+        filler.unlink()
+        out, _ = rayprune("train", config, "--out", run, "--resume", "--json")
+        assert json.loads(out)["env_steps"] >= 4000
+        steps = [row["env_steps"] for row in read_rows(run / "results.jsonl")]
+        assert steps == sorted(set(steps))
+        assert steps[-1] >= 4000

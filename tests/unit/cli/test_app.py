@@ -80,10 +80,10 @@ def test_a_missing_extra_says_what_to_install(rayprune, adaptor, config, monkeyp
 
 
 def test_an_unknown_command_says_which_there_are(rayprune):
-    answer = rayprune("sweep", "x.yaml")
+    answer = rayprune("export", "x")
     assert answer.code == 2
-    assert "No such command 'sweep'." in answer.stderr
-    assert "['evaluate', 'list', 'prune', 'train']" in answer.stderr
+    assert "No such command 'export'." in answer.stderr
+    assert "['evaluate', 'list', 'prune', 'report', 'sweep', 'train']" in answer.stderr
 
 
 def test_wrong_usage_is_told_as_json_too(rayprune):

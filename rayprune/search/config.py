@@ -1,0 +1,141 @@
+"""The ``search`` block of a sweep's YAML, checked, all faults at once."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from rayprune.errors import ConfigError
+from rayprune.pruning.registry import choice_fault
+from rayprune.search.objectives import Objectives
+from rayprune.search.space import Choices, Range, Space
+from rayprune.validation import faults_from, shown
+
+METHODS: Final[Mapping[str, str]] = types.MappingProxyType(
+    {
+        "mo_pbt": "multi-objective population-based training: spreads along the Pareto front",
+        "pbt": "population-based training on the first objective, or under the constraint",
+        "pb2": "population-based bandits: as pbt, with a Gaussian process in place of chance",
+        "asha": "asynchronous successive halving on the first objective; stops the worse early",
+        "random": "independent trials with values drawn from the space",
+        "grid": "every combination of the space's choices",
+    }
+)
+"""What `search.method` may be, in the order in which one would try them."""
+
+_ONE_OBJECTIVE: Final = ("pbt", "pb2", "asha")
+_UNCONSTRAINED: Final = ("pb2", "asha")
+
+
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Count = Annotated[int, BeforeValidator(_whole), Field(gt=0)]
+
+
+class SearchConfig(BaseModel):
+    """How a population is searched; made by ``SearchConfig.from_raw``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    method: str = "mo_pbt"
+    population: Count = 8
+    """Trials; `grid` has as many as there are combinations."""
+    space: dict[str, Any]
+    objectives: dict[str, Any] = {"return": "max", "sparsity": "max"}
+    interval: Count = 10_000
+    """Env steps between two measurements of a trial, at which it may be replaced by a clone."""
+    synch: bool | None = None
+    """Whether all trials wait for each other at every interval; null: where not all fit at once."""
+    reference: Annotated[tuple[float, ...], Field(strict=False)] | None = None
+    """Reference point of the hypervolume, a value per objective; from the first results if not
+    given. Trials that are worse than a given one in any objective are never copied from, as long as
+    there are others."""
+    resources: dict[str, Annotated[float, Field(ge=0, strict=False)]] | None = None
+    """``cpu`` and ``gpu`` per trial, at least what RLlib asks for; null: just that."""
+    max_failures: Annotated[int, Field(ge=0)] = 3
+    """How often a trial that died is started again from its checkpoint."""
+
+    @classmethod
+    def from_raw(cls, raw: object) -> SearchConfig:
+        """Check a YAML's ``search`` block.
+
+        Raises:
+            ConfigError: with every fault.
+        """
+        faults, config = search_faults(raw)
+        if config is None:
+            raise ConfigError(faults)
+        return config
+
+
+def search_faults(raw: object) -> tuple[list[str], SearchConfig | None]:
+    """Return every fault of a ``search`` block, and its config when there is none.
+
+    >>> search_faults({"method": "mopbt", "space": {"pruning.sparsity": {"uniform": [0.5, 0.9]}}})
+    (["`search.method` must be one of ['asha', 'grid', 'mo_pbt', 'pb2', 'pbt', 'random'], but is
+    'mopbt'. Did you mean 'mo_pbt'?"], None)
+    """
+    if not isinstance(raw, Mapping):
+        return ["`search` is missing: give at least {space: {pruning.sparsity: ...}}."], None
+    faults: list[str] = []
+    config = None
+    try:
+        config = SearchConfig.model_validate(dict(raw))
+    except ValidationError as error:
+        faults += faults_from(error, SearchConfig, prefix="search.")
+    method = raw.get("method", "mo_pbt")
+    if isinstance(method, str) and method not in METHODS:
+        faults.append(choice_fault("search.method", method, METHODS))
+    if isinstance(raw.get("space"), Mapping):
+        faults += Space.faults_of(raw["space"])
+    if "objectives" in raw:
+        faults += Objectives.faults_of(raw["objectives"])
+    if config is not None and not faults:
+        faults += _together(config)
+    return faults, None if faults else config
+
+
+def _together(config: SearchConfig) -> list[str]:
+    """Return the faults of keys that are sound by themselves."""
+    space, objectives = Space.from_dict(config.space), Objectives.from_dict(config.objectives)
+    faults = _method_faults(config.method, objectives) + _domain_faults(config.method, space)
+    unknown = sorted(set(config.resources or {}) - {"cpu", "gpu"})
+    faults += [choice_fault("search.resources", name, ["cpu", "gpu"]) for name in unknown]
+    if config.reference is not None and len(config.reference) != len(objectives.names):
+        faults.append(
+            f"`search.reference` must have a value for each of {list(objectives.names)}, "
+            f"but is {shown(list(config.reference))}."
+        )
+    return faults
+
+
+def _method_faults(method: str, objectives: Objectives) -> list[str]:
+    names = list(objectives.names)
+    if method in _ONE_OBJECTIVE and len(names) > 1:
+        return [
+            f"`search.objectives` must name one objective for `{method}`, but names {names}. Name "
+            "one, constrain the return by `subject_to`, or use `mo_pbt`."
+        ]
+    if method in _UNCONSTRAINED and objectives.return_at_least is not None:
+        return [
+            f"`search.objectives.subject_to` can't be used with `{method}`. Use `pbt` or `mo_pbt`."
+        ]
+    return []
+
+
+def _domain_faults(method: str, space: Space) -> list[str]:
+    if method == "grid":
+        return [
+            f"`search.space.{key}` must be a `choice` for `grid`, which runs every combination. "
+            "List its values, or use `random`."
+            for key, domain in space.items()
+            if not isinstance(domain, Choices)
+        ]
+    if method == "pb2" and not any(isinstance(d, Range) and not d.whole for d in space.values()):
+        return ["`search.space` must have a range of real numbers for `pb2`. Use `pbt`."]
+    return []

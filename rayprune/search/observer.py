@@ -1,0 +1,90 @@
+"""Between Tune and the journal: objects that Tune may pickle and bring back in a later process.
+
+``Tuner.restore`` unpickles callbacks and scheduler. So these hold the sweep's directory alone, and
+look the journal of this process up when they are called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+
+from rayprune.search.journal import Journal
+from rayprune.search.progress import SweepReporter
+
+_open: dict[str, tuple[Journal, SweepReporter]] = {}
+
+
+@contextmanager
+def observing(out: Path, journal: Journal, reporter: SweepReporter) -> Iterator[None]:
+    """Let a sweep's observers find their journal."""
+    _open[str(out)] = (journal, reporter)
+    try:
+        yield
+    finally:
+        del _open[str(out)]
+
+
+class Observer(Callback):
+    """Hands Tune's events to the journal."""
+
+    def __init__(self, out: Path) -> None:
+        self._out = str(out)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """A trial was measured."""
+        _open[self._out][0].result(trial.trial_id, result)
+
+    def on_checkpoint(
+        self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: Any, **info: Any
+    ) -> None:
+        """A trial's checkpoint was written."""
+        _open[self._out][0].checkpoint(trial.trial_id, Path(checkpoint.path))
+
+    def on_trial_error(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """A trial has failed, for good or to be taken up again when the others are done."""
+        final = failed_for_good(trial)
+        _open[self._out][1].failure(trial.trial_id, error_of(trial), final=final)
+
+    def on_trial_recover(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """A trial has failed and goes on from its checkpoint."""
+        _open[self._out][1].failure(trial.trial_id, error_of(trial), final=False)
+
+
+class Lineage:
+    """Hands the scheduler's exploits to the journal."""
+
+    def __init__(self, out: Path) -> None:
+        self._out = str(out)
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        """A trial became a clone."""
+        _open[self._out][0].exploit(event)
+
+
+def failed_for_good(trial: Trial) -> bool:
+    """Whether a trial has failed more often than it may."""
+    return bool(trial.run_metadata.num_failures > trial.max_failures)
+
+
+def error_of(trial: Any) -> str:
+    """Return in a line why a trial failed last."""
+    error = trial.get_pickled_error() or trial.get_error()
+    if error is None:
+        return "its actor died, or its node."
+    cause = getattr(error, "cause", None) or error
+    lines = [line for line in str(cause).strip().splitlines() if line.strip()]
+    # An actor's death is told in its first line, an exception under Ray's traceback in its last.
+    line = lines[0] if lines and getattr(error, "cause", None) else (lines or ["(no message)"])[-1]
+    return f"{type(cause).__name__}: {line.strip()}"

@@ -1,0 +1,310 @@
+"""One sweep: a population on Ray Tune, a Pareto front at its end."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import ray
+from ray import tune
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+
+from rayprune import yaml12
+from rayprune.errors import ConfigError, RunError
+from rayprune.rllib import resources
+from rayprune.rllib.experiment import base_config, build_config
+from rayprune.rllib.interruption import Interrupted, Interruption
+from rayprune.rllib.train import dense_reference
+from rayprune.search.journal import Journal
+from rayprune.search.mo_pbt import MultiObjectivePBT, PopulationPBT
+from rayprune.search.observer import (
+    Lineage,
+    Observer,
+    error_of,
+    failed_for_good,
+    observing,
+)
+from rayprune.search.outcome import SUMMARY_FILE, write_outcome
+from rayprune.search.pb2 import make_pb2
+from rayprune.search.placement import Placement, place
+from rayprune.search.plan import Sweep
+from rayprune.search.progress import SweepReporter
+from rayprune.search.space import Choices
+from rayprune.search.trial import RAW, PruningTrial
+from rayprune.tracking.record import prepare_out, to_json, write_atomic
+from rayprune.tracking.report import write_report
+from rayprune.tracking.wandb import track_sweep
+
+SWEEP_FILE: Final = "sweep.yaml"
+DENSE_FILE: Final = "dense.json"
+REPORT_FILE: Final = "report.html"
+TUNE_DIRECTORY: Final = "tune"
+CHECKPOINTS_KEPT: Final = 4
+"""Of each trial, by Tune: a clone may still be reading one while its donor writes the next."""
+
+_ENVIRONMENT: Final = {
+    # Their rows are lost when a trial is paused, resumed or cloned; ours aren't.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # A driver that is killed loses what it has not written.
+    "TUNE_GLOBAL_CHECKPOINT_S": "0",
+    # Its own tables: ours are there.
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+
+
+def run_sweep(
+    raw: Mapping[str, Any],
+    out: Path,
+    *,
+    resume: bool,
+    address: str | None,
+    reporter: SweepReporter,
+) -> dict[str, Any]:
+    """Search a population; write the sweep's directory; return its outcome.
+
+    Args:
+        raw: the nested mapping that `load_sweep` returned.
+        out: the sweep's directory.
+        resume: go on with the sweep in ``out``: trials, scores, clocks and lineage.
+        address: a Ray cluster, None for ``RAY_ADDRESS`` or an own Ray.
+        reporter: told of the progress.
+
+    Returns:
+        The content of sweep.json with that of front.json under ``front``.
+
+    Raises:
+        InputError: something asked for can't be done; nothing has been trained.
+        RunError: trials failed for good; the front of the others has been written.
+        Interrupted: Ctrl-C; the population's checkpoints are written.
+    """
+    sweep = Sweep.of(raw, out)
+    prepare_out(sweep.out, resume, marker=SWEEP_FILE)
+    if resume:
+        _check_same_sweep(sweep)
+    elif not (sweep.out / SWEEP_FILE).exists():
+        write_atomic(sweep.out / SWEEP_FILE, yaml12.dump(yaml12.plain(dict(sweep.raw))))
+    config = base_config(sweep.experiment)
+    with _ray(address, config):
+        config = resources.resolve_gpus(
+            build_config(sweep.experiment), resources.learner_gpus(sweep.experiment.rllib)
+        )
+        placement = place(config, sweep.search, sweep.trials)
+        reporter.message(placement.text)
+        outcome = _search(sweep, placement, resume, reporter)
+    reporter.close()
+    track_sweep(sweep.out, sweep.experiment.tracking, reporter.message)
+    write_report([sweep.out], sweep.out / REPORT_FILE)
+    failed = [trial["trial"] for trial in outcome["trials"] if trial["status"] == "failed"]
+    if failed:
+        raise RunError(
+            f"{len(failed)} of {len(outcome['trials'])} trials failed for good: "
+            f"{', '.join(failed)}. The front of the others is in {sweep.out / 'front.json'}, and "
+            f"{sweep.out / SUMMARY_FILE} has the errors. --resume tries them again."
+        )
+    return outcome
+
+
+def _search(
+    sweep: Sweep, placement: Placement, resume: bool, reporter: SweepReporter
+) -> dict[str, Any]:
+    started = time.monotonic()
+    dense = _dense(sweep, reporter)
+    if dense is not None and sweep.objectives.needs_dense_return:
+        sweep = sweep.with_dense_return(dense["validation"]["iqm"])
+    journal = Journal(sweep, reporter)
+    reporter.population(sweep.trials, sweep.experiment.stop.env_steps or 0, _headline(sweep))
+    with observing(sweep.out, journal, reporter):
+        trials = _fit(sweep, placement, resume)
+    if any(not trial.is_finished() for trial in trials):
+        raise Interrupted(
+            "Interrupted; the population's checkpoints are written. Go on with --resume."
+        )
+    errors = {
+        trial.trial_id: error_of(trial) if trial.status == Trial.ERROR else None for trial in trials
+    }
+    elapsed = time.monotonic() - started
+    outcome, summaries = write_outcome(sweep, journal, errors, dense, elapsed)
+    journal.close(summaries)
+    return outcome
+
+
+def _unsaid(record: logging.LogRecord) -> bool:
+    """Leave out the traceback of a trial that failed: the reporter tells of it in a line."""
+    return not record.getMessage().startswith("Trial task failed")
+
+
+def _fit(sweep: Sweep, placement: Placement, resume: bool) -> list[Trial]:
+    """Let Tune train the population; return its trials, unfinished if it was interrupted."""
+    trainable = tune.with_resources(PruningTrial, placement.factory())
+    held = str(sweep.out / TUNE_DIRECTORY)
+    # A function that is there already is not added again.
+    logging.getLogger("ray.tune.execution.tune_controller").addFilter(_unsaid)
+    with _environment():
+        for _ in range(sweep.search.max_failures + 1):
+            if resume and tune.Tuner.can_restore(held):
+                tuner = tune.Tuner.restore(
+                    held, trainable, resume_unfinished=True, resume_errored=True
+                )
+            else:
+                tuner = _tuner(sweep, trainable, placement)
+            trials = list(tuner.fit()._experiment_analysis.trials)
+            # Tune gives a trial up, whatever its max_failures, if a second report of one death
+            # finds it waiting for its new actor (Ray 2.60, tune_controller.py:1359).
+            if not any(
+                trial.status == Trial.ERROR and not failed_for_good(trial) for trial in trials
+            ):
+                break
+            resume = True
+    return trials
+
+
+def _tuner(sweep: Sweep, trainable: Any, placement: Placement) -> tune.Tuner:
+    raw = {**sweep.raw, "search": sweep.search.model_dump()}
+    # PBT writes a checkpoint at each decision itself.
+    decides = sweep.search.method in ("mo_pbt", "pbt", "pb2")
+    return tune.Tuner(
+        trainable,
+        param_space={RAW: to_json(raw), **_domains(sweep)},
+        tune_config=TuneConfig(
+            scheduler=_scheduler(sweep, placement),
+            num_samples=1 if sweep.search.method == "grid" else sweep.search.population,
+            reuse_actors=True,
+            trial_name_creator=_trial_id,
+            trial_dirname_creator=_trial_id,
+        ),
+        run_config=RunConfig(
+            name=TUNE_DIRECTORY,
+            storage_path=str(sweep.out),
+            stop={"env_steps": sweep.experiment.stop.env_steps},
+            failure_config=FailureConfig(max_failures=sweep.search.max_failures),
+            checkpoint_config=CheckpointConfig(
+                checkpoint_frequency=0 if decides else 1,
+                checkpoint_at_end=True,
+                num_to_keep=CHECKPOINTS_KEPT,
+            ),
+            callbacks=[Observer(sweep.out)],
+            verbose=0,
+        ),
+    )
+
+
+def _scheduler(sweep: Sweep, placement: Placement) -> TrialScheduler:
+    search, first = sweep.search, sweep.objectives.names[0]
+    synch = search.synch if search.synch is not None else placement.at_once < sweep.trials
+    if search.method in ("mo_pbt", "pbt"):
+        kind = MultiObjectivePBT if search.method == "mo_pbt" else PopulationPBT
+        return kind(
+            objectives=sweep.objectives,
+            space=sweep.space,
+            time_attr="env_steps",
+            perturbation_interval=search.interval,
+            synch=synch,
+            on_exploit=Lineage(sweep.out),
+            seed=sweep.experiment.seed,
+        )
+    if search.method == "pb2":
+        return make_pb2(sweep, synch)
+    if search.method == "asha":
+        return ASHAScheduler(
+            time_attr="env_steps",
+            metric=first,
+            mode=sweep.objectives.directions[first],
+            max_t=sweep.experiment.stop.env_steps or 1,
+            grace_period=search.interval,
+        )
+    return FIFOScheduler()
+
+
+def _domains(sweep: Sweep) -> dict[str, Any]:
+    """Return Tune's domains, nested as they lie in an experiment."""
+    drawn: dict[str, Any] = {}
+    for key, domain in sweep.space.items():
+        if sweep.search.method == "grid":
+            drawn[key] = tune.grid_search(domain.probes())
+        else:
+            free = replace(domain, grid=False) if isinstance(domain, Choices) else domain
+            drawn[key] = free.to_tune()
+    return sweep.space.apply({}, drawn)
+
+
+def _dense(sweep: Sweep, reporter: SweepReporter) -> dict[str, Any] | None:
+    """Return the dense policy's returns, trained or measured once; None where nobody asks."""
+    experiment, known = sweep.experiment, sweep.objectives.dense_return
+    if sweep.objectives.needs_dense_return and experiment.evaluation.dense is None:
+        evaluation = experiment.evaluation.model_copy(update={"dense": "train"})
+        experiment = experiment.model_copy(update={"evaluation": evaluation})
+    path = sweep.out / DENSE_FILE
+    if path.is_file():
+        held: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return held
+    with Interruption(reporter.message) as interruption:
+        returns = dense_reference(experiment, sweep.out, reporter, interruption)
+    if returns is not None:
+        write_atomic(path, to_json(returns, indent=2) + "\n")
+    elif known is not None:
+        reporter.message(f"The dense return is given: {known:g}.")
+    return returns
+
+
+def _headline(sweep: Sweep) -> dict[str, str]:
+    objectives = ", ".join(f"{name} {way}" for name, way in sweep.objectives.directions.items())
+    floor = sweep.objectives.floor
+    return {
+        "name": sweep.experiment.name,
+        "method": sweep.search.method,
+        "objectives": objectives if floor is None else f"{objectives}, return >= {floor:.1f}",
+    }
+
+
+def _check_same_sweep(sweep: Sweep) -> None:
+    """Refuse to resume another sweep; only `tracking` may differ."""
+    path = sweep.out / SWEEP_FILE
+    held, now = yaml12.read_mapping(path), yaml12.plain(dict(sweep.raw))
+    keys = (held.keys() | now.keys()) - {"tracking"}
+    faults = [
+        f"`{key}` differs from that of the sweep in {str(path)!r}. Resume with the sweep's own "
+        "config, or give another directory with --out."
+        for key in sorted(keys)
+        if held.get(key) != now.get(key)
+    ]
+    if faults:
+        raise ConfigError(faults)
+
+
+def _trial_id(trial: Trial) -> str:
+    return str(trial.trial_id)
+
+
+@contextmanager
+def _environment() -> Iterator[None]:
+    before = {key: os.environ.get(key) for key in _ENVIRONMENT}
+    os.environ.update(_ENVIRONMENT)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                del os.environ[key]
+            else:
+                os.environ[key] = value
+
+
+@contextmanager
+def _ray(address: str | None, config: AlgorithmConfig) -> Iterator[None]:
+    ours = resources.connect(address, config)
+    try:
+        yield
+    finally:
+        if ours:
+            ray.shutdown()

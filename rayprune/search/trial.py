@@ -1,0 +1,167 @@
+"""One member of a population: a Tune Trainable around a pruning algorithm.
+
+A step trains for one interval and measures the policy on the validation seeds. The trial writes
+nothing but checkpoints: its rows go to the driver with each result, and the driver keeps the
+record (see `rayprune.search.journal`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from ray import tune
+
+from rayprune.config import ExperimentConfig, experiment_faults, import_modules, to_yaml
+from rayprune.errors import ConfigError, NonFiniteError
+from rayprune.rllib import checkpoints, rows
+from rayprune.rllib.barrier import cross_barrier
+from rayprune.rllib.evaluation import Evaluator
+from rayprune.rllib.experiment import build_config
+from rayprune.rllib.resources import learner_gpus, resolve_gpus
+from rayprune.search.space import Space
+from rayprune.tracking.versions import versions
+
+RAW: Final = "experiment"
+"""Key of a trial's config: the sweep's experiment as JSON, its search block too."""
+
+CHECKPOINT: Final = "rayprune"
+"""Name of our directory in one of Tune's checkpoints."""
+
+
+class PruningTrial(tune.Trainable):
+    """Trains one interval a step; its config is the experiment and the space's values in it.
+
+    A result holds ``return`` (validation IQM), ``sparsity``, ``flops``, ``parameters``,
+    ``env_steps``, ``values`` (of the space's keys), ``rows`` (of the record), and where those rows
+    belong: ``token`` names the state after them, ``since`` the ``[trial, token]`` of the checkpoint
+    that the trial last went on from (None: from nothing), and ``before`` counts its rows since.
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Build the algorithm of this trial's values.
+
+        Raises:
+            ConfigError: the values make no valid experiment.
+        """
+        raw = json.loads(config[RAW])
+        space = Space.from_dict(raw["search"]["space"])
+        self._values = space.read(config)
+        self._experiment = experiment_of(raw, space, self._values)
+        self._interval = int(raw["search"]["interval"])
+        self._yaml = to_yaml(self._experiment, versions())
+        self._env_steps, self._iterations, self._wall_time_s = 0, 0, 0.0
+        self._since: list[str] | None = None
+        self._before, self._token = 0, ""
+        algorithm_config = resolve_gpus(
+            build_config(self._experiment), learner_gpus(self._experiment.rllib)
+        )
+        self._evaluator = Evaluator(algorithm_config)
+        self._algorithm = algorithm_config.build_algo()
+        cross_barrier(self._algorithm, self._experiment.seed, 0)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Become another trial in the same process: far cheaper than a new actor."""
+        self.cleanup()
+        self.setup(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Train one interval and measure.
+
+        Raises:
+            NonFiniteError: a loss became NaN or infinite.
+        """
+        done: list[dict[str, Any]] = []
+        until = (self._env_steps // self._interval + 1) * self._interval
+        while self._env_steps < until:
+            done.append(self._iterate())
+        done[-1].update(self._measure())
+        self._token = uuid.uuid4().hex
+        result = {**self._result(done[-1]), "before": self._before, "rows": done}
+        self._before += len(done)
+        return result
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Write all that this trial, or a clone of it, needs to go on."""
+        meta = {
+            "owner": str(self.trial_id),
+            "token": self._token,
+            "env_steps": self._env_steps,
+            "iteration": self._iterations,
+            "wall_time_s": self._wall_time_s,
+            "pruning": rows.pruning_meta(self._algorithm),
+        }
+        checkpoints.save(self._algorithm, Path(checkpoint_dir) / CHECKPOINT, self._yaml, meta)
+        cross_barrier(self._algorithm, self._experiment.seed, self._env_steps)
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Go on from an own checkpoint, or from a donor's, with this trial's own config."""
+        meta = checkpoints.restore(self._algorithm, Path(checkpoint) / CHECKPOINT)
+        self._env_steps, self._iterations = meta["env_steps"], meta["iteration"]
+        self._wall_time_s = meta["wall_time_s"]
+        self._since, self._before = [meta["owner"], meta["token"]], 0
+        cross_barrier(self._algorithm, self._experiment.seed, self._env_steps)
+
+    def cleanup(self) -> None:
+        """Stop the algorithm."""
+        self._algorithm.stop()
+        self._evaluator.close()
+
+    def _iterate(self) -> dict[str, Any]:
+        started = time.monotonic()
+        result = self._algorithm.train()
+        self._iterations += 1
+        self._wall_time_s += time.monotonic() - started
+        row = rows.row_of(result, self._iterations, self._wall_time_s, self._experiment)
+        self._env_steps = row["env_steps"]
+        loss = row["learner"].get("total_loss")
+        if loss is not None and not math.isfinite(loss):
+            raise NonFiniteError(
+                f"The loss became {loss} at env step {self._env_steps}. "
+                "Bound `rllib.training.lr` in `search.space` from above."
+            )
+        return row
+
+    def _measure(self) -> dict[str, Any]:
+        evaluation = self._experiment.evaluation
+        self._evaluator.load(rows.policy_of(self._algorithm))
+        seed = evaluation.validation_seed
+        return {
+            "validation": self._evaluator.evaluate(seed, evaluation.episodes),
+            **rows.diagnostics_of(self._algorithm, self._evaluator, seed),
+        }
+
+    def _result(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what schedulers judge by, and where the step's rows belong."""
+        return {
+            "return": row["validation"]["iqm"],
+            "sparsity": row["sparsity"],
+            "flops": row["flops"]["sparse"],
+            "parameters": row["parameters"]["nonzero"],
+            "env_steps": self._env_steps,
+            "values": dict(self._values),
+            "token": self._token,
+            "since": self._since,
+        }
+
+
+def experiment_of(
+    raw: Mapping[str, Any], space: Space, values: Mapping[str, Any]
+) -> ExperimentConfig:
+    """Return the experiment that a trial's values make of the sweep's.
+
+    Raises:
+        ConfigError: they make no valid one.
+    """
+    import_modules(raw.get("imports"))
+    applied = {**space.apply(raw, values), "search": None}
+    faults, experiment = experiment_faults(applied, check_paths=False)
+    if experiment is None:
+        raise ConfigError(faults)
+    return experiment

@@ -1,0 +1,59 @@
+"""``rayprune report``."""
+
+import json
+
+import pytest
+
+from tests.made_up_sweep import write_made_up_run, write_made_up_sweep
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    return write_made_up_sweep(tmp_path_factory.mktemp("sweeps") / "sweep")
+
+
+def test_report_writes_the_page_and_says_where(rayprune, sweep, tmp_path):
+    page = tmp_path / "page.html"
+    answer = rayprune("report", sweep, write_made_up_run(tmp_path / "run"), "--out", page)
+    assert (answer.code, answer.stdout) == (0, "")
+    assert str(page) in answer.stderr
+    assert page.read_text().startswith("<!doctype html>")
+
+
+def test_report_tells_programs_what_is_in_it(rayprune, sweep):
+    told = json.loads(rayprune("report", sweep, "--json").stdout)
+    assert told["report"] == str(sweep / "report.html")
+    assert (told["runs"], told["sweeps"]) == (8, 1)
+    assert all(point["sparsity"] > 0 for point in told["front"])
+
+
+def test_report_builds_a_wandb_report_when_asked(rayprune, sweep, tmp_path, monkeypatch):
+    from rayprune.tracking.report import wandb_report
+
+    answer = {"url": None, "spec": str(tmp_path / "page.wandb.json"), "hint": "Do this."}
+    calls = []
+    monkeypatch.setattr(
+        wandb_report, "write_wandb_report", lambda *given: calls.append(given) or answer
+    )
+    page = tmp_path / "page.html"
+    assert "Do this." in rayprune("report", sweep, "--out", page, "--wandb").stderr
+    assert calls == [([sweep], tmp_path / "page.wandb.json")]
+    told = json.loads(rayprune("report", sweep, "--out", page, "--wandb", "--json").stdout)
+    assert told["wandb"] == answer
+
+
+def test_a_directory_that_is_no_run_is_wrong_input(rayprune, tmp_path):
+    answer = rayprune("report", tmp_path, "--out", tmp_path / "page.html")
+    assert answer.code == 2
+    assert f"{str(tmp_path)!r} is neither a run's directory" in answer.stderr
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_report_of_nothing_is_wrong_usage(rayprune):
+    assert rayprune("report").code == 2
+
+
+def test_the_help_has_an_example(rayprune):
+    answer = rayprune("report", "--help")
+    assert answer.code == 0
+    assert "Example: rayprune report" in answer.stdout
