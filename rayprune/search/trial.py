@@ -57,7 +57,8 @@ class PruningTrial(tune.Trainable):
         self._yaml = to_yaml(self._experiment, versions())
         self._env_steps, self._iterations, self._wall_time_s = 0, 0, 0.0
         self._since: list[str] | None = None
-        self._before, self._token = 0, ""
+        self._before = 0
+        self._state = [str(self.trial_id), ""]
         algorithm_config = resolve_gpus(
             build_config(self._experiment), learner_gpus(self._experiment.rllib)
         )
@@ -82,7 +83,7 @@ class PruningTrial(tune.Trainable):
         while self._env_steps < until:
             done.append(self._iterate())
         done[-1].update(self._measure())
-        self._token = uuid.uuid4().hex
+        self._state = [str(self.trial_id), uuid.uuid4().hex]
         result = {**self._result(done[-1]), "before": self._before, "rows": done}
         self._before += len(done)
         return result
@@ -90,8 +91,8 @@ class PruningTrial(tune.Trainable):
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Write all that this trial, or a clone of it, needs to go on."""
         meta = {
-            "owner": str(self.trial_id),
-            "token": self._token,
+            "owner": self._state[0],
+            "token": self._state[1],
             "env_steps": self._env_steps,
             "iteration": self._iterations,
             "wall_time_s": self._wall_time_s,
@@ -105,7 +106,9 @@ class PruningTrial(tune.Trainable):
         meta = checkpoints.restore(self._algorithm, Path(checkpoint) / CHECKPOINT)
         self._env_steps, self._iterations = meta["env_steps"], meta["iteration"]
         self._wall_time_s = meta["wall_time_s"]
-        self._since, self._before = [meta["owner"], meta["token"]], 0
+        # Saved before the next step, it is still the state that it was.
+        self._since = self._state = [meta["owner"], meta["token"]]
+        self._before = 0
         cross_barrier(self._algorithm, self._experiment.seed, self._env_steps)
 
     def cleanup(self) -> None:
@@ -146,7 +149,7 @@ class PruningTrial(tune.Trainable):
             "parameters": row["parameters"]["nonzero"],
             "env_steps": self._env_steps,
             "values": dict(self._values),
-            "token": self._token,
+            "token": self._state[1],
             "since": self._since,
         }
 

@@ -8,7 +8,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -52,11 +52,7 @@ class Record:
         path = Path(path)
         if path.is_file():
             _repair(path, keep_until)
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-        except OSError as error:
-            raise storage_error(error, path) from error
-        return cls(path, descriptor)
+        return cls(path, _open_for_appending(path))
 
     def append(self, row: Mapping[str, object]) -> None:
         """Write one row, whole or not at all.
@@ -80,6 +76,16 @@ class Record:
                 raise
         except OSError as error:
             raise storage_error(error, self._path) from error
+
+    def replace(self, rows: Iterable[Mapping[str, object]]) -> None:
+        """Put other rows in place of all; a reader sees the old or the new.
+
+        Raises:
+            StorageError: the disk is full, read-only or gone; the old rows are unharmed.
+        """
+        write_atomic(self._path, "".join(to_json(row) + "\n" for row in rows))
+        self.close()
+        self._descriptor = _open_for_appending(self._path)
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
@@ -216,6 +222,13 @@ def _jsonable(value: object) -> object:
     if hasattr(value, "tolist"):
         return _jsonable(value.tolist())
     return str(value)
+
+
+def _open_for_appending(path: Path) -> int:
+    try:
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    except OSError as error:
+        raise storage_error(error, path) from error
 
 
 def _repair(path: Path, keep_until: int | None) -> None:

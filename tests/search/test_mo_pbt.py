@@ -167,7 +167,8 @@ def test_a_trial_that_turns_nan_is_replaced_and_never_copied(tmp_path):
 
 
 def test_rows_without_an_objective_are_passed_over(tmp_path):
-    options = {"require_attrs": False, "perturbation_interval": 3}
+    # In rounds: which of four equals copies when they decide one by one is chance.
+    options = {"require_attrs": False, "perturbation_interval": 3, "synch": True}
     results = tuner(
         tmp_path, scheduler(tmp_path, **options), population=4, rare=True, together=4
     ).fit()
