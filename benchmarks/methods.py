@@ -1,0 +1,176 @@
+"""Pruning methods against dense, small dense and one another, on whole training runs.
+
+    python benchmarks/methods.py cartpole [--arms dense cubic] [--seeds 0 1]  # run what is missing
+    python benchmarks/methods.py --tables                                     # print what there is
+
+A row per (table, arm, seed) is appended to benchmarks/results/methods.jsonl, and one that is there
+is not run again; a run that was interrupted goes on. All arms of a table train for the same env
+steps. *Small dense* is a dense network with as many parameters as the pruned ones keep.
+
+Two scores per run: the test return of the checkpoint that the run hands over, chosen by validation
+(mean of 100 episodes on seeds that nothing else used), and the mean of the last tenth of its
+validations (Agarwal et al. 2021 and Obando-Ceron et al. 2024 score so), which no choice flatters.
+Tables hold the IQM over runs with its 95 % bootstrap interval over runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from rayprune.tracking.record import Record, read_rows
+from rayprune.tracking.statistics import summarise
+
+ROOT = Path(__file__).resolve().parents[1]
+ROWS = ROOT / "benchmarks" / "results" / "methods.jsonl"
+TEST_EPISODES = 100
+
+
+@dataclass(frozen=True)
+class Table:
+    """Arms that are compared on one task."""
+
+    config: str
+    seeds: int
+    arms: Mapping[str, Sequence[str]]
+    """Name -> overrides of the config, as ``--set`` takes them."""
+
+
+DENSE = ("pruning.sparsity=0",)
+
+
+def small(hidden: int) -> tuple[str, ...]:
+    """Return the overrides of a dense net with two hidden layers of another width."""
+    return (*DENSE, f"rllib.rl_module.model_config.fcnet_hiddens=[{hidden}, {hidden}]")
+
+
+def schedule(text: str) -> str:
+    """Return the override of the schedule."""
+    return f"pruning.schedule={text}"
+
+
+TABLES = {
+    # 79 x 79 has 6,875 parameters in the policy; 256 x 256 at 90.5 % keeps 6,886, biases included.
+    "cartpole": Table(
+        "ppo_cartpole.yaml",
+        5,
+        {
+            "dense": DENSE,
+            "small dense": small(79),
+            "cubic": (),
+        },
+    ),
+    "lunarlander": Table(
+        "ppo_lunarlander.yaml",
+        3,
+        {
+            "dense": DENSE,
+            "small dense": small(77),
+            "cubic": (),
+        },
+    ),
+}
+
+
+def run(table: str, arm: str, seed: int) -> dict[str, Any]:
+    """Train one arm with one seed, or go on with it; return its row."""
+    spec, home = (
+        TABLES[table],
+        ROOT / "runs" / "methods" / table / f"{arm.replace(' ', '_')}-{seed}",
+    )
+    overrides = ["evaluation.dense=null", "tracking={wandb: off, tensorboard: false}"]
+    command = [sys.executable, "-m", "rayprune", "train", str(ROOT / "tune_configs" / spec.config)]
+    for override in [*overrides, *spec.arms[arm]]:
+        command += ["--set", override]
+    resume = ["--resume"] if (home / "config.yaml").is_file() else []
+    answer = json_of([*command, "--seed", str(seed), "--out", str(home), "--json", *resume])
+    evaluate = [sys.executable, "-m", "rayprune", "evaluate", str(home), "--json"]
+    test = json_of([*evaluate, "--episodes", str(TEST_EPISODES)])["returns"]["test"]
+    rows = [row for row in read_rows(home / "results.jsonl") if row.get("validation")]
+    last = rows[-math.ceil(len(rows) / 10) :]
+    return {
+        "table": table,
+        "arm": arm,
+        "seed": seed,
+        "env_steps": answer["env_steps"],
+        "sparsity": answer["sparsity"]["prunable"],
+        "parameters": answer["parameters"]["nonzero"],
+        "test": test["mean"],
+        "test_episodes": TEST_EPISODES,
+        "last_tenth": sum(row["validation"]["mean"] for row in last) / len(last),
+        "wall_time_s": answer["wall_time_s"],
+    }
+
+
+def json_of(command: Sequence[str]) -> dict[str, Any]:
+    """Run a command of rayprune in this checkout; return the JSON that it prints."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    answer = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
+    if answer.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{answer.stderr[-2000:]}")
+    found: dict[str, Any] = json.loads(answer.stdout)
+    return found
+
+
+def show(table: str) -> None:
+    """Print a table in Markdown, with the runs that there are."""
+    rows = [row for row in read_rows(ROWS) if row["table"] == table]
+    if not rows:
+        return
+    print(f"\n### {table}, {rows[0]['env_steps']:,} env steps\n")
+    print("| arm | runs | sparsity | parameters | test return | last tenth of validations |")
+    print("|---|---|---|---|---|---|")
+    for arm in TABLES[table].arms:
+        own = [row for row in rows if row["arm"] == arm]
+        if own:
+            sparsity = sum(row["sparsity"] for row in own) / len(own)
+            parameters = round(sum(row["parameters"] for row in own) / len(own))
+            scores = [cell([row[key] for row in own]) for key in ("test", "last_tenth")]
+            print(
+                f"| {arm} | {len(own)} | {sparsity:.3f} | {parameters:,} | {' | '.join(scores)} |"
+            )
+
+
+def cell(values: Sequence[float]) -> str:
+    """Return the IQM over runs with its interval."""
+    found = summarise(values, over="runs")
+    low, high = found["ci95"]
+    return f"{found['iqm']:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def main() -> int:
+    """Run what is missing of the tables named, then print them."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("names", nargs="*", choices=[[], *TABLES], help="tables to complete")
+    parser.add_argument("--arms", nargs="+", help="of these arms only")
+    parser.add_argument("--seeds", nargs="+", type=int, help="of these seeds only")
+    parser.add_argument("--tables", action="store_true", help="print all tables, run nothing")
+    args = parser.parse_args()
+    for name in args.names if not args.tables else ():
+        for seed in args.seeds or range(TABLES[name].seeds):
+            for arm in args.arms or TABLES[name].arms:
+                key = {"table": name, "arm": arm, "seed": seed}
+                done = read_rows(ROWS) if ROWS.is_file() else []
+                if not any(key.items() <= row.items() for row in done):
+                    row = run(name, arm, seed)
+                    with Record.open(ROWS) as record:
+                        record.append(row)
+                    print(f"{name} {arm} {seed}: {row['test']:.1f}", file=sys.stderr)
+    for name in args.names or TABLES:
+        show(name)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
