@@ -22,9 +22,9 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from rayprune import yaml12
 from rayprune.errors import ConfigError, RunError
 from rayprune.rllib import resources
+from rayprune.rllib.dense import dense_reference
 from rayprune.rllib.experiment import base_config, build_config
 from rayprune.rllib.interruption import Interrupted, Interruption
-from rayprune.rllib.train import dense_reference
 from rayprune.search.journal import Journal
 from rayprune.search.mo_pbt import MultiObjectivePBT, PopulationPBT
 from rayprune.search.observer import (

@@ -13,12 +13,14 @@ from rayprune import Pruner, PruningConfig, register_criterion
 from rayprune.config import load_experiment
 from rayprune.errors import CheckpointError, NonFiniteError, ResourceError
 from rayprune.rllib.checkpoints import latest, locate
+from rayprune.rllib.dense import dense_twin
 from rayprune.rllib.evaluate_checkpoint import evaluate_checkpoint
 from rayprune.rllib.evaluation import Evaluator
 from rayprune.rllib.experiment import base_config, build_config
 from rayprune.rllib.interruption import Interruption
+from rayprune.rllib.progress import Progress
+from rayprune.rllib.run import Run
 from rayprune.rllib.start import start_from
-from rayprune.rllib.train import Progress, Run, dense_twin
 from rayprune.tracking.progress import NullReporter
 from rayprune.tracking.record import read_rows
 from tests.rllib import experiments
@@ -253,7 +255,7 @@ def test_a_return_of_exactly_zero_counts() -> None:
 
 
 def test_the_best_is_by_iqm_then_by_mean_then_the_latest() -> None:
-    run = unstarted_run(env_steps=10_000)
+    progress = Progress()
     chosen = []
     for name, iqm, mean in [
         ("a", 400.0, 480.0),
@@ -263,8 +265,7 @@ def test_the_best_is_by_iqm_then_by_mean_then_the_latest() -> None:
         ("e", 500.0, 490.0),
         ("f", 499.0, 499.0),
     ]:
-        run._validation = {"iqm": iqm, "mean": mean}
-        run._compare_with_best(name)
-        chosen.append(run._progress.best)
+        progress.compare_with_best(name, {"iqm": iqm, "mean": mean})
+        chosen.append(progress.best)
     assert chosen == ["a", "b", "c", "c", "e", "e"]
-    assert Progress.from_meta(json.loads(json.dumps(vars(run._progress)))) == run._progress
+    assert Progress.from_meta(json.loads(json.dumps(vars(progress)))) == progress

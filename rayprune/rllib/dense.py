@@ -1,0 +1,67 @@
+"""The dense policy that a pruned one is compared with: trained beside it, or a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+from rayprune.config import ExperimentConfig
+from rayprune.rllib import checkpoints
+from rayprune.rllib.experiment import build_config, config_of
+from rayprune.rllib.interruption import Interruption
+from rayprune.rllib.resources import learner_gpus, resolve_gpus
+from rayprune.rllib.run import CONFIG_FILE, Run
+from rayprune.rllib.summary import measure
+from rayprune.tracking.progress import Reporter
+from rayprune.tracking.record import prepare_out
+
+DENSE_DIRECTORY: Final = "dense"
+
+
+def dense_reference(
+    experiment: ExperimentConfig, out: Path, reporter: Reporter, interruption: Interruption
+) -> dict[str, Any] | None:
+    """Return what the dense policy that `evaluation.dense` names earns; None if it names none.
+
+    Args:
+        experiment: its twin is trained in ``out/dense`` where `evaluation.dense` is ``train``.
+        out: the run's directory.
+        reporter: told of the twin's progress.
+        interruption: stops the twin's training.
+
+    Returns:
+        Its ``validation`` and ``test`` returns.
+    """
+    dense, seeds = experiment.evaluation.dense, experiment.evaluation
+    if dense is None:
+        return None
+    if dense != "train":
+        directory = checkpoints.locate(Path(dense))
+        # In this run's environment, whatever its own was: returns of two tasks don't compare.
+        config = config_of(directory).environment(
+            experiment.env, env_config=dict(experiment.env_config)
+        )
+        return {
+            "validation": measure(config, directory, seeds.validation_seed, seeds.episodes),
+            "test": measure(config, directory, seeds.test_seed, seeds.episodes),
+        }
+    twin, place = dense_twin(experiment), out / DENSE_DIRECTORY
+    resume = (place / CONFIG_FILE).is_file()
+    prepare_out(place, resume)
+    config = resolve_gpus(build_config(twin), learner_gpus(twin.rllib))
+    returns = Run(twin, config, place, reporter, interruption, None).run(resume)["returns"]
+    return {"validation": returns["validation"], "test": returns["test"]}
+
+
+def dense_twin(experiment: ExperimentConfig) -> ExperimentConfig:
+    """Return the experiment that differs in nothing but that it prunes nothing."""
+    return experiment.model_copy(
+        update={
+            "name": f"{experiment.name}-dense",
+            # The schedule stays: it says from when on checkpoints are candidates for the best.
+            "pruning": experiment.pruning.replace(
+                sparsity=0.0, threshold=None, groups={}, distribution="uniform", protect=()
+            ),
+            "evaluation": experiment.evaluation.model_copy(update={"dense": None}),
+        }
+    )

@@ -1,0 +1,42 @@
+"""Words what stopped a training: rayprune's own errors, weights that are not finite, the rest."""
+
+from __future__ import annotations
+
+from ray.exceptions import RayTaskError
+from ray.rllib.algorithms.algorithm import Algorithm
+
+from rayprune.errors import NonFiniteError, RaypruneError, RunError
+from rayprune.rllib.callback import learner_reports
+
+
+def failure(error: Exception, algorithm: Algorithm, env_steps: int, way_back: str) -> RaypruneError:
+    """Return what the person should read when ``Algorithm.train()`` raised ``error``.
+
+    Args:
+        error: what came out of it.
+        algorithm: whose Learners are asked whether their weights are finite.
+        env_steps: where it happened.
+        way_back: how to go on.
+    """
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    where = f"at env step {env_steps}"
+    if isinstance(cause, RaypruneError):
+        return type(cause)(f"{cause} ({where}). {way_back}")
+    if _has_broken_weights(algorithm):
+        return NonFiniteError(
+            f"A weight became NaN or infinite {where}. {way_back} "
+            "Lower `rllib.training.lr`, or set `rllib.training.grad_clip`."
+        )
+    reason = str(cause).strip().splitlines() or [""]
+    return RunError(f"Training failed {where}: {type(cause).__name__}: {reason[-1]} {way_back}")
+
+
+def _has_broken_weights(algorithm: Algorithm) -> bool:
+    try:
+        return any(
+            not report["finite"]
+            for learner in learner_reports(algorithm)
+            for report in learner.values()
+        )
+    except Exception:  # the Learners themselves may be what failed
+        return False

@@ -1,0 +1,210 @@
+"""`Run`: one algorithm, trained to its end in one directory."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.core import DEFAULT_MODULE_ID
+
+from rayprune.config import ExperimentConfig, load_experiment, to_yaml
+from rayprune.errors import NonFiniteError
+from rayprune.pruning.pruner import LayerCount
+from rayprune.rllib import checkpoints, rows
+from rayprune.rllib.barrier import cross_barrier
+from rayprune.rllib.callback import learner_reports
+from rayprune.rllib.evaluation import Evaluator
+from rayprune.rllib.failures import failure
+from rayprune.rllib.interruption import Interrupted, Interruption
+from rayprune.rllib.progress import Progress
+from rayprune.rllib.start import start_from
+from rayprune.rllib.summary import Subject, summarise_run
+from rayprune.tracking.progress import Reporter
+from rayprune.tracking.record import Record, to_json, write_atomic
+from rayprune.tracking.tracker import Tracker, open_tracker
+from rayprune.tracking.versions import versions
+
+SUMMARY_FILE: Final = "summary.json"
+RECORD_FILE: Final = "results.jsonl"
+CONFIG_FILE: Final = "config.yaml"
+
+
+class Run:
+    """One algorithm, trained to its end in one directory."""
+
+    def __init__(
+        self,
+        experiment: ExperimentConfig,
+        config: AlgorithmConfig,
+        out: Path,
+        reporter: Reporter,
+        interruption: Interruption,
+        dense: dict[str, Any] | None,
+    ) -> None:
+        self._experiment = experiment
+        self._config = config
+        self._out = out
+        self._reporter = reporter
+        self._interruption = interruption
+        self._dense = dense
+        self._yaml = to_yaml(experiment, versions())
+        self._progress = Progress()
+        self._validation: dict[str, Any] | None = None
+        self._empty: set[str] = set()
+
+    def run(self, resume: bool) -> dict[str, Any]:
+        """Train until the stop criterion, from the newest checkpoint if there is one."""
+        finished = self._finished_summary() if resume else None
+        if finished is not None:
+            self._reporter.message(f"{self._experiment.name} is finished already: {self._out}")
+            return finished
+        write_atomic(self._out / CONFIG_FILE, self._yaml)
+        with open_tracker(self._experiment, self._out, self._reporter.message) as tracker:
+            self._train(tracker)
+            summary = self._summarise()
+            tracker.finish(summary)
+        return summary
+
+    def _train(self, tracker: Tracker) -> None:
+        self._evaluator = Evaluator(self._config)
+        algorithm = self._config.build_algo()
+        try:
+            self._begin(algorithm)
+            keep_until = self._progress.env_steps
+            with Record.open(self._out / RECORD_FILE, keep_until=keep_until) as record:
+                self._loop(algorithm, record, tracker)
+        finally:
+            algorithm.stop()
+            self._evaluator.close()
+
+    def _begin(self, algorithm: Algorithm) -> None:
+        newest = checkpoints.latest(self._out)
+        if newest is not None:
+            meta = checkpoints.restore(algorithm, newest)
+            self._progress = Progress.from_meta(meta)
+            self._validation = meta.get("validation")
+        elif self._experiment.start_from is not None:
+            start_from(algorithm, Path(self._experiment.start_from))
+        cross_barrier(algorithm, self._experiment.seed, self._progress.env_steps)
+        stop = self._experiment.stop
+        self._reporter.start(self._experiment.name, stop.env_steps, self._progress.env_steps)
+
+    def _loop(self, algorithm: Algorithm, record: Record, tracker: Tracker) -> None:
+        finished = learner_reports(algorithm)[0][DEFAULT_MODULE_ID]["finished"]
+        while not self._done(finished):
+            mark = self._evaluation_mark()
+            row = self._iterate(algorithm)
+            finished = row["pruning_finished"]
+            due = self._evaluation_mark() > mark or self._done(finished)
+            if due:
+                row["validation"] = self._validate(algorithm)
+                row.update(self._diagnostics(algorithm))
+            record.append(row)
+            tracker.row(row)
+            self._reporter.iteration(row)
+            if due or self._interruption.requested:
+                self._checkpoint(algorithm, validated=due)
+            if self._interruption.requested:
+                raise Interrupted(
+                    f"Interrupted at env step {self._progress.env_steps}; "
+                    f"checkpoint {self._progress.newest} is written. Go on with --resume."
+                )
+
+    def _iterate(self, algorithm: Algorithm) -> dict[str, Any]:
+        progress, started = self._progress, time.monotonic()
+        try:
+            result = algorithm.train()
+        except Exception as error:
+            raise failure(error, algorithm, progress.env_steps, self._way_back()) from error
+        progress.iteration += 1
+        progress.wall_time_s += time.monotonic() - started
+        row = rows.row_of(result, progress.iteration, progress.wall_time_s, self._experiment)
+        progress.env_steps, progress.updates = row["env_steps"], row["updates"]
+        loss = row["learner"].get("total_loss")
+        if loss is not None and not math.isfinite(loss):
+            raise NonFiniteError(
+                f"The loss became {loss} at env step {progress.env_steps}. {self._way_back()} "
+                "Lower `rllib.training.lr`, or set `rllib.training.grad_clip`."
+            )
+        return row
+
+    def _validate(self, algorithm: Algorithm) -> dict[str, Any]:
+        evaluation = self._experiment.evaluation
+        self._evaluator.load(rows.policy_of(algorithm))
+        result = self._evaluator.evaluate(evaluation.validation_seed, evaluation.episodes)
+        self._validation = result
+        self._reporter.evaluation({"env_steps": self._progress.env_steps, **result})
+        return result
+
+    def _diagnostics(self, algorithm: Algorithm) -> dict[str, Any]:
+        seed = self._experiment.evaluation.validation_seed
+        return rows.diagnostics_of(algorithm, self._evaluator, seed)
+
+    def _checkpoint(self, algorithm: Algorithm, validated: bool) -> None:
+        progress = self._progress
+        report = learner_reports(algorithm)[0][DEFAULT_MODULE_ID]
+        name = f"{progress.env_steps or progress.updates:09d}"
+        if validated and report["finished"]:
+            assert self._validation is not None
+            progress.compare_with_best(name, self._validation)
+        self._tell_of_empty_layers(report["layers"])
+        progress.newest = name
+        meta = {
+            **vars(progress),
+            "validation": self._validation,
+            "pruning": rows.plain_report(report),
+        }
+        checkpoints.save(algorithm, self._out / "checkpoints" / name, self._yaml, meta)
+        checkpoints.prune_old(self._out, keep={name, progress.best or name})
+        cross_barrier(algorithm, self._experiment.seed, progress.env_steps)
+
+    def _tell_of_empty_layers(self, layers: list[LayerCount]) -> None:
+        empty = [
+            layer.name for layer in layers if layer.sparsity == 1 and layer.name not in self._empty
+        ]
+        if empty:
+            self._empty.update(empty)
+            self._reporter.message(
+                f"No weight is left in {', '.join(empty)}: what comes after sees constants. List "
+                "them under `pruning.protect`, or give `pruning.distribution` a sparsity for each."
+            )
+
+    def _evaluation_mark(self) -> int:
+        every = self._experiment.evaluation.every
+        return 0 if every is None else self._progress.env_steps // every
+
+    def _done(self, pruning_finished: bool) -> bool:
+        return self._progress.done(self._experiment.stop, self._validation, pruning_finished)
+
+    def _way_back(self) -> str:
+        if self._progress.newest is None:
+            return "No checkpoint had been written yet."
+        newest = self._out / "checkpoints" / self._progress.newest
+        return f"The last good checkpoint is {newest}; --resume goes on from there."
+
+    def _finished_summary(self) -> dict[str, Any] | None:
+        path = self._out / SUMMARY_FILE
+        if not path.is_file():
+            return None
+        summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        stop = self._experiment.stop
+        held = load_experiment(self._out / CONFIG_FILE, check_paths=False).stop
+        enough = stop.env_steps is not None and summary["env_steps"] >= stop.env_steps
+        return summary if enough or stop == held else None
+
+    def _summarise(self) -> dict[str, Any]:
+        progress = self._progress
+        if progress.best is None:
+            self._reporter.message(
+                "The target sparsity was not reached before the end, so the summary describes the "
+                "last checkpoint. Raise `stop.env_steps`, or end the schedule earlier."
+            )
+        chosen = self._out / "checkpoints" / str(progress.best or progress.newest)
+        summary = summarise_run(Subject.of(self._experiment), chosen, vars(progress), self._dense)
+        write_atomic(self._out / SUMMARY_FILE, to_json(summary, indent=2) + "\n")
+        return summary
