@@ -35,8 +35,7 @@ def _distributions() -> dict[str, str]:
 def _granularities() -> dict[str, str]:
     from rayprune.pruning.granularity import GRANULARITIES
 
-    units = {"weight": "Single weights.", "neuron": "Output units: rows of a Linear, filters."}
-    return {name: units.get(name, "") for name in GRANULARITIES}
+    return dict(GRANULARITIES)
 
 
 def _algorithms() -> dict[str, str]:

@@ -40,8 +40,9 @@ class PrunableLayer:
         return join(self.name, parameter)
 
     def parts(self, config: PruningConfig) -> list[Part]:
-        """Split the layer into what competes."""
-        return parts_of(self.module, self.parameters, config.granularity)
+        """Split the layer into what competes, with the parameters' full names."""
+        named = {self.full_name(name): weight for name, weight in self.parameters.items()}
+        return parts_of(self.module, named, config.granularity)
 
     def shape(self, config: PruningConfig) -> Shape:
         """Return what a distribution knows of the layer."""
@@ -61,6 +62,12 @@ class Budget:
     protected: frozenset[str]
 
     @property
+    def called(self) -> str:
+        """What the budget is of, in words."""
+        groups = sorted({layer.group for layer in self.layers})
+        return f"group {groups[0]!r}" if len(groups) == 1 else f"the groups {groups}"
+
+    @property
     def free(self) -> list[PrunableLayer]:
         """The layers that are not protected."""
         return [layer for layer in self.layers if layer.name not in self.protected]
@@ -68,10 +75,12 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Layers whose weights compete, and how many weights (or units) stay."""
+    """Parts that compete, and how many of their weights (or units) stay."""
 
-    layers: tuple[PrunableLayer, ...]
+    parts: tuple[Part, ...]
     keep: int
+    called: str = "the module"
+    """What it belongs to, in words, for messages."""
 
 
 def budgets_of(config: PruningConfig, layers: Iterable[PrunableLayer]) -> list[Budget]:
@@ -121,11 +130,25 @@ def scopes_of(config: PruningConfig, budget: Budget, at: Ramp) -> list[Scope]:
     if split is None:
         total = sum(shape.count for shape in shapes.values())
         free = sum(shapes[layer.name].count for layer in budget.free)
-        return [Scope(tuple(budget.free), free - (total - kept_count(total, sparsity)))]
+        return [_scope(config, budget, budget.free, free - (total - kept_count(total, sparsity)))]
     return [
-        Scope((layer,), kept_count(shapes[layer.name].count, split[layer.name]))
+        _scope(config, budget, [layer], kept_count(shapes[layer.name].count, split[layer.name]))
         for layer in budget.free
     ]
+
+
+def threshold_scopes(config: PruningConfig, budget: Budget) -> list[Scope]:
+    """Split a budget that has a threshold into scopes; how many stay is open."""
+    if config.distribution == "global":
+        return [_scope(config, budget, budget.free, 0)]
+    return [_scope(config, budget, [layer], 0) for layer in budget.free]
+
+
+def _scope(
+    config: PruningConfig, budget: Budget, layers: Iterable[PrunableLayer], keep: int
+) -> Scope:
+    parts = tuple(part for layer in layers for part in layer.parts(config))
+    return Scope(parts, keep, budget.called)
 
 
 def _layer_sparsities(

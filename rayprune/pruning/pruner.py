@@ -24,6 +24,7 @@ from rayprune.pruning.budgets import (
     protected_names,
     reach_faults,
     scopes_of,
+    threshold_scopes,
 )
 from rayprune.pruning.config import DEFAULT_HORIZON, PruningConfig
 from rayprune.pruning.fading import Fading
@@ -334,8 +335,7 @@ class Pruner:
         keeps: dict[str, Tensor] = {}
         for budget in budgets:
             if budget.target is None:
-                layers = [(layer,) for layer in budget.free]
-                scopes = [budget.free] if self.config.distribution == "global" else layers
+                scopes = threshold_scopes(self.config, budget)
                 assert self.config.threshold is not None
                 keeps |= selection.keep_above_threshold(scopes, self.config.threshold, share)
             else:
@@ -415,7 +415,8 @@ class Pruner:
         return self._fading.eligible(name, layer.module.masks.get(key))
 
     def _selection(self) -> Selection:
-        return Selection(self.config, self._eligible, self.seed, self._progress.updates)
+        weights = {name: self._weight(name) for name in self._places}
+        return Selection(self.config, weights, self._eligible, self.seed, self._progress.updates)
 
     def _retargeted(self, budgets: list[Budget], sparsity: float) -> list[Budget]:
         faults = PruningConfig.faults_of({"sparsity": sparsity}, prefix="")

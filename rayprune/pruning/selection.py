@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from rayprune.errors import InputError, RunError
-from rayprune.pruning.budgets import PrunableLayer, Scope
+from rayprune.pruning.budgets import Scope
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.criteria import ELEMENTWISE, inputs_of, lookup
-from rayprune.pruning.granularity import Part
+from rayprune.pruning.granularity import Named, Part, WeightPart
 from rayprune.pruning.masks import find_cut, keep_above
 from rayprune.pruning.thresholds import threshold_of
 
@@ -23,10 +23,20 @@ Eligible = Callable[[str], "Tensor | None"]
 
 
 @dataclass(frozen=True, slots=True)
+class _Ranked:
+    scores: Tensor
+    """What competes."""
+    within: Named
+    """The weights' own scores, of a part that chooses inside of its units."""
+
+
+@dataclass(frozen=True, slots=True)
 class Selection:
     """Scores and selects for one mask update."""
 
     config: PruningConfig
+    weights: Named
+    """Every prunable parameter by full name."""
     eligible: Eligible
     seed: int
     index: int
@@ -63,36 +73,36 @@ class Selection:
         Raises:
             NonFiniteError: a score is NaN.
         """
-        parts = [(layer, part) for layer in scope.layers for part in layer.parts(self.config)]
-        live = [self._live(layer, part) for layer, part in parts]
-        if sum(_count(part, alive) for (_, part), alive in zip(parts, live, strict=True)) <= (
-            scope.keep
-        ):
+        parts = scope.parts
+        live = [self._live(part) for part in parts]
+        if sum(_count(part, alive) for part, alive in zip(parts, live, strict=True)) <= scope.keep:
             return {}
-        names = [layer.full_name(part.parameters[0]) for layer, part in parts]
         # In pieces and without a copy of all scores, where the criterion allows it.
         criterion = lookup(self.config.criterion)
-        in_pieces = self.config.granularity == "weight" and criterion in ELEMENTWISE
+        in_pieces = criterion in ELEMENTWISE and all(isinstance(x, WeightPart) for x in parts)
         transform = criterion if in_pieces else None
-        score = self._weights if in_pieces else self._pooled
-        scores = [score(layer, part) for layer, part in parts]
+        ranked = [self._raw(part) if in_pieces else self._ranked(part) for part in parts]
+        names = [part.parameters[0] for part in parts]
+        scores = [rank.scores for rank in ranked]
         cut = find_cut(scores, scope.keep, live=live, names=names, transform=transform)
+        del scores
         keeps: dict[str, Tensor] = {}
         ties = cut.ties
-        scores.reverse()
-        for (layer, part), alive in zip(parts, live, strict=True):
+        ranked.reverse()
+        for part, alive in zip(parts, live, strict=True):
             # Popped, so that the scores' memory goes as the masks' comes.
-            keep, ties = keep_above(scores.pop(), cut, ties, alive, transform)
-            keeps.update(_expanded(layer, part, keep))
+            rank = ranked.pop()
+            keep, ties = keep_above(rank.scores, cut, ties, alive, transform)
+            keeps.update(part.expand(keep, rank.within))
         return keeps
 
     def keep_above_threshold(
-        self, scopes: Sequence[Sequence[PrunableLayer]], spec: Mapping[str, float], share: float
+        self, scopes: Sequence[Scope], spec: Mapping[str, float], share: float
     ) -> dict[str, Tensor]:
         """Choose what scores above a threshold, in each scope of a budget.
 
         Args:
-            scopes: the budget's layers, as they compete.
+            scopes: the budget's parts, as they compete; what they would keep is not read.
             spec: see `rayprune.pruning.thresholds.threshold_of`.
             share: what the schedule scales the threshold by.
 
@@ -105,52 +115,42 @@ class Selection:
         """
         keeps: dict[str, Tensor] = {}
         largest, survivors = -math.inf, False
-        for layers in scopes:
-            parts = [(layer, part) for layer in layers for part in layer.parts(self.config)]
-            names = [layer.full_name(part.parameters[0]) for layer, part in parts]
-            scores = [self._ranked(layer, part) for layer, part in parts]
+        for scope in scopes:
+            names = [part.parameters[0] for part in scope.parts]
+            ranked = [self._floored(part) for part in scope.parts]
+            scores = [rank.scores for rank in ranked]
             highest = max(float(score.max()) for score in scores)
             threshold = threshold_of(spec, scores, share, names)
             if threshold is None:
                 return {}
             largest, survivors = max(largest, highest), survivors or highest > threshold
-            for (layer, part), score in zip(parts, scores, strict=True):
-                keeps.update(_expanded(layer, part, score > threshold))
+            for part, rank in zip(scope.parts, ranked, strict=True):
+                keeps.update(part.expand(rank.scores > threshold, rank.within))
         if scopes and not survivors:
             raise RunError(
-                f"`pruning.threshold` {dict(spec)} would prune every weight of {_span(scopes)}: "
-                f"the largest score is {largest:.6g}. Lower the threshold."
+                f"`pruning.threshold` {dict(spec)} would prune every weight of "
+                f"{scopes[0].called}: the largest score is {largest:.6g}. Lower the threshold."
             )
         return keeps
 
-    def _live(self, layer: PrunableLayer, part: Part) -> Tensor | None:
-        """Return which weights (or units, with any weight left) may still be chosen."""
-        free = {name: self.eligible(layer.full_name(name)) for name in part.parameters}
-        if all(mask is None for mask in free.values()):
-            return None
-        if part.gates == 0:
-            return free[part.parameters[0]]
-        weights = layer.parameters
-        counts = {
-            name: torch.ones_like(weights[name]) if mask is None else mask.to(weights[name].dtype)
-            for name, mask in free.items()
-        }
-        return part.pool(counts, "sum") > 0
+    def _live(self, part: Part) -> Tensor | None:
+        """Return which weights (or units) may still be chosen."""
+        return part.live({name: self.eligible(name) for name in part.parameters})
 
-    def _weights(self, layer: PrunableLayer, part: Part) -> Tensor:
-        return layer.parameters[part.parameters[0]].detach()
+    def _raw(self, part: Part) -> _Ranked:
+        return _Ranked(self.weights[part.parameters[0]].detach(), {})
 
-    def _pooled(self, layer: PrunableLayer, part: Part) -> Tensor:
-        weights = layer.parameters
-        scores = {
-            name: self.score(layer.full_name(name), weights[name]) for name in part.parameters
-        }
-        return part.pool(scores, self.config.pooling)
+    def _ranked(self, part: Part) -> _Ranked:
+        scores = {name: self.score(name, self.weights[name]) for name in part.parameters}
+        pooled = part.pool(scores, self.config.pooling)
+        return _Ranked(pooled, scores if part.ranks_within else {})
 
-    def _ranked(self, layer: PrunableLayer, part: Part) -> Tensor:
-        """Score a part; what can't be chosen any more gets minus infinity."""
-        pooled, live = self._pooled(layer, part), self._live(layer, part)
-        return pooled if live is None else torch.where(live, pooled, -math.inf)
+    def _floored(self, part: Part) -> _Ranked:
+        """Rank a part; what can't be chosen any more gets minus infinity."""
+        ranked, live = self._ranked(part), self._live(part)
+        if live is None:
+            return ranked
+        return _Ranked(torch.where(live, ranked.scores, -math.inf), ranked.within)
 
 
 def _count(part: Part, live: Tensor | None) -> int:
@@ -179,13 +179,3 @@ def _check_scores(criterion: str, scores: object, weight: Tensor) -> Tensor:
             f"but gave {tuple(scores.shape)}."
         )
     return scores.detach()
-
-
-def _expanded(layer: PrunableLayer, part: Part, keep: Tensor) -> dict[str, Tensor]:
-    shapes = {name: weight.shape for name, weight in layer.parameters.items()}
-    return {layer.full_name(name): mask for name, mask in part.expand(keep, shapes)}
-
-
-def _span(scopes: Sequence[Sequence[PrunableLayer]]) -> str:
-    groups = sorted({layer.group for layers in scopes for layer in layers})
-    return f"group {groups[0]!r}" if len(groups) == 1 else f"the groups {groups}"

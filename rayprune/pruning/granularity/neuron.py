@@ -1,0 +1,63 @@
+"""Granularity ``neuron``: output units, over all their incoming weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from rayprune.pruning.granularity.parts import POOLINGS, Named, Part, by_gate
+
+
+@dataclass(frozen=True, slots=True)
+class UnitPart(Part):
+    """Output units: rows of a Linear, filters of a Conv, hidden units of an LSTM or GRU.
+
+    >>> rows = UnitPart({"weight": torch.Size([2, 2])}, units=2, gates=1)
+    >>> rows.pool({"weight": torch.tensor([[1.0, 2.0], [3.0, 5.0]])}, "mean")
+    tensor([1.5000, 4.0000])
+    >>> dict(rows.expand(torch.tensor([True, False]), {}))
+    {'weight': tensor([[ True,  True],
+            [False, False]])}
+    """
+
+    units: int
+    gates: int
+    """How often a unit's rows come in each parameter."""
+
+    @property
+    def count(self) -> int:
+        """How many units."""
+        return self.units
+
+    def pool(self, scores: Named, pooling: str) -> Tensor:
+        """Return each unit's score over its rows in all parameters and gates, ``(units,)``."""
+        return POOLINGS[pooling](torch.cat([self._by_unit(scores[n]) for n in self.shapes], 1))
+
+    def expand(self, keep: Tensor, scores: Named) -> Iterator[tuple[str, Tensor]]:
+        """Yield masks of whole rows."""
+        for name, shape in self.shapes.items():
+            column = keep.repeat(self.gates).view(-1, *[1] * (len(shape) - 1))
+            yield name, column.expand(shape).contiguous()
+
+    def _by_unit(self, scores: Tensor) -> Tensor:
+        """Reshape ``(gates * units, ...)`` to ``(units, weights of the unit)``."""
+        gated = scores.reshape(self.gates, self.units, -1)
+        return gated.transpose(0, 1).reshape(self.units, -1)
+
+
+def neuron_parts(layer: nn.Module, parameters: Mapping[str, Tensor]) -> list[Part]:
+    """Split a layer into sets of units that compete.
+
+    A hidden unit of an LSTM or GRU is its row in every gate, input and hidden weights together;
+    each direction of each stacked layer is a part of its own.
+    """
+    if not isinstance(layer, nn.RNNBase):
+        return [UnitPart({n: w.shape}, w.shape[0], 1) for n, w in parameters.items()]
+    stacked: dict[str, dict[str, torch.Size]] = {}
+    for name, weight in parameters.items():
+        place = name.rpartition(".")[2].partition("h_l")[2]
+        stacked.setdefault(place, {})[name] = weight.shape
+    return [UnitPart(shapes, layer.hidden_size, by_gate(layer)) for shapes in stacked.values()]
