@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from rayprune import yaml12
 from rayprune.errors import ConfigError, did_you_mean
 from rayprune.pruning.config import PruningConfig
+from rayprune.pruning.schedule_times import fractions_in
 from rayprune.validation import faults_from, shown
 
 ALGORITHMS: Mapping[str, str] = types.MappingProxyType(
@@ -282,10 +283,10 @@ def _horizon_faults(experiment: ExperimentConfig) -> list[str]:
     given = stop.return_ is not None or stop.updates is not None
     if experiment.horizon is not None or not given or not pruning.needs_horizon:
         return []
-    begin, end = pruning.schedule["begin"], pruning.schedule["end"]
+    shares = " and ".join(f"`{k}` {v}" for k, v in fractions_in(pruning.schedule).items())
     return [
-        f"`pruning.schedule` begins at {begin} and ends at {end} of `stop.env_steps`, which isn't "
-        "given. Give it beside what `stop` has, or give absolute env steps (above 1) there."
+        f"`pruning.schedule` has {shares}, of `stop.env_steps`, which isn't given. "
+        "Give it beside what `stop` has, or give absolute env steps (above 1) there."
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -17,6 +17,9 @@ from rayprune.pruning.granularity import Part, matrix_shape, parts_of
 from rayprune.pruning.layers import MaskedLayer, prunable_parameters
 from rayprune.pruning.masks import kept_count
 from rayprune.pruning.registry import choice_fault
+
+MOST = 0.999
+"""The sparsity at which a search for the sparsest policy ends if no target bounds it."""
 
 Ramp = Callable[[float], float]
 """A target -> the sparsity that is due at this moment."""
@@ -98,13 +101,23 @@ def budgets_of(config: PruningConfig, layers: Iterable[PrunableLayer]) -> list[B
     ]
     target = config.sparsity
     if target is None and config.threshold is None:
-        target = 0.0
+        target = MOST if config.gated else 0.0
     fields.append(("pruning.sparsity", target, [x for x in layers if x.group not in named]))
-    return [
+    budgets = [
         Budget(field, target, tuple(members), protected_names(config, members))
         for field, target, members in fields
         if members
     ]
+    return [_within_reach(config, budget) for budget in budgets] if config.gated else budgets
+
+
+def _within_reach(config: PruningConfig, budget: Budget) -> Budget:
+    """Lower the bound of a search that was given none to what protected layers leave."""
+    if config.sparsity is not None or budget.field != "pruning.sparsity":
+        return budget
+    counts = {layer.name: layer.shape(config).count for layer in budget.layers}
+    held = sum(counts[name] for name in budget.protected)
+    return replace(budget, target=min(MOST, 1.0 - held / sum(counts.values())))
 
 
 def protected_names(config: PruningConfig, layers: Iterable[PrunableLayer]) -> frozenset[str]:

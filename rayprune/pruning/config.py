@@ -11,7 +11,9 @@ from pydantic import BaseModel, ConfigDict
 from rayprune.errors import ConfigError
 from rayprune.pruning.faults import faults_of
 from rayprune.pruning.granularity import ALIASES
+from rayprune.pruning.schedule_times import OWN_TIMES, fractions_in, times_in_steps
 from rayprune.pruning.schedules import SCHEDULES, Schedule
+from rayprune.pruning.staircases import DEFAULTS as STAIRCASE_DEFAULTS
 
 DEFAULT_HORIZON = 200_000
 SCHEDULE_DEFAULTS: Mapping[str, Any] = {"kind": "cubic", "begin": 0.2, "end": 0.8, "every": 1000}
@@ -35,7 +37,9 @@ class PruningConfig(BaseModel):
             and at the k-th set to zero.
         schedule: ``{"kind", "begin", "end", "every"}`` and what else the kind takes. ``begin`` and
             ``end`` up to 1 are fractions of the horizon, above it env steps; ``every`` is the env
-            steps between mask updates. ``one_shot`` uses ``begin`` alone.
+            steps between mask updates. ``one_shot`` uses ``begin`` alone. With ``begin`` as
+            ``{"return": R}`` pruning waits for a return, and ``end`` counts from there. For
+            ``iterative``, ``lottery`` and ``gated`` see `rayprune.pruning.staircases`.
         protect: glob patterns of the names of layers that are never pruned.
         groups: ``{group: {"sparsity": s}}``, a budget of its own for each group named.
         on_clone: what a clone does with masks sparser than its target: ``hold`` them.
@@ -125,13 +129,19 @@ class PruningConfig(BaseModel):
     @property
     def needs_horizon(self) -> bool:
         """Whether the schedule holds fractions, and no horizon was given."""
-        fractions = any(0 < self.schedule[key] <= 1 for key in ("begin", "end"))
-        return self.horizon is None and fractions
+        return self.horizon is None and bool(fractions_in(self.schedule))
+
+    @property
+    def gated(self) -> bool:
+        """Whether a driver finds the sparsity by the return; ``sparsity`` is a bound then."""
+        return bool(self.schedule["kind"] == "gated")
 
     @property
     def every(self) -> int:
         """Env steps between mask updates."""
-        return int(self.schedule["every"])
+        if self.schedule["kind"] == "lottery":
+            return int(times_in_steps(self.schedule, self.resolved_horizon)["round_steps"])
+        return int(self.schedule.get("every", SCHEDULE_DEFAULTS["every"]))
 
     @property
     def fading_updates(self) -> int:
@@ -156,9 +166,8 @@ class PruningConfig(BaseModel):
         kind = SCHEDULES[self.schedule["kind"]]
         known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
         values = {key: value for key, value in self.schedule.items() if key in known}
-        horizon = self.resolved_horizon if horizon is None else horizon
-        for key in {"begin", "end"} & known:
-            values[key] = values[key] * horizon if values[key] <= 1 else values[key]
+        times = times_in_steps(self.schedule, horizon or self.resolved_horizon)
+        values.update({key: time for key, time in times.items() if key in known})
         return kind(**{**values, "final": final})
 
 
@@ -168,8 +177,15 @@ def _completed(values: dict[str, Any]) -> dict[str, Any]:
     if "granularity" in complete:
         complete["granularity"] = ALIASES.get(complete["granularity"], complete["granularity"])
     if "schedule" in complete:
-        complete["schedule"] = {**SCHEDULE_DEFAULTS, **complete["schedule"]}
+        complete["schedule"] = {**schedule_defaults(complete["schedule"]), **complete["schedule"]}
     return complete
+
+
+def schedule_defaults(schedule: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a schedule of such a kind has where it says nothing."""
+    kind = schedule.get("kind", "cubic")
+    common = {} if kind in OWN_TIMES else SCHEDULE_DEFAULTS
+    return {**common, **STAIRCASE_DEFAULTS.get(kind, {})}
 
 
 def _plain(value: Any) -> Any:

@@ -12,10 +12,16 @@ from rayprune.pruning.criteria import CRITERIA
 from rayprune.pruning.distributions import DISTRIBUTIONS
 from rayprune.pruning.granularity import ALIASES, GRANULARITIES, POOLINGS
 from rayprune.pruning.registry import choice_fault
+from rayprune.pruning.schedule_faults import (
+    finds_sparsity,
+    kind_conflicts,
+    kind_faults,
+    schedule_keys,
+)
+from rayprune.pruning.schedule_times import OWN_TIMES
 from rayprune.pruning.schedules import SCHEDULES
 
 THRESHOLDS = ("absolute", "percentile", "mean_fraction")
-COMMON_SCHEDULE_KEYS = ("kind", "begin", "end", "every")
 MAX_FADING_UPDATES = 255
 
 Faults = Iterator[str]
@@ -135,9 +141,11 @@ def _schedule(field: str, value: Any) -> Faults:
         yield choice_fault(f"{field}.kind", kind, SCHEDULES)
     else:
         own = {item.name for item in dataclasses.fields(SCHEDULES[kind])}  # type: ignore[arg-type]
-        known = sorted((own - {"final"}) | set(COMMON_SCHEDULE_KEYS))
+        known = schedule_keys(kind, own)
         yield from (_unknown(f"{field}.{key}", key, known) for key in value if key not in known)
-    yield from _times(field, value)
+    yield from kind_faults(field, value)
+    if kind not in OWN_TIMES:
+        yield from _times(field, value)
 
 
 def _times(field: str, value: Mapping[str, Any]) -> Faults:
@@ -145,6 +153,8 @@ def _times(field: str, value: Mapping[str, Any]) -> Faults:
     if not _is_integer(every) or every < 1:
         yield _must(f"{field}.every", "an integer of at least 1 (env steps)", every)
     times = {key: value.get(key, default) for key, default in (("begin", 0.2), ("end", 0.8))}
+    if isinstance(times["begin"], Mapping):
+        times["begin"] = 0.0  # a return: `end` counts from the moment when it is reached
     wrong = [key for key, time in times.items() if not _is_real(time) or not 0 <= time < 2**63]
     for key in wrong:
         yield _must(f"{field}.{key}", "a number of at least 0 (above 1: env steps)", times[key])
@@ -218,8 +228,14 @@ def _across(prefix: str, values: Mapping[str, Any]) -> Faults:
     """Yield the faults that lie between fields."""
     sparsity, threshold = values.get("sparsity"), values.get("threshold")
     groups, distribution = values.get("groups") or {}, values.get("distribution", "uniform")
+    yield from kind_conflicts(prefix, values)
     if threshold is None:
-        if sparsity is None and not groups and not isinstance(distribution, Mapping):
+        if (
+            sparsity is None
+            and not finds_sparsity(values)
+            and not groups
+            and not isinstance(distribution, Mapping)
+        ):
             yield f"One of `{prefix}sparsity` and `{prefix}threshold` must be given."
         return
     if sparsity is not None:

@@ -9,6 +9,8 @@ from typing import Protocol
 
 from rayprune.errors import ConfigError
 from rayprune.pruning.registry import Registry
+from rayprune.pruning.schedule_checks import check_schedule
+from rayprune.pruning.staircases import GatedSchedule, IterativeSchedule, LotterySchedule
 
 
 class Schedule(Protocol):
@@ -43,7 +45,7 @@ class OneShotSchedule:
     begin: float
 
     def __post_init__(self) -> None:
-        _check(self.final, self.begin, self.begin)
+        check_schedule(self.final, self.begin, self.begin)
 
     @property
     def end(self) -> float:
@@ -62,7 +64,7 @@ class _Ramp:
     end: float
 
     def __post_init__(self) -> None:
-        _check(self.final, self.begin, self.end)
+        check_schedule(self.final, self.begin, self.end)
 
     def sparsity_at(self, step: float) -> float:
         """Return 0 up to ``begin``, the ramp's value between, and ``final`` from ``end`` on."""
@@ -119,18 +121,6 @@ class ExponentialSchedule(_Ramp):
         return 1.0 - math.pow(1.0 - self.final, progress)
 
 
-def _check(final: float, begin: float, end: float) -> None:
-    faults = []
-    if not 0.0 <= final < 1.0:
-        faults.append(f"`final` must be in [0, 1), but is {final}.")
-    if begin < 0:
-        faults.append(f"`begin` must be at least 0, but is {begin}.")
-    if end < begin:
-        faults.append(f"`end` must not be less than `begin` ({begin}), but is {end}.")
-    if faults:
-        raise ConfigError(faults)
-
-
 _REGISTRY: Registry[type[Schedule]] = Registry(
     "schedule",
     {
@@ -138,6 +128,9 @@ _REGISTRY: Registry[type[Schedule]] = Registry(
         "linear": LinearSchedule,
         "cubic": CubicSchedule,
         "exponential": ExponentialSchedule,
+        "iterative": IterativeSchedule,
+        "lottery": LotterySchedule,
+        "gated": GatedSchedule,
     },
 )
 SCHEDULES: Mapping[str, type[Schedule]] = _REGISTRY

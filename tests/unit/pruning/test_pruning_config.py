@@ -50,7 +50,7 @@ def test_all_faults_come_at_once_with_field_constraint_value_and_way_out():
         ({"operation": {"scale": 0.5, "steps": 0}}, "`operation.steps` must be an integer in [1,"),
         ({"operation": {"scale": 0.5, "steps": 2.5}}, "`operation.steps` must be an integer"),
         ({"operation": {"scale": 0.5, "steps": float("inf")}}, "`operation.steps` must be"),
-        ({"schedule": {"kind": "gated"}}, "`schedule.kind` must be one of ['cubic', "),
+        ({"schedule": {"kind": "sudden"}}, "`schedule.kind` must be one of ['cubic', "),
         (
             {"schedule": {"kidn": "cubic"}},
             "`schedule.kidn` is not a known key. Did you mean 'kind'",
