@@ -8,6 +8,7 @@ policies are compared on the same episodes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ import gymnasium as gym
 import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.apis import TargetNetworkAPI
 from ray.rllib.env.env_context import EnvContext
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
@@ -29,20 +31,40 @@ AT_ONCE: Final = 32
 """Episodes stepped side by side, through one batched forward pass."""
 
 
+@dataclass(frozen=True, slots=True)
+class Acted:
+    """One greedy step of a policy in several environments."""
+
+    batch: dict[str, Any]
+    """What the module was given."""
+    logits: torch.Tensor | None
+    """The inputs of its action distribution, None where it gives actions alone (DQN)."""
+    actions: list[Any]
+    """Per environment, as the module means them."""
+    for_env: list[Any]
+    """Per environment, as it takes them: unsquashed."""
+    extras: dict[str, Any]
+    """What else an episode keeps, such as recurrent states; batched."""
+
+
 class Evaluator:
     """A policy beside its environments, apart from the training EnvRunners."""
 
-    def __init__(self, config: AlgorithmConfig) -> None:
+    def __init__(self, config: AlgorithmConfig, *, whole: bool = False) -> None:
         """Build an EnvRunner for its module and connectors; nothing is trained or sampled with it.
 
         Args:
             config: the algorithm's config; its env and module spec are used.
+            whole: with critic and target networks, as a Learner holds the module; else what an
+                EnvRunner holds.
         """
         own = config.copy(copy_frozen=False)
         own.env_runners(num_env_runners=0, num_envs_per_env_runner=1, explore=False)
         own.callbacks_class = []  # type: ignore[assignment]  # RLlib takes a list too
         self._config = own
         self._runner = (own.env_runner_cls or SingleAgentEnvRunner)(config=own, worker_index=0)
+        if whole:
+            self._runner.module = _whole_module(own, self.spaces)
         self._freeze_filters()
 
     @property
@@ -75,6 +97,10 @@ class Evaluator:
                     break
         self._freeze_filters()
 
+    def make_env(self) -> gym.Env[Any, Any]:
+        """Make one more of its environments; the caller closes it."""
+        return make_env(self._config)
+
     def returns(self, first_seed: int, episodes: int) -> list[float]:
         """Return the undiscounted return of each episode, shape ``(episodes,)``.
 
@@ -90,12 +116,29 @@ class Evaluator:
         """Return `summarise`'s dict for episodes from ``first_seed`` on."""
         return summarise(self.returns(first_seed, episodes))
 
+    def act(self, episodes: list[SingleAgentEpisode], shared: dict[str, Any]) -> Acted:
+        """Act greedily on the last observation of each episode, which is left as it is.
+
+        Args:
+            episodes: open ones.
+            shared: the connectors' own memory: one dict for all steps of the same episodes.
+        """
+        common = self._common(episodes, shared)
+        batch = self._runner._env_to_module(batch={}, **common)
+        with torch.no_grad():
+            outputs = self.module.forward_inference(batch)
+        logits = outputs.get(Columns.ACTION_DIST_INPUTS)
+        to_env = self._runner._module_to_env(batch=outputs, **common)
+        actions = to_env.pop(Columns.ACTIONS)
+        for_env = unbatch(to_env.pop(Columns.ACTIONS_FOR_ENV, actions))
+        return Acted(batch, logits, unbatch(actions), for_env, to_env)
+
     def first_batch(self, seed: int) -> dict[str, Any]:
         """Return the module's input for the first observation of the episode of ``seed``."""
         env = make_env(self._config)
         try:
             batch: dict[str, Any] = self._runner._env_to_module(
-                batch={}, **self._common([_start(env, seed)], {})
+                batch={}, **self._common([start_episode(env, seed)], {})
             )
             return batch
         finally:
@@ -134,7 +177,7 @@ class Evaluator:
     def _wave(self, seeds: Sequence[int]) -> list[float]:
         envs = [make_env(self._config) for _ in seeds]
         try:
-            episodes = [_start(env, seed) for env, seed in zip(envs, seeds, strict=True)]
+            episodes = [start_episode(env, seed) for env, seed in zip(envs, seeds, strict=True)]
             shared: dict[str, Any] = {}
             active = list(range(len(envs)))
             while active:
@@ -151,26 +194,44 @@ class Evaluator:
         episodes: list[SingleAgentEpisode],
         shared: dict[str, Any],
     ) -> None:
-        common = self._common(episodes, shared)
-        to_module = self._runner._env_to_module(batch={}, **common)
-        with torch.no_grad():
-            outputs = self.module.forward_inference(to_module)
-        to_env = self._runner._module_to_env(batch=outputs, **common)
-        actions = to_env.pop(Columns.ACTIONS)
-        for_env = unbatch(to_env.pop(Columns.ACTIONS_FOR_ENV, actions))
-        for i, (env, episode, action) in enumerate(
-            zip(envs, episodes, unbatch(actions), strict=True)
-        ):
-            obs, reward, terminated, truncated, info = env.step(for_env[i])
-            episode.add_env_step(
-                observation=obs,
-                action=action,
-                reward=float(reward),
-                infos=info,
-                terminated=bool(terminated),
-                truncated=bool(truncated),
-                extra_model_outputs={key: value[i] for key, value in to_env.items()},
-            )
+        acted = self.act(episodes, shared)
+        for i, (env, episode) in enumerate(zip(envs, episodes, strict=True)):
+            add_step(env.step(acted.for_env[i]), [(episode, acted)], acted.actions[i], i)
+
+
+def add_step(
+    result: tuple[Any, Any, bool, bool, dict[str, Any]],
+    acted: Sequence[tuple[SingleAgentEpisode, Acted]],
+    action: Any,
+    place: int,
+) -> None:
+    """Tell episodes what came of an action.
+
+    Args:
+        result: what the environment's ``step`` returned.
+        acted: the episodes, each with the policy's step whose extras it keeps.
+        action: what was done, whoever chose it.
+        place: of the environment in the batch.
+    """
+    obs, reward, terminated, truncated, info = result
+    for episode, step in acted:
+        episode.add_env_step(
+            observation=obs,
+            action=action,
+            reward=float(reward),
+            infos=info,
+            terminated=bool(terminated),
+            truncated=bool(truncated),
+            extra_model_outputs={key: value[place] for key, value in step.extras.items()},
+        )
+
+
+def _whole_module(config: AlgorithmConfig, spaces: Any) -> Any:
+    module: Any = config.get_rl_module_spec(spaces=spaces, inference_only=False).build()
+    if isinstance(module, TargetNetworkAPI):
+        # A checkpoint of a Learner holds them too.
+        module.make_target_networks()
+    return module
 
 
 def make_env(config: AlgorithmConfig) -> gym.Env[Any, Any]:
@@ -184,8 +245,14 @@ def make_env(config: AlgorithmConfig) -> gym.Env[Any, Any]:
     return gym.make(config.env, **config.env_config)
 
 
-def _start(env: gym.Env[Any, Any], seed: int) -> SingleAgentEpisode:
+def start_episode(env: gym.Env[Any, Any], seed: int) -> SingleAgentEpisode:
+    """Reset an environment by a seed, and open an episode of it."""
     obs, info = env.reset(seed=seed)
+    return open_episode(env, obs, info)
+
+
+def open_episode(env: gym.Env[Any, Any], obs: Any, info: dict[str, Any]) -> SingleAgentEpisode:
+    """Open an episode that begins with what the environment's ``reset`` returned."""
     episode = SingleAgentEpisode(
         observation_space=env.observation_space, action_space=env.action_space
     )

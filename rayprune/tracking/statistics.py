@@ -42,6 +42,51 @@ def summarise(returns: Sequence[float], over: str = "episodes") -> dict[str, Any
     }
 
 
+def paired_gap(before: Sequence[float], after: Sequence[float]) -> dict[str, Any]:
+    """Return how much lower the IQM is afterwards, with a paired bootstrap's 95 % interval.
+
+    Both series are of the same episodes (seeds), which are resampled together: what makes an
+    episode easy or hard for both cancels out.
+
+    Args:
+        before: returns, shape ``(n,)``.
+        after: returns in the same order, shape ``(n,)``.
+
+    >>> paired_gap([1.0, 5.0, 9.0], [0.0, 4.0, 8.0])
+    {'iqm': 1.0, 'ci95': [1.0, 1.0], 'ci95_over': 'episodes'}
+    """
+    return _paired([(1.0, before), (-1.0, after)])
+
+
+def gap_difference(
+    first: tuple[Sequence[float], Sequence[float]], second: tuple[Sequence[float], Sequence[float]]
+) -> dict[str, Any]:
+    """Return how much larger the first gap is than the second, all four series being paired.
+
+    Args:
+        first: returns before and after.
+        second: likewise.
+    """
+    (before, after), (other_before, other_after) = first, second
+    return _paired([(1.0, before), (-1.0, after), (-1.0, other_before), (1.0, other_after)])
+
+
+def _paired(series: Sequence[tuple[float, Sequence[float]]]) -> dict[str, Any]:
+    """Return a signed sum of IQMs, with its interval over episodes that are drawn together."""
+    signs = np.array([sign for sign, _ in series])
+    values = np.asarray([returns for _, returns in series], dtype=float)
+    count = values.shape[1]
+    drawn = np.random.default_rng(0).integers(count, size=(RESAMPLES, count))
+    # (series, resamples, episodes) -> one sum for each resample
+    sums = signs @ stats.trim_mean(values[:, drawn], 0.25, axis=2)
+    low, high = np.percentile(sums, [2.5, 97.5])
+    return {
+        "iqm": float(signs @ stats.trim_mean(values, 0.25, axis=1)),
+        "ci95": [float(low), float(high)],
+        "ci95_over": "episodes",
+    }
+
+
 def _interval(values: np.ndarray[Any, Any]) -> list[float]:
     if len(values) < 2:
         return [float(values[0]), float(values[0])]
