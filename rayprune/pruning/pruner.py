@@ -27,6 +27,8 @@ from rayprune.pruning.budgets import (
     threshold_scopes,
 )
 from rayprune.pruning.config import DEFAULT_HORIZON, PruningConfig
+from rayprune.pruning.criteria import evidence_for
+from rayprune.pruning.evidence import ACCUMULATED, GRADIENT, MOVEMENT, Accumulated, Evidence
 from rayprune.pruning.fading import Fading
 from rayprune.pruning.granularity import matrix_shape
 from rayprune.pruning.layers import MASKABLE
@@ -133,6 +135,8 @@ class Pruner:
         self._pairs: list[tuple[nn.Parameter, Tensor]] | None = None
         self._fading = Fading()
         self._progress = Progress()
+        self.accumulated = Accumulated()
+        """Sums over training steps, of what `accumulates` names."""
         self._warned = False
         self.config = config
 
@@ -176,7 +180,7 @@ class Pruner:
         Returns:
             Scores by full parameter name, shaped like the parameters; higher = keep.
         """
-        selection = self._selection()
+        selection = self._selection(self._summed())
         return {name: selection.score(name, weight) for name, weight in self.parameters.items()}
 
     @torch.no_grad()
@@ -195,7 +199,7 @@ class Pruner:
         budgets = budgets_of(self.config, self._layers)
         if sparsity is not None:
             budgets = self._retargeted(budgets, sparsity)
-        keeps = self._decide(budgets, at=lambda target: target, share=1.0)
+        keeps = self._decide(budgets, at=lambda target: target, share=1.0, evidence=self._summed())
         return self._commit(keeps, step=None, updates=1)
 
     @torch.no_grad()
@@ -222,8 +226,10 @@ class Pruner:
             budgets_of(self.config, self._layers),
             at=self._ramp(tick),
             share=self._share(tick),
+            evidence=self._summed(),
         )
         change = self._commit(keeps, step=clock, updates=self.config.fading_updates)
+        self.accumulated.clear_gradients()
         self._progress.tick, self._progress.targets = tick, targets
         return change
 
@@ -232,6 +238,25 @@ class Pruner:
         clock = _clock(step, updates)
         over = clock >= self.config.build_schedule(0.0).end and self._progress.tick is not None
         return over and not self._fading and not self._is_due(self._tick(clock) or 0.0)
+
+    @property
+    def accumulates(self) -> frozenset[str]:
+        """What `observe_gradients` sums up: what the criterion asks for of `ACCUMULATED`."""
+        return evidence_for(self.config.criterion) & ACCUMULATED
+
+    def observe_gradients(self, gradients: Mapping[nn.Parameter, Tensor | None]) -> None:
+        """Sum up the dense gradients of one training step, where anything asks for them.
+
+        Args:
+            gradients: by parameter, before masking and clipping; None counts as zero.
+        """
+        kinds = self.accumulates
+        if not kinds:
+            return
+        weights = self.parameters
+        found = {name: gradients.get(weight) for name, weight in weights.items()}
+        dense = {name: gradient for name, gradient in found.items() if gradient is not None}
+        self.accumulated.add(weights, dense, kinds)
 
     @torch.no_grad()
     def mask_gradients(self, gradients: Mapping[nn.Parameter, Tensor | None]) -> None:
@@ -306,7 +331,8 @@ class Pruner:
         Targets are not in it: they are the config's, so that a clone keeps its own.
         """
         shapes = {name: tuple(self._weight(name).shape) for name in self._places}
-        return pack_state(shapes, self.masks, self._fading.ages, self._progress)
+        packed = pack_state(shapes, self.masks, self._fading.ages, self._progress)
+        return {**packed, "accumulated": self.accumulated.state_dict()}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -327,11 +353,19 @@ class Pruner:
             {name: age.to(self._weight(name).device) for name, age in ages.items()}
         )
         self._progress = progress
+        self.accumulated.load_state_dict(state.get("accumulated", {}), self.parameters)
         self.mask_weights()
 
-    def _decide(self, budgets: list[Budget], at: Ramp, share: float) -> dict[str, Tensor]:
+    def _summed(self) -> Evidence:
+        """Return the evidence that training itself has summed up, if the criterion asks for any."""
+        held = {MOVEMENT: self.accumulated.movement(), GRADIENT: self.accumulated.gradients()}
+        return Evidence({kind: held[kind] for kind in self.accumulates if held[kind]})
+
+    def _decide(
+        self, budgets: list[Budget], at: Ramp, share: float, evidence: Evidence
+    ) -> dict[str, Tensor]:
         """Choose the weights that stay, by full parameter name, without changing anything."""
-        selection = self._selection()
+        selection = self._selection(evidence)
         keeps: dict[str, Tensor] = {}
         for budget in budgets:
             if budget.target is None:
@@ -414,9 +448,10 @@ class Pruner:
         layer, key = self._places[name]
         return self._fading.eligible(name, layer.module.masks.get(key))
 
-    def _selection(self) -> Selection:
+    def _selection(self, evidence: Evidence) -> Selection:
         weights = {name: self._weight(name) for name in self._places}
-        return Selection(self.config, weights, self._eligible, self.seed, self._progress.updates)
+        updates = self._progress.updates
+        return Selection(self.config, weights, self._eligible, self.seed, updates, evidence)
 
     def _retargeted(self, budgets: list[Budget], sparsity: float) -> list[Budget]:
         faults = PruningConfig.faults_of({"sparsity": sparsity}, prefix="")

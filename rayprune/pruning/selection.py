@@ -13,7 +13,8 @@ from torch import Tensor
 from rayprune.errors import InputError, RunError
 from rayprune.pruning.budgets import Scope
 from rayprune.pruning.config import PruningConfig
-from rayprune.pruning.criteria import ELEMENTWISE, inputs_of, lookup
+from rayprune.pruning.criteria import ELEMENTWISE, GROUPED, Criterion, inputs_of, lookup
+from rayprune.pruning.evidence import NOTHING, Evidence
 from rayprune.pruning.granularity import Named, Part, WeightPart
 from rayprune.pruning.masks import find_cut, keep_above
 from rayprune.pruning.thresholds import threshold_of
@@ -41,6 +42,8 @@ class Selection:
     seed: int
     index: int
     """How many mask updates came before: every one draws its own random scores."""
+    evidence: Evidence = NOTHING
+    """What was gathered for the criterion beside the weights."""
 
     def score(self, name: str, weight: Tensor) -> Tensor:
         """Score one parameter.
@@ -56,12 +59,7 @@ class Selection:
             InputError: a registered criterion gave something of another shape or kind.
         """
         weight = weight.detach()
-        criterion = lookup(self.config.criterion)
-        supply: Mapping[str, Callable[[], object]] = {
-            "weight": lambda: weight,
-            "generator": lambda: generator_for(self.seed, name, self.index),
-        }
-        scores = criterion(**{key: supply[key]() for key in inputs_of(criterion)})
+        scores = self._call(lookup(self.config.criterion), name, weight)
         return _check_scores(self.config.criterion, scores, weight)
 
     def keep_scope(self, scope: Scope) -> dict[str, Tensor]:
@@ -133,6 +131,22 @@ class Selection:
             )
         return keeps
 
+    def _call(self, criterion: Criterion, name: str, weight: Tensor) -> Tensor:
+        """Call a criterion with the inputs that it asks for."""
+        own: Mapping[str, Callable[[], object]] = {
+            "weight": lambda: weight,
+            "generator": lambda: generator_for(self.seed, name, self.index),
+        }
+        return criterion(
+            **{
+                key: own[key]() if key in own else self._gathered(key, name)
+                for key in inputs_of(criterion)
+            }
+        )
+
+    def _gathered(self, key: str, name: str) -> object:
+        return self.evidence.get(self.config.criterion, key, name)
+
     def _live(self, part: Part) -> Tensor | None:
         """Return which weights (or units) may still be chosen."""
         return part.live({name: self.eligible(name) for name in part.parameters})
@@ -141,9 +155,23 @@ class Selection:
         return _Ranked(self.weights[part.parameters[0]].detach(), {})
 
     def _ranked(self, part: Part) -> _Ranked:
+        together = self._together(part)
+        if together is not None:
+            return _Ranked(together, {})
         scores = {name: self.score(name, self.weights[name]) for name in part.parameters}
         pooled = part.pool(scores, self.config.pooling)
         return _Ranked(pooled, scores if part.ranks_within else {})
+
+    def _together(self, part: Part) -> Tensor | None:
+        """Score what goes together, where that is no pool of the weights' scores."""
+        grouped = GROUPED.get(lookup(self.config.criterion))
+        if grouped is None or isinstance(part, WeightPart) or part.ranks_within:
+            return None
+        shares = {
+            name: self._call(grouped.contribution, name, self.weights[name].detach())
+            for name in part.parameters
+        }
+        return grouped.finish(part.pool(shares, "sum"))
 
     def _floored(self, part: Part) -> _Ranked:
         """Rank a part; what can't be chosen any more gets minus infinity."""

@@ -21,6 +21,7 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from rayprune.pruning.attach import make_maskable, maskable_layers
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.counting import dead_units
+from rayprune.pruning.criteria import evidence_for
 from rayprune.pruning.histograms import histogram_of
 from rayprune.pruning.pruner import Pruner
 from rayprune.rllib import unsaved
@@ -75,6 +76,7 @@ class PruningMixin(_Base):
     def postprocess_gradients(self, gradients_dict: Any) -> Any:
         """Mask the gradients, then let RLlib clip: a norm over pruned weights over-shrinks."""
         for pruner in self._pruners.values():
+            pruner.observe_gradients(gradients_dict)  # all-reduced by now: the same on every rank
             pruner.mask_gradients(gradients_dict)
         return super().postprocess_gradients(gradients_dict)
 
@@ -300,7 +302,9 @@ class PruningMixin(_Base):
 
 def _diagnosis(pruner: Pruner) -> dict[str, Any]:
     masks = pruner.masks
-    drawn = {name: histogram_of(s, masks.get(name)) for name, s in pruner.scores().items()}
+    # Scores from data are known only in the moment of a mask update.
+    scores = {} if evidence_for(pruner.config.criterion) else pruner.scores()
+    drawn = {name: histogram_of(s, masks.get(name)) for name, s in scores.items()}
     layers = {layer.name for layer in pruner.layer_counts()}
     dead = dead_units(pruner.module)
     return {

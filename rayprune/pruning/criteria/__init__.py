@@ -1,6 +1,7 @@
 """Criteria: plain functions from a weight (and more inputs) to scores; higher means keep.
 
-A criterion asks for its inputs by the names of its parameters, which must be among `INPUTS`.
+A criterion asks for its inputs by the names of its parameters, which must be among `INPUTS`. A
+criterion that asks for an input of `UNIT_EVIDENCE` scores whole units, never single weights.
 
 >>> CRITERIA["l1"].__name__, inputs_of(CRITERIA["random"])
 ('l1', ('weight', 'generator'))
@@ -8,22 +9,35 @@ A criterion asks for its inputs by the names of its parameters, which must be am
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from rayprune.errors import ConfigError, did_you_mean
 from rayprune.pruning.criteria.magnitude import l1, l2, lamp, normalised, random, relative
+from rayprune.pruning.criteria.sensitivity import first_order, movement, snip, taylor
 from rayprune.pruning.registry import Registry, choice_fault
 
 Criterion = Callable[..., Tensor]
 
+WEIGHT_EVIDENCE: Mapping[str, str] = {
+    "gradient": "gradient of the objective, mean over the minibatches, shaped like the weight",
+    "movement": "minus the sum of weight times gradient over the training, likewise",
+}
+UNIT_EVIDENCE: Mapping[str, str] = {}
 INPUTS: Mapping[str, str] = {
     "weight": "the parameter, detached, shape `(out, in, ...)`",
     "generator": "a CPU `torch.Generator`, the same on every rank and device",
+    **WEIGHT_EVIDENCE,
+    **UNIT_EVIDENCE,
 }
 """What a Pruner can supply to a criterion, by parameter name."""
+EVIDENCE: frozenset[str] = frozenset({*WEIGHT_EVIDENCE, *UNIT_EVIDENCE})
+"""The inputs that must be gathered from data or summed up in training."""
 
 _REGISTRY: Registry[Criterion] = Registry(
     "criterion",
@@ -34,11 +48,28 @@ _REGISTRY: Registry[Criterion] = Registry(
         "relative": relative,
         "normalised": normalised,
         "lamp": lamp,
+        "snip": snip,
+        "taylor": taylor,
+        "movement": movement,
     },
 )
 CRITERIA: Mapping[str, Criterion] = _REGISTRY
 ELEMENTWISE: frozenset[Criterion] = frozenset({l1, l2})
 """Criteria that score each weight by itself, so that a large tensor can be scored in pieces."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grouped:
+    """How a criterion scores weights that are removed together, where pooling would be wrong."""
+
+    contribution: Criterion
+    """What each weight contributes, summed over the group."""
+    finish: Callable[[Tensor], Tensor]
+    """From a group's sum to its score."""
+
+
+GROUPED: Mapping[Criterion, Grouped] = {taylor: Grouped(first_order, torch.square)}
+"""Criteria whose score of a group is no pool of its weights' scores; `pooling` plays no part."""
 
 
 def register_criterion(name: str, function: Criterion) -> None:
@@ -69,6 +100,16 @@ def lookup(name: str) -> Criterion:
     return CRITERIA[name]
 
 
+def evidence_for(name: str) -> frozenset[str]:
+    """Return the inputs of a criterion that must be gathered from data.
+
+    >>> sorted(evidence_for("taylor")), sorted(evidence_for("l1"))
+    (['gradient'], [])
+    """
+    return EVIDENCE.intersection(inputs_of(lookup(name)))
+
+
+@functools.cache  # asked at every optimizer step, and a signature costs tens of microseconds
 def inputs_of(function: Criterion) -> tuple[str, ...]:
     """Return the names of the inputs that a criterion asks for.
 

@@ -41,7 +41,7 @@ def test_all_faults_come_at_once_with_field_constraint_value_and_way_out():
         ({"threshold": {"absolute": 1, "of_lowest": 2}}, "`threshold.of_lowest` is not a known"),
         ({"threshold": 3}, "`threshold` must be one of"),
         ({"granularity": "2:4"}, "must be one of ['filter', 'neuron', 'weight'], but is '2:4'."),
-        ({"criterion": "wanda"}, "'l1', 'l2', 'lamp', 'normalised', 'random', 'relative'"),
+        ({"criterion": "fischer"}, "'l1', 'l2', 'lamp', 'movement', 'normalised', 'random'"),
         ({"criterion": ["l1"]}, "but is ['l1']."),
         ({"distribution": "erkk"}, "Did you mean 'erk'?"),
         ({"distribution": {"pi": 1.5}}, "`distribution.pi` must be in [0, 1), but is 1.5."),
