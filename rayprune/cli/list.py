@@ -38,6 +38,12 @@ def _granularities() -> dict[str, str]:
     return dict(GRANULARITIES)
 
 
+def _objectives() -> dict[str, str]:
+    from rayprune.pruning.objectives import OBJECTIVES
+
+    return dict(OBJECTIVES)
+
+
 def _algorithms() -> dict[str, str]:
     from rayprune.config import ALGORITHMS
 
@@ -65,6 +71,7 @@ _SOURCES: Mapping[str, Callable[[], dict[str, str]]] = {
     "schedules": _schedules,
     "distributions": _distributions,
     "granularities": _granularities,
+    "objectives": _objectives,
     "algorithms": _algorithms,
     "methods": _methods,
     "configs": _configs,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict
 
 from rayprune.errors import ConfigError
+from rayprune.pruning.evidence_faults import EVIDENCE_DEFAULTS
 from rayprune.pruning.faults import faults_of
 from rayprune.pruning.granularity import ALIASES
 from rayprune.pruning.schedule_times import OWN_TIMES, fractions_in, times_in_steps
@@ -44,6 +45,10 @@ class PruningConfig(BaseModel):
         groups: ``{group: {"sparsity": s}}``, a budget of its own for each group named.
         on_clone: what a clone does with masks sparser than its target: ``hold`` them.
         compact_every: not yet available; None.
+        evidence: what criteria that need data go by. ``objective``, a key of
+            `rayprune.pruning.objectives.OBJECTIVES`; how many ``observations`` and ``minibatches``
+            at most; ``estimator`` of information gain, ``gaussian`` or ``binned``; how many
+            ``permutations`` for Shapley values. Keys that the criterion doesn't use are allowed.
         fused_optimizer: let the adaptor use torch's fused optimizer steps.
         horizon: env steps of the whole run, which fractions refer to.
 
@@ -72,6 +77,7 @@ class PruningConfig(BaseModel):
     groups: dict[str, dict[str, float]] = {}
     on_clone: str = "hold"
     compact_every: int | None = None
+    evidence: dict[str, Any] = dict(EVIDENCE_DEFAULTS)
     fused_optimizer: bool = True
     horizon: int | None = None
 
@@ -178,6 +184,8 @@ def _completed(values: dict[str, Any]) -> dict[str, Any]:
         complete["granularity"] = ALIASES.get(complete["granularity"], complete["granularity"])
     if "schedule" in complete:
         complete["schedule"] = {**schedule_defaults(complete["schedule"]), **complete["schedule"]}
+    if "evidence" in complete:
+        complete["evidence"] = {**EVIDENCE_DEFAULTS, **complete["evidence"]}
     return complete
 
 

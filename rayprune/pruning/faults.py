@@ -10,6 +10,7 @@ from typing import Any
 from rayprune.errors import did_you_mean
 from rayprune.pruning.criteria import CRITERIA
 from rayprune.pruning.distributions import DISTRIBUTIONS
+from rayprune.pruning.evidence_faults import across_evidence, evidence_faults
 from rayprune.pruning.granularity import ALIASES, GRANULARITIES, POOLINGS
 from rayprune.pruning.registry import choice_fault
 from rayprune.pruning.schedule_faults import (
@@ -219,6 +220,7 @@ _CHECKS: Mapping[str, Callable[[str, Any], Faults]] = {
     "groups": _groups,
     "on_clone": _choice(["hold"]),
     "compact_every": _compact_every,
+    "evidence": evidence_faults,
     "fused_optimizer": _fused_optimizer,
     "horizon": _horizon,
 }
@@ -226,6 +228,7 @@ _CHECKS: Mapping[str, Callable[[str, Any], Faults]] = {
 
 def _across(prefix: str, values: Mapping[str, Any]) -> Faults:
     """Yield the faults that lie between fields."""
+    yield from across_evidence(prefix, values)
     sparsity, threshold = values.get("sparsity"), values.get("threshold")
     groups, distribution = values.get("groups") or {}, values.get("distribution", "uniform")
     yield from kind_conflicts(prefix, values)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from rayprune.errors import ConfigError, InputError, did_you_mean
+from rayprune.pruning.across import Across
 from rayprune.pruning.attach import Exclusions, make_maskable, maskable_layers
 from rayprune.pruning.budgets import (
     Budget,
@@ -28,11 +29,20 @@ from rayprune.pruning.budgets import (
 )
 from rayprune.pruning.config import DEFAULT_HORIZON, PruningConfig
 from rayprune.pruning.criteria import evidence_for
-from rayprune.pruning.evidence import ACCUMULATED, GRADIENT, MOVEMENT, Accumulated, Evidence
+from rayprune.pruning.evidence import (
+    ACCUMULATED,
+    GRADIENT,
+    MOVEMENT,
+    NOTHING,
+    Accumulated,
+    Evidence,
+    Source,
+)
 from rayprune.pruning.fading import Fading
 from rayprune.pruning.granularity import matrix_shape
 from rayprune.pruning.layers import MASKABLE
 from rayprune.pruning.masks import keep_only
+from rayprune.pruning.measuring import measure
 from rayprune.pruning.selection import Selection
 from rayprune.pruning.state import Progress, pack_state, unpack_state
 
@@ -174,22 +184,46 @@ class Pruner:
         """Score every prunable weight by the config's criterion, before pooling.
 
         Args:
-            batch: what ``loss`` is computed on, for criteria that need data (none yet does).
-            loss: ``f(module, batch) -> scalar``, likewise.
+            batch: for criteria that need data: a minibatch (a tensor or a mapping of tensors), or
+                an iterable of minibatches.
+            loss: ``f(module, minibatch) -> scalar``, the mean over samples; or an
+                `rayprune.pruning.objectives.Objective`. It stands for the config's objective.
 
         Returns:
-            Scores by full parameter name, shaped like the parameters; higher = keep.
+            Scores by full parameter name, shaped like the parameters; higher = keep. A unit's
+            score stands at each of its weights.
+
+        Raises:
+            InputError: the criterion needs what wasn't given.
         """
-        selection = self._selection(self._summed())
-        return {name: selection.score(name, weight) for name, weight in self.parameters.items()}
+        selection = self._selection(self._summed() | self.measure(batch, loss))
+        return selection.all_scores(self._layers)
+
+    def measure(
+        self, batch: Any = None, loss: Any = None, across: Across | None = None
+    ) -> Evidence:
+        """Gather from minibatches what the criterion asks for; nothing without a batch.
+
+        Args:
+            batch: as for `scores`.
+            loss: as for `scores`.
+            across: brings several processes together.
+        """
+        if batch is None:
+            return NOTHING
+        return measure(self.module, self._layers, self.config, batch, loss, across)
 
     @torch.no_grad()
-    def prune_to(self, sparsity: float | None = None) -> MaskChange:
+    def prune_to(
+        self, sparsity: float | None = None, *, batch: Any = None, loss: Any = None
+    ) -> MaskChange:
         """Prune in one shot, to zero at once, whatever the schedule and the operation are.
 
         Args:
             sparsity: for every budget, in [0, 1); None takes the config's own targets, or its
                 threshold. Masks only ever grow sparser: a lower sparsity than now changes nothing.
+            batch: as for `scores`.
+            loss: as for `scores`.
 
         Raises:
             ConfigError: out of range, or out of the reach that protected layers leave.
@@ -199,11 +233,14 @@ class Pruner:
         budgets = budgets_of(self.config, self._layers)
         if sparsity is not None:
             budgets = self._retargeted(budgets, sparsity)
-        keeps = self._decide(budgets, at=lambda target: target, share=1.0, evidence=self._summed())
+        evidence = self._summed() | self.measure(batch, loss)
+        keeps = self._decide(budgets, at=lambda target: target, share=1.0, evidence=evidence)
         return self._commit(keeps, step=None, updates=1)
 
     @torch.no_grad()
-    def update(self, step: float, updates: float | None = None) -> MaskChange | None:
+    def update(
+        self, step: float, updates: float | None = None, evidence: Source | None = None
+    ) -> MaskChange | None:
         """Do the mask update that the schedule has due, if one is.
 
         One is due when the clock passes a tick of ``every``, and when a target was raised.
@@ -211,8 +248,11 @@ class Pruner:
         Args:
             step: lifetime env steps; the clock, unless it is 0.
             updates: optimizer updates; the clock where no steps are sampled.
+            evidence: gathers what the criterion needs, such as ``lambda: pruner.measure(batch,
+                loss)``; called when an update is due.
 
         Raises:
+            InputError: the criterion needs what wasn't given; nothing was changed.
             NonFiniteError: a score is NaN; nothing was changed.
             RunError: a threshold would prune everything; nothing was changed.
         """
@@ -226,7 +266,7 @@ class Pruner:
             budgets_of(self.config, self._layers),
             at=self._ramp(tick),
             share=self._share(tick),
-            evidence=self._summed(),
+            evidence=self._summed() | (evidence() if evidence else NOTHING),
         )
         change = self._commit(keeps, step=clock, updates=self.config.fading_updates)
         self.accumulated.clear_gradients()
@@ -242,7 +282,8 @@ class Pruner:
     @property
     def accumulates(self) -> frozenset[str]:
         """What `observe_gradients` sums up: what the criterion asks for of `ACCUMULATED`."""
-        return evidence_for(self.config.criterion) & ACCUMULATED
+        wanted = evidence_for(self.config.criterion) & ACCUMULATED
+        return wanted if self.config.evidence["objective"] == "loss" else wanted - {GRADIENT}
 
     def observe_gradients(self, gradients: Mapping[nn.Parameter, Tensor | None]) -> None:
         """Sum up the dense gradients of one training step, where anything asks for them.

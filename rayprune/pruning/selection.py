@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from rayprune.errors import InputError, RunError
-from rayprune.pruning.budgets import Scope
+from rayprune.pruning.budgets import PrunableLayer, Scope
 from rayprune.pruning.config import PruningConfig
-from rayprune.pruning.criteria import ELEMENTWISE, GROUPED, Criterion, inputs_of, lookup
+from rayprune.pruning.criteria import (
+    ELEMENTWISE,
+    GROUPED,
+    Criterion,
+    inputs_of,
+    lookup,
+    scores_units,
+)
 from rayprune.pruning.evidence import NOTHING, Evidence
 from rayprune.pruning.granularity import Named, Part, WeightPart
 from rayprune.pruning.masks import find_cut, keep_above
@@ -60,7 +67,17 @@ class Selection:
         """
         weight = weight.detach()
         scores = self._call(lookup(self.config.criterion), name, weight)
-        return _check_scores(self.config.criterion, scores, weight)
+        return _check_shape(self.config.criterion, scores, weight.shape)
+
+    def all_scores(self, layers: Iterable[PrunableLayer]) -> dict[str, Tensor]:
+        """Score every weight of some layers; a unit's score stands at each of its weights."""
+        if not scores_units(self.config.criterion):
+            names = [layer.full_name(name) for layer in layers for name in layer.parameters]
+            return {name: self.score(name, self.weights[name]) for name in names}
+        scores: dict[str, Tensor] = {}
+        for part in (part for layer in layers for part in layer.parts(self.config)):
+            scores |= dict(part.expand(self._ranked(part).scores, {}))
+        return scores
 
     def keep_scope(self, scope: Scope) -> dict[str, Tensor]:
         """Choose what stays, so that exactly ``scope.keep`` weights (or units) do.
@@ -136,6 +153,8 @@ class Selection:
         own: Mapping[str, Callable[[], object]] = {
             "weight": lambda: weight,
             "generator": lambda: generator_for(self.seed, name, self.index),
+            "estimator": lambda: self.config.evidence["estimator"],
+            "permutations": lambda: self.config.evidence["permutations"],
         }
         return criterion(
             **{
@@ -164,7 +183,10 @@ class Selection:
 
     def _together(self, part: Part) -> Tensor | None:
         """Score what goes together, where that is no pool of the weights' scores."""
-        grouped = GROUPED.get(lookup(self.config.criterion))
+        criterion = lookup(self.config.criterion)
+        if scores_units(self.config.criterion):
+            return self._of_units(criterion, part)
+        grouped = GROUPED.get(criterion)
         if grouped is None or isinstance(part, WeightPart) or part.ranks_within:
             return None
         shares = {
@@ -172,6 +194,11 @@ class Selection:
             for name in part.parameters
         }
         return grouped.finish(part.pool(shares, "sum"))
+
+    def _of_units(self, criterion: Criterion, part: Part) -> Tensor:
+        first = part.parameters[0]
+        scores = self._call(criterion, first, self.weights[first].detach())
+        return _check_shape(self.config.criterion, scores, torch.Size([part.count]))
 
     def _floored(self, part: Part) -> _Ranked:
         """Rank a part; what can't be chosen any more gets minus infinity."""
@@ -197,13 +224,13 @@ def generator_for(seed: int, name: str, index: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest, "big"))
 
 
-def _check_scores(criterion: str, scores: object, weight: Tensor) -> Tensor:
+def _check_shape(criterion: str, scores: object, shape: torch.Size) -> Tensor:
     if not isinstance(scores, Tensor) or not scores.is_floating_point():
         given = scores.dtype if isinstance(scores, Tensor) else type(scores).__name__
         raise InputError(f"Criterion {criterion!r} must return a float tensor, but gave {given}.")
-    if scores.shape != weight.shape:
+    if scores.shape != shape:
         raise InputError(
-            f"Criterion {criterion!r} must return scores of shape {tuple(weight.shape)}, "
+            f"Criterion {criterion!r} must return scores of shape {tuple(shape)}, "
             f"but gave {tuple(scores.shape)}."
         )
     return scores.detach()

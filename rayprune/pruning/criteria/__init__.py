@@ -18,22 +18,35 @@ import torch
 from torch import Tensor
 
 from rayprune.errors import ConfigError, did_you_mean
+from rayprune.pruning.criteria.activation import wanda, wanda_rows
+from rayprune.pruning.criteria.information import information_gain
 from rayprune.pruning.criteria.magnitude import l1, l2, lamp, normalised, random, relative
-from rayprune.pruning.criteria.sensitivity import first_order, movement, snip, taylor
+from rayprune.pruning.criteria.sensitivity import first_order, fisher, movement, snip, taylor
+from rayprune.pruning.criteria.shapley import shapley
 from rayprune.pruning.registry import Registry, choice_fault
 
 Criterion = Callable[..., Tensor]
 
 WEIGHT_EVIDENCE: Mapping[str, str] = {
     "gradient": "gradient of the objective, mean over the minibatches, shaped like the weight",
+    "fisher_diagonal": "mean over samples of the squared gradient of one sample, likewise",
     "movement": "minus the sum of weight times gradient over the training, likewise",
+    "input_norm": "L2 norm of each input over the observations, `(1 or out, in, ...)`",
 }
-UNIT_EVIDENCE: Mapping[str, str] = {}
+"""Inputs that are gathered for each weight."""
+UNIT_EVIDENCE: Mapping[str, str] = {
+    "activations": "of a layer's units, `(observations, units)`",
+    "actions": "what the policy would do in them: `rayprune.pruning.objectives.Actions`",
+    "coalitions": "values sets of a layer's units: `rayprune.pruning.coalitions.Coalitions`",
+}
+"""Inputs that are gathered for a layer's units together."""
 INPUTS: Mapping[str, str] = {
     "weight": "the parameter, detached, shape `(out, in, ...)`",
     "generator": "a CPU `torch.Generator`, the same on every rank and device",
     **WEIGHT_EVIDENCE,
     **UNIT_EVIDENCE,
+    "estimator": "the config's `evidence.estimator`",
+    "permutations": "the config's `evidence.permutations`",
 }
 """What a Pruner can supply to a criterion, by parameter name."""
 EVIDENCE: frozenset[str] = frozenset({*WEIGHT_EVIDENCE, *UNIT_EVIDENCE})
@@ -51,6 +64,11 @@ _REGISTRY: Registry[Criterion] = Registry(
         "snip": snip,
         "taylor": taylor,
         "movement": movement,
+        "fisher": fisher,
+        "wanda": wanda,
+        "wanda_rows": wanda_rows,
+        "information_gain": information_gain,
+        "shapley": shapley,
     },
 )
 CRITERIA: Mapping[str, Criterion] = _REGISTRY
@@ -78,7 +96,7 @@ def register_criterion(name: str, function: Criterion) -> None:
     Args:
         name: a new name.
         function: takes inputs named in `INPUTS`, returns scores shaped like ``weight``,
-            higher = keep.
+            higher = keep; or ``(units,)``, if it asks for an input of `UNIT_EVIDENCE`.
 
     Raises:
         ConfigError: the name is taken, or a parameter is not among `INPUTS`.
@@ -107,6 +125,15 @@ def evidence_for(name: str) -> frozenset[str]:
     (['gradient'], [])
     """
     return EVIDENCE.intersection(inputs_of(lookup(name)))
+
+
+def scores_units(name: str) -> bool:
+    """Return whether a criterion scores whole units and no single weights.
+
+    >>> scores_units("shapley"), scores_units("taylor")
+    (True, False)
+    """
+    return not evidence_for(name).isdisjoint(UNIT_EVIDENCE)
 
 
 @functools.cache  # asked at every optimizer step, and a signature costs tens of microseconds

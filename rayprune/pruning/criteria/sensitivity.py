@@ -36,6 +36,22 @@ def taylor(weight: Tensor, gradient: Tensor) -> Tensor:
     return first_order(weight, gradient).square()
 
 
+def fisher(weight: Tensor, fisher_diagonal: Tensor) -> Tensor:
+    """Score a weight by the second-order loss change of removing it, ``F_ii * w^2 / 2``.
+
+    Theis et al. 2018 (arXiv:1801.05787), with the diagonal of the empirical Fisher information.
+
+    Args:
+        weight: layer weight, shape ``(out, in, ...)``.
+        fisher_diagonal: mean over samples of the squared gradient of one sample's objective, same
+            shape. A sample of a recurrent network is a sequence, its gradient the sum over time.
+
+    Returns:
+        Scores shaped like ``weight``, in units of the objective (a log-probability: of KL).
+    """
+    return weight.square().mul_(fisher_diagonal).mul_(0.5)
+
+
 def movement(weight: Tensor, movement: Tensor) -> Tensor:
     """Score a weight by how far training has moved it away from zero, ``-sum_t w_t * dL/dw_t``.
 

@@ -8,6 +8,7 @@ from rayprune.config import ALGORITHMS
 from rayprune.pruning.criteria import CRITERIA
 from rayprune.pruning.distributions import DISTRIBUTIONS
 from rayprune.pruning.granularity import GRANULARITIES
+from rayprune.pruning.objectives import OBJECTIVES
 from rayprune.pruning.schedules import SCHEDULES
 
 
@@ -18,6 +19,7 @@ from rayprune.pruning.schedules import SCHEDULES
         ("schedules", SCHEDULES),
         ("distributions", DISTRIBUTIONS),
         ("granularities", GRANULARITIES),
+        ("objectives", OBJECTIVES),
         ("algorithms", ALGORITHMS),
     ],
 )

@@ -6,6 +6,8 @@ from rayprune import Pruner, PruningConfig
 from rayprune.errors import InputError
 from rayprune.pruning.evidence import ACCUMULATED, Accumulated
 
+LOSS = {"objective": "loss"}
+
 
 def net():
     return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2))
@@ -30,7 +32,9 @@ def train(pruner, optimizer, steps):
 
 def trained(criterion, steps=5, **config):
     module = net()
-    pruner = Pruner(module, PruningConfig(sparsity=0.5, criterion=criterion, **config))
+    pruner = Pruner(
+        module, PruningConfig(sparsity=0.5, criterion=criterion, evidence=LOSS, **config)
+    )
     return pruner, train(pruner, torch.optim.SGD(module.parameters(), lr=0.1), steps)
 
 

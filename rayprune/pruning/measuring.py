@@ -1,0 +1,86 @@
+"""From a config and minibatches to the evidence that the config's criterion asks for."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from torch import nn
+
+from rayprune.pruning.across import Across, Alone
+from rayprune.pruning.budgets import PrunableLayer
+from rayprune.pruning.coalitions import Coalitions
+from rayprune.pruning.config import PruningConfig
+from rayprune.pruning.criteria import evidence_for
+from rayprune.pruning.evidence import Evidence
+from rayprune.pruning.gathering import MEASURED, gather, minibatches, sample_count
+from rayprune.pruning.granularity import parts_of
+from rayprune.pruning.objectives import Objective
+
+COALITIONS = "coalitions"
+
+
+def measure(
+    module: nn.Module,
+    layers: Sequence[PrunableLayer],
+    config: PruningConfig,
+    batch: Any,
+    loss: Objective | Callable[[nn.Module, Any], Any] | None,
+    across: Across | None = None,
+) -> Evidence:
+    """Gather what a config's criterion asks for.
+
+    Args:
+        module: what is pruned.
+        layers: those of its layers that are to be scored.
+        config: gives the criterion and how much to look at.
+        batch: a minibatch, or an iterable of them.
+        loss: ``f(module, minibatch) -> scalar``, or an objective that knows more.
+        across: brings several processes together.
+
+    Raises:
+        InputError: the criterion needs what wasn't given.
+    """
+    across = Alone() if across is None else across
+    wanted = evidence_for(config.criterion)
+    if not wanted & (MEASURED | {COALITIONS}):
+        return Evidence()
+    objective = Objective.of(loss)
+    seen = list(limited(minibatches(batch), config))
+    found = gather(module, layers, wanted, seen, objective, across)
+    if COALITIONS in wanted:
+        found |= Evidence({COALITIONS: _coalitions(module, layers, seen, objective, across)})
+    return found
+
+
+def limited(batches: Iterable[Any], config: PruningConfig) -> Iterator[Any]:
+    """Yield minibatches while the config's limits last; at least one."""
+    observations = 0
+    for index, batch in enumerate(batches):
+        observations += sample_count(batch)
+        within = observations <= config.evidence["observations"]
+        if index and (index >= config.evidence["minibatches"] or not within):
+            return
+        yield batch
+
+
+def _coalitions(
+    module: nn.Module,
+    layers: Sequence[PrunableLayer],
+    batches: Sequence[Any],
+    objective: Objective,
+    across: Across,
+) -> dict[str, Coalitions]:
+    # On a copy: an EnvRunner may fetch the weights while units are out.
+    twin = copy.deepcopy(module)
+    found: dict[str, Coalitions] = {}
+    for layer in layers:
+        inner: Any = twin.get_submodule(layer.name)
+        own = dataclasses.replace(layer, module=inner)
+        for part in parts_of(inner, own.parameters, "neuron"):
+            of_group = objective.of_group(layer.group)
+            name = layer.full_name(part.parameters[0])
+            found[name] = Coalitions(twin, own, part, batches, of_group, across)
+    return found

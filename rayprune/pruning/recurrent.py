@@ -1,0 +1,139 @@
+"""An LSTM or GRU unrolled in plain torch, with its gates open to the eye.
+
+torch's own recurrent layers run in one fused call that shows neither the states in between nor the
+gradients at the gates. Fisher information and input norms need both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from rayprune.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Strand:
+    """One direction of one stacked layer, over time."""
+
+    suffix: str
+    """Of its parameters' names: ``l0``, ``l1_reverse``."""
+    inputs: Tensor
+    """What its input weights see, shape ``(batch, time, in)``."""
+    hidden: Tensor
+    """What its hidden weights see, the state before each step, ``(batch, time, hidden)``."""
+    outputs: Tensor
+    """Shape ``(batch, time, hidden)``."""
+    input_gates: Tensor
+    """Zeros added to ``W_ih x``, for their gradient; ``(batch, time, gates * hidden)``."""
+    hidden_gates: Tensor
+    """Likewise for ``W_hh h``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unrolled:
+    """What a recurrent layer computes, step by step."""
+
+    output: Tensor
+    """As the layer returns it."""
+    finals: tuple[Tensor, ...]
+    """Final states, as the layer returns them: h, and c of an LSTM."""
+    strands: list[Strand]
+
+
+def unroll(layer: nn.RNNBase, x: Tensor, states: Sequence[Tensor] = ()) -> Unrolled:
+    """Compute what ``layer(x, states)`` does, in a graph of its own. Leaves dropout out.
+
+    Args:
+        layer: an LSTM or GRU of any depth, direction and projection.
+        x: its input, batched or not, time first or not.
+        states: its initial states: h, and c of an LSTM; zeros if left out.
+
+    >>> layer, x = nn.GRU(2, 3, batch_first=True), torch.ones(1, 4, 2)
+    >>> torch.allclose(unroll(layer, x).output, layer(x)[0], atol=1e-6)
+    True
+    """
+    if not isinstance(x, Tensor):
+        raise InputError("A packed sequence can't be looked into. Pass a padded batch.")
+    batched = x.dim() == 3
+    x = x.detach() if batched else x.detach().unsqueeze(0 if layer.batch_first else 1)
+    x = x if layer.batch_first else x.transpose(0, 1)
+    initial = _initial(layer, x, [s.detach() if batched else s.detach()[:, None] for s in states])
+    strands: list[Strand] = []
+    finals: list[tuple[Tensor, ...]] = []
+    directions = 2 if layer.bidirectional else 1
+    for depth in range(layer.num_layers):
+        sides = []
+        for direction in range(directions):
+            start = [state[depth * directions + direction] for state in initial]
+            strand, final = _run(layer, f"l{depth}{'_reverse' * direction}", x, start)
+            strands.append(strand)
+            finals.append(final)
+            sides.append(strand.outputs)
+        x = torch.cat(sides, dim=-1)
+    output = x if layer.batch_first else x.transpose(0, 1)
+    stacked = tuple(torch.stack(states) for states in zip(*finals, strict=True))
+    if batched:
+        return Unrolled(output, stacked, strands)
+    squeezed = tuple(state.squeeze(1) for state in stacked)
+    return Unrolled(output.squeeze(0 if layer.batch_first else 1), squeezed, strands)
+
+
+def _initial(layer: nn.RNNBase, x: Tensor, states: list[Tensor]) -> list[Tensor]:
+    if states:
+        return states
+    rows = layer.num_layers * (2 if layer.bidirectional else 1)
+    h = x.new_zeros(rows, x.shape[0], layer.proj_size or layer.hidden_size)
+    if isinstance(layer, nn.GRU):
+        return [h]
+    return [h, x.new_zeros(rows, x.shape[0], layer.hidden_size)]
+
+
+def _run(
+    layer: nn.RNNBase, suffix: str, x: Tensor, state: list[Tensor]
+) -> tuple[Strand, tuple[Tensor, ...]]:
+    batch, time, _ = x.shape
+    rows = (4 if isinstance(layer, nn.LSTM) else 3) * layer.hidden_size
+    gates = [x.new_zeros(batch, time, rows).requires_grad_() for _ in range(2)]
+    w_ih, w_hh = (getattr(layer, f"weight_{kind}_{suffix}").detach() for kind in ("ih", "hh"))
+    b_ih, b_hh = (
+        getattr(layer, f"bias_{kind}_{suffix}").detach() if layer.bias else x.new_zeros(rows)
+        for kind in ("ih", "hh")
+    )
+    project = getattr(layer, f"weight_hr_{suffix}", None)
+    from_input = x @ w_ih.T + b_ih + gates[0]
+    before: list[Tensor] = []
+    after: list[Tensor] = []
+    steps = range(time - 1, -1, -1) if suffix.endswith("_reverse") else range(time)
+    for step in steps:
+        before.append(state[0])
+        from_hidden = state[0] @ w_hh.T + b_hh + gates[1][:, step]
+        if isinstance(layer, nn.LSTM):
+            state = _lstm_cell(from_input[:, step] + from_hidden, state[1])
+        else:
+            state = [_gru_cell(from_input[:, step], from_hidden, state[0])]
+        if project is not None:
+            state[0] = state[0] @ project.detach().T
+        after.append(state[0])
+    if suffix.endswith("_reverse"):
+        before.reverse()
+        after.reverse()
+    strand = Strand(suffix, x, torch.stack(before, 1), torch.stack(after, 1), gates[0], gates[1])
+    return strand, tuple(state)
+
+
+def _lstm_cell(gates: Tensor, cell: Tensor) -> list[Tensor]:
+    enter, forget, new, leave = gates.chunk(4, dim=-1)
+    cell = forget.sigmoid() * cell + enter.sigmoid() * new.tanh()
+    return [leave.sigmoid() * cell.tanh(), cell]
+
+
+def _gru_cell(from_input: Tensor, from_hidden: Tensor, hidden: Tensor) -> Tensor:
+    (reset_x, update_x, new_x), (reset_h, update_h, new_h) = (
+        gates.chunk(3, dim=-1) for gates in (from_input, from_hidden)
+    )
+    reset, update = (reset_x + reset_h).sigmoid(), (update_x + update_h).sigmoid()
+    return (1 - update) * (new_x + reset * new_h).tanh() + update * hidden
