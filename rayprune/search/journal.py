@@ -36,24 +36,22 @@ class Journal:
         """
         self._sweep, self._reporter = sweep, reporter
         self._files: dict[str, TrialFiles] = {}
+        self._ahead: dict[str, Mapping[str, Any]] = {}
         for home in sorted((sweep.out / "trials").glob("*/")):
             self.files(home.name)
         self._lineage = Record.open(sweep.out / LINEAGE_FILE)
-        if read_rows(sweep.out / LINEAGE_FILE) != self._exploits():
-            self._lineage.replace(self._exploits())
+        self._told = read_rows(sweep.out / LINEAGE_FILE)
+        self._write_lineage()
 
     def result(self, trial: str, result: dict[str, Any]) -> None:
         """Record a result; its rows are taken out of it, for Tune need not keep them."""
         files = self.files(trial)
         if self._sweep.search.method == "pb2":
             self._infer_exploit(files, trial, result)
-        before = files.exploits
         files.append(result)
-        now = files.exploits
-        if now and now[:-1] == before:
-            self._lineage.append(_lineage_row(trial, now[-1]))
-        elif now != before:
-            self._lineage.replace(self._exploits())
+        if trial in self._ahead:
+            self._expect(self._ahead.pop(trial))
+        self._write_lineage()
         del result["rows"]
         self._reporter.trial(trial, result)
 
@@ -63,15 +61,25 @@ class Journal:
 
     def exploit(self, event: Mapping[str, Any]) -> None:
         """Hear that a trial becomes a clone; it is recorded with the clone's first result."""
-        mark = {
-            "donor": event["donor"],
-            "changed": event["changed"],
-            "env_steps": int(event["clock"]),
-            "time": event["time"],
-        }
+        self._reporter.exploit(_lineage_row(event["trial"], _mark(event)))
+        if self.files(event["trial"]).has(_token(event)):
+            self._expect(event)
+        else:
+            # An asynchronous scheduler tells of it before the result that it judged.
+            self._ahead[event["trial"]] = event
+
+    def _expect(self, event: Mapping[str, Any]) -> None:
         values = {key: new for key, (_, new) in event["changed"].items()}
-        self.files(event["trial"]).expect(mark, values)
-        self._reporter.exploit(_lineage_row(event["trial"], mark))
+        self.files(event["trial"]).expect(_mark(event), values, _token(event))
+
+    def _write_lineage(self) -> None:
+        before, now = self._told, self._exploits()
+        if now[: len(before)] != before:
+            self._lineage.replace(now)
+        else:
+            for row in now[len(before) :]:
+                self._lineage.append(row)
+        self._told = now
 
     def _exploits(self) -> list[dict[str, Any]]:
         rows = [
@@ -106,6 +114,18 @@ class Journal:
         for trial, files in self._files.items():
             files.close(summaries.get(trial))
         self._lineage.close()
+
+
+def _mark(event: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the first row of a clone says of its exploit."""
+    clock = {"env_steps": int(event["clock"]), "time": event["time"]}
+    return {"donor": event["donor"], "changed": event["changed"], **clock}
+
+
+def _token(event: Mapping[str, Any]) -> str | None:
+    """Return the state of the trial that its clone takes the place of."""
+    token: str | None = (event.get("result") or {}).get("token")
+    return token
 
 
 def _lineage_row(trial: str, mark: Mapping[str, Any]) -> dict[str, Any]:

@@ -98,9 +98,10 @@ class MultiObjectivePBT(PopulationBasedTraining):
             fewer slots than trials that leaves few to be replaced, and True serves better.
         on_exploit: called with a dict per exploit: ``trial`` and ``donor`` (ids), ``clock``
             (``time_attr`` that the clone goes on from), ``changed`` (dotted key -> [the trial's old
-            value, its new one]), ``scores`` and ``donor_scores`` (what each was judged by), and
-            ``time`` (seconds since the epoch). It is pickled with the Tuner, so after
-            ``Tuner.restore`` a copy is called: let it write to a file, not to a list.
+            value, its new one]), ``scores`` and ``donor_scores`` (what each was judged by),
+            ``result`` (the trial's last, flat, its plain numbers and texts), and ``time`` (seconds
+            since the epoch). It is pickled with the Tuner, so after ``Tuner.restore`` a copy is
+            called: let it write to a file, not to a list.
         seed: of the donors' choice and the mutations. Trials report in no fixed order, so an
             asynchronous search isn't reproduced by it.
         require_attrs: whether an objective that no trial ever reports is an error.
@@ -347,6 +348,7 @@ class MultiObjectivePBT(PopulationBasedTraining):
                 "changed": changed,
                 "scores": scores,
                 "donor_scores": donor.scores,
+                "result": _plain(state.last_result or {}),
                 "time": wall_clock.time(),
             }
         )
@@ -493,6 +495,10 @@ class PopulationPBT(MultiObjectivePBT):
 def _controller(tune_controller: Any) -> Any:
     """Return Tune's controller itself; schedulers are given a wrapper that warns of its insides."""
     return getattr(tune_controller, "_tune_controller", tune_controller)
+
+
+def _plain(result: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in result.items() if isinstance(v, (str, int, float, type(None)))}
 
 
 def _same_config(config: dict[str, Any]) -> dict[str, Any]:

@@ -9,21 +9,37 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
 from rayprune.search.journal import Journal
 from rayprune.search.progress import SweepReporter
+from rayprune.search.tune_state import StateKeeper
 
-_open: dict[str, tuple[Journal, SweepReporter]] = {}
+TUNE_DIRECTORY: Final = "tune"
+"""Where Tune's own files are, in the sweep's directory."""
+
+
+class _Opened(NamedTuple):
+    journal: Journal
+    reporter: SweepReporter
+    keeper: StateKeeper
+
+
+_open: dict[str, _Opened] = {}
+
+
+def _opened(out: str) -> _Opened:
+    """Return what is open in that directory, or in the one that it was moved to since."""
+    return _open.get(out) or next(iter(_open.values()))
 
 
 @contextmanager
 def observing(out: Path, journal: Journal, reporter: SweepReporter) -> Iterator[None]:
     """Let a sweep's observers find their journal."""
-    _open[str(out)] = (journal, reporter)
+    _open[str(out)] = _Opened(journal, reporter, StateKeeper(out / TUNE_DIRECTORY))
     try:
         yield
     finally:
@@ -36,30 +52,34 @@ class Observer(Callback):
     def __init__(self, out: Path) -> None:
         self._out = str(out)
 
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Tune may have written its state."""
+        _opened(self._out).keeper.keep()
+
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         """A trial was measured."""
-        _open[self._out][0].result(trial.trial_id, result)
+        _opened(self._out).journal.result(trial.trial_id, result)
 
     def on_checkpoint(
         self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: Any, **info: Any
     ) -> None:
         """A trial's checkpoint was written."""
-        _open[self._out][0].checkpoint(trial.trial_id, Path(checkpoint.path))
+        _opened(self._out).journal.checkpoint(trial.trial_id, Path(checkpoint.path))
 
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         """A trial has failed, for good or to be taken up again when the others are done."""
         final = failed_for_good(trial)
-        _open[self._out][1].failure(trial.trial_id, error_of(trial), final=final)
+        _opened(self._out).reporter.failure(trial.trial_id, error_of(trial), final=final)
 
     def on_trial_recover(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         """A trial has failed and goes on from its checkpoint."""
-        _open[self._out][1].failure(trial.trial_id, error_of(trial), final=False)
+        _opened(self._out).reporter.failure(trial.trial_id, error_of(trial), final=False)
 
 
 class Lineage:
@@ -70,7 +90,7 @@ class Lineage:
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         """A trial became a clone."""
-        _open[self._out][0].exploit(event)
+        _opened(self._out).journal.exploit(event)
 
 
 def failed_for_good(trial: Trial) -> bool:

@@ -28,6 +28,7 @@ from rayprune.rllib.interruption import Interrupted, Interruption
 from rayprune.search.journal import Journal
 from rayprune.search.mo_pbt import MultiObjectivePBT, PopulationPBT
 from rayprune.search.observer import (
+    TUNE_DIRECTORY,
     Lineage,
     Observer,
     error_of,
@@ -41,6 +42,7 @@ from rayprune.search.plan import Sweep
 from rayprune.search.progress import SweepReporter
 from rayprune.search.space import Choices
 from rayprune.search.trial import RAW, PruningTrial
+from rayprune.search.tune_state import can_restore
 from rayprune.tracking.record import prepare_out, to_json, write_atomic
 from rayprune.tracking.report import write_report
 from rayprune.tracking.wandb import track_sweep
@@ -48,7 +50,6 @@ from rayprune.tracking.wandb import track_sweep
 SWEEP_FILE: Final = "sweep.yaml"
 DENSE_FILE: Final = "dense.json"
 REPORT_FILE: Final = "report.html"
-TUNE_DIRECTORY: Final = "tune"
 CHECKPOINTS_KEPT: Final = 4
 """Of each trial, by Tune: a clone may still be reading one while its donor writes the next."""
 
@@ -147,14 +148,14 @@ def _unsaid(record: logging.LogRecord) -> bool:
 def _fit(sweep: Sweep, placement: Placement, resume: bool) -> list[Trial]:
     """Let Tune train the population; return its trials, unfinished if it was interrupted."""
     trainable = tune.with_resources(PruningTrial, placement.factory())
-    held = str(sweep.out / TUNE_DIRECTORY)
+    held = sweep.out / TUNE_DIRECTORY
     # A function that is there already is not added again.
     logging.getLogger("ray.tune.execution.tune_controller").addFilter(_unsaid)
     with _environment():
         for _ in range(sweep.search.max_failures + 1):
-            if resume and tune.Tuner.can_restore(held):
+            if resume and can_restore(held):
                 tuner = tune.Tuner.restore(
-                    held, trainable, resume_unfinished=True, resume_errored=True
+                    str(held), trainable, resume_unfinished=True, resume_errored=True
                 )
             else:
                 tuner = _tuner(sweep, trainable, placement)

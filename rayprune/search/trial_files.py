@@ -7,7 +7,7 @@ where its rows belong (see `rayprune.search.trial`), and they are put there.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,10 +24,11 @@ from rayprune.tracking.versions import versions
 RECORD_FILE: Final = "results.jsonl"
 STATE_FILE: Final = "state.json"
 """Where a trial's rows belong. ``length`` of the record, which is what commits its rows; the length
-at each of the trial's states (``tokens``); its ``life`` as a clone: the donor's state that it came
-from, the length then, and the exploit; exploits that are ``pending``; and its newest result."""
-TOKENS: Final = 12
-"""How many states of a trial are remembered; Tune keeps fewer checkpoints."""
+at each of the trial's states (``tokens``); its ``lives`` as a clone, each with the donor's state
+that it came from, the length then, and the exploit; an exploit that is ``pending``; and its newest
+result."""
+REMEMBERED: Final = 12
+"""How many states and lives of a trial are; Tune keeps fewer checkpoints."""
 KEPT: Final = (
     "return",
     "sparsity",
@@ -83,17 +84,27 @@ class TrialFiles:
 
     def follows(self, token: str) -> bool:
         """Whether the trial is known as a clone of that state."""
-        life = self._state["life"]
-        return life is not None and bool(life["token"] == token)
+        return self._life(token) is not None
 
-    def expect(self, exploit: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    def has(self, token: str | None) -> bool:
+        """Whether the rows up to that state of the trial are in its record."""
+        return token is None or token in self._state["tokens"]
+
+    def expect(
+        self, exploit: Mapping[str, Any], values: Mapping[str, Any], token: str | None
+    ) -> None:
         """Remember an exploit until its clone reports.
+
+        One that is pending already never happened: the driver was killed before Tune had it on
+        disk, and the scheduler has decided again.
 
         Args:
             exploit: what its first row will say of it.
             values: of the space's keys that the clone has by then, as far as they changed.
+            token: the trial's state that the clone takes the place of; None for its newest.
         """
-        self._state["pending"].append({"exploit": dict(exploit), "values": dict(values)})
+        at = self._state["tokens"].get(token, self._length)
+        self._state["pending"] = {"exploit": dict(exploit), "values": dict(values), "at": at}
         self._write_state()
 
     def append(self, result: Mapping[str, Any]) -> None:
@@ -112,7 +123,7 @@ class TrialFiles:
         kept = {key: result.get(key) for key in KEPT}
         last = {**kept, "updates": rows[-1]["updates"], "time_s": rows[-1]["time_s"]}
         tokens = {**self._state["tokens"], result["token"]: self._length}
-        self._state.update(last=last, tokens=dict(list(tokens.items())[-TOKENS:]))
+        self._state.update(last=last, tokens=dict(list(tokens.items())[-REMEMBERED:]))
         self._write_state()
 
     def keep(self, checkpoint: Path) -> None:
@@ -131,34 +142,43 @@ class TrialFiles:
     def _place(self, result: Mapping[str, Any]) -> dict[str, Any] | None:
         """Cut the record where a result's rows go on; return the exploit that its first one is."""
         since, before = result["since"], result["before"]
-        if since is None or not since[1]:
-            self._go_to(before)
-        elif since[0] == self._trial:
-            self._go_to(self._state["tokens"].get(since[1], self._length) + before)
-        else:
-            exploit = self._due(since[0], result["values"]) if before == 0 else None
-            if exploit is not None or not self.follows(since[1]):
-                life = {"token": since[1], "at": self._length, "exploit": exploit}
-                self._state["life"] = life
-            life = self._state["life"]
-            self._go_to(life["at"] + before)
-            return life["exploit"] if before == 0 else None
+        if since is not None and since[0] != self._trial:
+            return self._place_clone(since, before, result["values"])
+        # It goes on as itself: an exploit that was told before these rows has not happened.
+        self._state["pending"] = None
+        if since is not None and since[1]:
+            before += self._state["tokens"].get(since[1], self._length)
+        self._go_to(before)
         return None
+
+    def _place_clone(
+        self, since: Sequence[str], before: int, values: Mapping[str, Any]
+    ) -> dict[str, Any] | None:
+        donor, token = since
+        due = self._due(donor, values) if before == 0 else None
+        life = self._life(token)
+        if due is not None or life is None:
+            at = self._length if due is None else due["at"]
+            life = {"token": token, "at": at, "exploit": due and due["exploit"]}
+            self._state["lives"] = [*self._state["lives"], life][-REMEMBERED:]
+        self._go_to(life["at"] + before)
+        told: dict[str, Any] | None = life["exploit"] if before == 0 else None
+        return told
+
+    def _life(self, token: str) -> dict[str, Any] | None:
+        """Return the newest of its lives as a clone of that state."""
+        lives: list[dict[str, Any]] = self._state["lives"]
+        return next((life for life in reversed(lives) if life["token"] == token), None)
 
     def _due(self, donor: str, values: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Take the pending exploit that made a clone of these values, and drop those before it.
-
-        A driver that was killed may have told of one that Tune then did not remember, and an
-        asynchronous scheduler tells of the next one before the result that it judged.
-        """
-        pending = self._state["pending"]
-        for number, one in enumerate(pending):
-            same = all(values.get(key) == value for key, value in one["values"].items())
-            if one["exploit"]["donor"] == donor and same:
-                self._state["pending"] = pending[number + 1 :]
-                exploit: dict[str, Any] = one["exploit"]
-                return exploit
-        return None
+        """Take the pending exploit if it made a clone of these values."""
+        pending: dict[str, Any] | None = self._state["pending"]
+        if pending is None or pending["exploit"]["donor"] != donor:
+            return None
+        if any(values.get(key) != value for key, value in pending["values"].items()):
+            return None
+        self._state["pending"] = None
+        return pending
 
     def _go_to(self, length: int) -> None:
         if length > self._length:
@@ -175,6 +195,9 @@ class TrialFiles:
         self._record.replace(read_rows(self._home / RECORD_FILE)[:length])
         self._length = length
         self._marks = {row: mark for row, mark in self._marks.items() if row < length}
+        tokens, lives = self._state["tokens"], self._state["lives"]
+        self._state["tokens"] = {token: rows for token, rows in tokens.items() if rows <= length}
+        self._state["lives"] = [life for life in lives if life["at"] <= length]
         self.archive.go_back_to(length)
 
     def _write_config(self, values: Mapping[str, Any]) -> None:
@@ -197,7 +220,7 @@ class TrialFiles:
         if path.is_file():
             state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             return state
-        return {"length": 0, "tokens": {}, "life": None, "pending": [], "last": {}}
+        return {"length": 0, "tokens": {}, "lives": [], "pending": None, "last": {}}
 
     def _write_state(self) -> None:
         self._state["length"] = self._length

@@ -1,13 +1,17 @@
 """Where a result's rows belong, whatever was killed or copied in between."""
 
+import itertools
 import json
+import random
 
 import pytest
 
 from rayprune.search.journal import Journal
 from rayprune.search.plan import Sweep
 from rayprune.search.progress import NullSweepReporter
+from rayprune.tracking import record
 from rayprune.tracking.record import read_rows
+from tests.search.made_up_tune import MadeUpTune
 
 RAW = {
     "name": "made_up",
@@ -25,7 +29,7 @@ class Member:
     def __init__(self, name):
         self.name, self.clock, self.since, self.before, self.saves = name, 0, None, 0, 0
 
-    def step(self, rows=2):
+    def step(self, rows=2, sparsity=0.5):
         done = []
         for _ in range(rows):
             self.clock += 50
@@ -37,7 +41,7 @@ class Member:
             "flops": 1,
             "parameters": 1,
             "env_steps": self.clock,
-            "values": {"pruning.sparsity": 0.5},
+            "values": {"pruning.sparsity": sparsity},
             "token": f"{self.name}-{self.saves}-{self.clock}",
             "since": self.since,
             "before": self.before,
@@ -66,9 +70,11 @@ def clocks(sweep, trial="a"):
     return [row["env_steps"] for row in read_rows(path)]
 
 
-def exploit(trial, donor, clock):
-    changed = {"pruning.sparsity": [0.4, 0.5]}
-    return {"trial": trial, "donor": donor, "clock": clock, "changed": changed, "time": 0.0}
+def exploit(trial, donor, clock, judged=None, sparsity=0.5):
+    """One that the scheduler tells of, having judged a result."""
+    changed = {"pruning.sparsity": [0.4, sparsity]}
+    event = {"trial": trial, "donor": donor, "clock": clock, "changed": changed, "time": 0.0}
+    return {**event, "result": {"token": judged and judged["token"]}}
 
 
 def test_rows_follow_each_other(journal, sweep):
@@ -125,7 +131,7 @@ def test_an_exploit_told_before_the_rows_it_comes_after(journal, sweep):
     # An asynchronous scheduler decides before Tune's callbacks hear of the result.
     member = Member("a")
     first = member.step()
-    journal.exploit(exploit("a", "b", 80))
+    journal.exploit(exploit("a", "b", 80, judged=first))
     journal.result("a", first)
     member.load("b", "b-1", 80)
     journal.result("a", member.step())
@@ -157,3 +163,160 @@ def test_a_driver_that_was_killed_goes_on_with_what_is_on_disk(sweep):
     again.result("a", member.step())
     assert clocks(sweep) == [50, 100, 150, 200]
     assert json.loads((path.parent / "state.json").read_text())["last"]["env_steps"] == 200
+
+
+def donors(sweep, trial="a"):
+    rows = read_rows(sweep.out / "trials" / trial / "results.jsonl")
+    return [row.get("exploit", {}).get("donor") for row in rows]
+
+
+def killed(sweep):
+    """What the next driver knows: what is on disk."""
+    return Journal(sweep, NullSweepReporter())
+
+
+def test_an_exploit_that_tune_forgot_with_its_driver_has_not_happened(journal, sweep):
+    member = Member("a")
+    first = member.step()
+    journal.result("a", first)
+    journal.exploit(exploit("a", "b", 100, judged=first))
+    again = killed(sweep)
+    member.load("a", first["token"], 100)
+    again.result("a", member.step())
+    # A copy of the same donor that was never told is no exploit of that old one.
+    member.load("b", "b-2", 200)
+    again.result("a", member.step())
+    assert clocks(sweep) == [50, 100, 150, 200, 250, 300]
+    assert donors(sweep) == [None] * 6
+
+
+def test_a_round_that_is_held_again_decides_anew(journal, sweep):
+    member = Member("a")
+    first = member.step()
+    journal.result("a", first)
+    journal.exploit(exploit("a", "b", 100, judged=first, sparsity=0.6))
+    again = killed(sweep)
+    again.exploit(exploit("a", "c", 100, judged=first, sparsity=0.7))
+    member.load("c", "c-1", 100)
+    again.result("a", member.step(sparsity=0.7))
+    assert clocks(sweep) == [50, 100, 150, 200]
+    assert donors(sweep) == [None, None, "c", None]
+    assert [event["donor"] for event in read_rows(sweep.out / "lineage.jsonl")] == ["c"]
+
+
+def test_a_clone_whose_exploit_is_decided_again_loses_its_first_life(journal, sweep):
+    # Its rows were recorded, and Tune knew of neither them nor the exploit.
+    member = Member("a")
+    first = member.step()
+    journal.result("a", first)
+    journal.exploit(exploit("a", "b", 100, judged=first, sparsity=0.6))
+    member.load("b", "b-1", 100)
+    journal.result("a", member.step(sparsity=0.6))
+    again = killed(sweep)
+    again.exploit(exploit("a", "b", 100, judged=first, sparsity=0.7))
+    member.load("b", "b-1", 100)
+    again.result("a", member.step(sparsity=0.7))
+    assert clocks(sweep) == [50, 100, 150, 200]
+    assert donors(sweep) == [None, None, "b", None]
+    (event,) = read_rows(sweep.out / "lineage.jsonl")
+    assert event["changed"] == {"pruning.sparsity": [0.4, 0.7]}
+
+
+def test_a_clone_goes_back_to_the_life_before_its_last(journal, sweep):
+    member = Member("a")
+    for donor, clock in (("b", 100), ("c", 200)):
+        done = member.step()
+        journal.result("a", done)
+        journal.exploit(exploit("a", donor, clock, judged=done))
+        member.load(donor, f"{donor}-1", clock)
+    journal.result("a", member.step())
+    again = killed(sweep)
+    # Tune's own state was written while it was a clone of b, before it had a checkpoint.
+    member.load("b", "b-1", 100)
+    again.result("a", member.step())
+    assert clocks(sweep) == [50, 100, 150, 200]
+    assert donors(sweep) == [None, None, "b", None]
+
+
+def test_rows_without_their_state_are_done_again(journal, sweep):
+    member = Member("a")
+    first = member.step()
+    journal.result("a", first)
+    journal.exploit(exploit("a", "b", 100, judged=first))
+    state = sweep.out / "trials" / "a" / "state.json"
+    held = state.read_bytes()
+    member.load("b", "b-1", 100)
+    journal.result("a", member.step())
+    state.write_bytes(held)  # killed between the rows and the state that commits them
+    again = killed(sweep)
+    assert clocks(sweep) == [50, 100]
+    assert not read_rows(sweep.out / "lineage.jsonl")
+    member.load("b", "b-1", 100)
+    again.result("a", member.step())
+    assert clocks(sweep) == [50, 100, 150, 200]
+    assert donors(sweep) == [None, None, "b", None]
+
+
+def test_rows_that_take_the_place_of_others_without_their_state_are_done_again(journal, sweep):
+    member = Member("a")
+    first = member.step()
+    journal.result("a", first)
+    journal.result("a", member.step())
+    state = sweep.out / "trials" / "a" / "state.json"
+    held = state.read_bytes()
+    member.load("a", first["token"], 100)
+    journal.result("a", member.step(rows=1))
+    state.write_bytes(held)  # which speaks of more rows than there are
+    again = killed(sweep)
+    member.load("a", first["token"], 100)
+    again.result("a", member.step(rows=3))
+    assert clocks(sweep) == [50, 100, 150, 200, 250]
+
+
+class Killed(Exception):  # noqa: N818
+    """The driver is gone."""
+
+
+@pytest.mark.parametrize("synch", [True, False], ids=["synchronous", "asynchronous"])
+@pytest.mark.parametrize("seed", range(12))
+def test_records_hold_every_row_once_whatever_is_killed(sweep, tmp_path, monkeypatch, synch, seed):
+    draw = random.Random(seed)
+    writes = itertools.count()
+    kill_at = -1
+
+    def written(action):
+        def write(*arguments):
+            nonlocal kill_at
+            if next(writes) == kill_at:
+                raise Killed
+            return action(*arguments)
+
+        return write
+
+    monkeypatch.setattr(record, "_sync", lambda descriptor: None)  # no power is cut here
+    monkeypatch.setattr(record, "_write_file", written(record._write_file))
+    monkeypatch.setattr(record, "_write_all", written(record._write_all))
+    tune = MadeUpTune(draw, synch, tmp_path / "tune")
+    tune.restore(killed(sweep), 0)
+    kills = 0
+    while not tune.done:
+        if kills < 4 and draw.random() < 0.05:
+            # Somewhere in the midst of what the journal writes next.
+            kill_at = next(writes) + draw.randrange(12)
+        try:
+            tune.step()
+        except Killed:
+            kills, kill_at = kills + 1, -1
+            # Rounds make it plain where a row belongs. Without them a trial may copy one state of a
+            # donor twice, and a state of Tune's from before both would be taken for the second.
+            tune.restore(killed(sweep), draw.choice([0, 0, 1, 2, 5] if synch else [0, 0, 1]))
+    exploits = []
+    for name, member in tune.members.items():
+        rows = read_rows(sweep.out / "trials" / name / "results.jsonl")
+        assert [[row["id"], row.get("exploit")] for row in rows] == member.rows
+        exploits += [{"trial": name, **mark} for _, mark in member.rows if mark]
+        for entry in json.loads((sweep.out / "trials" / name / "archive.json").read_text()):
+            meta = sweep.out / "trials" / name / entry["checkpoint"] / "rayprune.json"
+            assert json.loads(meta.read_text())["clock"] == entry["env_steps"]
+            assert rows[entry["rows"] - 1]["env_steps"] == entry["env_steps"]
+    assert read_rows(sweep.out / "lineage.jsonl") == sorted(exploits, key=lambda e: e["time"])
