@@ -28,6 +28,7 @@ METHODS: Final[Mapping[str, str]] = types.MappingProxyType(
 
 _ONE_OBJECTIVE: Final = ("pbt", "pb2", "asha")
 _UNCONSTRAINED: Final = ("pb2", "asha")
+_COPYING: Final = ("mo_pbt", "pbt", "pb2")
 
 
 def _whole(value: object) -> object:
@@ -104,6 +105,11 @@ def _together(config: SearchConfig) -> list[str]:
     """Return the faults of keys that are sound by themselves."""
     space, objectives = Space.from_dict(config.space), Objectives.from_dict(config.objectives)
     faults = _method_faults(config.method, objectives) + _domain_faults(config.method, space)
+    if config.method in _COPYING and config.population < 2:
+        faults.append(
+            f"`search.population` must be at least 2 for `{config.method}`, whose worst copy the "
+            f"best, but is {config.population}. Raise it, or use `random`."
+        )
     unknown = sorted(set(config.resources or {}) - {"cpu", "gpu"})
     faults += [choice_fault("search.resources", name, ["cpu", "gpu"]) for name in unknown]
     if config.reference is not None and len(config.reference) != len(objectives.names):

@@ -137,6 +137,7 @@ def _stop_faults(raw: Mapping[str, Any], search: SearchConfig) -> list[str]:
     if isinstance(steps, (int, float)) and steps < search.interval:
         faults.append(
             f"`search.interval` must be at most `stop.env_steps` ({shown(steps)}), but is "
-            f"{search.interval}: no trial would ever be measured."
+            f"{search.interval}: no trial would ever be measured. Lower it, or raise "
+            "`stop.env_steps`."
         )
     return faults

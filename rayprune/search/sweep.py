@@ -93,8 +93,6 @@ def run_sweep(
     prepare_out(sweep.out, resume, marker=SWEEP_FILE)
     if resume:
         _check_same_sweep(sweep)
-    elif not (sweep.out / SWEEP_FILE).exists():
-        write_atomic(sweep.out / SWEEP_FILE, yaml12.dump(yaml12.plain(dict(sweep.raw))))
     config = base_config(sweep.experiment)
     with _ray(address, config):
         config = resources.resolve_gpus(
@@ -102,6 +100,9 @@ def run_sweep(
         )
         placement = place(config, sweep.search, sweep.trials)
         reporter.message(placement.text)
+        if not resume:
+            # Not before it is known to fit: what is refused leaves nothing that is in the way.
+            write_atomic(sweep.out / SWEEP_FILE, yaml12.dump(yaml12.plain(dict(sweep.raw))))
         outcome = _search(sweep, placement, resume, reporter)
     reporter.close()
     track_sweep(sweep.out, sweep.experiment.tracking, reporter.message)

@@ -28,6 +28,7 @@ def test_whole_floats_are_counts_as_elsewhere_in_the_yaml():
     [
         ({"populaton": 3}, "Did you mean 'population'?"),
         ({"population": 0}, "`search.population`"),
+        ({"population": 1}, "`search.population` must be at least 2 for `mo_pbt`"),
         ({"method": "nsga"}, "`search.method` must be one of"),
         ({"space": {}}, "`search.space` must be a mapping such as"),
         ({"resources": {"tpu": 1}}, "`search.resources` must be one of ['cpu', 'gpu']"),
