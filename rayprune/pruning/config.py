@@ -14,6 +14,7 @@ from rayprune.pruning.faults import faults_of
 from rayprune.pruning.granularity import ALIASES
 from rayprune.pruning.schedule_times import OWN_TIMES, fractions_in, times_in_steps
 from rayprune.pruning.schedules import SCHEDULES, Schedule
+from rayprune.pruning.sparse_schedules import DEFAULTS as SPARSE_DEFAULTS
 from rayprune.pruning.staircases import DEFAULTS as STAIRCASE_DEFAULTS
 
 DEFAULT_HORIZON = 200_000
@@ -40,10 +41,13 @@ class PruningConfig(BaseModel):
             ``end`` up to 1 are fractions of the horizon, above it env steps; ``every`` is the env
             steps between mask updates. ``one_shot`` uses ``begin`` alone. With ``begin`` as
             ``{"return": R}`` pruning waits for a return, and ``end`` counts from there. For
-            ``iterative``, ``lottery`` and ``gated`` see `rayprune.pruning.staircases`.
+            ``iterative``, ``lottery`` and ``gated`` see `rayprune.pruning.staircases`. ``static``,
+            ``set``, ``rigl`` and ``grow`` are sparse from before the first update on; see
+            `rayprune.pruning.sparse_schedules`.
         protect: glob patterns of the names of layers that are never pruned.
         groups: ``{group: {"sparsity": s}}``, a budget of its own for each group named.
-        on_clone: what a clone does with masks sparser than its target: ``hold`` them.
+        on_clone: what a clone does with masks sparser than its target: ``hold`` them, or
+            ``regrow`` up to it at the next mask update.
         compact_every: not yet available; None.
         evidence: what criteria that need data go by. ``objective``, a key of
             `rayprune.pruning.objectives.OBJECTIVES`; how many ``observations`` and ``minibatches``
@@ -193,7 +197,7 @@ def schedule_defaults(schedule: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a schedule of such a kind has where it says nothing."""
     kind = schedule.get("kind", "cubic")
     common = {} if kind in OWN_TIMES else SCHEDULE_DEFAULTS
-    return {**common, **STAIRCASE_DEFAULTS.get(kind, {})}
+    return {**common, **STAIRCASE_DEFAULTS.get(kind, {}), **SPARSE_DEFAULTS.get(kind, {})}
 
 
 def _plain(value: Any) -> Any:

@@ -13,6 +13,7 @@ from rayprune.pruning.distributions import DISTRIBUTIONS
 from rayprune.pruning.evidence_faults import across_evidence, evidence_faults
 from rayprune.pruning.granularity import ALIASES, GRANULARITIES, POOLINGS
 from rayprune.pruning.registry import choice_fault
+from rayprune.pruning.regrowth_faults import regrowth_faults, sparse_schedule_faults
 from rayprune.pruning.schedule_faults import (
     finds_sparsity,
     kind_conflicts,
@@ -21,9 +22,11 @@ from rayprune.pruning.schedule_faults import (
 )
 from rayprune.pruning.schedule_times import OWN_TIMES
 from rayprune.pruning.schedules import SCHEDULES
+from rayprune.pruning.sparse_schedules import DEFAULTS as SPARSE_DEFAULTS
 
 THRESHOLDS = ("absolute", "percentile", "mean_fraction")
 MAX_FADING_UPDATES = 255
+ENDLESS = ("one_shot", "static")
 
 Faults = Iterator[str]
 
@@ -147,13 +150,15 @@ def _schedule(field: str, value: Any) -> Faults:
     yield from kind_faults(field, value)
     if kind not in OWN_TIMES:
         yield from _times(field, value)
+    yield from sparse_schedule_faults(field, value)
 
 
 def _times(field: str, value: Mapping[str, Any]) -> Faults:
     every = value.get("every", 1)
     if not _is_integer(every) or every < 1:
         yield _must(f"{field}.every", "an integer of at least 1 (env steps)", every)
-    times = {key: value.get(key, default) for key, default in (("begin", 0.2), ("end", 0.8))}
+    given = {"begin": 0.2, "end": 0.8, **SPARSE_DEFAULTS.get(str(value.get("kind")), {}), **value}
+    times = {key: given[key] for key in ("begin", "end")}
     if isinstance(times["begin"], Mapping):
         times["begin"] = 0.0  # a return: `end` counts from the moment when it is reached
     wrong = [key for key, time in times.items() if not _is_real(time) or not 0 <= time < 2**63]
@@ -161,7 +166,7 @@ def _times(field: str, value: Mapping[str, Any]) -> Faults:
         yield _must(f"{field}.{key}", "a number of at least 0 (above 1: env steps)", times[key])
     # A fraction and a number of steps can only be compared once the horizon is known.
     same_unit = not wrong and (times["begin"] <= 1) == (times["end"] <= 1)
-    if same_unit and times["end"] < times["begin"] and value.get("kind") != "one_shot":
+    if same_unit and times["end"] < times["begin"] and value.get("kind") not in ENDLESS:
         yield (
             f"`{field}.end` must not be less than `begin` ({times['begin']}), "
             f"but is {times['end']}."
@@ -218,7 +223,7 @@ _CHECKS: Mapping[str, Callable[[str, Any], Faults]] = {
     "schedule": _schedule,
     "protect": _protect,
     "groups": _groups,
-    "on_clone": _choice(["hold"]),
+    "on_clone": _choice(["hold", "regrow"]),
     "compact_every": _compact_every,
     "evidence": evidence_faults,
     "fused_optimizer": _fused_optimizer,
@@ -229,6 +234,7 @@ _CHECKS: Mapping[str, Callable[[str, Any], Faults]] = {
 def _across(prefix: str, values: Mapping[str, Any]) -> Faults:
     """Yield the faults that lie between fields."""
     yield from across_evidence(prefix, values)
+    yield from regrowth_faults(prefix, values)
     sparsity, threshold = values.get("sparsity"), values.get("threshold")
     groups, distribution = values.get("groups") or {}, values.get("distribution", "uniform")
     yield from kind_conflicts(prefix, values)

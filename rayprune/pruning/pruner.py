@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -28,6 +26,7 @@ from rayprune.pruning.budgets import (
     threshold_scopes,
 )
 from rayprune.pruning.config import DEFAULT_HORIZON, PruningConfig
+from rayprune.pruning.dynamics import Dynamics, Redrawing
 from rayprune.pruning.criteria import evidence_for
 from rayprune.pruning.evidence import (
     ACCUMULATED,
@@ -43,49 +42,16 @@ from rayprune.pruning.granularity import matrix_shape
 from rayprune.pruning.layers import MASKABLE
 from rayprune.pruning.masks import keep_only
 from rayprune.pruning.measuring import measure
+from rayprune.pruning.reports import LayerCount as LayerCount
+from rayprune.pruning.reports import MaskChange as MaskChange
 from rayprune.pruning.selection import Selection
 from rayprune.pruning.state import Progress, pack_state, unpack_state
+from rayprune.pruning.timing import Timing
 
 logger = logging.getLogger(__name__)
 
-# Thresholds ramp by the share that a schedule has reached of this sparsity; a power of two, so
-# that dividing by it rounds nothing.
-REFERENCE_SPARSITY = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class MaskChange:
-    """What a mask update did."""
-
-    step: float | None
-    """The clock at the update; None for `Pruner.prune_to`."""
-    pruned: int
-    """Weights newly set to zero."""
-    churn: float
-    """Fraction of the prunable weights whose mask changed."""
-    sparsity: float
-    """Of all prunable weights, after the update."""
-    changed: tuple[str, ...]
-    """Full names of the parameters whose mask changed."""
-
-
-@dataclass(frozen=True, slots=True)
-class LayerCount:
-    """The weights of one maskable layer."""
-
-    name: str
-    parameters: tuple[str, ...]
-    """Full names of the prunable parameters."""
-    shape: tuple[int, ...]
-    """``(out, in, ...)``; a recurrent layer as one matrix."""
-    total: int
-    nonzero: int
-    """Weights that are not exactly zero, masked or not."""
-    sparsity: float
-    """Fraction masked."""
-    protected: bool
-    group: str
-    exempt: bool
+# Minibatches' dense gradients that a clone's regrowth averages.
+DEFAULT_WINDOW = 100
 
 
 class Pruner:
@@ -144,6 +110,7 @@ class Pruner:
         self._multipliers: dict[str, Tensor] = {}
         self._pairs: list[tuple[nn.Parameter, Tensor]] | None = None
         self._fading = Fading()
+        self._dynamics = Dynamics()
         self._progress = Progress()
         self.accumulated = Accumulated()
         """Sums over training steps, of what `accumulates` names."""
@@ -235,7 +202,31 @@ class Pruner:
             budgets = self._retargeted(budgets, sparsity)
         evidence = self._summed() | self.measure(batch, loss)
         keeps = self._decide(budgets, at=lambda target: target, share=1.0, evidence=evidence)
-        return self._commit(keeps, step=None, updates=1)
+        return self._commit(keeps, None, 1)
+
+    @torch.no_grad()
+    def start(self) -> MaskChange | None:
+        """Make the random mask of a schedule that is sparse from the start, before any update.
+
+        Returns:
+            What it did; None for another schedule, or when the run has begun already.
+        """
+        timing = self._timing
+        if timing.sparse_schedule is None or self._progress.tick is not None:
+            return None
+        budgets, targets = budgets_of(self.config, self._layers), timing.targets(0.0)
+        change = self._commit(self._redrawing(NOTHING).initial(budgets, timing.ramp(0.0)), None, 1)
+        self._dynamics.coverage.begin(self.masks)
+        self._progress.tick, self._progress.targets = 0.0, targets
+        return change
+
+    def restart(self) -> None:
+        """Forget masks and progress: for weights that come from elsewhere, and are dense.
+
+        The next mask update chooses among them by the criterion, where `start` chooses by chance.
+        """
+        places = {name: tuple(self._weight(name).shape) for name in self._places}
+        self.load_state_dict(pack_state(places, {}, {}, Progress()))
 
     @torch.no_grad()
     def update(
@@ -243,7 +234,8 @@ class Pruner:
     ) -> MaskChange | None:
         """Do the mask update that the schedule has due, if one is.
 
-        One is due when the clock passes a tick of ``every``, and when a target was raised.
+        One is due when the clock passes a tick of ``every``, and when a target was raised (with
+        ``on_clone: regrow`` also when it was lowered).
 
         Args:
             step: lifetime env steps; the clock, unless it is 0.
@@ -257,27 +249,53 @@ class Pruner:
             RunError: a threshold would prune everything; nothing was changed.
         """
         self._warn_of_horizon()
-        clock = _clock(step, updates)
-        tick = self._tick(clock)
-        if tick is None or not self._is_due(tick):
+        clock, timing = _clock(step, updates), self._timing
+        tick = timing.tick(clock)
+        if tick is None or not timing.is_due(tick):
             return None
-        targets = self._targets(tick)
-        keeps = self._decide(
-            budgets_of(self.config, self._layers),
-            at=self._ramp(tick),
-            share=self._share(tick),
-            evidence=self._summed() | (evidence() if evidence else NOTHING),
-        )
-        change = self._commit(keeps, step=clock, updates=self.config.fading_updates)
+        targets, budgets = timing.targets(tick), budgets_of(self.config, self._layers)
+        known = self._summed() | (evidence() if evidence else NOTHING)
+        keeps = self._decide(budgets, timing.ramp(tick), timing.share(tick), known)
+        keeps, grows = self._redraw(budgets, keeps, tick, known)
+        change = self._commit(keeps, clock, self.config.fading_updates, grows)
         self.accumulated.clear_gradients()
         self._progress.tick, self._progress.targets = tick, targets
         return change
+
+    def awaits_growth(self, clock: float, per_minibatch: float) -> bool:
+        """Return whether weights will grow by their dense gradients soon enough to gather those.
+
+        Args:
+            clock: at the mask update that comes next.
+            per_minibatch: how far the clock goes from one minibatch to the next.
+        """
+        return self._timing.awaits_growth(clock, per_minibatch)
+
+    @torch.no_grad()
+    def gather_gradients(self, gradients: Mapping[nn.Parameter, Tensor | None]) -> None:
+        """Take the dense gradients of one minibatch in, before they are masked.
+
+        Args:
+            gradients: by parameter; None is passed over.
+        """
+        schedule = self._timing.sparse_schedule
+        window = (schedule.window if schedule is not None else 0) or DEFAULT_WINDOW
+        self._dynamics.gather(gradients, self.parameters, window)
+
+    def coverage(self) -> dict[str, Any] | None:
+        """Return the share of weights that were ever active (the ITOP rate).
+
+        Returns:
+            ``{"all": share, "layers": {name: share}}``; None where training began with all.
+        """
+        return self._dynamics.coverage.by_layer({x.name: _shapes(x) for x in self._layers})
 
     def finished(self, step: float, updates: float | None = None) -> bool:
         """Return whether the schedule is over and every chosen weight is zero."""
         clock = _clock(step, updates)
         over = clock >= self.config.build_schedule(0.0).end and self._progress.tick is not None
-        return over and not self._fading and not self._is_due(self._tick(clock) or 0.0)
+        timing = self._timing
+        return over and not self._fading and not timing.is_due(timing.tick(clock) or 0.0)
 
     @property
     def accumulates(self) -> frozenset[str]:
@@ -373,7 +391,8 @@ class Pruner:
         """
         shapes = {name: tuple(self._weight(name).shape) for name in self._places}
         packed = pack_state(shapes, self.masks, self._fading.ages, self._progress)
-        return {**packed, "accumulated": self.accumulated.state_dict()}
+        sums = {"accumulated": self.accumulated.state_dict()}
+        return {**packed, **sums, "dynamics": self._dynamics.state_dict()}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -392,6 +411,9 @@ class Pruner:
         self._pairs = None
         self._fading = Fading(
             {name: age.to(self._weight(name).device) for name, age in ages.items()}
+        )
+        self._dynamics.load_state_dict(
+            state.get("dynamics"), {name: self._weight(name) for name in self._places}
         )
         self._progress = progress
         self.accumulated.load_state_dict(state.get("accumulated", {}), self.parameters)
@@ -418,20 +440,53 @@ class Pruner:
                     keeps |= selection.keep_scope(scope)
         return keeps
 
-    def _commit(self, keeps: dict[str, Tensor], step: float | None, updates: int) -> MaskChange:
-        """Drop or fade what is not kept, and zero what is gone."""
-        changed: list[str] = []
-        pruned = 0
+    def _redraw(
+        self, budgets: list[Budget], keeps: dict[str, Tensor], tick: float, evidence: Evidence
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Let weights grow where schedule or ``on_clone`` want it; see `Redrawing.redraw`."""
+        redrawing = self._redrawing(evidence)
+        if redrawing.schedule is None and self.config.on_clone != "regrow":
+            return keeps, {}
+        keeps, grows = redrawing.redraw(budgets, keeps, self._timing.growth_limit(tick), tick)
+        if grows:
+            self._dynamics.gradients.clear()
+        return keeps, grows
+
+    def _redrawing(self, evidence: Evidence) -> Redrawing:
+        schedule = self._timing.sparse_schedule
+        return Redrawing(self._selection(evidence), schedule, self._dynamics, self.masks)
+
+    @property
+    def _timing(self) -> Timing:
+        return Timing(self._config, self._layers, self._progress, bool(self._fading))
+
+    def _commit(
+        self,
+        keeps: dict[str, Tensor],
+        step: float | None,
+        updates: int,
+        grows: Mapping[str, Tensor] | None = None,
+    ) -> MaskChange:
+        """Drop or fade what is not kept, zero what is gone, and let grow what is chosen."""
+        pruned = grown = 0
+        changed: dict[str, None] = {}
+        regrown: dict[str, Tensor] = {}
         for name in [name for name in self._places if name in keeps or name in self._fading.ages]:
             gone = self._newly_gone(name, keeps.pop(name, None), updates)
             count = int(torch.count_nonzero(gone))
             if count:
                 self._drop(name, gone)
-                changed.append(name)
+                changed[name] = None
                 pruned += count
+        for name, fresh in (grows or {}).items():
+            count = int(torch.count_nonzero(fresh))
+            if count:
+                self._grow(name, fresh)
+                changed[name], regrown[name] = None, fresh
+                grown += count
         self._progress.updates += 1
-        total = sum(_total(layer) for layer in self._layers)
-        return MaskChange(step, pruned, pruned / total, self.sparsity(), tuple(changed))
+        churn = (pruned + grown) / sum(_total(layer) for layer in self._layers)
+        return MaskChange(step, pruned, churn, self.sparsity(), tuple(changed), grown, regrown)
 
     def _newly_gone(self, name: str, keep: Tensor | None, updates: int) -> Tensor:
         free = self._eligible(name)
@@ -455,6 +510,18 @@ class Pruner:
             self._pairs = None
         else:
             mask.logical_and_(stays)
+        self._rewrite_multiplier(name)
+
+    def _grow(self, name: str, fresh: Tensor) -> None:
+        layer, key = self._places[name]
+        # They are zero already, unless something other than the caller wrote them.
+        keep_only(self._weight(name), ~fresh)
+        layer.module.masks[key].logical_or_(fresh)
+        self._dynamics.coverage.note(name, layer.module.masks[key])
+        self._rewrite_multiplier(name)
+
+    def _rewrite_multiplier(self, name: str) -> None:
+        layer, key = self._places[name]
         multiplier = self._multipliers.get(name)
         if multiplier is not None:
             # Rewritten in place: a compiled step that reads it needn't be compiled again.
@@ -505,43 +572,6 @@ class Pruner:
             raise ConfigError(faults)
         return changed
 
-    def _tick(self, clock: float) -> float | None:
-        """Return the moment of the last mask update up to the clock; None before the first."""
-        schedule, every = self.config.build_schedule(0.0), self.config.every
-        if clock < schedule.begin:
-            return None
-        if clock < schedule.end:
-            return schedule.begin + every * math.floor((clock - schedule.begin) / every)
-        # What fades still needs its updates; otherwise the last one is at the end.
-        late = math.floor((clock - schedule.end) / every) if self._fading else 0
-        return schedule.end + every * late
-
-    def _is_due(self, tick: float) -> bool:
-        done = self._progress
-        if done.tick is None or tick > done.tick:
-            return True
-        targets = self._targets(tick)
-        return any(target > done.targets.get(field, 0.0) for field, target in targets.items())
-
-    def _targets(self, tick: float) -> dict[str, float]:
-        """Return every target that is due at a tick, by the config's field."""
-        config, at = self.config, self._ramp(tick)
-        if config.threshold is not None:
-            share = self._share(tick)
-            return {f"pruning.threshold.{k}": v * share for k, v in config.threshold.items()}
-        budgets = budgets_of(config, self._layers)
-        targets = {budget.field: at(budget.target or 0.0) for budget in budgets}
-        if not isinstance(config.distribution, str):
-            listed = config.distribution.items()
-            targets |= {f"pruning.distribution.{name}": at(final) for name, final in listed}
-        return targets
-
-    def _ramp(self, tick: float) -> Ramp:
-        return lambda target: self.config.build_schedule(target).sparsity_at(tick)
-
-    def _share(self, tick: float) -> float:
-        return self._ramp(tick)(REFERENCE_SPARSITY) / REFERENCE_SPARSITY
-
     def _count(self, layer: PrunableLayer, protected: bool) -> LayerCount:
         weights = layer.parameters
         return LayerCount(
@@ -577,6 +607,10 @@ def _total(layer: PrunableLayer) -> int:
 def _pruned(layer: PrunableLayer) -> int:
     masks = layer.module.masks.values()
     return sum(mask.numel() - int(torch.count_nonzero(mask)) for mask in masks)
+
+
+def _shapes(layer: PrunableLayer) -> dict[str, torch.Size]:
+    return {layer.full_name(key): weight.shape for key, weight in layer.parameters.items()}
 
 
 def _matching(patterns: Iterable[str], names: list[str]) -> frozenset[str]:

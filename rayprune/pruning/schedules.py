@@ -10,6 +10,12 @@ from typing import Protocol
 from rayprune.errors import ConfigError
 from rayprune.pruning.registry import Registry
 from rayprune.pruning.schedule_checks import check_schedule
+from rayprune.pruning.sparse_schedules import (
+    GrowSchedule,
+    RiglSchedule,
+    SetSchedule,
+    StaticSchedule,
+)
 from rayprune.pruning.staircases import GatedSchedule, IterativeSchedule, LotterySchedule
 
 
@@ -131,6 +137,10 @@ _REGISTRY: Registry[type[Schedule]] = Registry(
         "iterative": IterativeSchedule,
         "lottery": LotterySchedule,
         "gated": GatedSchedule,
+        "static": StaticSchedule,
+        "set": SetSchedule,
+        "rigl": RiglSchedule,
+        "grow": GrowSchedule,
     },
 )
 SCHEDULES: Mapping[str, type[Schedule]] = _REGISTRY

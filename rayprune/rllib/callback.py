@@ -37,7 +37,10 @@ class PruningCallback(RLlibCallback):
         churn = foreach_learner(algorithm, lambda learner: learner.take_churn())[0]
         result[RESULT_KEY] = {
             module_id: {
-                **{key: report[key] for key in ("sparsity", "groups", "updates", "finished")},
+                **{
+                    key: report[key]
+                    for key in ("sparsity", "groups", "itop", "updates", "finished")
+                },
                 "layers": {layer.name: layer.sparsity for layer in report["layers"]},
                 "parameters": report["parameters"],
                 "churn": churn.get(module_id, 0.0),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import torch
@@ -44,6 +44,9 @@ REGISTERED_KEY: Final = "registered"
 """Key, inside the pruning dict, of what the user registered, which remote Learners don't know."""
 
 
+NOTHING: Final[Mapping[str, torch.Tensor]] = {}
+
+
 class PruningMixin(_Base):
     """The overrides that turn a TorchLearner into a pruning one. Made concrete by `pruned`."""
 
@@ -57,6 +60,7 @@ class PruningMixin(_Base):
         self._pruners: dict[str, Pruner] = {}
         self._sparsity: dict[str, float] = {}
         self._churn: dict[str, float] = {}
+        self._gathers: dict[str, bool] = {}
         self._elementwise: dict[str, bool] = {}
         self._configs: dict[str, tuple[dict[str, Any], PruningConfig]] = {}
         for module_id in self.module.keys():  # noqa: SIM118 - a MultiRLModule is no dict
@@ -73,10 +77,21 @@ class PruningMixin(_Base):
         self._pruners.pop(module_id, None)
         return super().remove_module(module_id, **kwargs)
 
+    def before_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
+        """See who needs the dense gradients of this update's minibatches, to let weights grow."""
+        super().before_gradient_based_update(timesteps=timesteps)
+        clock = self._clock(timesteps)
+        per_minibatch = clock / max(self._updates, 1)
+        for module_id, pruner in self._pruners.items():
+            self._take_config(module_id, pruner)
+            self._gathers[module_id] = pruner.awaits_growth(clock, per_minibatch)
+
     def postprocess_gradients(self, gradients_dict: Any) -> Any:
         """Mask the gradients, then let RLlib clip: a norm over pruned weights over-shrinks."""
-        for pruner in self._pruners.values():
+        for module_id, pruner in self._pruners.items():
             pruner.observe_gradients(gradients_dict)  # all-reduced by now: the same on every rank
+            if self._gathers.get(module_id):
+                pruner.gather_gradients(gradients_dict)
             pruner.mask_gradients(gradients_dict)
         return super().postprocess_gradients(gradients_dict)
 
@@ -98,18 +113,21 @@ class PruningMixin(_Base):
         an on-policy algorithm stays on policy.
         """
         super().after_gradient_based_update(timesteps=timesteps)
-        # Offline algorithms sample no steps: their clock is the number of updates.
-        self._step = int(timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME) or self._updates)
+        self._step = self._clock(timesteps)
         for module_id, pruner in self._pruners.items():
             self._take_config(module_id, pruner)
             with self._mask_lock:
                 change = pruner.update(self._step)
                 if change is not None:
                     self._churn[module_id] = self._churn.get(module_id, 0.0) + change.churn
-                    self._after_mask_change(module_id, change.sparsity)
+                    self._after_mask_change(module_id, change.sparsity, change.regrown)
             self.metrics.log_value(
                 (module_id, CONFIG_KEY, "sparsity"), self._sparsity[module_id], window=1
             )
+
+    def _clock(self, timesteps: dict[str, Any]) -> int:
+        # Offline algorithms sample no steps: their clock is the number of updates.
+        return int(timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME) or self._updates)
 
     def prune_now(self) -> dict[str, float]:
         """Prune every module to its configured sparsity at once; return sparsity by module id."""
@@ -124,17 +142,21 @@ class PruningMixin(_Base):
         Args:
             modules: Pruner states by module id, as `get_state` gives them; may be empty.
         """
-        for module_id, held in modules.items():
-            pruner = self._pruners[module_id]
-            pruner.load_state_dict({**held, "progress": pruner.state_dict()["progress"]})
+        for module_id, pruner in self._pruners.items():
+            # What a sparse schedule has drawn by chance is not for weights that have learnt.
+            pruner.restart()
+            if module_id in modules:
+                own = {key: pruner.state_dict()[key] for key in ("progress", "dynamics")}
+                pruner.load_state_dict({**modules[module_id], **own})
             self._after_mask_change(module_id, pruner.sparsity())
 
     def pruning_report(self) -> dict[str, dict[str, Any]]:
         """Return per module what the masks are now, with every broken promise.
 
         Returns:
-            ``{module id: {"sparsity", "groups", "layers", "parameters", "violations", "finite",
-            "digest", "kept", "finished", "weights_seq_no", "step", "updates"}}``. `violations`
+            ``{module id: {"sparsity", "groups", "itop", "layers", "parameters", "violations",
+            "finite", "digest", "kept", "finished", "weights_seq_no", "step", "updates"}}``. `itop`
+            is `Pruner.coverage`; `violations`
             counts pruned weights that are not zero, in the module and in its target networks;
             `digest` identifies the masks, for comparison over Learners; `kept` counts the kept
             weights of what EnvRunners get.
@@ -191,10 +213,19 @@ class PruningMixin(_Base):
         ours = state.get(STATE_KEY)
         if ours is not None:
             self._restore_pruning(ours)
+        else:
+            self._forget_masks_of_other_weights()
         for name, groups in options.items():
             for group, own in zip(self._named_optimizers[name].param_groups, groups, strict=True):
                 group.update(own)
         self._set_scheduled_lrs()
+
+    def _forget_masks_of_other_weights(self) -> None:
+        """What plain RLlib saved is dense: a mask that was drawn before knows nothing of it."""
+        for module_id, pruner in self._pruners.items():
+            if pruner.violations():
+                pruner.restart()
+                self._after_mask_change(module_id, 0.0)
 
     def _restore_pruning(self, state: dict[str, Any]) -> None:
         self._step, self._updates = state["step"], state["updates"]
@@ -228,6 +259,9 @@ class PruningMixin(_Base):
         )
         self._elementwise[module_id] = all(map(_elementwise, optimizers))
         self._sparsity[module_id] = 0.0
+        begun = self._pruners[module_id].start()
+        if begun is not None:
+            self._after_mask_change(module_id, begun.sparsity)
 
     def _take_config(self, module_id: str, pruner: Pruner) -> None:
         config = self._pruning_config(module_id)
@@ -244,13 +278,17 @@ class PruningMixin(_Base):
             known = self._configs[module_id] = (dict(held), PruningConfig.from_dict(plain))
         return known[1]
 
-    def _after_mask_change(self, module_id: str, sparsity: float) -> None:
+    def _after_mask_change(
+        self, module_id: str, sparsity: float, regrown: Mapping[str, torch.Tensor] = NOTHING
+    ) -> None:
         """Make moments and targets as sparse as the weights, and have the EnvRunners synced."""
         pruner = self._pruners[module_id]
         optimizers = [opt for _, opt in self.get_optimizers_for_module(module_id)]
         for name, parameter in pruner.parameters.items():
             for moment in moments(optimizers, parameter):
                 pruner.mask_tensors({name: moment})
+                if name in regrown:
+                    moment.masked_fill_(regrown[name], 0)
         for name, target in self._target_parameters(module_id):
             pruner.mask_tensors({name: target})
         self._sparsity[module_id] = sparsity
@@ -280,6 +318,7 @@ class PruningMixin(_Base):
         return {
             "sparsity": pruner.sparsity(),
             "groups": {g: pruner.sparsity(g) for g in groups},
+            "itop": pruner.coverage(),
             "layers": layers,
             "parameters": {
                 "total": sum(p.numel() for p in parameters),

@@ -51,6 +51,7 @@ def row_of(
         "layers": pruning["layers"],
         "parameters": pruning["parameters"],
         "mask_churn": pruning["churn"],
+        "itop": pruning["itop"],
         "pruning_finished": pruning["finished"],
         "learner": learner_numbers(result),
     }

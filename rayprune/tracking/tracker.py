@@ -8,6 +8,9 @@ a row has them:
 ``mask_churn``, ``dead_units``
     share of the weights whose mask has changed since the last row, and dead units; a number each,
     or one by layer name;
+``itop``
+    share of the weights that were ever active, of all and by layer (in-time over-parameterisation,
+    arXiv:2102.02887); absent where training began with all of them;
 ``scores``
     histograms by layer name, ``{"counts": [...], "edges": [...]}``, one edge more than counts;
 ``flops``

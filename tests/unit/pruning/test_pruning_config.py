@@ -64,7 +64,7 @@ def test_all_faults_come_at_once_with_field_constraint_value_and_way_out():
         ({"protect": [3]}, "`protect` must hold strings, but one is 3."),
         ({"groups": {"pi": 0.5}}, "`groups.pi` must be {sparsity: s}, but is 0.5."),
         ({"groups": {"pi": {"sparsity": 1}}}, "`groups.pi.sparsity` must be in [0, 1)"),
-        ({"on_clone": "regrow"}, "`on_clone` must be one of ['hold'], but is 'regrow'."),
+        ({"on_clone": "grow"}, "`on_clone` must be one of ['hold', 'regrow'], but is 'grow'."),
         ({"compact_every": 10}, "`compact_every` must be null in this version"),
         ({"fused_optimizer": "yes"}, "`fused_optimizer` must be true or false"),
         ({"pooling": "max"}, "`pooling` must be one of ['l2', 'mean', 'sum'], but is 'max'."),

@@ -1,0 +1,47 @@
+"""What a Pruner tells of its layers and of its mask updates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class MaskChange:
+    """What a mask update did."""
+
+    step: float | None
+    """The clock at the update; None for `Pruner.prune_to`."""
+    pruned: int
+    """Weights newly set to zero."""
+    churn: float
+    """Fraction of the prunable weights whose mask changed, either way."""
+    sparsity: float
+    """Of all prunable weights, after the update."""
+    changed: tuple[str, ...]
+    """Full names of the parameters whose mask changed."""
+    grown: int = 0
+    """Weights newly active; they are exactly zero still."""
+    regrown: Mapping[str, Tensor] = field(default_factory=dict)
+    """Which, by full parameter name: bool, True = newly active. Their moments must be zeroed."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCount:
+    """The weights of one maskable layer."""
+
+    name: str
+    parameters: tuple[str, ...]
+    """Full names of the prunable parameters."""
+    shape: tuple[int, ...]
+    """``(out, in, ...)``; a recurrent layer as one matrix."""
+    total: int
+    nonzero: int
+    """Weights that are not exactly zero, masked or not."""
+    sparsity: float
+    """Fraction masked."""
+    protected: bool
+    group: str
+    exempt: bool
