@@ -48,6 +48,9 @@ class PruningConfig(BaseModel):
         groups: ``{group: {"sparsity": s}}``, a budget of its own for each group named.
         on_clone: what a clone does with masks sparser than its target: ``hold`` them, or
             ``regrow`` up to it at the next mask update.
+        penalty: ``{"kind": "l1" | "group_lasso", "strength": x}``: until the schedule's end each
+            optimizer step shrinks what may be pruned by learning rate times strength. What is small
+            then goes by ``sparsity`` or ``threshold``. See `rayprune.pruning.penalty`.
         compact_every: not yet available; None.
         evidence: what criteria that need data go by. ``objective``, a key of
             `rayprune.pruning.objectives.OBJECTIVES`; how many ``observations`` and ``minibatches``
@@ -80,6 +83,7 @@ class PruningConfig(BaseModel):
     protect: tuple[str, ...] = ()
     groups: dict[str, dict[str, float]] = {}
     on_clone: str = "hold"
+    penalty: dict[str, Any] | None = None
     compact_every: int | None = None
     evidence: dict[str, Any] = dict(EVIDENCE_DEFAULTS)
     fused_optimizer: bool = True

@@ -12,6 +12,7 @@ from rayprune.pruning.criteria import CRITERIA
 from rayprune.pruning.distributions import DISTRIBUTIONS
 from rayprune.pruning.evidence_faults import across_evidence, evidence_faults
 from rayprune.pruning.granularity import ALIASES, GRANULARITIES, POOLINGS
+from rayprune.pruning.penalty_faults import penalty_faults
 from rayprune.pruning.registry import choice_fault
 from rayprune.pruning.regrowth_faults import regrowth_faults, sparse_schedule_faults
 from rayprune.pruning.schedule_faults import (
@@ -235,6 +236,7 @@ def _across(prefix: str, values: Mapping[str, Any]) -> Faults:
     """Yield the faults that lie between fields."""
     yield from across_evidence(prefix, values)
     yield from regrowth_faults(prefix, values)
+    yield from penalty_faults(prefix, values)
     sparsity, threshold = values.get("sparsity"), values.get("threshold")
     groups, distribution = values.get("groups") or {}, values.get("distribution", "uniform")
     yield from kind_conflicts(prefix, values)

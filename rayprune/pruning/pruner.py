@@ -26,8 +26,8 @@ from rayprune.pruning.budgets import (
     threshold_scopes,
 )
 from rayprune.pruning.config import DEFAULT_HORIZON, PruningConfig
-from rayprune.pruning.dynamics import Dynamics, Redrawing
 from rayprune.pruning.criteria import evidence_for
+from rayprune.pruning.dynamics import Dynamics, Redrawing
 from rayprune.pruning.evidence import (
     ACCUMULATED,
     GRADIENT,
@@ -42,6 +42,7 @@ from rayprune.pruning.granularity import matrix_shape
 from rayprune.pruning.layers import MASKABLE
 from rayprune.pruning.masks import keep_only
 from rayprune.pruning.measuring import measure
+from rayprune.pruning.penalty import shrink
 from rayprune.pruning.reports import LayerCount as LayerCount
 from rayprune.pruning.reports import MaskChange as MaskChange
 from rayprune.pruning.selection import Selection
@@ -338,6 +339,22 @@ class Pruner:
         pairs = self._masked()
         if pairs:
             torch._foreach_mul_([weight for weight, _ in pairs], [mult for _, mult in pairs])
+
+    @torch.no_grad()
+    def penalise(self, clock: float, rates: Mapping[nn.Parameter, float]) -> None:
+        """Do the penalty's proximal step, if the config has one, after an optimizer step.
+
+        Args:
+            clock: from the schedule's end on nothing shrinks, so that what is left is unbiased.
+            rates: the learning rate by parameter.
+        """
+        penalty = self.config.penalty
+        if penalty is None or clock >= self.config.build_schedule(0.0).end:
+            return
+        protected = protected_names(self.config, self._layers)
+        for layer in self._layers:
+            if layer.name not in protected:
+                shrink(layer, penalty["kind"], lambda w: rates[w] * penalty["strength"])
 
     @torch.no_grad()
     def mask_tensors(self, tensors: Mapping[str, Tensor]) -> None:

@@ -60,7 +60,12 @@ def dense_twin(experiment: ExperimentConfig) -> ExperimentConfig:
             "name": f"{experiment.name}-dense",
             # The schedule stays: it says from when on checkpoints are candidates for the best.
             "pruning": experiment.pruning.replace(
-                sparsity=0.0, threshold=None, groups={}, distribution="uniform", protect=()
+                sparsity=0.0,
+                threshold=None,
+                groups={},
+                distribution="uniform",
+                protect=(),
+                penalty=None,
             ),
             "evaluation": experiment.evaluation.model_copy(update={"dense": None}),
         }

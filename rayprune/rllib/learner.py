@@ -26,7 +26,7 @@ from rayprune.pruning.histograms import histogram_of
 from rayprune.pruning.pruner import Pruner
 from rayprune.rllib import unsaved
 from rayprune.rllib.groups import group_of, output_heads
-from rayprune.rllib.optimizers import checks_spared, fuse_adam, moments
+from rayprune.rllib.optimizers import checks_spared, fuse_adam, learning_rates, moments
 from rayprune.rllib.registered import register_missing
 
 if TYPE_CHECKING:
@@ -105,6 +105,9 @@ class PruningMixin(_Base):
             # element-wise optimizer; only the others can disturb it, and pay for a second multiply.
             if not self._elementwise[module_id]:
                 pruner.mask_weights()
+            if pruner.config.penalty is not None:
+                optimizers = [opt for _, opt in self.get_optimizers_for_module(module_id)]
+                pruner.penalise(self._step, learning_rates(optimizers))
 
     def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
         """Update targets and learning rates as RLlib does, then the masks where they are due.

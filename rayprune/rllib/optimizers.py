@@ -72,6 +72,16 @@ def _all_finite(gradients: list[Tensor]) -> bool:
     return bool(torch.isfinite(torch.stack([norm.to(norms[0].device) for norm in norms])).all())
 
 
+def learning_rates(optimizers: Iterable[Optimizer]) -> dict[torch.nn.Parameter, float]:
+    """Return the learning rate that each parameter is stepped with now."""
+    return {
+        parameter: float(group["lr"])
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+
+
 def moments(optimizers: Iterable[Optimizer], parameter: torch.nn.Parameter) -> Iterator[Tensor]:
     """Yield the optimizer state tensors shaped like ``parameter`` (Adam's moments, momentum)."""
     for optimizer in optimizers:
