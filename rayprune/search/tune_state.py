@@ -90,7 +90,7 @@ def _files(directory: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _is_whole(content: bytes, pattern: str) -> bool:
-    reader = _READERS.get(pattern, pickle.loads)
+    reader: Callable[[bytes], object] = _READERS.get(pattern, pickle.loads)
     try:
         reader(content)
     except Exception:  # half a pickle may raise anything
