@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from rayprune import yaml12
 from rayprune.errors import ConfigError, did_you_mean
 from rayprune.pruning.config import PruningConfig
-from rayprune.pruning.schedule_times import fractions_in
+from rayprune.pruning.schedule_times import fractions_in, waits_for_return
 from rayprune.validation import faults_from, shown
 
 ALGORITHMS: Mapping[str, str] = types.MappingProxyType(
@@ -290,6 +290,27 @@ def _horizon_faults(experiment: ExperimentConfig) -> list[str]:
     ]
 
 
+def _driver_faults(experiment: ExperimentConfig) -> list[str]:
+    """What waits for a return needs validations on the way."""
+    schedule, evaluation = experiment.pruning.schedule, experiment.evaluation
+    gated, waits = experiment.pruning.gated, waits_for_return(schedule)
+    faults = []
+    if evaluation.every is None and (gated or waits):
+        who = "a gated schedule" if gated else "`pruning.schedule.begin`"
+        faults.append(
+            f"`evaluation.every` is null, but {who} decides by validation returns. Give the env "
+            "steps between two validations, such as 10000."
+        )
+    compares = gated and schedule["reference"] == "dense" and experiment.pruning.sparsity != 0
+    if compares and evaluation.dense is None and experiment.start_from is None:
+        faults.append(
+            "`pruning.schedule.reference` is dense, but there is no dense policy. Set "
+            "`evaluation.dense` to train or a checkpoint, or `start_from`; or take "
+            "`reference: peak`, the best validation so far."
+        )
+    return faults
+
+
 def _seed_faults(experiment: ExperimentConfig) -> list[str]:
     """Training, validation and test must not share an episode."""
     evaluation = experiment.evaluation
@@ -317,6 +338,7 @@ _CROSS_CHECKS: tuple[tuple[set[str], Callable[[ExperimentConfig], list[str]]], .
     ({"stop"}, _stop_faults),
     ({"stop", "pruning"}, _horizon_faults),
     ({"seed", "evaluation"}, _seed_faults),
+    ({"pruning", "evaluation", "start_from"}, _driver_faults),
 )
 
 

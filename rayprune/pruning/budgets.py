@@ -111,6 +111,14 @@ def budgets_of(config: PruningConfig, layers: Iterable[PrunableLayer]) -> list[B
     return [_within_reach(config, budget) for budget in budgets] if config.gated else budgets
 
 
+def highest_target(config: PruningConfig, layers: Iterable[PrunableLayer]) -> float:
+    """Return the sparsity at which no layer and no budget has anything left to prune."""
+    targets = [budget.target or 0.0 for budget in budgets_of(config, layers)]
+    if not isinstance(config.distribution, str):
+        targets += config.distribution.values()
+    return max(targets)
+
+
 def _within_reach(config: PruningConfig, budget: Budget) -> Budget:
     """Lower the bound of a search that was given none to what protected layers leave."""
     if config.sparsity is not None or budget.field != "pruning.sparsity":

@@ -20,6 +20,7 @@ from rayprune.pruning.budgets import (
     Ramp,
     budgets_of,
     faults_with,
+    highest_target,
     protected_names,
     reach_faults,
     scopes_of,
@@ -317,6 +318,11 @@ class Pruner:
         found = {name: gradients.get(weight) for name, weight in weights.items()}
         dense = {name: gradient for name, gradient in found.items() if gradient is not None}
         self.accumulated.add(weights, dense, kinds)
+
+    @property
+    def most(self) -> float:
+        """The highest sparsity that the config's targets can ask for."""
+        return highest_target(self.config, self._layers)
 
     @torch.no_grad()
     def mask_gradients(self, gradients: Mapping[nn.Parameter, Tensor | None]) -> None:

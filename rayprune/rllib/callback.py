@@ -8,9 +8,16 @@ import torch
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.utils.metrics import (
+    ENV_RUNNER_RESULTS,
+    EPISODE_RETURN_MEAN,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+)
 
 from rayprune.errors import ConfigError, InvariantError, NonFiniteError
+from rayprune.pruning.schedule_times import waits_for_return
 from rayprune.rllib.learners import foreach_learner
+from rayprune.rllib.signals import CONFIG_KEY, DRIVEN_KEY, begin_if_reached
 
 RESULT_KEY: Final = "rayprune"
 """Key of what the callback adds to each training result."""
@@ -33,6 +40,7 @@ class PruningCallback(RLlibCallback):
         """
         reports = learner_reports(algorithm)
         check_learners(reports)
+        begin_by_training(algorithm, result)
         check_env_runners(algorithm, reports[0])
         churn = foreach_learner(algorithm, lambda learner: learner.take_churn())[0]
         result[RESULT_KEY] = {
@@ -47,6 +55,20 @@ class PruningCallback(RLlibCallback):
             }
             for module_id, report in reports[0].items()
         }
+
+
+def begin_by_training(algorithm: Algorithm, result: dict[str, Any]) -> None:
+    """Let pruning begin that waits for a return, by the training return where no one validates.
+
+    It is RLlib's mean over episodes of the exploring policy, mostly below a validation's.
+    """
+    assert algorithm.config is not None
+    held = algorithm.config.learner_config_dict.get(CONFIG_KEY, {})
+    if held.get(DRIVEN_KEY) or not waits_for_return(held.get("schedule", {})):
+        return
+    mean = result.get(ENV_RUNNER_RESULTS, {}).get(EPISODE_RETURN_MEAN)
+    clock = int(result.get(NUM_ENV_STEPS_SAMPLED_LIFETIME) or 0)
+    begin_if_reached(algorithm, held["schedule"], mean, clock)
 
 
 def learner_reports(algorithm: Algorithm) -> list[dict[str, dict[str, Any]]]:

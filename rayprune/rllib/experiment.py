@@ -26,7 +26,7 @@ from rayprune.rllib.checkpoints import CONFIG_FILE, locate, read_experiment, rea
 from rayprune.rllib.evaluation import Evaluator, make_env
 from rayprune.rllib.groups import group_of
 from rayprune.rllib.learner import exempt_layers
-from rayprune.rllib.wrap import prune
+from rayprune.rllib.wrap import with_pruning
 
 AUTO: Final = "auto"
 _SCHEDULE: Final = "pruning.schedule"
@@ -203,11 +203,11 @@ def algorithm_config(name: str) -> AlgorithmConfig:
 
 
 def build_config(experiment: ExperimentConfig) -> AlgorithmConfig:
-    """Return the pruning AlgorithmConfig of an experiment."""
+    """Return the pruning AlgorithmConfig of an experiment, whose driver validates."""
     pruning = PruningConfig.from_dict(
         {**experiment.pruning.to_dict(), "horizon": experiment.horizon}
     )
-    return prune(base_config(experiment), pruning)
+    return with_pruning(base_config(experiment), pruning, driven=True)
 
 
 def base_config(experiment: ExperimentConfig) -> AlgorithmConfig:

@@ -28,14 +28,13 @@ from rayprune.rllib import unsaved
 from rayprune.rllib.groups import group_of, output_heads
 from rayprune.rllib.optimizers import checks_spared, fuse_adam, learning_rates, moments
 from rayprune.rllib.registered import register_missing
+from rayprune.rllib.rewinder import Rewinder
+from rayprune.rllib.signals import CONFIG_KEY, DRIVEN_KEY, Mailbox, listens, posts_of_all
 
 if TYPE_CHECKING:
     _Base = TorchLearner
 else:
     _Base = object
-
-CONFIG_KEY: Final = "rayprune"
-"""Key of the plain pruning dict in ``AlgorithmConfig.learner_config_dict``."""
 
 STATE_KEY: Final = "rayprune"
 """Key of masks, progress and carried-over values in a Learner's state."""
@@ -45,6 +44,7 @@ REGISTERED_KEY: Final = "registered"
 
 
 NOTHING: Final[Mapping[str, torch.Tensor]] = {}
+_NOT_PRUNING: Final = frozenset({REGISTERED_KEY, DRIVEN_KEY})
 
 
 class PruningMixin(_Base):
@@ -58,6 +58,8 @@ class PruningMixin(_Base):
         self._updates = 0
         self._step = 0
         self._pruners: dict[str, Pruner] = {}
+        self._rewinder = Rewinder(self)
+        self._mailbox = Mailbox()
         self._sparsity: dict[str, float] = {}
         self._churn: dict[str, float] = {}
         self._gathers: dict[str, bool] = {}
@@ -78,13 +80,14 @@ class PruningMixin(_Base):
         return super().remove_module(module_id, **kwargs)
 
     def before_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
-        """See who needs the dense gradients of this update's minibatches, to let weights grow."""
+        """See who will ask for dense gradients of these minibatches, or for the weights of now."""
         super().before_gradient_based_update(timesteps=timesteps)
         clock = self._clock(timesteps)
         per_minibatch = clock / max(self._updates, 1)
         for module_id, pruner in self._pruners.items():
             self._take_config(module_id, pruner)
             self._gathers[module_id] = pruner.awaits_growth(clock, per_minibatch)
+            self._rewinder.take(module_id, pruner, self._step)
 
     def postprocess_gradients(self, gradients_dict: Any) -> Any:
         """Mask the gradients, then let RLlib clip: a norm over pruned weights over-shrinks."""
@@ -116,11 +119,21 @@ class PruningMixin(_Base):
         an on-policy algorithm stays on policy.
         """
         super().after_gradient_based_update(timesteps=timesteps)
+<<<<<<< HEAD
         self._step = self._clock(timesteps)
+=======
+        # Offline algorithms sample no steps: their clock is the number of updates.
+        self._step = int(timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME) or self._updates)
+        if any(listens(pruner.config) for pruner in self._pruners.values()):
+            self._mailbox.take(posts_of_all(self, self._mailbox.posted))
+>>>>>>> 1f12e86 (Lottery tickets rewind; a return-gated schedule finds the sparsity, rolls back and resumes)
         for module_id, pruner in self._pruners.items():
             self._take_config(module_id, pruner)
             with self._mask_lock:
+                self._rewinder.take(module_id, pruner, self._step)
                 change = pruner.update(self._step)
+                if change is not None and change.pruned:
+                    self._rewinder.rewind(module_id, pruner)
                 if change is not None:
                     self._churn[module_id] = self._churn.get(module_id, 0.0) + change.churn
                     self._after_mask_change(module_id, change.sparsity, change.regrown)
@@ -128,9 +141,15 @@ class PruningMixin(_Base):
                 (module_id, CONFIG_KEY, "sparsity"), self._sparsity[module_id], window=1
             )
 
+<<<<<<< HEAD
     def _clock(self, timesteps: dict[str, Any]) -> int:
         # Offline algorithms sample no steps: their clock is the number of updates.
         return int(timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME) or self._updates)
+=======
+    def post(self, signals: dict[str, Any]) -> None:
+        """Leave a driver's signals, which the next update puts in force."""
+        self._mailbox.post(signals)
+>>>>>>> 1f12e86 (Lottery tickets rewind; a return-gated schedule finds the sparsity, rolls back and resumes)
 
     def prune_now(self) -> dict[str, float]:
         """Prune every module to its configured sparsity at once; return sparsity by module id."""
@@ -201,6 +220,8 @@ class PruningMixin(_Base):
                 "updates": self._updates,
                 "modules": {mid: pruner.state_dict() for mid, pruner in self._pruners.items()},
                 "unsaved": unsaved.collect(self),
+                "rewinding": self._rewinder.get_state(),
+                "signals": self._mailbox.get_state(),
             }
         return state
 
@@ -238,6 +259,8 @@ class PruningMixin(_Base):
                 pruner.load_state_dict(held)
                 self._sparsity[module_id] = pruner.sparsity()
         unsaved.put_back(self, state["unsaved"])
+        self._mailbox.set_state(state.get("signals", {}))
+        self._rewinder.set_state(state.get("rewinding", {}), self._pruners)
 
     def _set_scheduled_lrs(self) -> None:
         for optimizer, schedule in self._optimizer_lr_schedules.items():
@@ -274,11 +297,12 @@ class PruningMixin(_Base):
     def _pruning_config(self, module_id: str) -> PruningConfig:
         """Return the config as it is now: a mutated target must act at the next update."""
         held = self.config.get_config_for_module(module_id).learner_config_dict[CONFIG_KEY]
+        held = self._mailbox.applied(held)
         known = self._configs.get(module_id)
         if known is None or known[0] != held:
             register_missing(held.get(REGISTERED_KEY, {}))
-            plain = {key: value for key, value in held.items() if key != REGISTERED_KEY}
-            known = self._configs[module_id] = (dict(held), PruningConfig.from_dict(plain))
+            plain = {key: value for key, value in held.items() if key not in _NOT_PRUNING}
+            known = self._configs[module_id] = (held, PruningConfig.from_dict(plain))
         return known[1]
 
     def _after_mask_change(
@@ -331,6 +355,7 @@ class PruningMixin(_Base):
             "finite": all(bool(torch.isfinite(p).all()) for p in parameters),
             "digest": _digest(masks),
             "finished": pruner.finished(self._step),
+            "most": pruner.most,
             "kept": {
                 name: int(mask.sum())
                 for name, mask in masks.items()

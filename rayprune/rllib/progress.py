@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rayprune.config import StopConfig
@@ -21,11 +21,26 @@ class Progress:
     best_score: list[float] | None = None
     """Its validation IQM and mean."""
     newest: str | None = None
+    discarded_env_steps: int = 0
+    """Env steps of tries that were rolled back: sampled, but in no policy."""
+    discarded_updates: int = 0
+    director: dict[str, Any] = field(default_factory=dict)
+    """State of the decisions that wait for validations."""
 
     @classmethod
     def from_meta(cls, meta: dict[str, Any]) -> Progress:
         """Return the progress that a checkpoint holds."""
-        return cls(**{name: meta[name] for name in vars(cls())})
+        return cls(**{name: meta[name] for name in vars(cls()) if name in meta})
+
+    def discard_since(self, meta: dict[str, Any]) -> None:
+        """Count what has been done since a checkpoint as discarded: a run goes back to it."""
+        held = Progress.from_meta(meta)
+        self.discarded_env_steps = self.env_steps - (held.env_steps - held.discarded_env_steps)
+        self.discarded_updates = self.updates - (held.updates - held.discarded_updates)
+
+    def accept(self, name: str, validation: dict[str, Any]) -> None:
+        """Make the checkpoint ``name`` the best, whatever others earned: it is sparser."""
+        self.best, self.best_score = name, [validation["iqm"], validation["mean"]]
 
     def done(
         self, stop: StopConfig, validation: dict[str, Any] | None, pruning_finished: bool

@@ -14,10 +14,12 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rayprune.config import ExperimentConfig, load_experiment, to_yaml
 from rayprune.errors import NonFiniteError
+from rayprune.pruning.gate import Verdict
 from rayprune.pruning.pruner import LayerCount
 from rayprune.rllib import checkpoints, rows
 from rayprune.rllib.barrier import cross_barrier
 from rayprune.rllib.callback import learner_reports
+from rayprune.rllib.director import Director
 from rayprune.rllib.evaluation import Evaluator
 from rayprune.rllib.failures import failure
 from rayprune.rllib.interruption import Interrupted, Interruption
@@ -52,6 +54,7 @@ class Run:
         self._reporter = reporter
         self._interruption = interruption
         self._dense = dense
+        self._director = Director(experiment, None if dense is None else dense["validation"])
         self._yaml = to_yaml(experiment, versions())
         self._progress = Progress()
         self._validation: dict[str, Any] | None = None
@@ -72,48 +75,72 @@ class Run:
 
     def _train(self, tracker: Tracker) -> None:
         self._evaluator = Evaluator(self._config)
-        algorithm = self._config.build_algo()
+        self._algorithm = self._config.build_algo()
         try:
-            self._begin(algorithm)
+            self._begin()
             keep_until = self._progress.env_steps
             with Record.open(self._out / RECORD_FILE, keep_until=keep_until) as record:
-                self._loop(algorithm, record, tracker)
+                self._loop(record, tracker)
         finally:
-            algorithm.stop()
+            self._algorithm.stop()
             self._evaluator.close()
 
-    def _begin(self, algorithm: Algorithm) -> None:
+    def _begin(self) -> None:
+        algorithm = self._algorithm
         newest = checkpoints.latest(self._out)
         if newest is not None:
             meta = checkpoints.restore(algorithm, newest)
             self._progress = Progress.from_meta(meta)
             self._validation = meta.get("validation")
+            self._director.set_state(self._progress.director)
         elif self._experiment.start_from is not None:
             start_from(algorithm, Path(self._experiment.start_from))
+        self._director.start(algorithm)
         cross_barrier(algorithm, self._experiment.seed, self._progress.env_steps)
         stop = self._experiment.stop
         self._reporter.start(self._experiment.name, stop.env_steps, self._progress.env_steps)
 
-    def _loop(self, algorithm: Algorithm, record: Record, tracker: Tracker) -> None:
-        finished = learner_reports(algorithm)[0][DEFAULT_MODULE_ID]["finished"]
+    def _loop(self, record: Record, tracker: Tracker) -> None:
+        finished = learner_reports(self._algorithm)[0][DEFAULT_MODULE_ID]["finished"]
         while not self._done(finished):
             mark = self._evaluation_mark()
-            row = self._iterate(algorithm)
+            row = self._iterate(self._algorithm)
             finished = row["pruning_finished"]
             due = self._evaluation_mark() > mark or self._done(finished)
-            if due:
-                row["validation"] = self._validate(algorithm)
-                row.update(self._diagnostics(algorithm))
+            verdict = self._judge(row) if due else Verdict.WAIT
             record.append(row)
             tracker.row(row)
             self._reporter.iteration(row)
+            if verdict is Verdict.ROLL_BACK and not self._done(finished):
+                self._roll_back()
             if due or self._interruption.requested:
-                self._checkpoint(algorithm, validated=due)
+                self._checkpoint(self._algorithm, due, verdict)
             if self._interruption.requested:
                 raise Interrupted(
                     f"Interrupted at env step {self._progress.env_steps}; "
                     f"checkpoint {self._progress.newest} is written. Go on with --resume."
                 )
+
+    def _judge(self, row: dict[str, Any]) -> Verdict:
+        """Validate, and let the director decide what follows."""
+        row["validation"] = self._validate(self._algorithm)
+        row.update(self._diagnostics(self._algorithm))
+        clock = self._progress.env_steps or self._progress.updates
+        verdict = self._director.judge(self._algorithm, row["validation"], clock)
+        row.update(self._director.note(verdict))
+        return verdict
+
+    def _roll_back(self) -> None:
+        """Go on from the best checkpoint, in a new algorithm: a running one keeps its weights."""
+        best = self._out / "checkpoints" / str(self._progress.best)
+        self._reporter.message(
+            f"Rolled back to {best.name} at env step {self._progress.env_steps}."
+        )
+        self._algorithm.stop()
+        self._algorithm = self._config.build_algo()
+        meta = checkpoints.restore(self._algorithm, best)
+        self._validation = meta["validation"]
+        self._progress.discard_since(meta)
 
     def _iterate(self, algorithm: Algorithm) -> dict[str, Any]:
         progress, started = self._progress, time.monotonic()
@@ -124,6 +151,8 @@ class Run:
         progress.iteration += 1
         progress.wall_time_s += time.monotonic() - started
         row = rows.row_of(result, progress.iteration, progress.wall_time_s, self._experiment)
+        row["env_steps"] += progress.discarded_env_steps
+        row["updates"] += progress.discarded_updates
         progress.env_steps, progress.updates = row["env_steps"], row["updates"]
         loss = row["learner"].get("total_loss")
         if loss is not None and not math.isfinite(loss):
@@ -145,15 +174,19 @@ class Run:
         seed = self._experiment.evaluation.validation_seed
         return rows.diagnostics_of(algorithm, self._evaluator, seed)
 
-    def _checkpoint(self, algorithm: Algorithm, validated: bool) -> None:
+    def _checkpoint(self, algorithm: Algorithm, validated: bool, verdict: Verdict) -> None:
         progress = self._progress
+        if validated:
+            self._director.instruct(algorithm)
         report = learner_reports(algorithm)[0][DEFAULT_MODULE_ID]
         name = f"{progress.env_steps or progress.updates:09d}"
-        if validated and report["finished"]:
-            assert self._validation is not None
-            progress.compare_with_best(name, self._validation)
+        if validated and self._validation is not None:
+            if verdict is Verdict.ACCEPT:
+                progress.accept(name, self._validation)
+            elif report["finished"] and not self._director.gated:
+                progress.compare_with_best(name, self._validation)
         self._tell_of_empty_layers(report["layers"])
-        progress.newest = name
+        progress.newest, progress.director = name, self._director.get_state()
         meta = {
             **vars(progress),
             "validation": self._validation,
@@ -179,7 +212,9 @@ class Run:
         return 0 if every is None else self._progress.env_steps // every
 
     def _done(self, pruning_finished: bool) -> bool:
-        return self._progress.done(self._experiment.stop, self._validation, pruning_finished)
+        return self._director.ended or self._progress.done(
+            self._experiment.stop, self._validation, pruning_finished
+        )
 
     def _way_back(self) -> str:
         if self._progress.newest is None:
@@ -200,11 +235,10 @@ class Run:
     def _summarise(self) -> dict[str, Any]:
         progress = self._progress
         if progress.best is None:
-            self._reporter.message(
-                "The target sparsity was not reached before the end, so the summary describes the "
-                "last checkpoint. Raise `stop.env_steps`, or end the schedule earlier."
-            )
+            self._reporter.message(self._director.what_failed)
         chosen = self._out / "checkpoints" / str(progress.best or progress.newest)
-        summary = summarise_run(Subject.of(self._experiment), chosen, vars(progress), self._dense)
+        test = None if self._dense is None else self._dense["test"]
+        summary = summarise_run(Subject.of(self._experiment), chosen, vars(progress), test)
+        summary.update(self._director.report())
         write_atomic(self._out / SUMMARY_FILE, to_json(summary, indent=2) + "\n")
         return summary

@@ -57,8 +57,7 @@ def run_training(
             # Before the twin is trained: an interrupted one must find a run to go on with.
             write_atomic(out / CONFIG_FILE, to_yaml(experiment, versions()))
         dense = dense_reference(experiment, out, reporter, interruption)
-        test = None if dense is None else dense["test"]
-        summary = Run(experiment, config, out, reporter, interruption, test).run(resume)
+        summary = Run(experiment, config, out, reporter, interruption, dense).run(resume)
     reporter.close()
     return summary
 

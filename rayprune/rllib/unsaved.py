@@ -25,6 +25,16 @@ def collect(learner: Learner) -> dict[str, dict[str, Any]]:
     return state
 
 
+def learned_values(learner: Learner, module_id: str) -> dict[str, dict[str, Any]]:
+    """Return what of `collect` one module has learned: values, not moments in time."""
+    state = collect(learner)
+    return {
+        attribute: {module_id: state[attribute][module_id]}
+        for attribute in _TENSORS
+        if module_id in state.get(attribute, {})
+    }
+
+
 def put_back(learner: Learner, state: dict[str, dict[str, Any]]) -> None:
     """Write what :func:`collect` returned into ``learner``, tensors in place.
 

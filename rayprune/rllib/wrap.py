@@ -11,8 +11,9 @@ from ray.rllib.utils import force_list
 from rayprune.errors import ConfigError
 from rayprune.pruning.config import PruningConfig
 from rayprune.rllib.callback import PruningCallback
-from rayprune.rllib.learner import CONFIG_KEY, REGISTERED_KEY, pruned
+from rayprune.rllib.learner import REGISTERED_KEY, pruned
 from rayprune.rllib.registered import own_parts
+from rayprune.rllib.signals import CONFIG_KEY, DRIVEN_KEY
 
 Config = TypeVar("Config", bound=AlgorithmConfig)
 
@@ -41,15 +42,36 @@ def prune(config: Config, pruning: PruningConfig | Mapping[str, Any]) -> Config:
         )
         algo = config.build_algo()
     """
+    held = plain(pruning)
+    if held.get("schedule", {}).get("kind") == "gated":
+        raise ConfigError(
+            "`pruning.schedule.kind` gated needs a driver that validates the policy and rolls it "
+            "back, which `algo.train()` can't. Use `rayprune train` with a YAML file, or another "
+            "kind here."
+        )
+    return with_pruning(config, held)
+
+
+def with_pruning(
+    config: Config, pruning: PruningConfig | Mapping[str, Any], *, driven: bool = False
+) -> Config:
+    """Do what `prune` does.
+
+    Args:
+        config: any AlgorithmConfig of RLlib's new API stack with a torch Learner.
+        pruning: what to prune.
+        driven: whether the caller posts what the schedule waits for (`rayprune.rllib.signals`).
+    """
     if not (config.enable_rl_module_and_learner and config.enable_env_runner_and_connector_v2):
         raise ConfigError(
             "`config` must be on RLlib's new API stack, but is not. "
             "Drop `api_stack(enable_rl_module_and_learner=False)`."
         )
     result = config.copy(copy_frozen=False)
+    held = {**plain(pruning), **({DRIVEN_KEY: True} if driven else {})}
     result.learners(
         learner_class=pruned(result.learner_class),
-        learner_config_dict={**config.learner_config_dict, CONFIG_KEY: plain(pruning)},
+        learner_config_dict={**config.learner_config_dict, CONFIG_KEY: held},
     )
     result.callbacks(callbacks_class=_with_ours(result.callbacks_class))
     return result

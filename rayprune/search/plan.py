@@ -9,6 +9,7 @@ from typing import Any
 
 from rayprune.config import ExperimentConfig, experiment_faults, load_raw
 from rayprune.errors import ConfigError
+from rayprune.pruning.schedule_faults import finds_sparsity
 from rayprune.rllib.experiment import experiment_parts_faults
 from rayprune.search.config import SearchConfig, search_faults
 from rayprune.search.objectives import Objectives
@@ -98,7 +99,7 @@ def load_sweep(
     except ConfigError as error:
         raise ConfigError([*faults, *error.faults]) from error
     faults += experiment_parts_faults(base) or _space_faults(base, space)
-    faults += _stop_faults(raw, search)
+    faults += _stop_faults(raw, search) + _gate_faults(base, space)
     if faults:
         raise ConfigError(faults)
     return raw
@@ -121,6 +122,19 @@ def _space_faults(base: Mapping[str, Any], space: Space) -> list[str]:
         found, _ = experiment_faults(space.apply(base, {key: value}), check_paths=False)
         faults += [f"`search.space.{key}` allows {shown(value)}: {fault}" for fault in found]
     return faults
+
+
+def _gate_faults(base: Mapping[str, Any], space: Space) -> list[str]:
+    """A gate rolls its run back, and a trial's clock only goes forward."""
+    every = [base, *(space.apply(base, {key: value}) for key, value in space.probes())]
+    blocks = [raw["pruning"] for raw in every if isinstance(raw.get("pruning"), Mapping)]
+    if not any(finds_sparsity(block) for block in blocks):
+        return []
+    return [
+        "`pruning.schedule.kind` gated can't be used in a sweep, whose trials can't roll back. "
+        "Run it by `rayprune train`; or let the sweep find the sparsity, by "
+        "`search.objectives: {sparsity: max, subject_to: {return_at_least: 0.95}}`."
+    ]
 
 
 def _stop_faults(raw: Mapping[str, Any], search: SearchConfig) -> list[str]:

@@ -24,6 +24,7 @@ from rayprune.rllib.barrier import cross_barrier
 from rayprune.rllib.evaluation import Evaluator
 from rayprune.rllib.experiment import build_config
 from rayprune.rllib.resources import learner_gpus, resolve_gpus
+from rayprune.rllib.signals import begin_if_reached
 from rayprune.search.space import Space
 from rayprune.tracking.versions import versions
 
@@ -135,8 +136,11 @@ class PruningTrial(tune.Trainable):
         evaluation = self._experiment.evaluation
         self._evaluator.load(rows.policy_of(self._algorithm))
         seed = evaluation.validation_seed
+        validation = self._evaluator.evaluate(seed, evaluation.episodes)
+        schedule = self._experiment.pruning.schedule
+        begin_if_reached(self._algorithm, schedule, validation["iqm"], self._env_steps)
         return {
-            "validation": self._evaluator.evaluate(seed, evaluation.episodes),
+            "validation": validation,
             **rows.diagnostics_of(self._algorithm, self._evaluator, seed),
         }
 
