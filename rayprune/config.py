@@ -255,19 +255,31 @@ def _without(given: Mapping[str, Any], faulty: set[str]) -> ExperimentConfig:
     return ExperimentConfig.model_validate({**stand_ins, **sound, "pruning": given["pruning"]})
 
 
+def named_checkpoints(experiment: ExperimentConfig) -> dict[str, str]:
+    """Return the checkpoints that an experiment names, by its keys."""
+    teacher = (experiment.pruning.distillation or {}).get("from")
+    named = {
+        "start_from": experiment.start_from,
+        "evaluation.dense": experiment.evaluation.dense,
+        "pruning.distillation.from": teacher,
+    }
+    words = {"evaluation.dense": "train", "pruning.distillation.from": "start"}
+    return {key: path for key, path in named.items() if path not in (None, words.get(key))}
+
+
 def _path_faults(experiment: ExperimentConfig) -> list[str]:
-    paths = {"start_from": experiment.start_from, "evaluation.dense": experiment.evaluation.dense}
-    if experiment.evaluation.dense == "train":
-        del paths["evaluation.dense"]
     # A URI such as s3://... is for Ray to open.
     return [
         f"`{field}` must be a checkpoint's directory{_OR.get(field, '')}, but there is no {path!r}."
-        for field, path in paths.items()
-        if path is not None and "://" not in path and not Path(path).exists()
+        for field, path in named_checkpoints(experiment).items()
+        if "://" not in path and not Path(path).exists()
     ]
 
 
-_OR = {"evaluation.dense": ", 'train' or null"}
+_OR = {
+    "evaluation.dense": ", 'train' or null",
+    "pruning.distillation.from": ", 'start' or null",
+}
 
 
 def _stop_faults(experiment: ExperimentConfig) -> list[str]:
@@ -295,6 +307,13 @@ def _driver_faults(experiment: ExperimentConfig) -> list[str]:
     schedule, evaluation = experiment.pruning.schedule, experiment.evaluation
     gated, waits = experiment.pruning.gated, waits_for_return(schedule)
     faults = []
+    teacher = (experiment.pruning.distillation or {}).get("from")
+    if teacher == "start" and experiment.start_from is None:
+        faults.append(
+            "`pruning.distillation.from` is start, but `start_from` is null: an untrained policy "
+            "teaches nothing. Give `start_from`, a checkpoint, or null for the policy of before "
+            "the first pruning."
+        )
     if evaluation.every is None and (gated or waits):
         who = "a gated schedule" if gated else "`pruning.schedule.begin`"
         faults.append(

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from rayprune.errors import ConfigError
 from rayprune.pruning.evidence_faults import EVIDENCE_DEFAULTS
+from rayprune.pruning.distillation_faults import DEFAULTS as DISTILLATION_DEFAULTS
 from rayprune.pruning.faults import faults_of
 from rayprune.pruning.granularity import ALIASES
 from rayprune.pruning.schedule_times import OWN_TIMES, fractions_in, times_in_steps
@@ -51,6 +52,9 @@ class PruningConfig(BaseModel):
         penalty: ``{"kind": "l1" | "group_lasso", "strength": x}``: until the schedule's end each
             optimizer step shrinks what may be pruned by learning rate times strength. What is small
             then goes by ``sparsity`` or ``threshold``. See `rayprune.pruning.penalty`.
+        distillation: ``{"weight": 1.0, "from": None, "temperature": 1.0}`` adds a KL term to a
+            frozen policy to the loss: that of before the first pruning, of the ``"start"``, or of
+            a checkpoint. The adaptor does it; `Pruner` does not. None: no such term.
         compact_every: not yet available; None.
         evidence: what criteria that need data go by. ``objective``, a key of
             `rayprune.pruning.objectives.OBJECTIVES`; how many ``observations`` and ``minibatches``
@@ -84,6 +88,7 @@ class PruningConfig(BaseModel):
     groups: dict[str, dict[str, float]] = {}
     on_clone: str = "hold"
     penalty: dict[str, Any] | None = None
+    distillation: dict[str, Any] | None = None
     compact_every: int | None = None
     evidence: dict[str, Any] = dict(EVIDENCE_DEFAULTS)
     fused_optimizer: bool = True
@@ -194,6 +199,8 @@ def _completed(values: dict[str, Any]) -> dict[str, Any]:
         complete["schedule"] = {**schedule_defaults(complete["schedule"]), **complete["schedule"]}
     if "evidence" in complete:
         complete["evidence"] = {**EVIDENCE_DEFAULTS, **complete["evidence"]}
+    if complete.get("distillation") is not None:
+        complete["distillation"] = {**DISTILLATION_DEFAULTS, **complete["distillation"]}
     return complete
 
 

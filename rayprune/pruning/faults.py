@@ -9,6 +9,7 @@ from typing import Any
 
 from rayprune.errors import did_you_mean
 from rayprune.pruning.criteria import CRITERIA
+from rayprune.pruning.distillation_faults import distillation_faults, teacher_faults
 from rayprune.pruning.distributions import DISTRIBUTIONS
 from rayprune.pruning.evidence_faults import across_evidence, evidence_faults
 from rayprune.pruning.granularity import ALIASES, GRANULARITIES, POOLINGS
@@ -227,6 +228,7 @@ _CHECKS: Mapping[str, Callable[[str, Any], Faults]] = {
     "on_clone": _choice(["hold", "regrow"]),
     "compact_every": _compact_every,
     "evidence": evidence_faults,
+    "distillation": distillation_faults,
     "fused_optimizer": _fused_optimizer,
     "horizon": _horizon,
 }
@@ -240,6 +242,7 @@ def _across(prefix: str, values: Mapping[str, Any]) -> Faults:
     sparsity, threshold = values.get("sparsity"), values.get("threshold")
     groups, distribution = values.get("groups") or {}, values.get("distribution", "uniform")
     yield from kind_conflicts(prefix, values)
+    yield from teacher_faults(prefix, values)
     if threshold is None:
         if (
             sparsity is None

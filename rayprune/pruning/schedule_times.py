@@ -11,7 +11,7 @@ BEGAN = "began"
 
 OWN_TIMES: Mapping[str, tuple[str, ...]] = {
     "lottery": ("rounds", "rewind_to", "round_steps"),
-    "gated": ("begin",),
+    "gated": ("begin", "patience"),
 }
 """The keys of time of the kinds that don't run from ``begin`` to ``end``."""
 

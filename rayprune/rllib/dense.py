@@ -66,6 +66,7 @@ def dense_twin(experiment: ExperimentConfig) -> ExperimentConfig:
                 distribution="uniform",
                 protect=(),
                 penalty=None,
+                distillation=None,
             ),
             "evaluation": experiment.evaluation.model_copy(update={"dense": None}),
         }

@@ -18,7 +18,13 @@ from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
-from rayprune.config import ALGORITHMS, ExperimentConfig, experiment_faults, load_raw
+from rayprune.config import (
+    ALGORITHMS,
+    ExperimentConfig,
+    experiment_faults,
+    load_raw,
+    named_checkpoints,
+)
 from rayprune.errors import CheckpointError, ConfigError, did_you_mean
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.pruner import Pruner
@@ -121,14 +127,12 @@ def _network_part(raw: Mapping[str, Any]) -> ExperimentConfig | None:
 
 def checkpoint_faults(experiment: ExperimentConfig) -> list[str]:
     """Return the faults of the checkpoints that an experiment names."""
-    named = {"start_from": experiment.start_from, "evaluation.dense": experiment.evaluation.dense}
     faults = []
-    for field, path in named.items():
-        if path is not None and path != "train":
-            try:
-                locate(Path(path))
-            except CheckpointError as error:
-                faults.append(f"`{field}`: {error}")
+    for field, path in named_checkpoints(experiment).items():
+        try:
+            locate(Path(path))
+        except CheckpointError as error:
+            faults.append(f"`{field}`: {error}")
     return faults
 
 

@@ -25,6 +25,7 @@ from rayprune.pruning.criteria import evidence_for
 from rayprune.pruning.histograms import histogram_of
 from rayprune.pruning.pruner import Pruner
 from rayprune.rllib import unsaved
+from rayprune.rllib.distillation import Distiller
 from rayprune.rllib.groups import group_of, output_heads
 from rayprune.rllib.optimizers import checks_spared, fuse_adam, learning_rates, moments
 from rayprune.rllib.registered import register_missing
@@ -60,6 +61,7 @@ class PruningMixin(_Base):
         self._pruners: dict[str, Pruner] = {}
         self._rewinder = Rewinder(self)
         self._mailbox = Mailbox()
+        self._distiller = Distiller(self)
         self._sparsity: dict[str, float] = {}
         self._churn: dict[str, float] = {}
         self._gathers: dict[str, bool] = {}
@@ -87,7 +89,14 @@ class PruningMixin(_Base):
         for module_id, pruner in self._pruners.items():
             self._take_config(module_id, pruner)
             self._gathers[module_id] = pruner.awaits_growth(clock, per_minibatch)
+            self._distiller.begin(module_id, pruner)
             self._rewinder.take(module_id, pruner, self._step)
+
+    def compute_losses(self, *, fwd_out: dict[str, Any], batch: Any) -> dict[str, Any]:
+        """Compute RLlib's losses, and add what distillation asks for."""
+        losses: dict[str, Any] = super().compute_losses(fwd_out=fwd_out, batch=batch)
+        self._distiller.add_to(losses, fwd_out, batch)
+        return losses
 
     def postprocess_gradients(self, gradients_dict: Any) -> Any:
         """Mask the gradients, then let RLlib clip: a norm over pruned weights over-shrinks."""
@@ -119,21 +128,19 @@ class PruningMixin(_Base):
         an on-policy algorithm stays on policy.
         """
         super().after_gradient_based_update(timesteps=timesteps)
-<<<<<<< HEAD
         self._step = self._clock(timesteps)
-=======
-        # Offline algorithms sample no steps: their clock is the number of updates.
-        self._step = int(timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME) or self._updates)
         if any(listens(pruner.config) for pruner in self._pruners.values()):
             self._mailbox.take(posts_of_all(self, self._mailbox.posted))
->>>>>>> 1f12e86 (Lottery tickets rewind; a return-gated schedule finds the sparsity, rolls back and resumes)
         for module_id, pruner in self._pruners.items():
             self._take_config(module_id, pruner)
             with self._mask_lock:
                 self._rewinder.take(module_id, pruner, self._step)
+                self._distiller.before_pruning(module_id, pruner, self._step)
                 change = pruner.update(self._step)
                 if change is not None and change.pruned:
                     self._rewinder.rewind(module_id, pruner)
+                elif change is not None:
+                    self._distiller.forget_needless(module_id, pruner)
                 if change is not None:
                     self._churn[module_id] = self._churn.get(module_id, 0.0) + change.churn
                     self._after_mask_change(module_id, change.sparsity, change.regrown)
@@ -141,15 +148,13 @@ class PruningMixin(_Base):
                 (module_id, CONFIG_KEY, "sparsity"), self._sparsity[module_id], window=1
             )
 
-<<<<<<< HEAD
     def _clock(self, timesteps: dict[str, Any]) -> int:
         # Offline algorithms sample no steps: their clock is the number of updates.
         return int(timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME) or self._updates)
-=======
+
     def post(self, signals: dict[str, Any]) -> None:
         """Leave a driver's signals, which the next update puts in force."""
         self._mailbox.post(signals)
->>>>>>> 1f12e86 (Lottery tickets rewind; a return-gated schedule finds the sparsity, rolls back and resumes)
 
     def prune_now(self) -> dict[str, float]:
         """Prune every module to its configured sparsity at once; return sparsity by module id."""
@@ -222,6 +227,7 @@ class PruningMixin(_Base):
                 "unsaved": unsaved.collect(self),
                 "rewinding": self._rewinder.get_state(),
                 "signals": self._mailbox.get_state(),
+                "teachers": self._distiller.get_state(),
             }
         return state
 
@@ -260,6 +266,7 @@ class PruningMixin(_Base):
                 self._sparsity[module_id] = pruner.sparsity()
         unsaved.put_back(self, state["unsaved"])
         self._mailbox.set_state(state.get("signals", {}))
+        self._distiller.set_state(state.get("teachers", {}), self._pruners)
         self._rewinder.set_state(state.get("rewinding", {}), self._pruners)
 
     def _set_scheduled_lrs(self) -> None:
@@ -270,7 +277,7 @@ class PruningMixin(_Base):
         module = self.module[module_id].unwrapped()
         if not isinstance(module, torch.nn.Module):
             return
-        config = self._pruning_config(module_id)
+        config = self.pruning_config(module_id)
         optimizers = [opt for _, opt in self.get_optimizers_for_module(module_id)]
         if config.fused_optimizer:
             fuse_adam(optimizers)
@@ -290,11 +297,11 @@ class PruningMixin(_Base):
             self._after_mask_change(module_id, begun.sparsity)
 
     def _take_config(self, module_id: str, pruner: Pruner) -> None:
-        config = self._pruning_config(module_id)
+        config = self.pruning_config(module_id)
         if config is not pruner.config:  # checking it against the network costs 0.1 ms
             pruner.config = config
 
-    def _pruning_config(self, module_id: str) -> PruningConfig:
+    def pruning_config(self, module_id: str) -> PruningConfig:
         """Return the config as it is now: a mutated target must act at the next update."""
         held = self.config.get_config_for_module(module_id).learner_config_dict[CONFIG_KEY]
         held = self._mailbox.applied(held)
