@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict
 
 from rayprune.errors import ConfigError
-from rayprune.pruning.evidence_faults import EVIDENCE_DEFAULTS
 from rayprune.pruning.distillation_faults import DEFAULTS as DISTILLATION_DEFAULTS
+from rayprune.pruning.evidence_faults import EVIDENCE_DEFAULTS
 from rayprune.pruning.faults import faults_of
 from rayprune.pruning.granularity import ALIASES
 from rayprune.pruning.schedule_times import OWN_TIMES, fractions_in, times_in_steps
