@@ -291,6 +291,7 @@ class Pruner:
             ``{"all": share, "layers": {name: share}}``; None where training began with all.
         """
         return self._dynamics.coverage.by_layer({x.name: _shapes(x) for x in self._layers})
+
     def due(self, step: float, updates: float | None = None) -> bool:
         """Return whether `update` would do a mask update now."""
         tick = self._timing.tick(_clock(step, updates))
@@ -299,7 +300,9 @@ class Pruner:
     def finished(self, step: float, updates: float | None = None) -> bool:
         """Return whether the schedule is over and every chosen weight is zero."""
         clock = _clock(step, updates)
-        over = clock >= self.config.build_schedule(self.most).end and self._progress.tick is not None
+        over = (
+            clock >= self.config.build_schedule(self.most).end and self._progress.tick is not None
+        )
         timing = self._timing
         return over and not self._fading and not timing.is_due(timing.tick(clock) or 0.0)
 
