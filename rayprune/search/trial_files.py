@@ -144,11 +144,13 @@ class TrialFiles:
         since, before = result["since"], result["before"]
         if since is not None and since[0] != self._trial:
             return self._place_clone(since, before, result["values"])
-        # It goes on as itself: an exploit that was told before these rows has not happened.
-        self._state["pending"] = None
+        start = 0
         if since is not None and since[1]:
-            before += self._state["tokens"].get(since[1], self._length)
-        self._go_to(before)
+            start = self._state["tokens"].get(since[1], self._length)
+        # It goes on as itself: what was told or lived of a clone since then has not happened.
+        self._state["pending"] = None
+        self._state["lives"] = [life for life in self._state["lives"] if life["at"] < start]
+        self._go_to(start + before)
         return None
 
     def _place_clone(
@@ -195,9 +197,7 @@ class TrialFiles:
         self._record.replace(read_rows(self._home / RECORD_FILE)[:length])
         self._length = length
         self._marks = {row: mark for row, mark in self._marks.items() if row < length}
-        tokens, lives = self._state["tokens"], self._state["lives"]
-        self._state["tokens"] = {token: rows for token, rows in tokens.items() if rows <= length}
-        self._state["lives"] = [life for life in lives if life["at"] <= length]
+        self._state["lives"] = [life for life in self._state["lives"] if life["at"] <= length]
         self.archive.go_back_to(length)
 
     def _write_config(self, values: Mapping[str, Any]) -> None:

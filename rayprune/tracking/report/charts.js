@@ -42,7 +42,7 @@ function number(value) {
 }
 const percent = (value) => (known(value) ? `${(100 * value).toFixed(1)} %` : "–");
 const steps = (value) =>
-  value >= 1e6 ? `${+(value / 1e6).toFixed(2)} M` : value >= 1e3 ? `${+(value / 1e3).toFixed(1)} k` : `${value}`;
+  value >= 1e6 ? `${+(value / 1e6).toFixed(2)} M` : value >= 1e3 ? `${+(value / 1e3).toFixed(2)} k` : `${value}`;
 function interval(block) {
   if (!block) return "–";
   return block.ci95 ? `${number(block.iqm)} [${block.ci95.map(number).join(", ")}]` : number(block.iqm);
