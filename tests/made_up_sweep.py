@@ -47,6 +47,7 @@ def write_made_up_run(out, *, name=None, sparsity=0.9, seed=0, dense=None, finis
                 "sparsity": ramp,
                 "target_sparsity": sparsity,
                 "groups": {"policy": ramp, "value": ramp},
+                "mask_churn": 0.01 if iteration % 4 == 0 and 0 < ramp < sparsity else 0.0,
             }
         )
         if iteration % 5 == 0:

@@ -21,6 +21,7 @@ from rayprune.cli.list import list_names
 from rayprune.cli.options import person
 from rayprune.cli.prune import prune
 from rayprune.cli.report import report
+from rayprune.cli.sensitivity import sensitivity
 from rayprune.cli.sweep import sweep
 from rayprune.cli.train import train
 from rayprune.errors import ConfigError, InputError, RaypruneError
@@ -69,6 +70,7 @@ _COMMANDS: Mapping[str, Callable[..., dict[str, Any]]] = {
     "train": train,
     "evaluate": evaluate,
     "prune": prune,
+    "sensitivity": sensitivity,
     "sweep": sweep,
     "report": report,
     "list": list_names,

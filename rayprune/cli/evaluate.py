@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -26,6 +27,13 @@ def evaluate(
         int | None,
         typer.Option(min=0, help="Seed of the first episode; default: the run's own seeds."),
     ] = None,
+    dense: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CHECKPOINT",
+            help="A dense checkpoint to compare with: agreement, KL and value error on its states.",
+        ),
+    ] = None,
     address: Address = None,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -35,14 +43,19 @@ def evaluate(
     Example: rayprune evaluate runs/demo/checkpoints/best --episodes 100 --seed 30000
     """
     require_checkpoint(checkpoint)
+    if dense is not None:
+        require_checkpoint(dense)
     require_rllib()
     quiet_rllib()
-    from rayprune.cli.tables import evaluation_table
+    from rayprune.cli.tables import closeness_line, evaluation_table
     from rayprune.rllib.evaluate_checkpoint import evaluate_checkpoint
 
     result: dict[str, Any] = evaluate_checkpoint(
-        checkpoint, episodes=episodes, seed=seed, address=address
+        checkpoint, episodes=episodes, seed=seed, address=address, dense=dense
     )
     if not as_json:
-        person().print(evaluation_table(result, str(checkpoint)))
+        console = person()
+        console.print(evaluation_table(result, str(checkpoint)))
+        if "closeness" in result:
+            console.print(closeness_line(result["closeness"]), markup=False)
     return result

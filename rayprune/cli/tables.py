@@ -29,6 +29,9 @@ def summary_table(summary: Mapping[str, Any], before: str, after: str) -> Table:
         ("FLOPs of one action", count(flops["dense"]), f"{count(flops['sparse'])} (sparse)"),
     ]
     table = _table(f"{summary['name']}, seed {summary['seed']}")
+    close = summary.get("closeness")
+    if close:
+        table.caption, table.caption_justify = closeness_line(close), "left"
     for name in (before, after) if dense else (after,):
         table.add_column(name, justify="right")
     for label, dense_cell, cell in rows:
@@ -55,6 +58,23 @@ def evaluation_table(result: Mapping[str, Any], title: str) -> Table:
     if isinstance(sparsity, Mapping) and "prunable" in sparsity:
         table.caption = f"sparsity of prunable weights: {percent(sparsity['prunable'])}"
     return table
+
+
+def closeness_line(closeness: Mapping[str, Any]) -> str:
+    """Return how close a policy is to the dense one, in a line.
+
+    >>> closeness_line({"agreement": 0.98, "kl": 0.0123, "value_rmse": 2.5, "states": 9000})
+    'On 9,000 states of the dense policy: 98.0 % same actions, KL 0.0123 nats, value RMSE 2.5'
+    """
+    forms = {
+        "agreement": "{:.1%} same actions",
+        "action_difference": "mean action difference {:.4g}",
+        "kl": "KL {:.3g} nats",
+        "value_rmse": "value RMSE {:.3g}",
+    }
+    known = {key: closeness[key] for key in forms if closeness.get(key) is not None}
+    told = [forms[key].format(value).replace("%", " %") for key, value in known.items()]
+    return f"On {count(closeness['states'])} states of the dense policy: {', '.join(told)}"
 
 
 def interval(block: Mapping[str, Any] | None) -> str:

@@ -60,6 +60,9 @@ class PruningConfig(BaseModel):
             `rayprune.pruning.objectives.OBJECTIVES`; how many ``observations`` and ``minibatches``
             at most; ``estimator`` of information gain, ``gaussian`` or ``binned``; how many
             ``permutations`` for Shapley values. Keys that the criterion doesn't use are allowed.
+        plasticity: ``{"every": n}``: every n optimizer steps, dormant units, effective ranks and
+            gradient noise are measured for 16 steps; None never does. See
+            `rayprune.pruning.plasticity`.
         fused_optimizer: let the adaptor use torch's fused optimizer steps.
         horizon: env steps of the whole run, which fractions refer to.
 
@@ -91,6 +94,7 @@ class PruningConfig(BaseModel):
     distillation: dict[str, Any] | None = None
     compact_every: int | None = None
     evidence: dict[str, Any] = dict(EVIDENCE_DEFAULTS)
+    plasticity: dict[str, int] | None = {"every": 1000}
     fused_optimizer: bool = True
     horizon: int | None = None
 
@@ -161,6 +165,11 @@ class PruningConfig(BaseModel):
         if self.schedule["kind"] == "lottery":
             return int(times_in_steps(self.schedule, self.resolved_horizon)["round_steps"])
         return int(self.schedule.get("every", SCHEDULE_DEFAULTS["every"]))
+
+    @property
+    def plasticity_every(self) -> int | None:
+        """Optimizer steps between measurements of the plasticity; None for none."""
+        return None if self.plasticity is None else int(self.plasticity["every"])
 
     @property
     def fading_updates(self) -> int:

@@ -14,6 +14,7 @@ from rayprune.pruning.distributions import DISTRIBUTIONS
 from rayprune.pruning.evidence_faults import across_evidence, evidence_faults
 from rayprune.pruning.granularity import ALIASES, GRANULARITIES, POOLINGS
 from rayprune.pruning.penalty_faults import penalty_faults
+from rayprune.pruning.plasticity import WINDOW
 from rayprune.pruning.registry import choice_fault
 from rayprune.pruning.regrowth_faults import regrowth_faults, sparse_schedule_faults
 from rayprune.pruning.schedule_faults import (
@@ -204,6 +205,15 @@ def _compact_every(field: str, value: Any) -> Faults:
         yield f"`{field}` must be null in this version, but is {value!r}."
 
 
+def _plasticity(field: str, value: Any) -> Faults:
+    if value is None:
+        return
+    if not isinstance(value, Mapping) or set(value) != {"every"}:
+        yield _must(field, "{every: optimizer steps} or null", value)
+    elif not _is_integer(value["every"]) or value["every"] < WINDOW:
+        yield _must(f"{field}.every", f"an integer of at least {WINDOW}", value["every"])
+
+
 def _fused_optimizer(field: str, value: Any) -> Faults:
     if not isinstance(value, bool):
         yield _must(field, "true or false", value)
@@ -229,6 +239,7 @@ _CHECKS: Mapping[str, Callable[[str, Any], Faults]] = {
     "compact_every": _compact_every,
     "evidence": evidence_faults,
     "distillation": distillation_faults,
+    "plasticity": _plasticity,
     "fused_optimizer": _fused_optimizer,
     "horizon": _horizon,
 }

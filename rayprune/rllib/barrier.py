@@ -30,7 +30,7 @@ def cross_barrier(algorithm: Algorithm, seed: int, env_steps: int) -> None:
         seed: the run's seed.
         env_steps: lifetime env steps sampled at the checkpoint.
     """
-    foreach_learner(algorithm, lambda _: reseed(barrier_seed(seed, env_steps, "learner")))
+    foreach_learner(algorithm, lambda learner: _cross(learner, seed, env_steps))
     if algorithm.env_runner_group is not None:
         algorithm.env_runner_group.foreach_env_runner(
             lambda runner: _restart_episodes(runner, seed, env_steps)
@@ -76,6 +76,11 @@ def load_buffer(algorithm: Algorithm, directory: Path) -> None:
     if path.exists():
         with path.open("rb") as file:
             algorithm.local_replay_buffer = pickle.load(file)
+
+
+def _cross(learner: Any, seed: int, env_steps: int) -> None:
+    reseed(barrier_seed(seed, env_steps, "learner"))
+    learner.restart_watching()
 
 
 def _restart_episodes(env_runner: Any, seed: int, env_steps: int) -> None:

@@ -42,7 +42,9 @@ class PruningCallback(RLlibCallback):
         check_learners(reports)
         begin_by_training(algorithm, result)
         check_env_runners(algorithm, reports[0])
-        churn = foreach_learner(algorithm, lambda learner: learner.take_churn())[0]
+        churn, plasticity = foreach_learner(
+            algorithm, lambda learner: (learner.take_churn(), learner.take_plasticity())
+        )[0]
         result[RESULT_KEY] = {
             module_id: {
                 **{
@@ -52,6 +54,7 @@ class PruningCallback(RLlibCallback):
                 "layers": {layer.name: layer.sparsity for layer in report["layers"]},
                 "parameters": report["parameters"],
                 "churn": churn.get(module_id, 0.0),
+                "plasticity": plasticity.get(module_id),
             }
             for module_id, report in reports[0].items()
         }

@@ -41,14 +41,14 @@ def closeness(dense: Evaluator, other: Evaluator, first_seed: int, episodes: int
         actions; SAC: Q of the dense policy's action), and ``value_std``, the standard deviation
         of the dense ones, which it is to be seen against; ``states``: how many.
     """
-    seen = _Seen(), _Seen()
+    seen = Seen(), Seen()
     for begin in range(first_seed, first_seed + episodes, AT_ONCE):
         seeds = range(begin, min(begin + AT_ONCE, first_seed + episodes))
         _play(dense, other, seeds, *seen)
     return differences(dense.module, *seen)
 
 
-def differences(module: Any, dense: _Seen, other: _Seen) -> dict[str, Any]:
+def differences(module: Any, dense: Seen, other: Seen) -> dict[str, Any]:
     """Return `closeness`'s dict for what two policies did in the same states.
 
     Args:
@@ -68,7 +68,7 @@ def differences(module: Any, dense: _Seen, other: _Seen) -> dict[str, Any]:
 
 
 @dataclass(slots=True)
-class _Seen:
+class Seen:
     """What one policy did in each state."""
 
     actions: list[Any] = field(default_factory=list)
@@ -76,6 +76,7 @@ class _Seen:
     values: list[torch.Tensor] = field(default_factory=list)
 
     def add(self, acted: Acted, values: torch.Tensor | None) -> None:
+        """Add one step in several environments."""
         self.actions += acted.for_env
         if acted.logits is not None:
             self.logits.append(flat(acted.logits, len(acted.actions)))
@@ -83,14 +84,16 @@ class _Seen:
             self.values.append(values)
 
     def all_logits(self) -> torch.Tensor | None:
+        """Return the inputs of the action distributions, shape ``(states, inputs)``."""
         return torch.cat(self.logits) if self.logits else None
 
     def all_values(self) -> Array:
+        """Return the values, shape ``(states, n)``."""
         return torch.cat(self.values).double().cpu().numpy()
 
 
 def _play(
-    dense: Evaluator, other: Evaluator, seeds: Sequence[int], seen: _Seen, compared: _Seen
+    dense: Evaluator, other: Evaluator, seeds: Sequence[int], seen: Seen, compared: Seen
 ) -> None:
     envs = [dense.make_env() for _ in seeds]
     try:

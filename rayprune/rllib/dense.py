@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from rayprune.config import ExperimentConfig
 from rayprune.rllib import checkpoints
-from rayprune.rllib.experiment import build_config, config_of
+from rayprune.rllib.comparison import dense_policy
+from rayprune.rllib.experiment import base_config, build_config
 from rayprune.rllib.interruption import Interruption
 from rayprune.rllib.resources import learner_gpus, resolve_gpus
 from rayprune.rllib.run import CONFIG_FILE, Run
@@ -30,27 +31,29 @@ def dense_reference(
         interruption: stops the twin's training.
 
     Returns:
-        Its ``validation`` and ``test`` returns.
+        Its ``validation`` and ``test`` returns, and its ``checkpoint``.
     """
     dense, seeds = experiment.evaluation.dense, experiment.evaluation
     if dense is None:
         return None
     if dense != "train":
         directory = checkpoints.locate(Path(dense))
-        # In this run's environment, whatever its own was: returns of two tasks don't compare.
-        config = config_of(directory).environment(
-            experiment.env, env_config=dict(experiment.env_config)
-        )
+        config, _ = dense_policy(directory, base_config(experiment))
         return {
             "validation": measure(config, directory, seeds.validation_seed, seeds.episodes),
             "test": measure(config, directory, seeds.test_seed, seeds.episodes),
+            "checkpoint": str(directory.absolute()),
         }
     twin, place = dense_twin(experiment), out / DENSE_DIRECTORY
     resume = (place / CONFIG_FILE).is_file()
     prepare_out(place, resume)
     config = resolve_gpus(build_config(twin), learner_gpus(twin.rllib))
-    returns = Run(twin, config, place, reporter, interruption, None).run(resume)["returns"]
-    return {"validation": returns["validation"], "test": returns["test"]}
+    summary = Run(twin, config, place, reporter, interruption, None).run(resume)
+    returns, checkpoint = summary["returns"], place / str(summary["checkpoint"])
+    return {
+        **{k: returns[k] for k in ("validation", "test")},
+        "checkpoint": str(checkpoint.absolute()),
+    }
 
 
 def dense_twin(experiment: ExperimentConfig) -> ExperimentConfig:

@@ -9,12 +9,19 @@ import torch
 
 from rayprune.config import EvaluationConfig
 from rayprune.rllib.checkpoints import CONFIG_FILE, locate, read_experiment
+from rayprune.rllib.comparison import dense_policy, measure_closeness
 from rayprune.rllib.evaluation import Evaluator
 from rayprune.rllib.experiment import config_of
+from rayprune.rllib.summary import measure
 
 
 def evaluate_checkpoint(
-    checkpoint: Path, *, episodes: int | None, seed: int | None, address: str | None
+    checkpoint: Path,
+    *,
+    episodes: int | None,
+    seed: int | None,
+    address: str | None,
+    dense: Path | None = None,
 ) -> dict[str, Any]:
     """Reproduce a summary's returns from a checkpoint alone, or measure on other seeds.
 
@@ -23,6 +30,8 @@ def evaluate_checkpoint(
         episodes: how many; None for as many as its experiment says.
         seed: first seed; None measures on the experiment's validation and test seeds.
         address: not needed, for evaluation runs in this process.
+        dense: a checkpoint to compare with: its returns on the same seeds, and ``closeness`` on
+            its states (the validation seeds', or those from ``seed`` on).
 
     Raises:
         CheckpointError: nothing there is a checkpoint.
@@ -44,6 +53,13 @@ def evaluate_checkpoint(
         parameters = list(evaluator.module.parameters())
     finally:
         evaluator.close()
+    compared: dict[str, Any] = {}
+    if dense is not None:
+        reference = dense_policy(locate(dense), config)
+        for name, first in seeds.items():
+            returns[f"dense_{name}"] = measure(*reference, first, number)
+        first = next(iter(seeds.values()))
+        compared["closeness"] = measure_closeness((config, directory), reference, first, number)
     return {
         "checkpoint": str(directory),
         "env": str(config.env),
@@ -52,4 +68,5 @@ def evaluate_checkpoint(
             "nonzero": sum(int(torch.count_nonzero(p)) for p in parameters),
         },
         "returns": returns,
+        **compared,
     }

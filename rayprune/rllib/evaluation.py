@@ -7,7 +7,7 @@ policies are compared on the same episodes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -101,16 +101,19 @@ class Evaluator:
         """Make one more of its environments; the caller closes it."""
         return make_env(self._config)
 
-    def returns(self, first_seed: int, episodes: int) -> list[float]:
+    def returns(
+        self, first_seed: int, episodes: int, watch: Callable[[Acted], None] | None = None
+    ) -> list[float]:
         """Return the undiscounted return of each episode, shape ``(episodes,)``.
 
         Args:
             first_seed: episode i is reset with ``first_seed + i``.
             episodes: how many.
+            watch: told of every step.
         """
         seeds = range(first_seed, first_seed + episodes)
         waves = [seeds[i : i + AT_ONCE] for i in range(0, episodes, AT_ONCE)]
-        return [value for wave in waves for value in self._wave(wave)]
+        return [value for wave in waves for value in self._wave(wave, watch)]
 
     def evaluate(self, first_seed: int, episodes: int) -> dict[str, Any]:
         """Return `summarise`'s dict for episodes from ``first_seed`` on."""
@@ -174,14 +177,16 @@ class Evaluator:
             if hasattr(connector, "_update_stats"):
                 connector._update_stats = False
 
-    def _wave(self, seeds: Sequence[int]) -> list[float]:
+    def _wave(self, seeds: Sequence[int], watch: Callable[[Acted], None] | None) -> list[float]:
         envs = [make_env(self._config) for _ in seeds]
         try:
             episodes = [start_episode(env, seed) for env, seed in zip(envs, seeds, strict=True)]
             shared: dict[str, Any] = {}
             active = list(range(len(envs)))
             while active:
-                self._step([envs[i] for i in active], [episodes[i] for i in active], shared)
+                acted = self._step([envs[i] for i in active], [episodes[i] for i in active], shared)
+                if watch is not None:
+                    watch(acted)
                 active = [i for i in active if not episodes[i].is_done]
             return [float(episode.get_return()) for episode in episodes]
         finally:
@@ -193,10 +198,11 @@ class Evaluator:
         envs: list[gym.Env[Any, Any]],
         episodes: list[SingleAgentEpisode],
         shared: dict[str, Any],
-    ) -> None:
+    ) -> Acted:
         acted = self.act(episodes, shared)
         for i, (env, episode) in enumerate(zip(envs, episodes, strict=True)):
             add_step(env.step(acted.for_env[i]), [(episode, acted)], acted.actions[i], i)
+        return acted
 
 
 def add_step(

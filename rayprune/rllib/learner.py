@@ -31,6 +31,7 @@ from rayprune.rllib.optimizers import checks_spared, fuse_adam, learning_rates, 
 from rayprune.rllib.registered import register_missing
 from rayprune.rllib.rewinder import Rewinder
 from rayprune.rllib.signals import CONFIG_KEY, DRIVEN_KEY, Mailbox, listens, posts_of_all
+from rayprune.rllib.watching import Watch
 
 if TYPE_CHECKING:
     _Base = TorchLearner
@@ -67,6 +68,7 @@ class PruningMixin(_Base):
         self._gathers: dict[str, bool] = {}
         self._elementwise: dict[str, bool] = {}
         self._configs: dict[str, tuple[dict[str, Any], PruningConfig]] = {}
+        self._watch = Watch(self.config)
         for module_id in self.module.keys():  # noqa: SIM118 - a MultiRLModule is no dict
             self._attach(module_id)
 
@@ -79,6 +81,7 @@ class PruningMixin(_Base):
     def remove_module(self, module_id: str, **kwargs: Any) -> Any:
         """Remove a module as RLlib does, and its Pruner."""
         self._pruners.pop(module_id, None)
+        self._watch.detach(module_id)
         return super().remove_module(module_id, **kwargs)
 
     def before_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
@@ -105,6 +108,7 @@ class PruningMixin(_Base):
             if self._gathers.get(module_id):
                 pruner.gather_gradients(gradients_dict)
             pruner.mask_gradients(gradients_dict)
+        self._watch.end_step(gradients_dict)
         return super().postprocess_gradients(gradients_dict)
 
     def apply_gradients(self, gradients_dict: Any) -> None:
@@ -120,6 +124,7 @@ class PruningMixin(_Base):
             if pruner.config.penalty is not None:
                 optimizers = [opt for _, opt in self.get_optimizers_for_module(module_id)]
                 pruner.penalise(self._step, learning_rates(optimizers))
+        self._watch.begin_step(self._updates)
 
     def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
         """Update targets and learning rates as RLlib does, then the masks where they are due.
@@ -197,6 +202,14 @@ class PruningMixin(_Base):
             churn, self._churn = self._churn, {}
             return churn
 
+    def take_plasticity(self) -> dict[str, Any]:
+        """Return the figures of `rayprune.pruning.plasticity` that are new, by module id."""
+        return self._watch.take()
+
+    def restart_watching(self) -> None:
+        """Give up what is half measured: a checkpoint doesn't hold it."""
+        self._watch.restart(self._updates)
+
     def diagnostics(self) -> dict[str, dict[str, Any]]:
         """Return what costs more than a report: passes over scores and over units.
 
@@ -268,6 +281,7 @@ class PruningMixin(_Base):
         self._mailbox.set_state(state.get("signals", {}))
         self._distiller.set_state(state.get("teachers", {}), self._pruners)
         self._rewinder.set_state(state.get("rewinding", {}), self._pruners)
+        self._watch.restart(self._updates)
 
     def _set_scheduled_lrs(self) -> None:
         for optimizer, schedule in self._optimizer_lr_schedules.items():
@@ -295,6 +309,8 @@ class PruningMixin(_Base):
         begun = self._pruners[module_id].start()
         if begun is not None:
             self._after_mask_change(module_id, begun.sparsity)
+        self._watch.attach(module_id, self._pruners[module_id])
+        self._watch.begin_step(self._updates)
 
     def _take_config(self, module_id: str, pruner: Pruner) -> None:
         config = self.pruning_config(module_id)

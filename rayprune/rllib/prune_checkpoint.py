@@ -72,7 +72,8 @@ def prune_checkpoint(
         evaluation=evaluation,
     )
     progress = {"env_steps": 0, "updates": 0, "wall_time_s": 0.0, "best": target.name}
-    summary = summarise_run(subject, target, progress, before)
+    dense = {"test": before, "checkpoint": str(directory)}
+    summary = summarise_run(subject, target, progress, dense)
     write_atomic(out / "summary.json", to_json(summary, indent=2) + "\n")
     return summary
 

@@ -54,6 +54,7 @@ def row_of(
         "itop": pruning["itop"],
         "pruning_finished": pruning["finished"],
         "learner": learner_numbers(result),
+        **({"plasticity": measured} if (measured := pruning["plasticity"]) else {}),
     }
 
 

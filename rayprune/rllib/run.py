@@ -27,7 +27,7 @@ from rayprune.rllib.progress import Progress
 from rayprune.rllib.start import start_from
 from rayprune.rllib.summary import Subject, summarise_run
 from rayprune.tracking.progress import Reporter
-from rayprune.tracking.record import Record, to_json, write_atomic
+from rayprune.tracking.record import Record, read_rows, to_json, write_atomic
 from rayprune.tracking.tracker import Tracker, open_tracker
 from rayprune.tracking.versions import versions
 
@@ -237,8 +237,8 @@ class Run:
         if progress.best is None:
             self._reporter.message(self._director.what_failed)
         chosen = self._out / "checkpoints" / str(progress.best or progress.newest)
-        test = None if self._dense is None else self._dense["test"]
-        summary = summarise_run(Subject.of(self._experiment), chosen, vars(progress), test)
+        subject, record = Subject.of(self._experiment), read_rows(self._out / RECORD_FILE)
+        summary = summarise_run(subject, chosen, vars(progress), self._dense, record)
         summary.update(self._director.report())
         write_atomic(self._out / SUMMARY_FILE, to_json(summary, indent=2) + "\n")
         return summary

@@ -32,7 +32,7 @@ def start_from(algorithm: Algorithm, checkpoint: Path) -> None:
     runner = directory / "env_runner"
     if runner.is_dir() and algorithm.env_runner is not None:
         algorithm.restore_from_path(str(runner.absolute()), component="env_runner")
-    masks = _masks(directory)
+    masks = masks_of(directory)
     foreach_learner(algorithm, lambda learner: learner.adopt_masks(masks))
     if algorithm.env_runner_group is not None:
         # RLlib's own sync after a restore doesn't wait, and drops the request of a busy EnvRunner:
@@ -43,7 +43,7 @@ def start_from(algorithm: Algorithm, checkpoint: Path) -> None:
         )
 
 
-def _masks(directory: Path) -> dict[str, object]:
+def masks_of(directory: Path) -> dict[str, object]:
     """Return a pruned checkpoint's masks by module id, nothing for a plain one."""
     path = directory / COMPONENT_LEARNER_GROUP / COMPONENT_LEARNER / "state.pkl"
     with path.open("rb") as file:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,11 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from rayprune.config import EvaluationConfig, ExperimentConfig
 from rayprune.rllib import checkpoints
+from rayprune.rllib.comparison import dense_policy, measure_closeness, measure_shifts, returns_of
 from rayprune.rllib.evaluation import Evaluator
 from rayprune.rllib.experiment import base_config
+from rayprune.tracking.learning import learning_of
+from rayprune.tracking.statistics import summarise
 
 SCHEMA = 1
 
@@ -44,6 +47,7 @@ def summarise_run(
     checkpoint: Path,
     progress: Mapping[str, Any],
     dense: Mapping[str, Any] | None,
+    rows: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Return the content of summary.json.
 
@@ -51,16 +55,22 @@ def summarise_run(
         subject: what was run.
         checkpoint: the chosen checkpoint, under the run's ``checkpoints/``.
         progress: the run's counters: env_steps, updates, wall_time_s, best.
-        dense: the dense policy's test returns, if they were asked for.
+        dense: the dense policy's ``test`` returns, if they were asked for; with its
+            ``checkpoint`` the two are compared more closely, and its ``validation`` returns are
+            the reference of `learning`.
+        rows: the run's record, if it has one.
     """
     pruning, evaluation = checkpoints.read_meta(checkpoint)["pruning"], subject.evaluation
     parameters = pruning["parameters"]
     seeds, config = evaluation, subject.config
+    policy, dense = (config, checkpoint), dense or {}
+    reference = dense_policy(Path(dense["checkpoint"]), config) if "checkpoint" in dense else None
+    tested = returns_of(policy, seeds.test_seed, seeds.episodes)
     returns = {
         "validation": measure(config, checkpoint, seeds.validation_seed, seeds.episodes),
-        "test": measure(config, checkpoint, seeds.test_seed, seeds.episodes),
-        "dense_test": None if dense is None else dict(dense),
-        "shifts": [_shifted(subject, checkpoint, shift) for shift in evaluation.shifts],
+        "test": summarise(tested),
+        "dense_test": dense.get("test"),
+        "shifts": measure_shifts(policy, reference, seeds.shifts, seeds.test_seed, tested),
     }
     return {
         "schema": SCHEMA,
@@ -80,6 +90,10 @@ def summarise_run(
         "parameters": parameters,
         "flops": policy_flops(config, checkpoint, evaluation.test_seed),
         "returns": returns,
+        "closeness": None
+        if reference is None
+        else measure_closeness(policy, reference, seeds.validation_seed, seeds.episodes),
+        "learning": learning_of(rows, dense.get("validation", {}).get("iqm")) if rows else None,
         "latency": None,
         "target_reached": progress["best"] is not None,
         "checkpoint": f"checkpoints/{checkpoint.name}",
@@ -90,12 +104,7 @@ def measure(
     config: AlgorithmConfig, checkpoint: Path, first_seed: int, episodes: int
 ) -> dict[str, Any]:
     """Return mean, IQM and interval of a checkpoint's policy over ``episodes`` seeds."""
-    evaluator = Evaluator(config)
-    try:
-        evaluator.load_checkpoint(checkpoint)
-        return evaluator.evaluate(first_seed, episodes)
-    finally:
-        evaluator.close()
+    return summarise(returns_of((config, checkpoint), first_seed, episodes))
 
 
 def policy_flops(config: AlgorithmConfig, checkpoint: Path, seed: int) -> dict[str, int]:
@@ -106,11 +115,3 @@ def policy_flops(config: AlgorithmConfig, checkpoint: Path, seed: int) -> dict[s
         return evaluator.flops(seed)
     finally:
         evaluator.close()
-
-
-def _shifted(subject: Subject, checkpoint: Path, shift: Mapping[str, Any]) -> dict[str, Any]:
-    there = subject.config.copy(copy_frozen=False)
-    there.environment(env_config={**subject.config.env_config, **shift})
-    evaluation = subject.evaluation
-    returns = measure(there, checkpoint, evaluation.test_seed, evaluation.episodes)
-    return {"env_config": dict(shift), **returns}

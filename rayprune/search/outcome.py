@@ -15,7 +15,7 @@ from rayprune.rllib.summary import Subject, measure, summarise_run
 from rayprune.search.journal import Journal
 from rayprune.search.pareto import scattered_subset
 from rayprune.search.plan import Sweep
-from rayprune.tracking.record import to_json, write_atomic
+from rayprune.tracking.record import read_rows, to_json, write_atomic
 
 FRONT_FILE: Final = "front.json"
 SUMMARY_FILE: Final = "sweep.json"
@@ -50,8 +50,7 @@ def write_outcome(
         for trial in errors
         for entry in journal.files(trial).archive.entries
     ]
-    test = None if dense is None else dense["test"]
-    summaries = _summaries(sweep, journal, list(errors), test)
+    summaries = _summaries(sweep, journal, list(errors), dense)
     front = _front(sweep, points)
     write_atomic(sweep.out / FRONT_FILE, to_json(front, indent=2) + "\n")
     outcome = {
@@ -169,4 +168,6 @@ def _summary(
         "wall_time_s": point["time_s"],
         "best": point["checkpoint"],
     }
-    return summarise_run(subject, Path(checkpoint), progress, dense)
+    record = Path(checkpoint).parents[1] / "results.jsonl"
+    rows = read_rows(record) if record.is_file() else []
+    return summarise_run(subject, Path(checkpoint), progress, dense, rows)

@@ -87,6 +87,40 @@ def test_shifted_environments_are_measured_too(run: Path) -> None:
     assert shift["mean"] == -1  # that variant pays nothing but a fine at the end
 
 
+def test_a_shift_tells_its_gap_for_dense_and_pruned_beside_each_other(run: Path) -> None:
+    returns = summary_of(run)["returns"]
+    (shift,) = returns["shifts"]
+    assert shift["gap"]["iqm"] == pytest.approx(returns["test"]["iqm"] - shift["iqm"])
+    assert shift["dense"]["gap"]["iqm"] == pytest.approx(
+        returns["dense_test"]["iqm"] - shift["dense"]["iqm"]
+    )
+    low, high = shift["gap_over_dense"]["ci95"]
+    assert low <= shift["gap"]["iqm"] - shift["dense"]["gap"]["iqm"] <= high
+
+
+def test_closeness_to_the_dense_twin_is_in_the_summary_and_in_evaluate(run: Path) -> None:
+    told = summary_of(run)["closeness"]
+    assert 0 <= told["agreement"] <= 1
+    assert told["kl"] > 0
+    assert told["value_rmse"] > 0
+    dense = summary_of(run / "dense")["returns"]
+    # The dense policy was asked in each of its own states: as many as its episodes are long.
+    assert told["states"] == 4 * dense["validation"]["mean"]
+    again = evaluate_checkpoint(run, episodes=None, seed=None, address=None, dense=run / "dense")
+    assert again["closeness"] == told
+    assert again["returns"]["dense_test"] == dense["test"]
+
+
+def test_learning_is_told_against_the_dense_reference(run: Path) -> None:
+    learning = summary_of(run)["learning"]
+    dense = summary_of(run / "dense")["returns"]["validation"]["iqm"]
+    assert learning["validation"]["reference"] == learning["training"]["reference"] == dense
+    rows = read_rows(run / "results.jsonl")
+    churned = sum(row["mask_churn"] > 0 for row in rows)
+    assert learning["training"]["dips"]["updates"] == churned > 0
+    assert summary_of(run / "dense")["learning"]["training"]["reference_is"] == "peak"
+
+
 def test_evaluate_reproduces_the_summary_from_the_checkpoint_alone(run: Path) -> None:
     returns = summary_of(run)["returns"]
     again = evaluate_checkpoint(locate(run), episodes=None, seed=None, address=None)["returns"]

@@ -453,6 +453,117 @@ const CHARTS = {
   },
 };
 
+// A dot per mask update: how far the return fell before the next one.
+CHARTS.dips = (figure, plot, width, env) => {
+  const runs = DATA.runs.filter((run) => run.env === env && run.dips.length);
+  const points = runs.flatMap((run) => run.dips);
+  const most = Math.max(...points.map((dip) => dip[0]));
+  const { svg, sx, sy } = frame(width, {
+    x: { domain: [0, most || 1], format: steps, title: "Env steps" },
+    y: { domain: [0, Math.max(...points.map((dip) => dip[1]), 1e-9) * 1.06], format: number, title: "Depth of the dip" },
+    height: 260,
+  });
+  const style = styles(runs);
+  const marks = runs.map((run, n) => {
+    const { color } = style.of(run, n);
+    const at = run.dips.map(([step, depth]) => [sx(step), sy(depth)]);
+    const nodes = run.dips.map(([, , recovery], i) => node("circle", { class: "mark point", cx: at[i][0], cy: at[i][1], r: 3.5, style: `fill: ${known(recovery) ? color : "var(--ground)"}; stroke: ${color}; stroke-width: 1.5` }));
+    svg.append(...nodes);
+    return { at, nodes, tip: (index) => {
+      const [step, depth, recovery] = run.dips[index];
+      return { title: run.label, rows: [["mask update at", number(step)], ["depth", number(depth)],
+        ["back after", known(recovery) ? `${steps(recovery)} steps` : "not before the next update"]] };
+    } };
+  });
+  legend(figure, style.entries(style.of));
+  interact(plot, svg, marks, 30);
+  return svg;
+};
+
+// A line per layer over the sparsity at which it alone was pruned: its return, or its critic's error.
+CHARTS.ladder = (figure, plot, width, of) => {
+  const layers = DATA.layers.filter((layer) => layer.measured_by === of);
+  const byReturn = of === "return";
+  const value = (rung) => (byReturn ? rung.iqm : rung.value_unexplained);
+  const lines = layers.map((layer) => ({ layer, rungs: layer.ladder.filter((rung) => known(value(rung))) }));
+  const limit = byReturn ? DATA.floor : DATA.settings.tolerance;
+  const base = byReturn ? DATA.unpruned.iqm : 0;
+  const shown = lines.flatMap(({ rungs }) => rungs.flatMap((rung) => [value(rung), ...(byReturn ? rung.ci95 : [])]));
+  const form = byReturn ? number : (v) => `${+(100 * v).toFixed(1)}`;
+  // A critic that is far off is off: how far would only flatten the rest.
+  const cap = byReturn ? Infinity : 1;
+  const top = padded(extent([...shown.map((v) => Math.min(v, cap)), base, limit]));
+  const { svg, sx, sy, box } = frame(width, {
+    x: { domain: [0, 1], format: (v) => `${+(100 * v).toFixed(1)}`, title: "Sparsity of this layer alone (%)" },
+    y: { domain: byReturn ? top : [0, top[1]], format: form, title: byReturn ? "Return per episode, IQM" : "Unexplained variance of the values (%)" },
+    height: 360,
+  });
+  for (const [at, dash] of [[base, "2 4"], [limit, "8 5"]]) {
+    svg.append(node("line", { class: "reference", x1: box.left, x2: box.right, y1: sy(at), y2: sy(at), "stroke-dasharray": dash }));
+  }
+  const style = styles(layers.map((layer) => ({ label: layer.name, sparsity: layer.suggested })));
+  const marks = lines.map(({ layer, rungs }, n) => {
+    const { color, dash } = style.of({ sparsity: layer.suggested }, n);
+    const y = (v) => sy(Math.min(v, cap));
+    const at = [[sx(0), sy(base)], ...rungs.map((rung) => [sx(rung.sparsity), y(value(rung))])];
+    const nodes = [node("polyline", { class: "line mark", points: at.map((one) => one.join(",")).join(" "), style: `stroke: ${color}`, "stroke-dasharray": dash || null })];
+    for (const rung of rungs) {
+      // Layers of one sparsity stand side by side: their intervals would hide each other.
+      const x = sx(rung.sparsity) + (n - (lines.length - 1) / 2) * 3;
+      if (byReturn) nodes.push(node("line", { class: "mark", x1: x, x2: x, y1: y(rung.ci95[0]), y2: y(rung.ci95[1]), style: `stroke: ${color}; stroke-width: 1.25` }));
+      nodes.push(node("circle", { class: "mark point", cx: sx(rung.sparsity), cy: y(value(rung)), r: 3.2, style: `fill: ${color}` }));
+    }
+    svg.append(...nodes);
+    return { at, nodes, tip: (index) => {
+      const rung = index ? rungs[index - 1] : null;
+      return { title: layer.name, rows: [["sparsity", percent(rung ? rung.sparsity : 0)],
+        ...(byReturn ? [["return, IQM [95 %]", interval(rung || DATA.unpruned)]] : []),
+        ...(rung && rung.gap ? [["loss, paired [95 %]", interval(rung.gap)]] : []),
+        ...(rung && known(rung.agreement) ? [["same actions", percent(rung.agreement)]] : []),
+        ...(rung && known(rung.kl) ? [["KL to unpruned", number(rung.kl)]] : []),
+        ...(rung && known(rung.value_unexplained) ? [["unexplained value", percent(rung.value_unexplained)]] : []),
+        ["suggested", percent(layer.suggested)]] };
+    } };
+  });
+  legend(figure, [...style.entries(style.of), [byReturn ? "unpruned" : "no error", lineSwatch("var(--faint)", "2 4")],
+    [byReturn ? "floor" : "tolerated", lineSwatch("var(--faint)", "8 5")]]);
+  interact(plot, svg, marks, 30);
+  return svg;
+};
+
+// A bar per layer: what is suggested for it.
+CHARTS.suggested = (figure, plot, width) => {
+  const split = DATA.suggested.distribution;
+  const names = DATA.layers.map((layer) => layer.name);
+  const narrow = width < NARROW;
+  const left = narrow ? 4 : Math.min(300, 16 + 6.7 * Math.max(...names.map((name) => name.length)));
+  const step = narrow ? 44 : 28;
+  const height = names.length * step + 46;
+  const svg = node("svg", { viewBox: `0 0 ${width} ${height}`, height, "aria-hidden": "true" });
+  const [end, bottom] = [width - 62, height - 46];
+  const sx = scale([0, 1], [left, end]);
+  for (const tick of ticks([0, 1], Math.max(2, (end - left) / 90))) {
+    svg.append(node("line", { class: "grid", x1: sx(tick), x2: sx(tick), y1: 0, y2: bottom }),
+      node("text", { x: sx(tick), y: bottom + 17, "text-anchor": "middle" }, `${+(100 * tick).toFixed(1)}`));
+  }
+  svg.append(node("text", { class: "title", x: (left + end) / 2, y: height - 8, "text-anchor": "middle" }, "Suggested sparsity (%)"));
+  const marks = DATA.layers.map((layer, n) => {
+    const y = n * step + (narrow ? 20 : 5);
+    const value = split[layer.name];
+    const bar = node("rect", { class: "mark", x: left, y, width: Math.max(1, sx(value) - left), height: 18, rx: 2, fill: layer.measured_by === "return" ? "var(--c0)" : "var(--c1)" });
+    svg.append(bar, node("text", { x: sx(value) + 8, y: y + 13 }, percent(value)), narrow
+      ? node("text", { class: "name halo", x: left, y: y - 5 }, shorten(layer.name, width - 10))
+      : node("text", { class: "name", x: left - 10, y: y + 13, "text-anchor": "end" }, shorten(layer.name, left - 16)));
+    return { at: [[sx(value), y + 9]], nodes: [bar], tip: () => ({ title: layer.name, rows: [["suggested", percent(value)],
+      ["alone", percent(layer.suggested)], ["now", percent(layer.sparsity_now)], ["weights", number(layer.total)], ["judged by", layer.measured_by.replace("_", " ")]] }) };
+  });
+  const kinds = new Set(DATA.layers.map((layer) => layer.measured_by));
+  const box = (color) => swatch(node("rect", { x: 4, y: 0, width: 18, height: 12, rx: 2, fill: color }));
+  legend(figure, [...(kinds.has("return") ? [["judged by the return", box("var(--c0)")]] : []), ...(kinds.has("value_error") ? [["judged by the value error", box("var(--c1)")]] : [])]);
+  interact(plot, svg, marks, 400);
+  return svg;
+};
+
 function curves(figure, plot, width, env, key, format, title) {
   const runs = DATA.runs.filter((run) => run.env === env && run.curves[key].length);
   const few = runs.length <= SERIES;
@@ -504,44 +615,48 @@ addEventListener("scroll", () => (stay ? stay() : (tip.hidden = true)), { passiv
 
 // ---------------------------------------------------------------- the table
 
-const table = document.querySelector("#runs table");
-const headings = [...table.tHead.rows[0].cells];
-headings.forEach((heading, column) => {
-  heading.querySelector("button").onclick = () => {
-    const rising = heading.getAttribute("aria-sort") !== "ascending";
-    for (const one of headings) one.setAttribute("aria-sort", "none");
-    heading.setAttribute("aria-sort", rising ? "ascending" : "descending");
-    const numeric = heading.classList.contains("num");
-    const key = (row) => row.cells[column].dataset.value;
-    const compare = numeric
-      ? (a, b) => key(a) - key(b)
-      : (a, b) => key(a).localeCompare(key(b), "en", { numeric: true });
-    const rows = [...table.tBodies[0].rows];
-    // Rows without a value stay below, whichever way it is sorted.
-    const [filled, empty] = [rows.filter((row) => key(row) !== ""), rows.filter((row) => key(row) === "")];
-    filled.sort((a, b) => (rising ? compare(a, b) : compare(b, a)));
-    table.tBodies[0].append(...filled, ...empty);
-  };
-});
+const table = document.querySelector("#runs table, #layers table");
+if (table) makeSortable();
 
-function markdown() {
-  const line = (cells) => `| ${cells.map((text) => text.replaceAll("|", "\\|")).join(" | ")} |`;
-  const texts = (row) => [...row.cells].map((cell) => cell.textContent.trim());
-  const ruler = headings.map((heading) => (heading.classList.contains("num") ? "---:" : "---"));
-  return [line(texts(table.tHead.rows[0])), line(ruler), ...[...table.tBodies[0].rows].map((row) => line(texts(row)))].join("\n");
-}
+function makeSortable() {
+  const headings = [...table.tHead.rows[0].cells];
+  headings.forEach((heading, column) => {
+    heading.querySelector("button").onclick = () => {
+      const rising = heading.getAttribute("aria-sort") !== "ascending";
+      for (const one of headings) one.setAttribute("aria-sort", "none");
+      heading.setAttribute("aria-sort", rising ? "ascending" : "descending");
+      const numeric = heading.classList.contains("num");
+      const key = (row) => row.cells[column].dataset.value;
+      const compare = numeric
+        ? (a, b) => key(a) - key(b)
+        : (a, b) => key(a).localeCompare(key(b), "en", { numeric: true });
+      const rows = [...table.tBodies[0].rows];
+      // Rows without a value stay below, whichever way it is sorted.
+      const [filled, empty] = [rows.filter((row) => key(row) !== ""), rows.filter((row) => key(row) === "")];
+      filled.sort((a, b) => (rising ? compare(a, b) : compare(b, a)));
+      table.tBodies[0].append(...filled, ...empty);
+    };
+  });
 
-document.getElementById("copy").onclick = async () => {
-  const status = document.getElementById("copied");
-  try {
-    await navigator.clipboard.writeText(markdown());
-  } catch {
-    // Browsers keep the clipboard from pages opened from disk, but not from a selected text.
-    const area = html("textarea", markdown());
-    document.body.append(area);
-    area.select();
-    document.execCommand("copy");
-    area.remove();
+  function markdown() {
+    const line = (cells) => `| ${cells.map((text) => text.replaceAll("|", "\\|")).join(" | ")} |`;
+    const texts = (row) => [...row.cells].map((cell) => cell.textContent.trim());
+    const ruler = headings.map((heading) => (heading.classList.contains("num") ? "---:" : "---"));
+    return [line(texts(table.tHead.rows[0])), line(ruler), ...[...table.tBodies[0].rows].map((row) => line(texts(row)))].join("\n");
   }
-  status.textContent = "Copied.";
-};
+
+  document.getElementById("copy").onclick = async () => {
+    const status = document.getElementById("copied");
+    try {
+      await navigator.clipboard.writeText(markdown());
+    } catch {
+      // Browsers keep the clipboard from pages opened from disk, but not from a selected text.
+      const area = html("textarea", markdown());
+      document.body.append(area);
+      area.select();
+      document.execCommand("copy");
+      area.remove();
+    }
+    status.textContent = "Copied.";
+  };
+}

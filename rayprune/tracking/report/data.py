@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rayprune.tracking.learning import learning_of
 from rayprune.tracking.record import to_json
+from rayprune.tracking.report.learning_part import dip_points, learning_rows
 from rayprune.tracking.report.read import RunFiles, SweepFiles, flatten, read_all
 from rayprune.tracking.tracker import layer_sparsities, step_of
 
@@ -48,6 +50,8 @@ def report_data(paths: Sequence[Path]) -> Data:
         sweeps.append(sweep)
         runs += trials
     _label(runs)
+    for run in runs:
+        run["dips"] = dip_points(run["learning"])
     return {
         "runs": runs,
         "sweeps": sweeps,
@@ -57,6 +61,7 @@ def report_data(paths: Sequence[Path]) -> Data:
         "heat": _heat(runs),
         "choices": _choices(runs, sweeps),
         "tiles": _tiles(runs, sweeps),
+        "learning": learning_rows(_shown_alone(runs), _seed_groups(runs, least=2)),
     }
 
 
@@ -130,6 +135,8 @@ def _run(files: RunFiles, run_id: str) -> Data:
             layer["name"] for layer in sparsity.get("layers", []) if layer.get("protected")
         ],
         "curves": _curves(rows),
+        "learning": summary.get("learning")
+        or learning_of(rows, (returns.get("dense_test") or {}).get("iqm")),
     }
 
 
@@ -298,14 +305,19 @@ def _single(value: float | None) -> Data | None:
     return None if value is None else {"iqm": value, "ci95": None, "ci95_over": None}
 
 
-def _seed_groups(runs: Sequence[Data]) -> list[list[Data]]:
-    """Return the runs that differ in nothing but their seed (and name), three at least."""
+def _shown_alone(runs: Sequence[Data]) -> list[Data]:
+    """Return the runs that are no trials: of those a sweep's own charts tell."""
+    return [run for run in runs if run["sweep"] is None]
+
+
+def _seed_groups(runs: Sequence[Data], least: int = 3) -> list[list[Data]]:
+    """Return the runs that differ in nothing but their seed (and name), so many at least."""
     groups: dict[str, list[Data]] = {}
     for run in runs:
         if run["sweep"] is None:
             key = {k: v for k, v in run["config"].items() if not k.startswith(_NO_CHOICE)}
             groups.setdefault(to_json(dict(sorted(key.items()))), []).append(run)
-    return [group for group in groups.values() if len(group) >= 3]
+    return [group for group in groups.values() if len(group) >= least]
 
 
 def _over_seeds(group: Sequence[Data]) -> Data:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from rayprune.tracking.record import storage_error, to_json, write_atomic
 from rayprune.tracking.report.data import Data, report_data
+from rayprune.tracking.report.learning_part import learning_table
 
 Cell = tuple[str, object]
 """What a cell shows, and what it is sorted by."""
@@ -44,15 +45,28 @@ def write_report(paths: Sequence[Path], out: Path) -> Path:
 
 def render(data: Data) -> str:
     """Return the page for what `report_data` gave."""
+    return assemble(title_of(data), _body(data), data, "rayprune report")
+
+
+def assemble(title: str, body: str, data: Data, command: str) -> str:
+    """Return a whole page of ours.
+
+    Args:
+        title: what it is about.
+        body: the HTML of its sections.
+        data: what its charts are drawn from.
+        command: who wrote it.
+    """
     assets = files(__package__)
     # `</script>` inside the data would end the script element.
     embedded = to_json(data).replace("<", "\\u003c")
     parts = {
-        "title": html.escape(title_of(data)),
+        "title": html.escape(title),
+        "command": command,
         "style": assets.joinpath("page.css").read_text(encoding="utf-8"),
         "script": assets.joinpath("charts.js").read_text(encoding="utf-8"),
         "data": embedded,
-        "body": _body(data),
+        "body": body,
     }
     page = assets.joinpath("page.html").read_text(encoding="utf-8")
     # In one pass: a run may be called {{data}}.
@@ -74,8 +88,9 @@ def _single_runs(data: Data) -> list[Data]:
 def _body(data: Data) -> str:
     sections = [
         _header(data),
-        _tiles(data["tiles"]),
-        *(_section(*section) for section in _charts(data)),
+        tile_list(data["tiles"]),
+        *(section(*one) for one in _charts(data)),
+        _learning(data),
         _table(data["runs"]),
         _failures(data["runs"]),
     ]
@@ -92,7 +107,8 @@ def _header(data: Data) -> str:
     )
 
 
-def _tiles(tiles: Sequence[Data]) -> str:
+def tile_list(tiles: Sequence[Data]) -> str:
+    """Return the few numbers that come first: each a name, value, note and form."""
     items = "".join(
         f"<div><dt>{html.escape(tile['name'])}</dt><dd><b>{_FORMS[tile['form']](tile['value'])}</b>"
         f"<span>{html.escape(str(tile['note']))}</span></dd></div>"
@@ -165,11 +181,36 @@ def _charts(data: Data) -> list[tuple[str, str, str, list[tuple[str, str]]]]:
     return [section for section in sections if section[3]]
 
 
+def _learning(data: Data) -> str:
+    """Return the section on learning: dips over time where masks changed, and the table."""
+    if not data["learning"]:
+        return ""
+    dipped = [
+        env for env in data["envs"] if any(r["env"] == env and r["dips"] for r in data["runs"])
+    ]
+    text = (
+        "Steps until the training return first reached a share of the reference (the dense return, "
+        "or the peak where there is none), and what mask updates did: a dip goes from the return "
+        "before to the lowest before the next update. Filled: back at the return before by then."
+    )
+    charts = section("learning", "Learning", text, [("dips", env) for env in dipped])
+    charts = charts.replace("<section ", '<section class="wide" ', 1)
+    return charts.removesuffix("</section>") + learning_table(data["learning"]) + "</section>"
+
+
 def _has(run: Data, env: str, curve: str) -> bool:
     return bool(run["env"] == env and run["curves"][curve])
 
 
-def _section(name: str, heading: str, text: str, charts: Sequence[tuple[str, str]]) -> str:
+def section(name: str, heading: str, text: str, charts: Sequence[tuple[str, str]]) -> str:
+    """Return a section of charts.
+
+    Args:
+        name: its id.
+        heading: its heading.
+        text: an explanation.
+        charts: each a kind that charts.js knows, and a caption.
+    """
     figures = "".join(
         f'<figure data-chart="{kind}" data-index="{index}" data-of="{html.escape(caption)}">'
         + (f"<figcaption>{html.escape(caption)}</figcaption>" if len(charts) > 1 else "")

@@ -54,7 +54,13 @@ def adaptor(monkeypatch):
         "experiment": {"load_checked": load_experiment},
         "train": {"run_training": stand_in.answer("train", SUMMARY)},
         "evaluate_checkpoint": {
-            "evaluate_checkpoint": stand_in.answer("evaluate", {"returns": SUMMARY["returns"]})
+            "evaluate_checkpoint": stand_in.answer(
+                "evaluate",
+                {
+                    "returns": SUMMARY["returns"],
+                    "closeness": {"agreement": 0.98, "kl": 0.01, "states": 9000},
+                },
+            )
         },
         "prune_checkpoint": {"prune_checkpoint": stand_in.answer("prune", SUMMARY)},
     }

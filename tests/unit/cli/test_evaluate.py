@@ -7,7 +7,11 @@ def test_evaluate_reproduces_the_summary_by_default(rayprune, adaptor, checkpoin
     answer = rayprune("evaluate", checkpoint)
     assert answer.code == 0
     assert adaptor.calls == [
-        ("evaluate", (checkpoint,), {"episodes": None, "seed": None, "address": None})
+        (
+            "evaluate",
+            (checkpoint,),
+            {"episodes": None, "seed": None, "address": None, "dense": None},
+        )
     ]
     assert "validation" in answer.stderr
     assert "487.1 [470.0, 500.0]" in answer.stderr
@@ -15,7 +19,7 @@ def test_evaluate_reproduces_the_summary_by_default(rayprune, adaptor, checkpoin
 
 def test_evaluate_takes_episodes_and_seed(rayprune, adaptor, checkpoint):
     answer = rayprune("evaluate", checkpoint, "--episodes", 100, "--seed", 7, "--json")
-    assert adaptor.calls[0][2] == {"episodes": 100, "seed": 7, "address": None}
+    assert adaptor.calls[0][2] == {"episodes": 100, "seed": 7, "address": None, "dense": None}
     assert json.loads(answer.stdout)["returns"]["test"]["iqm"] == 487.12
 
 
@@ -30,3 +34,16 @@ def test_no_episodes_are_refused(rayprune, checkpoint):
     answer = rayprune("evaluate", checkpoint, "--episodes", 0)
     assert answer.code == 2
     assert "--episodes" in answer.stderr
+
+
+def test_a_dense_checkpoint_that_is_not_there_is_told_too(rayprune, adaptor, checkpoint):
+    answer = rayprune("evaluate", checkpoint, "--dense", "no/dense")
+    assert answer.code == 2
+    assert "There is no checkpoint 'no/dense'" in answer.stderr
+    assert adaptor.calls == []
+
+
+def test_evaluate_shows_how_close_it_is_to_the_dense_policy(rayprune, adaptor, checkpoint):
+    answer = rayprune("evaluate", checkpoint, "--dense", checkpoint)
+    assert adaptor.calls[0][2]["dense"] == checkpoint
+    assert "On 9,000 states of the dense policy: 98.0 % same actions" in answer.stderr

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rayprune.errors import InputError
+from rayprune.tracking.record import read_rows
 from rayprune.tracking.report import report_data
 from rayprune.tracking.report.data import non_dominated, thin
 from tests.made_up_sweep import write_made_up_run, write_made_up_sweep
@@ -170,3 +171,17 @@ def test_a_thinned_line_keeps_its_extremes_and_its_order(values, most):
     assert len(kept) <= max(most, 1)
     assert [n for n, _ in kept] == sorted({n for n, _ in kept})
     assert {min(values), max(values)} <= {value for _, value in kept}
+
+
+def test_learning_has_a_row_per_run_and_one_over_seeds(tmp_path):
+    runs = [write_made_up_run(tmp_path / f"r{n}", name="ppo", seed=n, dense=490.0) for n in (0, 1)]
+    data = report_data(runs)
+    cells = [row["cells"] for row in data["learning"]]
+    assert len(cells) == 3
+    assert cells[-1][0] == "ppo: 2 seeds, mean ± sd"
+    steps = [int(cells[n][2].replace(",", "")) for n in (0, 1)]
+    assert cells[-1][2].startswith(f"{sum(steps) / 2:,.0f} ± ")
+    assert all("490.0 (dense)" in row[1] for row in cells[:2])
+    updates = [row["mask_churn"] for row in read_rows(runs[0] / "results.jsonl")]
+    assert cells[0][6] == str(sum(churn > 0 for churn in updates))
+    assert len(data["runs"][0]["dips"]) == sum(churn > 0 for churn in updates)

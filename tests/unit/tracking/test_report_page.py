@@ -8,10 +8,22 @@ import pytest
 
 from rayprune.errors import StorageError
 from rayprune.tracking.report import write_report
+from rayprune.tracking.report.sensitivity_page import write_sensitivity_page
+from tests.made_up_scan import made_up_scan
 from tests.made_up_sweep import write_made_up_run, write_made_up_sweep
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-SECTIONS = ["front", "return", "sparsity", "compare", "heat", "lineage", "choices", "runs"]
+SECTIONS = [
+    "front",
+    "return",
+    "sparsity",
+    "compare",
+    "heat",
+    "lineage",
+    "choices",
+    "learning",
+    "runs",
+]
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +114,26 @@ def test_it_renders_without_a_complaint_a_request_or_an_overflow(chromium, page,
     assert [section.get_attribute("id") for section in sections] == [*SECTIONS, "failures"]
     ground = chromium.execute_script("return getComputedStyle(document.body).backgroundColor")
     assert ground == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 23, 27)"}[scheme]
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(400, "dark"), (1600, "light")])
+def test_the_page_of_a_scan_renders_as_well(chromium, tmp_path, width, scheme):
+    page = write_sensitivity_page(made_up_scan(), tmp_path / "scan.html")
+    chromium.get_log("browser")
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    chromium.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500},
+    )
+    chromium.get(page.as_uri())
+    wait_until_drawn(chromium)
+    assert chromium.get_log("browser") == []
+    root = "document.documentElement"
+    assert chromium.execute_script(f"return {root}.scrollWidth - {root}.clientWidth") == 0
+    chromium.find_elements("css selector", "#layers th button")[4].click()
+    cells = chromium.find_elements("css selector", "#layers tbody td:nth-child(5)")
+    assert [cell.text for cell in cells] == ["60.0 %", "80.0 %", "81.0 %", "85.0 %", "93.0 %"]
 
 
 def test_no_number_in_a_drawing_is_broken(opened):
