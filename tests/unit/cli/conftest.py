@@ -10,6 +10,7 @@ import pytest
 
 from rayprune.cli.app import run
 from rayprune.config import load_experiment
+from tests.made_up_scan import made_up_scan
 
 RETURNS = {"episodes": 20, "mean": 480.0, "iqm": 487.12, "ci95": [470.0, 500.0]}
 SUMMARY = {
@@ -61,6 +62,10 @@ def adaptor(monkeypatch):
                     "closeness": {"agreement": 0.98, "kl": 0.01, "states": 9000},
                 },
             )
+        },
+        "sensitivity": {
+            "ScanOptions": types.SimpleNamespace,
+            "scan_sensitivity": stand_in.answer("sensitivity", made_up_scan()),
         },
         "prune_checkpoint": {"prune_checkpoint": stand_in.answer("prune", SUMMARY)},
     }
