@@ -47,7 +47,7 @@ def evaluate(
         require_checkpoint(dense)
     require_rllib()
     quiet_rllib()
-    from rayprune.cli.tables import closeness_line, evaluation_table
+    from rayprune.cli.tables import closeness_line, evaluation_table, sensor_lines
     from rayprune.rllib.evaluate_checkpoint import evaluate_checkpoint
 
     result: dict[str, Any] = evaluate_checkpoint(
@@ -58,4 +58,6 @@ def evaluate(
         console.print(evaluation_table(result, str(checkpoint)))
         if "closeness" in result:
             console.print(closeness_line(result["closeness"]), markup=False)
+        for line in sensor_lines(result):
+            console.print(line, markup=False)
     return result

@@ -77,6 +77,28 @@ def closeness_line(closeness: Mapping[str, Any]) -> str:
     return f"On {count(closeness['states'])} states of the dense policy: {', '.join(told)}"
 
 
+def sensor_lines(result: Mapping[str, Any], most: int = 12) -> list[str]:
+    """Return what to say of sensors that nothing reads any more; nothing where all are read.
+
+    Args:
+        result: a summary or an evaluation.
+        most: how many names a line may hold.
+
+    >>> sensor_lines({"sensors": {"kept": ["obs[0]"], "unplugged": ["obs[1]"]}})
+    ['Unplugged      obs[1]', 'Still read     obs[0]']
+    """
+    sensors = result.get("sensors") or {}
+    if not sensors.get("unplugged"):
+        return []
+    lines = {"Unplugged": sensors["unplugged"], "Still read": sensors["kept"]}
+    return [f"{title:<15}{_few(names, most)}" for title, names in lines.items()]
+
+
+def _few(names: list[str], most: int) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return (", ".join(names[:most]) or "none") + more
+
+
 def interval(block: Mapping[str, Any] | None) -> str:
     """Return ``487.1 [470.0, 500.0]``."""
     if not block:

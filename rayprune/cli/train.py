@@ -48,7 +48,7 @@ def train(
     require_rllib()
     quiet_rllib()
     from rayprune.cli.progress import TerminalReporter
-    from rayprune.cli.tables import summary_table
+    from rayprune.cli.tables import sensor_lines, summary_table
     from rayprune.rllib.experiment import load_checked
     from rayprune.rllib.train import run_training
 
@@ -64,6 +64,8 @@ def train(
         reporter.close()
     if not as_json:
         console.print(summary_table(summary, "dense", "pruned"))
+        for line in sensor_lines(summary):
+            console.print(line, markup=False)
         checkpoint = out / str(summary["checkpoint"])
         console.print(f"Run directory  {out}\nCheckpoint     {checkpoint}", markup=False)
         console.print(f"Next           rayprune evaluate {checkpoint}", markup=False)

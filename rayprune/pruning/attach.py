@@ -93,6 +93,22 @@ def maskable_layers(module: nn.Module, *, exclude: Exclusions = ()) -> dict[str,
     return layers
 
 
+def tied_layers(module: nn.Module, *, exclude: Exclusions = ()) -> frozenset[str]:
+    """Return the names of the maskable layers that share a prunable weight with another layer.
+
+    >>> net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    >>> net[1].weight = net[0].weight
+    >>> sorted(tied_layers(make_maskable(net)))
+    ['0', '1']
+    """
+    users: dict[int, list[str]] = {}
+    for name, layer in _not_excluded(module, exclude):
+        if isinstance(layer, MaskedLayer):
+            for weight in prunable_parameters(layer).values():
+                users.setdefault(id(weight), []).append(name)
+    return frozenset(name for names in users.values() if len(names) > 1 for name in names)
+
+
 def join(layer: str, parameter: str) -> str:
     """Join the names of a layer and its parameter; the root's name is empty.
 

@@ -13,7 +13,8 @@ from rayprune.errors import ConfigError, did_you_mean
 from rayprune.pruning.attach import join
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.distributions import DISTRIBUTIONS, Shape
-from rayprune.pruning.granularity import Part, matrix_shape, parts_of
+from rayprune.pruning.granularity import Part, matrix_shape, parse, parts_of, spans_layers
+from rayprune.pruning.granularity.inputs import Columns, SensorPart, reading_parameters
 from rayprune.pruning.layers import MaskedLayer, prunable_parameters
 from rayprune.pruning.masks import kept_count
 from rayprune.pruning.registry import choice_fault
@@ -32,6 +33,8 @@ class PrunableLayer:
     name: str
     module: MaskedLayer
     group: str
+    columns: Columns | None = None
+    """Under granularity ``input``, which of its inputs reads each sensor."""
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -94,26 +97,30 @@ def budgets_of(config: PruningConfig, layers: Iterable[PrunableLayer]) -> list[B
         layers: every layer that can be pruned or is protected.
     """
     layers = list(layers)
+    if parse(config.granularity) is not None:
+        # The pattern fixes every layer's sparsity: none carries what a protected one keeps.
+        protected = protected_names(config, layers)
+        layers = [layer for layer in layers if layer.name not in protected]
     named = {group: spec["sparsity"] for group, spec in config.groups.items()}
     fields: list[tuple[str, float | None, list[PrunableLayer]]] = [
         (f"pruning.groups.{group}.sparsity", sparsity, [x for x in layers if x.group == group])
         for group, sparsity in named.items()
     ]
-    target = config.sparsity
-    if target is None and config.threshold is None:
-        target = MOST if config.gated else 0.0
-    fields.append(("pruning.sparsity", target, [x for x in layers if x.group not in named]))
+    rest = [layer for layer in layers if layer.group not in named]
+    # A search that was given no bound may go as far as masks can.
+    target = MOST if config.unbounded else config.target
+    fields.append(("pruning.sparsity", target, rest))
     budgets = [
         Budget(field, target, tuple(members), protected_names(config, members))
         for field, target, members in fields
         if members
     ]
-    return [_within_reach(config, budget) for budget in budgets] if config.gated else budgets
+    return [_within_reach(config, budget) for budget in budgets] if config.unbounded else budgets
 
 
-def highest_target(config: PruningConfig, layers: Iterable[PrunableLayer]) -> float:
+def highest_target(config: PruningConfig, budgets: Iterable[Budget]) -> float:
     """Return the sparsity at which no layer and no budget has anything left to prune."""
-    targets = [budget.target or 0.0 for budget in budgets_of(config, layers)]
+    targets = [budget.target or 0.0 for budget in budgets]
     if not isinstance(config.distribution, str):
         targets += config.distribution.values()
     return max(targets)
@@ -121,11 +128,10 @@ def highest_target(config: PruningConfig, layers: Iterable[PrunableLayer]) -> fl
 
 def _within_reach(config: PruningConfig, budget: Budget) -> Budget:
     """Lower the bound of a search that was given none to what protected layers leave."""
-    if config.sparsity is not None or budget.field != "pruning.sparsity":
+    if budget.field != "pruning.sparsity":
         return budget
-    counts = {layer.name: layer.shape(config).count for layer in budget.layers}
-    held = sum(counts[name] for name in budget.protected)
-    return replace(budget, target=min(MOST, 1.0 - held / sum(counts.values())))
+    total, free = _counts(config, budget)
+    return replace(budget, target=min(MOST, free / total))
 
 
 def protected_names(config: PruningConfig, layers: Iterable[PrunableLayer]) -> frozenset[str]:
@@ -145,8 +151,11 @@ def scopes_of(config: PruningConfig, budget: Budget, at: Ramp) -> list[Scope]:
         budget: the layers and their target.
         at: turns a target into the sparsity that is due at this moment.
     """
+    sparsity = unit_share(config, at(budget.target or 0.0))
+    if spans_layers(config.granularity):
+        total, free = _counts(config, budget)
+        return [_scope(config, budget, budget.free, free - (total - kept_count(total, sparsity)))]
     shapes = {layer.name: layer.shape(config) for layer in budget.layers}
-    sparsity = at(budget.target or 0.0)
     split = _layer_sparsities(config, budget, shapes, at)
     if split is None:
         total = sum(shape.count for shape in shapes.values())
@@ -158,9 +167,35 @@ def scopes_of(config: PruningConfig, budget: Budget, at: Ramp) -> list[Scope]:
     ]
 
 
+def parts_over(config: PruningConfig, layers: Iterable[PrunableLayer]) -> tuple[Part, ...]:
+    """Split layers into what competes, where a unit may lie over several of them."""
+    if config.granularity != "input":
+        return tuple(part for layer in layers for part in layer.parts(config))
+    columns = {
+        layer.full_name(name): (layer.parameters[name].shape, layer.columns)
+        for layer in layers
+        for name in reading_parameters(layer.module, layer.parameters)
+        if layer.columns is not None
+    }
+    shapes = {name: shape for name, (shape, _) in columns.items()}
+    return (SensorPart(shapes, {name: places for name, (_, places) in columns.items()}),)
+
+
+def unit_share(config: PruningConfig, sparsity: float) -> float:
+    """Return the fraction of what competes that a sparsity takes.
+
+    Under ``n:m`` it is the share of the groups that are cut to the pattern; else the sparsity.
+
+    >>> unit_share(PruningConfig(granularity="2:4"), 0.25)
+    0.5
+    """
+    pattern = parse(config.granularity)
+    return sparsity if pattern is None else sparsity / pattern.sparsity
+
+
 def threshold_scopes(config: PruningConfig, budget: Budget) -> list[Scope]:
     """Split a budget that has a threshold into scopes; how many stay is open."""
-    if config.distribution == "global":
+    if config.distribution == "global" or spans_layers(config.granularity):
         return [_scope(config, budget, budget.free, 0)]
     return [_scope(config, budget, [layer], 0) for layer in budget.free]
 
@@ -168,8 +203,7 @@ def threshold_scopes(config: PruningConfig, budget: Budget) -> list[Scope]:
 def _scope(
     config: PruningConfig, budget: Budget, layers: Iterable[PrunableLayer], keep: int
 ) -> Scope:
-    parts = tuple(part for layer in layers for part in layer.parts(config))
-    return Scope(parts, keep, budget.called)
+    return Scope(parts_over(config, layers), keep, budget.called)
 
 
 def _layer_sparsities(
@@ -178,7 +212,8 @@ def _layer_sparsities(
     target = budget.target or 0.0
     if not isinstance(config.distribution, str):
         return {name: at(config.distribution.get(name, target)) for name in shapes}
-    split = DISTRIBUTIONS[config.distribution](shapes, at(target), budget.protected)
+    share = unit_share(config, at(target))
+    split = DISTRIBUTIONS[config.distribution](shapes, share, budget.protected)
     return None if split is None else _checked(config.distribution, split, shapes)
 
 
@@ -219,17 +254,23 @@ def faults_with(
 
 def reach_faults(config: PruningConfig, budget: Budget) -> list[str]:
     """Return a fault if the protected layers put a budget's target out of reach."""
-    counts = {layer.name: layer.shape(config).count for layer in budget.layers}
-    total = sum(counts.values())
-    free = total - sum(counts[name] for name in budget.protected)
-    if budget.target is None or total - kept_count(total, budget.target) <= free:
+    total, free = _counts(config, budget)
+    if budget.target is None:
+        return []
+    if total - kept_count(total, unit_share(config, budget.target)) <= free:
         return []
     verb = "is" if len(budget.protected) == 1 else "are"
     reachable = math.floor(1000 * free / total) / 1000
     return [
-        f"`{budget.field}` {budget.target} cannot be met: {_listed(budget.protected)} {verb} "
+        f"`{budget.field}` {budget.target} cannot be met: {listed(budget.protected)} {verb} "
         f"protected, so at most {reachable} is reachable. Lower it, or unprotect a layer."
     ]
+
+
+def _counts(config: PruningConfig, budget: Budget) -> tuple[int, int]:
+    """Return how many compete in a budget, and how many of them are not protected."""
+    total = sum(part.count for part in parts_over(config, budget.layers))
+    return total, sum(part.count for part in parts_over(config, budget.free))
 
 
 def _name_faults(
@@ -248,17 +289,22 @@ def _name_faults(
         return faults
     protected = protected_names(config, layers)
     for name, sparsity in config.distribution.items():
-        if name not in names:
+        if name in exempt:
+            faults.append(
+                f"`pruning.distribution.{name}` can't be given: granularity "
+                f"{config.granularity!r} removes nothing of {name!r}. Leave it out."
+            )
+        elif name not in names:
             faults.append(choice_fault("pruning.distribution", name, names))
         elif name in protected and sparsity > 0:
             faults.append(f"`pruning.distribution.{name}` is {sparsity}, but it is protected.")
     return faults
 
 
-def _listed(names: Iterable[str], most: int = 5) -> str:
+def listed(names: Iterable[str], most: int = 5) -> str:
     """List names in words.
 
-    >>> _listed(["a", "b"]), _listed("abcdefg")
+    >>> listed(["a", "b"]), listed("abcdefg")
     ("'a' and 'b'", "'a', 'b', 'c', 'd', 'e' and 2 more")
     """
     quoted = [repr(name) for name in sorted(names)]

@@ -12,7 +12,7 @@ from rayprune.errors import ConfigError
 from rayprune.pruning.distillation_faults import DEFAULTS as DISTILLATION_DEFAULTS
 from rayprune.pruning.evidence_faults import EVIDENCE_DEFAULTS
 from rayprune.pruning.faults import faults_of
-from rayprune.pruning.granularity import ALIASES
+from rayprune.pruning.granularity import ALIASES, parse
 from rayprune.pruning.schedule_times import OWN_TIMES, fractions_in, times_in_steps
 from rayprune.pruning.schedules import SCHEDULES, Schedule
 from rayprune.pruning.sparse_schedules import DEFAULTS as SPARSE_DEFAULTS
@@ -32,7 +32,12 @@ class PruningConfig(BaseModel):
             ``{"absolute": x}``, ``{"percentile": p}`` of the scores in the scope, or
             ``{"mean_fraction": f}`` of their mean, with ``"of_lowest": k`` of the lowest k % only.
         criterion: what ranks the weights; a key of `rayprune.pruning.criteria.CRITERIA`.
-        granularity: ``weight``, or ``neuron`` (output units; ``filter`` is an alias).
+        granularity: ``weight``, ``neuron`` (output units; ``filter`` is an alias), ``block``,
+            ``n:m`` such as ``2:4`` (it implies the sparsity), ``input`` (sensors) or ``hybrid``.
+        hybrid: with granularity ``hybrid``: ``{"neuron": u, "weight": w}``, the fraction of the
+            units and the fraction of *all* prunable weights to prune, those of pruned units
+            included. Units go first, then the lowest weights of those that are left
+            (by ``l1`` where the criterion scores whole units).
         pooling: how a unit's score comes from its weights': ``sum``, ``mean`` or ``l2``.
         distribution: ``uniform``, ``erk``, ``global``, a registered one, or
             ``{layer name: sparsity}``.
@@ -83,6 +88,7 @@ class PruningConfig(BaseModel):
     threshold: dict[str, int | float] | None = None
     criterion: str = "l1"
     granularity: str = "weight"
+    hybrid: dict[str, float] | None = None
     pooling: str = "mean"
     distribution: str | dict[str, float] = "uniform"
     operation: str | dict[str, int | float] = "zero"
@@ -143,6 +149,21 @@ class PruningConfig(BaseModel):
         0.8
         """
         return type(self).from_dict({**self.to_dict(), **changes})
+
+    @property
+    def unbounded(self) -> bool:
+        """Whether a driver finds the sparsity and nothing bounds it."""
+        return self.gated and self.sparsity is None and parse(self.granularity) is None
+
+    @property
+    def target(self) -> float | None:
+        """The sparsity at the end that is given or implied; None with a threshold."""
+        if self.sparsity is not None or self.threshold is not None:
+            return self.sparsity
+        if self.hybrid is not None:
+            return self.hybrid["weight"]
+        pattern = parse(self.granularity)
+        return 0.0 if pattern is None else pattern.sparsity
 
     @property
     def resolved_horizon(self) -> int:

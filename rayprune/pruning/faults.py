@@ -8,11 +8,12 @@ from numbers import Integral, Real
 from typing import Any
 
 from rayprune.errors import did_you_mean
+from rayprune.pruning import granularity_faults
 from rayprune.pruning.criteria import CRITERIA
 from rayprune.pruning.distillation_faults import distillation_faults, teacher_faults
 from rayprune.pruning.distributions import DISTRIBUTIONS
 from rayprune.pruning.evidence_faults import across_evidence, evidence_faults
-from rayprune.pruning.granularity import ALIASES, GRANULARITIES, POOLINGS
+from rayprune.pruning.granularity import POOLINGS
 from rayprune.pruning.penalty_faults import penalty_faults
 from rayprune.pruning.plasticity import WINDOW
 from rayprune.pruning.registry import choice_fault
@@ -27,6 +28,7 @@ from rayprune.pruning.schedule_times import OWN_TIMES
 from rayprune.pruning.schedules import SCHEDULES
 from rayprune.pruning.sparse_schedules import DEFAULTS as SPARSE_DEFAULTS
 
+_BUDGETS = ({"sparsity"}, {"neuron", "weight"})
 THRESHOLDS = ("absolute", "percentile", "mean_fraction")
 MAX_FADING_UPDATES = 255
 ENDLESS = ("one_shot", "static")
@@ -194,10 +196,12 @@ def _groups(field: str, value: Any) -> Faults:
     for name, budget in value.items():
         if not isinstance(name, str):
             yield f"`{field}` must name groups by strings, but one is {name!r}."
-        elif not isinstance(budget, Mapping) or set(budget) != {"sparsity"}:
-            yield _must(f"{field}.{name}", "{sparsity: s}", budget)
+        elif not isinstance(budget, Mapping) or set(budget) not in _BUDGETS:
+            forms = "{sparsity: s}, or with granularity 'hybrid' {neuron: s, weight: s}"
+            yield _must(f"{field}.{name}", forms, budget)
         else:
-            yield from _sparsity(f"{field}.{name}.sparsity", budget["sparsity"])
+            for key, sparsity in budget.items():
+                yield from _sparsity(f"{field}.{name}.{key}", sparsity)
 
 
 def _compact_every(field: str, value: Any) -> Faults:
@@ -228,7 +232,8 @@ _CHECKS: Mapping[str, Callable[[str, Any], Faults]] = {
     "sparsity": _optional_sparsity,
     "threshold": _threshold,
     "criterion": _choice(CRITERIA),
-    "granularity": _choice([*GRANULARITIES, *ALIASES]),
+    "granularity": granularity_faults.granularity,
+    "hybrid": lambda field, value: granularity_faults.hybrid(field, value, _sparsity),
     "pooling": _choice(POOLINGS),
     "distribution": _distribution,
     "operation": _operation,
@@ -254,10 +259,12 @@ def _across(prefix: str, values: Mapping[str, Any]) -> Faults:
     groups, distribution = values.get("groups") or {}, values.get("distribution", "uniform")
     yield from kind_conflicts(prefix, values)
     yield from teacher_faults(prefix, values)
+    yield from granularity_faults.across(prefix, values)
     if threshold is None:
         if (
             sparsity is None
             and not finds_sparsity(values)
+            and not granularity_faults.implies_sparsity(values)
             and not groups
             and not isinstance(distribution, Mapping)
         ):

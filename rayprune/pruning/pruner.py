@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
@@ -13,21 +12,18 @@ from torch import Tensor, nn
 
 from rayprune.errors import ConfigError, InputError, did_you_mean
 from rayprune.pruning.across import Across
-from rayprune.pruning.attach import Exclusions, make_maskable, maskable_layers
+from rayprune.pruning.attach import Exclusions, make_maskable, maskable_layers, tied_layers
 from rayprune.pruning.budgets import (
     Budget,
     PrunableLayer,
     Ramp,
-    budgets_of,
-    faults_with,
     highest_target,
     protected_names,
-    reach_faults,
     scopes_of,
     threshold_scopes,
 )
 from rayprune.pruning.config import DEFAULT_HORIZON, PruningConfig
-from rayprune.pruning.criteria import evidence_for
+from rayprune.pruning.criteria import evidence_for, scores_units
 from rayprune.pruning.dynamics import Dynamics, Redrawing
 from rayprune.pruning.evidence import (
     ACCUMULATED,
@@ -44,10 +40,13 @@ from rayprune.pruning.layers import MASKABLE
 from rayprune.pruning.masks import keep_only
 from rayprune.pruning.measuring import measure
 from rayprune.pruning.penalty import shrink
+from rayprune.pruning.phases import Phase, phase_faults, phases_of
 from rayprune.pruning.reports import LayerCount as LayerCount
 from rayprune.pruning.reports import MaskChange as MaskChange
 from rayprune.pruning.selection import Selection
+from rayprune.pruning.sensors import Sensors
 from rayprune.pruning.state import Progress, pack_state, unpack_state
+from rayprune.pruning.structure import structure_faults, subjects
 from rayprune.pruning.timing import Timing
 
 logger = logging.getLogger(__name__)
@@ -68,6 +67,10 @@ class Pruner:
         config: what to prune; assign `config` to change it.
         groups: layer name -> group; without it every layer is in the group ``all``.
         exempt: glob patterns of layers that are not prunable at all and count nowhere.
+        heads: glob patterns of layers whose output units are the module's own outputs: no unit of
+            theirs can go, so that they are exempt where units are pruned.
+        sensors: called where granularity ``input`` is used: returns which inputs of which layers
+            read the observation; see `rayprune.pruning.sensors.find_sensors`.
         exclude: modules or glob patterns that are not touched; see `make_maskable`.
         seed: of the random criterion.
 
@@ -90,6 +93,8 @@ class Pruner:
         *,
         groups: Callable[[str], str] | None = None,
         exempt: Iterable[str] = (),
+        heads: Iterable[str] = (),
+        sensors: Callable[[], Sensors] | None = None,
         exclude: Exclusions = (),
         seed: int = 0,
     ) -> None:
@@ -104,8 +109,10 @@ class Pruner:
             PrunableLayer(name, layer, groups(name) if groups else "all")
             for name, layer in found.items()
         )
-        self._exempt = _matching(exempt, list(found))
-        self._layers = tuple(layer for layer in self._all if layer.name not in self._exempt)
+        self._always_exempt = _matching("exempt", exempt, list(found))
+        self._heads = _matching("heads", heads, list(found))
+        self._tied = tied_layers(module, exclude=exclude)
+        self._sensors = sensors
         self._places = {
             layer.full_name(name): (layer, name) for layer in self._all for name in layer.parameters
         }
@@ -126,10 +133,15 @@ class Pruner:
 
     @config.setter
     def config(self, config: PruningConfig) -> None:
-        faults = faults_with(config, self._layers, self._exempt)
+        candidates = [x for x in self._all if x.name not in self._always_exempt]
+        layers = subjects(config, candidates, self._heads, self._sensors)
+        exempt = frozenset(layer.name for layer in self._all) - {layer.name for layer in layers}
+        faults = structure_faults(config, layers, self._tied)
+        phases = phases_of(config, layers, self._heads)
+        faults += phase_faults(phases, exempt, self._heads)
         if faults:
             raise ConfigError(faults)
-        self._config = config
+        self._config, self._exempt, self._layers, self._phases = config, exempt, layers, phases
 
     @property
     def masks(self) -> dict[str, Tensor]:
@@ -165,8 +177,10 @@ class Pruner:
         Raises:
             InputError: the criterion needs what wasn't given.
         """
-        selection = self._selection(self._summed() | self.measure(batch, loss))
-        return selection.all_scores(self._layers)
+        phase = self._phases[0]
+        selection = self._selection(self._summed() | self.measure(batch, loss), phase.config)
+        units = scores_units(self.config.criterion)
+        return selection.all_scores(phase.layers if units else self._layers)
 
     def measure(
         self, batch: Any = None, loss: Any = None, across: Across | None = None
@@ -199,9 +213,10 @@ class Pruner:
             NonFiniteError: a score is NaN.
             RunError: a threshold would prune everything.
         """
-        budgets = budgets_of(self.config, self._layers)
-        if sparsity is not None:
-            budgets = self._retargeted(budgets, sparsity)
+        budgets = [
+            (phase, phase.budgets if sparsity is None else phase.retargeted(sparsity))
+            for phase in self._phases
+        ]
         evidence = self._summed() | self.measure(batch, loss)
         keeps = self._decide(budgets, at=lambda target: target, share=1.0, evidence=evidence)
         return self._commit(keeps, None, 1)
@@ -216,7 +231,8 @@ class Pruner:
         timing = self._timing
         if timing.sparse_schedule is None or self._progress.tick is not None:
             return None
-        budgets, targets = budgets_of(self.config, self._layers), timing.targets(0.0)
+        # Such a schedule grows single weights: it has one phase.
+        budgets, targets = self._phases[0].budgets, timing.targets(0.0)
         change = self._commit(self._redrawing(NOTHING).initial(budgets, timing.ramp(0.0)), None, 1)
         self._dynamics.coverage.begin(self.masks)
         self._progress.tick, self._progress.targets = 0.0, targets
@@ -255,10 +271,10 @@ class Pruner:
         tick = timing.tick(clock)
         if tick is None or not timing.is_due(tick):
             return None
-        targets, budgets = timing.targets(tick), budgets_of(self.config, self._layers)
+        targets, budgets = timing.targets(tick), [(phase, phase.budgets) for phase in self._phases]
         known = self._summed() | (evidence() if evidence else NOTHING)
         keeps = self._decide(budgets, timing.ramp(tick), timing.share(tick), known)
-        keeps, grows = self._redraw(budgets, keeps, tick, known)
+        keeps, grows = self._redraw(keeps, tick, known)
         change = self._commit(keeps, clock, self.config.fading_updates, grows)
         self.accumulated.clear_gradients()
         self._progress.tick, self._progress.targets = tick, targets
@@ -329,7 +345,8 @@ class Pruner:
     @property
     def most(self) -> float:
         """The highest sparsity that the config's targets can ask for."""
-        return highest_target(self.config, self._layers)
+        budgets = [budget for phase in self._phases for budget in phase.budgets]
+        return highest_target(self.config, budgets)
 
     @torch.no_grad()
     def mask_gradients(self, gradients: Mapping[nn.Parameter, Tensor | None]) -> None:
@@ -455,28 +472,44 @@ class Pruner:
         return Evidence({kind: held[kind] for kind in self.accumulates if held[kind]})
 
     def _decide(
-        self, budgets: list[Budget], at: Ramp, share: float, evidence: Evidence
+        self,
+        budgets: Iterable[tuple[Phase, list[Budget]]],
+        at: Ramp,
+        share: float,
+        evidence: Evidence,
     ) -> dict[str, Tensor]:
         """Choose the weights that stay, by full parameter name, without changing anything."""
-        selection = self._selection(evidence)
+        keeps: dict[str, Tensor] = {}
+        for phase, targets in budgets:
+            # What an earlier phase drops is no longer there for a later one to choose.
+            selection = self._selection(evidence, phase.config, dict(keeps))
+            for name, keep in self._decide_phase(selection, targets, at, share).items():
+                keeps[name] = keep & keeps[name] if name in keeps else keep
+        return keeps
+
+    def _decide_phase(
+        self, selection: Selection, budgets: list[Budget], at: Ramp, share: float
+    ) -> dict[str, Tensor]:
+        config = selection.config
         keeps: dict[str, Tensor] = {}
         for budget in budgets:
             if budget.target is None:
-                scopes = threshold_scopes(self.config, budget)
-                assert self.config.threshold is not None
-                keeps |= selection.keep_above_threshold(scopes, self.config.threshold, share)
+                scopes = threshold_scopes(config, budget)
+                assert config.threshold is not None
+                keeps |= selection.keep_above_threshold(scopes, config.threshold, share)
             else:
-                for scope in scopes_of(self.config, budget, at):
+                for scope in scopes_of(config, budget, at):
                     keeps |= selection.keep_scope(scope)
         return keeps
 
     def _redraw(
-        self, budgets: list[Budget], keeps: dict[str, Tensor], tick: float, evidence: Evidence
+        self, keeps: dict[str, Tensor], tick: float, evidence: Evidence
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Let weights grow where schedule or ``on_clone`` want it; see `Redrawing.redraw`."""
         redrawing = self._redrawing(evidence)
         if redrawing.schedule is None and self.config.on_clone != "regrow":
             return keeps, {}
+        budgets = self._phases[0].budgets
         keeps, grows = redrawing.redraw(budgets, keeps, self._timing.growth_limit(tick), tick)
         if grows:
             self._dynamics.gradients.clear()
@@ -488,7 +521,7 @@ class Pruner:
 
     @property
     def _timing(self) -> Timing:
-        return Timing(self._config, self._layers, self._progress, bool(self._fading))
+        return Timing(self._config, self._phases, self._progress, bool(self._fading))
 
     def _commit(
         self,
@@ -586,21 +619,21 @@ class Pruner:
         layer, key = self._places[name]
         return self._fading.eligible(name, layer.module.masks.get(key))
 
-    def _selection(self, evidence: Evidence) -> Selection:
+    def _selection(
+        self,
+        evidence: Evidence,
+        config: PruningConfig | None = None,
+        dropped: Mapping[str, Tensor] | None = None,
+    ) -> Selection:
         weights = {name: self._weight(name) for name in self._places}
-        updates = self._progress.updates
-        return Selection(self.config, weights, self._eligible, self.seed, updates, evidence)
 
-    def _retargeted(self, budgets: list[Budget], sparsity: float) -> list[Budget]:
-        faults = PruningConfig.faults_of({"sparsity": sparsity}, prefix="")
-        if faults:
-            raise ConfigError(faults)
-        changed = [dataclasses.replace(b, field="sparsity", target=sparsity) for b in budgets]
-        if isinstance(self.config.distribution, str):
-            faults = [fault for budget in changed for fault in reach_faults(self.config, budget)]
-        if faults:
-            raise ConfigError(faults)
-        return changed
+        def eligible(name: str) -> Tensor | None:
+            free, keep = self._eligible(name), (dropped or {}).get(name)
+            return keep if free is None else free if keep is None else free & keep
+
+        config = self.config if config is None else config
+        updates = self._progress.updates
+        return Selection(config, weights, eligible, self.seed, updates, evidence)
 
     def _count(self, layer: PrunableLayer, protected: bool) -> LayerCount:
         weights = layer.parameters
@@ -643,13 +676,13 @@ def _shapes(layer: PrunableLayer) -> dict[str, torch.Size]:
     return {layer.full_name(key): weight.shape for key, weight in layer.parameters.items()}
 
 
-def _matching(patterns: Iterable[str], names: list[str]) -> frozenset[str]:
+def _matching(field: str, patterns: Iterable[str], names: list[str]) -> frozenset[str]:
     """Return the names that a pattern matches; one that matches none is an InputError."""
     matched: set[str] = set()
     for pattern in patterns:
         found = {name for name in names if fnmatchcase(name, pattern)}
         if not found:
             hint = did_you_mean(pattern, names) or f" Layers are {names}."
-            raise InputError(f"`exempt` pattern {pattern!r} matches no layer.{hint}")
+            raise InputError(f"`{field}` pattern {pattern!r} matches no layer.{hint}")
         matched |= found
     return frozenset(matched)

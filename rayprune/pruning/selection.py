@@ -178,6 +178,8 @@ class Selection:
         if together is not None:
             return _Ranked(together, {})
         scores = {name: self.score(name, self.weights[name]) for name in part.parameters}
+        if part.ranks_within:
+            scores = {name: self._without_gone(name, score) for name, score in scores.items()}
         pooled = part.pool(scores, self.config.pooling)
         return _Ranked(pooled, scores if part.ranks_within else {})
 
@@ -199,6 +201,10 @@ class Selection:
         first = part.parameters[0]
         scores = self._call(criterion, first, self.weights[first].detach())
         return _check_shape(self.config.criterion, scores, torch.Size([part.count]))
+
+    def _without_gone(self, name: str, score: Tensor) -> Tensor:
+        free = self.eligible(name)
+        return score if free is None else torch.where(free, score, -math.inf)
 
     def _floored(self, part: Part) -> _Ranked:
         """Rank a part; what can't be chosen any more gets minus infinity."""

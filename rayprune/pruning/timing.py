@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rayprune.pruning.budgets import PrunableLayer, Ramp, budgets_of
+from rayprune.pruning.budgets import Ramp
 from rayprune.pruning.config import PruningConfig
+from rayprune.pruning.phases import Phase
 from rayprune.pruning.sparse_schedules import GRADIENT, SparseSchedule
 from rayprune.pruning.state import Progress
 
@@ -21,7 +22,7 @@ class Timing:
     """The schedule of one Pruner at this moment."""
 
     config: PruningConfig
-    layers: Sequence[PrunableLayer]
+    phases: Sequence[Phase]
     progress: Progress
     fades: bool
     """Whether weights are on their way to zero."""
@@ -61,7 +62,7 @@ class Timing:
         if config.threshold is not None:
             share = self.share(tick)
             return {f"pruning.threshold.{k}": v * share for k, v in config.threshold.items()}
-        budgets = budgets_of(config, self.layers)
+        budgets = [budget for phase in self.phases for budget in phase.budgets]
         targets = {budget.field: at(budget.target or 0.0) for budget in budgets}
         if not isinstance(config.distribution, str):
             listed = config.distribution.items()

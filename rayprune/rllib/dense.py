@@ -70,6 +70,8 @@ def dense_twin(experiment: ExperimentConfig) -> ExperimentConfig:
                 protect=(),
                 penalty=None,
                 distillation=None,
+                granularity="weight",
+                hybrid=None,
             ),
             "evaluation": experiment.evaluation.model_copy(update={"dense": None}),
         }

@@ -12,6 +12,7 @@ from rayprune.rllib.checkpoints import CONFIG_FILE, locate, read_experiment
 from rayprune.rllib.comparison import dense_policy, measure_closeness
 from rayprune.rllib.evaluation import Evaluator
 from rayprune.rllib.experiment import config_of
+from rayprune.rllib.sensors import sensor_report
 from rayprune.rllib.summary import measure
 
 
@@ -51,6 +52,7 @@ def evaluate_checkpoint(
         )
         returns = {name: evaluator.evaluate(first, number) for name, first in seeds.items()}
         parameters = list(evaluator.module.parameters())
+        sensors = sensor_report(evaluator)
     finally:
         evaluator.close()
     compared: dict[str, Any] = {}
@@ -67,6 +69,7 @@ def evaluate_checkpoint(
             "total": sum(p.numel() for p in parameters),
             "nonzero": sum(int(torch.count_nonzero(p)) for p in parameters),
         },
+        "sensors": sensors,
         "returns": returns,
         **compared,
     }

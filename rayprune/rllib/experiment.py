@@ -31,7 +31,8 @@ from rayprune.pruning.pruner import Pruner
 from rayprune.rllib.checkpoints import CONFIG_FILE, locate, read_experiment, read_rllib_config
 from rayprune.rllib.evaluation import Evaluator, make_env
 from rayprune.rllib.groups import group_of
-from rayprune.rllib.learner import exempt_layers
+from rayprune.rllib.learner import heads_of, sensors_of
+from rayprune.rllib.sensors import flatten_rich_observations
 from rayprune.rllib.wrap import with_pruning
 
 AUTO: Final = "auto"
@@ -196,7 +197,13 @@ def action_faults(config: AlgorithmConfig, experiment: ExperimentConfig) -> list
 def check_network(module: Any, pruning: PruningConfig) -> None:
     """Raise ConfigError if ``pruning`` can't be done to ``module`` (names, reachable sparsity)."""
     # No target networks yet: the Learner makes them.
-    Pruner(module, pruning, groups=group_of, exempt=exempt_layers(module, pruning, targets=[]))
+    Pruner(
+        module,
+        pruning,
+        groups=group_of,
+        heads=heads_of(module, targets=[]),
+        sensors=lambda: sensors_of(module, targets=[]),
+    )
 
 
 def algorithm_config(name: str) -> AlgorithmConfig:
@@ -225,6 +232,9 @@ def base_config(experiment: ExperimentConfig) -> AlgorithmConfig:
     config.debugging(seed=experiment.seed, log_level="ERROR")
     # SAC's iterations end by the clock on the wall: two runs of one seed would differ.
     config.reporting(min_time_s_per_iteration=0)
+    config.env_runners(
+        env_to_module_connector=flatten_rich_observations  # type: ignore[arg-type]  # RLlib's hint is old
+    )
     try:
         for method, keywords in experiment.rllib.items():
             getattr(config, method)(**_translated(method, keywords))

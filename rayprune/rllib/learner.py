@@ -7,6 +7,7 @@ pruning itself is :class:`rayprune.Pruner`'s.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import threading
@@ -24,12 +25,14 @@ from rayprune.pruning.counting import dead_units
 from rayprune.pruning.criteria import evidence_for
 from rayprune.pruning.histograms import histogram_of
 from rayprune.pruning.pruner import Pruner
+from rayprune.pruning.sensors import Sensors
 from rayprune.rllib import unsaved
 from rayprune.rllib.distillation import Distiller
 from rayprune.rllib.groups import group_of, output_heads
 from rayprune.rllib.optimizers import checks_spared, fuse_adam, learning_rates, moments
 from rayprune.rllib.registered import register_missing
 from rayprune.rllib.rewinder import Rewinder
+from rayprune.rllib.sensors import module_sensors
 from rayprune.rllib.signals import CONFIG_KEY, DRIVEN_KEY, Mailbox, listens, posts_of_all
 from rayprune.rllib.watching import Watch
 
@@ -300,7 +303,8 @@ class PruningMixin(_Base):
             module,
             config,
             groups=group_of,
-            exempt=exempt_layers(module, config, targets),
+            heads=heads_of(module, targets),
+            sensors=functools.cache(lambda: sensors_of(module, targets)),
             exclude=targets,
             seed=self.config.seed or 0,
         )
@@ -403,14 +407,15 @@ def _diagnosis(pruner: Pruner) -> dict[str, Any]:
     }
 
 
-def exempt_layers(
-    module: torch.nn.Module, config: PruningConfig, targets: list[torch.nn.Module]
-) -> frozenset[str]:
-    """Return the layers that can't be pruned at this granularity: output heads, by unit."""
-    if config.granularity == "weight":
-        return frozenset()
+def heads_of(module: torch.nn.Module, targets: list[torch.nn.Module]) -> frozenset[str]:
+    """Return the layers whose units are the module's outputs, so that no unit can go."""
     make_maskable(module, exclude=targets)
     return output_heads(maskable_layers(module, exclude=targets))
+
+
+def sensors_of(module: torch.nn.Module, targets: list[torch.nn.Module]) -> Sensors:
+    """Return the sensors that the module's prunable layers read."""
+    return module_sensors(module, dict(maskable_layers(module, exclude=targets)))
 
 
 def _target_pairs(module: Any) -> list[tuple[torch.nn.Module, torch.nn.Module]]:

@@ -46,7 +46,7 @@ def row_of(
         "episode_len_mean": _number(sampled.get(EPISODE_LEN_MEAN)),
         "episodes": _number(sampled.get(NUM_EPISODES)),
         "sparsity": pruning["sparsity"],
-        "target_sparsity": experiment.pruning.sparsity,
+        "target_sparsity": experiment.pruning.target,
         "groups": pruning["groups"],
         "layers": pruning["layers"],
         "parameters": pruning["parameters"],

@@ -30,7 +30,7 @@ from rayprune.rllib.closeness import Seen, differences
 from rayprune.rllib.evaluation import Evaluator
 from rayprune.rllib.experiment import config_of
 from rayprune.rllib.groups import group_of
-from rayprune.rllib.learner import exempt_layers
+from rayprune.rllib.learner import heads_of
 from rayprune.rllib.recording import Recording
 from rayprune.rllib.start import masks_of
 from rayprune.tracking.record import Record, prepare_out, read_rows, to_json, write_atomic
@@ -228,7 +228,7 @@ class _Scan:
     def _prepare(self) -> None:
         module = self._evaluator.module
         self._targets = _targets_of(module)
-        self._exempt = exempt_layers(module, self._options.pruning({}), self._targets)
+        self._heads = heads_of(module, self._targets)
         self._weights = {name: p.detach().clone() for name, p in module.named_parameters()}
         self._masks: Any = masks_of(self._directory).get(DEFAULT_MODULE_ID)
         pruner = self._pruner({})
@@ -296,7 +296,7 @@ class _Scan:
             module,
             self._options.pruning(distribution),
             groups=group_of,
-            exempt=self._exempt,
+            heads=self._heads,
             exclude=self._targets,
         )
         if self._masks is not None:

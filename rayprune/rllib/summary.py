@@ -14,6 +14,7 @@ from rayprune.rllib import checkpoints
 from rayprune.rllib.comparison import dense_policy, measure_closeness, measure_shifts, returns_of
 from rayprune.rllib.evaluation import Evaluator
 from rayprune.rllib.experiment import base_config
+from rayprune.rllib.sensors import sensor_report
 from rayprune.tracking.learning import learning_of
 from rayprune.tracking.statistics import summarise
 
@@ -89,6 +90,7 @@ def summarise_run(
         },
         "parameters": parameters,
         "flops": policy_flops(config, checkpoint, evaluation.test_seed),
+        "sensors": policy_sensors(config, checkpoint),
         "returns": returns,
         "closeness": None
         if reference is None
@@ -113,5 +115,15 @@ def policy_flops(config: AlgorithmConfig, checkpoint: Path, seed: int) -> dict[s
     try:
         evaluator.load_checkpoint(checkpoint)
         return evaluator.flops(seed)
+    finally:
+        evaluator.close()
+
+
+def policy_sensors(config: AlgorithmConfig, checkpoint: Path) -> dict[str, list[str]] | None:
+    """Return which sensors a checkpoint's policy reads and which can be unplugged."""
+    evaluator = Evaluator(config)
+    try:
+        evaluator.load_checkpoint(checkpoint)
+        return sensor_report(evaluator)
     finally:
         evaluator.close()

@@ -116,6 +116,20 @@ def test_an_exempt_layer_is_outside_the_denominator():
     assert exempt == {"pi.0": False, "pi.2": True, "vf.0": False, "vf.2": True}
 
 
+def test_an_output_head_can_not_be_given_a_sparsity_by_unit():
+    config = PruningConfig(granularity="neuron", distribution={"pi.2": 0.5}, schedule=RAMP)
+    with pytest.raises(ConfigError, match=r"granularity 'neuron' removes nothing of 'pi\.2'"):
+        Pruner(net(), config, heads=["*.2"])
+    Pruner(net(), config)  # without heads it is a layer like any other
+
+
+def test_heads_are_exempt_only_while_units_are_pruned():
+    pruner = Pruner(net(), PruningConfig(sparsity=0.5, schedule=RAMP), heads=["*.2"])
+    assert not any(count.exempt for count in pruner.layer_counts())
+    pruner.config = PruningConfig(sparsity=0.5, granularity="neuron", schedule=RAMP)
+    assert {c.name for c in pruner.layer_counts() if c.exempt} == {"pi.2", "vf.2"}
+
+
 def test_a_sparsity_out_of_reach_names_the_largest_feasible():
     with pytest.raises(ConfigError) as caught:
         pruner_of(sparsity=0.95, protect=["pi.2", "vf.2"])

@@ -1,0 +1,71 @@
+"""Granularity ``block``: 16 output rows of one input column, the shape that generated C can use."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from rayprune.pruning.granularity.parts import POOLINGS, Named, Part, by_gate
+
+BLOCK_ROWS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class BlockPart(Part):
+    """Blocks of 16 output rows by one input column (in a Conv, one weight of the kernel).
+
+    Where 16 doesn't divide the rows, the last blocks have what rows are left, and count as one
+    each. In an LSTM or GRU a block lies within one gate.
+
+    >>> part = BlockPart({"weight": torch.Size([17, 2])}, gates=1)
+    >>> part.count
+    4
+    >>> part.pool({"weight": torch.ones(17, 2)}, "sum")
+    tensor([[[16., 16.],
+             [ 1.,  1.]]])
+    """
+
+    gates: int
+
+    @property
+    def count(self) -> int:
+        """How many blocks."""
+        shape = self._shape
+        return self.gates * math.ceil(shape[0] / self.gates / BLOCK_ROWS) * math.prod(shape[1:])
+
+    @property
+    def _shape(self) -> torch.Size:
+        return self.shapes[self.parameters[0]]
+
+    def pool(self, scores: Named, pooling: str) -> Tensor:
+        """Return each block's score, ``(gates, blocks of rows, columns)``."""
+        rows = scores[self.parameters[0]].reshape(self.gates, self._shape[0] // self.gates, -1)
+        whole = rows.shape[1] // BLOCK_ROWS * BLOCK_ROWS
+        pieces = [rows[:, :whole].reshape(self.gates, -1, BLOCK_ROWS, rows.shape[2])]
+        if whole < rows.shape[1]:
+            # Apart, so that the mean of a smaller block is over its own rows.
+            pieces.append(rows[:, None, whole:])
+        pooled = [_pooled(piece, pooling) for piece in pieces]
+        return torch.cat(pooled, dim=1)
+
+    def expand(self, keep: Tensor, scores: Named) -> Iterator[tuple[str, Tensor]]:
+        """Yield the mask of whole blocks."""
+        rows = keep.repeat_interleave(BLOCK_ROWS, dim=1)[:, : self._shape[0] // self.gates]
+        yield self.parameters[0], rows.reshape(self._shape).contiguous()
+
+
+def _pooled(blocks: Tensor, pooling: str) -> Tensor:
+    """Pool ``(gates, blocks, rows, columns)`` over the rows."""
+    gates, count, rows, columns = blocks.shape
+    flat = blocks.transpose(2, 3).reshape(-1, rows)
+    return POOLINGS[pooling](flat).view(gates, count, columns)
+
+
+def block_parts(layer: nn.Module, parameters: Mapping[str, Tensor]) -> list[Part]:
+    """Make each parameter a part whose blocks compete."""
+    gates = by_gate(layer)
+    return [BlockPart({name: weight.shape}, gates) for name, weight in parameters.items()]
