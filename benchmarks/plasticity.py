@@ -11,13 +11,15 @@ and whole intervals with it on against whole intervals with it off, beside an A/
 from __future__ import annotations
 
 import argparse
+import random
 import statistics
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
-from overhead import CASES, NET, Case, compare, ppo_config, ratio, show, updater
+from overhead import CASES, NET, Case, Times, compare, ppo_config, ratio, show, updater
 
 from rayprune import PruningConfig
 from rayprune.pruning.plasticity import WINDOW
@@ -60,19 +62,26 @@ def window_share(case: Case, every: int, rounds: int) -> tuple[float, float, flo
 
 
 def whole_intervals(case: Case, every: int, rounds: int) -> None:
-    """Print the ratio of whole intervals, chunk by chunk: a round is one interval of each arm."""
+    """Print the ratio of whole intervals, taken chunk by chunk in turns."""
     chunked = replace(case, steps=CHUNK)
     arms = {
         name: updater(learner_with(chunked, plasticity), chunked)
         for name, plasticity in (("on", {"every": every}), ("off", None), ("off again", None))
     }
-    chunks = compare({name: lambda arm=arm: arm for name, arm in arms.items()}, rounds * 5)
-    # Chunks are joined in their order, so that each sum has its share of windows.
-    joined = every // CHUNK
-    times = {
-        name: [sum(held[n : n + joined]) for n in range(0, len(held) - joined + 1, joined)]
-        for name, held in chunks.items()
-    }
+    times: Times = {name: [] for name in arms}
+    order, generator = list(arms), random.Random(0)
+    # The first interval warms up. No arm is built anew: every interval has its one window.
+    for turn in range(rounds + 1):
+        spent = dict.fromkeys(arms, 0.0)
+        for _ in range(every // CHUNK):
+            generator.shuffle(order)
+            for name in order:
+                start = time.process_time()
+                arms[name]()
+                spent[name] += time.process_time() - start
+        if turn:
+            for name in arms:
+                times[name].append(spent[name])
     show(
         f"whole intervals of {every} steps",
         [
@@ -100,7 +109,7 @@ def main() -> None:
         interval = f"[{100 * low:.2f}, {100 * high:.2f}]"
         print(f"  share of the update time: {100 * share:.2f} % {interval}   target 1 %: {said}")
         if not arguments.windows_only and case.steps > 5:
-            whole_intervals(case, every, max(10, round(20 * arguments.rounds)))
+            whole_intervals(case, every, max(5, round(20 * arguments.rounds)))
 
 
 if __name__ == "__main__":

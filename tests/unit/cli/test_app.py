@@ -83,7 +83,9 @@ def test_an_unknown_command_says_which_there_are(rayprune):
     answer = rayprune("export", "x")
     assert answer.code == 2
     assert "No such command 'export'." in answer.stderr
-    assert "['evaluate', 'list', 'prune', 'report', 'sweep', 'train']" in answer.stderr
+    assert (
+        "['evaluate', 'list', 'prune', 'report', 'sensitivity', 'sweep', 'train']" in answer.stderr
+    )
 
 
 def test_wrong_usage_is_told_as_json_too(rayprune):
