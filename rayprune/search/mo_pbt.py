@@ -158,6 +158,7 @@ class MultiObjectivePBT(PopulationBasedTraining):
         self._rng = random.Random(seed)
         self._seen: set[str] = set()
         self._kept: set[Trial] = set()
+        self._restored = False
 
     @property
     def metric(self) -> None:
@@ -186,9 +187,13 @@ class MultiObjectivePBT(PopulationBasedTraining):
         if recovered is not None:
             # It goes on from its newest checkpoint, which may lie before what it has reported.
             state.last_train_time = clock
-        elif clock > 0 and not trial.is_finished():
-            self._restore_state(state, trial, clock)
-            self._restore_round(tune_controller, trial)
+        elif not trial.is_finished():
+            if clock > 0:
+                self._restored = True
+                self._restore_state(state, trial, clock)
+            # Those as well that have no checkpoint yet, and come last: others may wait for them.
+            if self._restored:
+                self._restore_round(tune_controller, trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Decide what becomes of a trial that has reported; ``result`` is flat."""
@@ -387,9 +392,9 @@ class MultiObjectivePBT(PopulationBasedTraining):
 
         Rounds are an interval apart; the next is the first that the slowest hasn't come to.
         """
-        if not self._synch:
-            return
         live = [t for t in self._trial_state if not t.is_finished()]
+        if not self._synch or any(t.status == Trial.RUNNING for t in live):
+            return
         slowest = min(self._trial_state[t].last_train_time for t in live)
         first = max(self._perturbation_interval, self._burn_in_period)
         passed = math.floor((slowest - first) / self._perturbation_interval) + 1

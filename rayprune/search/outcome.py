@@ -13,6 +13,7 @@ from rayprune.rllib import checkpoints
 from rayprune.rllib.experiment import build_config
 from rayprune.rllib.summary import Subject, measure, summarise_run
 from rayprune.search.journal import Journal
+from rayprune.search.objectives import Objectives
 from rayprune.search.pareto import scattered_subset
 from rayprune.search.plan import Sweep
 from rayprune.tracking.record import read_rows, to_json, write_atomic
@@ -69,7 +70,7 @@ def write_outcome(
 
 def _front(sweep: Sweep, points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     objectives = sweep.objectives
-    members = [points[i] for i in objectives.distinct_front(points)]
+    members = front_members(objectives, points)
     vectors = [objectives.vector(point) for point in members]
     chosen = [members[i] for i in scattered_subset(vectors, FRONT_SIZE)]
     chosen.sort(key=lambda point: point["sparsity"])
@@ -81,6 +82,18 @@ def _front(sweep: Sweep, points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "reference": reference,
         "points": [_point(point, test) for point, test in zip(chosen, tests, strict=True)],
     }
+
+
+def front_members(
+    objectives: Objectives, points: Sequence[Mapping[str, Any]]
+) -> list[Mapping[str, Any]]:
+    """Return the points that no other dominates; of equal ones the one that was trained longest.
+
+    A clone may hold what its donor had: with as good a validation return, and more training behind
+    it.
+    """
+    oldest_last = sorted(points, key=lambda point: point["env_steps"])
+    return [oldest_last[i] for i in objectives.distinct_front(oldest_last)]
 
 
 def _reference(sweep: Sweep, points: Sequence[Mapping[str, Any]]) -> list[float]:

@@ -159,9 +159,14 @@ class WandbTracker:
         """Mark the run as a copy, keep the ancestry, and take over the changed config."""
         assert self._run is not None
         self._state["lineage"].append(dict(exploit))
-        marks = ("exploited", f"from:{exploit.get('donor')}"[:_LONGEST_TAG])
-        self._run.tags = tuple(dict.fromkeys((*(self._run.tags or ()), *marks)))
-        for path, change in (exploit.get("changed") or {}).items():
+        changed = exploit.get("changed") or {}
+        marks = ["exploited", f"from:{exploit.get('donor')}"[:_LONGEST_TAG]]
+        held = list(self._run.tags or ())
+        if "pruning.criterion" in changed:
+            old, new = changed["pruning.criterion"]
+            held = [str(new) if tag == old else tag for tag in held]
+        self._run.tags = tuple(dict.fromkeys([*held, *marks]))
+        for path, change in changed.items():
             holder, _, key = path.partition(".")
             new = {holder: _with(self._run.config.get(holder), key, change[1])}
             self._run.config.update(new, allow_val_change=True)

@@ -141,6 +141,22 @@ def test_a_restored_population_goes_on_where_it_was(tmp_path, synch):
         assert max(rounds) > before / 4
 
 
+def test_a_restored_round_waits_for_trials_that_came_to_no_result(tmp_path):
+    # Two run at once, and the driver dies when they have come to the round.
+    chosen = scheduler(tmp_path, synch=True)
+    with pytest.raises(Exception, match="the driver is gone"):
+        tuner(tmp_path, chosen, population=4, cpu=2.0, crash_after=2 * EVERY).fit()
+    Tuner.restore(
+        str(tmp_path / "sweep"), tune.with_resources(Climber, {"cpu": 2.0}), resume_unfinished=True
+    ).fit()
+    clocks_so_far = {}
+    for row in read(tmp_path / "rows.jsonl"):
+        clocks_so_far[row["trial"]] = row["training_iteration"]
+        slowest = min(clocks_so_far.values()) if len(clocks_so_far) == 4 else 0
+        assert max(clocks_so_far.values()) - slowest <= EVERY
+    assert clocks(tmp_path) == [STEPS] * 4
+
+
 @pytest.mark.parametrize("synch", [False, True], ids=["asynchronous", "synchronous"])
 def test_a_trial_that_fails_for_good_holds_nobody_up(tmp_path, synch):
     results = tuner(tmp_path, scheduler(tmp_path, synch=synch), population=4, fails=2).fit()

@@ -335,7 +335,7 @@ const CHARTS = {
       });
     });
     if (labelled) {
-      map.columns.forEach((column, k) => svg.append(node("text", { x: left + (k + 0.5) * cell, y: bottom + 15, "text-anchor": "middle" }, shorten(column.label, cell - 6))));
+      map.columns.forEach((column, k) => svg.append(node("text", { x: left + (k + 0.5) * cell, y: bottom + 15, "text-anchor": "middle" }, shorten(column.label, cell - 18))));  // ids have wide digits
     }
     const title = map.over === "runs" ? (map.columns.length > 1 ? "Runs, the densest first" : "Run") : "Env steps";
     svg.append(node("text", { class: "title", x: left + (cell * map.columns.length) / 2, y: height - 8, "text-anchor": "middle" }, title));

@@ -117,6 +117,13 @@ def test_an_exploit_is_a_tag_a_changed_config_and_a_row_of_the_lineage(resumed):
     assert json.loads(row["changed"]) == {"pruning.sparsity": [0.5, 0.8]}
 
 
+def test_the_criterions_tag_follows_an_exploit(tmp_path):
+    changed = {"pruning.criterion": ["PPO", "lamp"]}
+    follow(tracker(tmp_path), [{**ROWS[0], "exploit": {**EXPLOIT, "changed": changed}}])
+    tags = [set(run.tags) for run in of_kind(tmp_path, "run")]
+    assert tags[-1] == {"lamp", "x" * 64, "exploited", "from:t7"}
+
+
 def test_the_checkpoint_is_an_artifact_without_its_buffer(resumed):
     (artifact,) = [one for one in of_kind(resumed, "artifact") if one.type == "checkpoint"]
     assert [entry.path for entry in artifact.manifest.contents] == ["inner/weights.pkl"]
