@@ -69,6 +69,7 @@ def unmask(module: nn.Module) -> dict[str, Tensor]:
             assert isinstance(layer, MaskedLayer)
             masks.update({join(name, key): mask for key, mask in layer.masks.items()})
             del layer.masks
+            layer.__dict__.pop("bypassed", None)
             layer.__class__ = kind  # type: ignore[assignment]
     return masks
 

@@ -15,9 +15,11 @@ from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.distributions import DISTRIBUTIONS, Shape
 from rayprune.pruning.granularity import Part, matrix_shape, parse, parts_of, spans_layers
 from rayprune.pruning.granularity.inputs import Columns, SensorPart, reading_parameters
+from rayprune.pruning.granularity.layer import LayerPart
 from rayprune.pruning.layers import MaskedLayer, prunable_parameters
 from rayprune.pruning.masks import kept_count
 from rayprune.pruning.registry import choice_fault
+from rayprune.pruning.removable import Unit
 
 MOST = 0.999
 """The sparsity at which a search for the sparsest policy ends if no target bounds it."""
@@ -35,6 +37,8 @@ class PrunableLayer:
     group: str
     columns: Columns | None = None
     """Under granularity ``input``, which of its inputs reads each sensor."""
+    unit: Unit | None = None
+    """Under granularity ``layer``, what it goes together with."""
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -169,6 +173,8 @@ def scopes_of(config: PruningConfig, budget: Budget, at: Ramp) -> list[Scope]:
 
 def parts_over(config: PruningConfig, layers: Iterable[PrunableLayer]) -> tuple[Part, ...]:
     """Split layers into what competes, where a unit may lie over several of them."""
+    if config.granularity == "layer":
+        return _whole_units(layers)
     if config.granularity != "input":
         return tuple(part for layer in layers for part in layer.parts(config))
     columns = {
@@ -179,6 +185,25 @@ def parts_over(config: PruningConfig, layers: Iterable[PrunableLayer]) -> tuple[
     }
     shapes = {name: shape for name, (shape, _) in columns.items()}
     return (SensorPart(shapes, {name: places for name, (_, places) in columns.items()}),)
+
+
+def _whole_units(layers: Iterable[PrunableLayer]) -> tuple[Part, ...]:
+    """Return the units of which all layers are there: a protected one keeps its whole block."""
+    found: dict[str, list[PrunableLayer]] = {}
+    units: dict[str, Unit] = {}
+    for layer in layers:
+        if layer.unit is not None:
+            units[layer.unit.name] = layer.unit
+            found.setdefault(layer.unit.name, []).append(layer)
+    return tuple(
+        LayerPart(
+            {x.full_name(key): w.shape for x in members for key, w in x.parameters.items()},
+            unit=name,
+            identity=units[name].identity,
+        )
+        for name, members in found.items()
+        if len(members) == len(units[name].layers)
+    )
 
 
 def unit_share(config: PruningConfig, sparsity: float) -> float:

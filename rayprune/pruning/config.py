@@ -33,7 +33,8 @@ class PruningConfig(BaseModel):
             ``{"mean_fraction": f}`` of their mean, with ``"of_lowest": k`` of the lowest k % only.
         criterion: what ranks the weights; a key of `rayprune.pruning.criteria.CRITERIA`.
         granularity: ``weight``, ``neuron`` (output units; ``filter`` is an alias), ``block``,
-            ``n:m`` such as ``2:4`` (it implies the sparsity), ``input`` (sensors) or ``hybrid``.
+            ``n:m`` such as ``2:4`` (it implies the sparsity), ``input`` (sensors),
+            ``layer`` (residual blocks, Linear layers of one width) or ``hybrid``.
         hybrid: with granularity ``hybrid``: ``{"neuron": u, "weight": w}``, the fraction of the
             units and the fraction of *all* prunable weights to prune, those of pruned units
             included. Units go first, then the lowest weights of those that are left

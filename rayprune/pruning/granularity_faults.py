@@ -52,11 +52,16 @@ def across(prefix: str, values: Mapping[str, Any]) -> Faults:
     if pattern is not None:
         yield from _implied(prefix, values, kind, pattern.sparsity)
     yield from _group_keys(prefix, values, kind)
-    if kind == "input" and values.get("distribution", "uniform") not in ("uniform", "global"):
+    if kind in ("input", "layer") and values.get("distribution", "uniform") not in (
+        "uniform",
+        "global",
+    ):
         yield (
-            f"`{prefix}distribution` must be 'uniform' or 'global' with granularity 'input', whose "
-            f"units lie over several layers, but is {values['distribution']!r}."
+            f"`{prefix}distribution` must be 'uniform' or 'global' with granularity {kind!r}, "
+            f"whose units lie over several layers, but is {values['distribution']!r}."
         )
+    if values.get("criterion") == "return":
+        yield from _return_faults(prefix, values, kind)
     if kind == "hybrid":
         yield from _hybrid_faults(prefix, values)
     elif values.get("hybrid") is not None:
@@ -90,6 +95,20 @@ def _implied(prefix: str, values: Mapping[str, Any], kind: object, implied: floa
                 f"`{prefix}groups.{name}.sparsity` must be 0 or {implied:g} with granularity "
                 f"{kind!r}, but is {spec.get('sparsity')!r}."
             )
+
+
+def _return_faults(prefix: str, values: Mapping[str, Any], kind: object) -> Faults:
+    if kind != "layer":
+        yield (
+            f"`{prefix}criterion` 'return' scores whole layers, but `{prefix}granularity` is "
+            f"{kind!r}. Set it to 'layer', or take another criterion."
+        )
+    schedule = values.get("schedule")
+    if isinstance(schedule, Mapping) and schedule.get("kind") == "gated":
+        yield (
+            f"`{prefix}schedule.kind` can't be 'gated' with criterion 'return': both ask for the "
+            "return. Choose another schedule, or criterion 'l1'."
+        )
 
 
 def _hybrid_faults(prefix: str, values: Mapping[str, Any]) -> Faults:

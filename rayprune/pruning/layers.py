@@ -48,6 +48,13 @@ class MaskedLinear(MaskedLayer, nn.Linear):
     MaskedLinear(in_features=2, out_features=1, bias=True, sparsity=0.500)
     """
 
+    bypassed: bool = False
+    """Whether granularity ``layer`` has made it the identity."""
+
+    def extra_repr(self) -> str:
+        """Say of a bypassed layer that it is one."""
+        return super().extra_repr() + (", removed: the identity" if self.bypassed else "")
+
 
 class MaskedConv1d(MaskedLayer, nn.Conv1d):
     """A Conv1d that knows its masks."""

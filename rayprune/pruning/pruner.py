@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from rayprune.errors import ConfigError, InputError, did_you_mean
 from rayprune.pruning.across import Across
 from rayprune.pruning.attach import Exclusions, make_maskable, maskable_layers, tied_layers
+from rayprune.pruning.awaiting import awaits, standing_units
 from rayprune.pruning.budgets import (
     Budget,
     PrunableLayer,
@@ -22,8 +23,9 @@ from rayprune.pruning.budgets import (
     scopes_of,
     threshold_scopes,
 )
+from rayprune.pruning.bypass import Bypasses
 from rayprune.pruning.config import DEFAULT_HORIZON, PruningConfig
-from rayprune.pruning.criteria import evidence_for, scores_units
+from rayprune.pruning.criteria import RETURN, evidence_for, scores_units
 from rayprune.pruning.dynamics import Dynamics, Redrawing
 from rayprune.pruning.evidence import (
     ACCUMULATED,
@@ -41,6 +43,7 @@ from rayprune.pruning.masks import keep_only
 from rayprune.pruning.measuring import measure
 from rayprune.pruning.penalty import shrink
 from rayprune.pruning.phases import Phase, phase_faults, phases_of
+from rayprune.pruning.removable import Unit
 from rayprune.pruning.reports import LayerCount as LayerCount
 from rayprune.pruning.reports import MaskChange as MaskChange
 from rayprune.pruning.selection import Selection
@@ -113,6 +116,9 @@ class Pruner:
         self._heads = _matching("heads", heads, list(found))
         self._tied = tied_layers(module, exclude=exclude)
         self._sensors = sensors
+        self.bypasses = Bypasses()
+        self.returns: dict[str, float] = {}
+        """For criterion ``return``: the return lost without each unit; used up by an update."""
         self._places = {
             layer.full_name(name): (layer, name) for layer in self._all for name in layer.parameters
         }
@@ -134,7 +140,7 @@ class Pruner:
     @config.setter
     def config(self, config: PruningConfig) -> None:
         candidates = [x for x in self._all if x.name not in self._always_exempt]
-        layers = subjects(config, candidates, self._heads, self._sensors)
+        layers = subjects(config, self.module, candidates, self._heads, self._tied, self._sensors)
         exempt = frozenset(layer.name for layer in self._all) - {layer.name for layer in layers}
         faults = structure_faults(config, layers, self._tied)
         phases = phases_of(config, layers, self._heads)
@@ -271,12 +277,15 @@ class Pruner:
         tick = timing.tick(clock)
         if tick is None or not timing.is_due(tick):
             return None
+        if self._awaits_returns(tick):
+            return None
         targets, budgets = timing.targets(tick), [(phase, phase.budgets) for phase in self._phases]
         known = self._summed() | (evidence() if evidence else NOTHING)
         keeps = self._decide(budgets, timing.ramp(tick), timing.share(tick), known)
         keeps, grows = self._redraw(keeps, tick, known)
         change = self._commit(keeps, clock, self.config.fading_updates, grows)
         self.accumulated.clear_gradients()
+        self.returns.clear()
         self._progress.tick, self._progress.targets = tick, targets
         return change
 
@@ -312,6 +321,22 @@ class Pruner:
         """Return whether `update` would do a mask update now."""
         tick = self._timing.tick(_clock(step, updates))
         return tick is not None and self._timing.is_due(tick)
+
+    def awaited_units(self, step: float, updates: float | None = None) -> list[Unit]:
+        """Return the units whose lost return a mask update that is due waits for.
+
+        Put what was measured into `returns`; the next `update` uses it.
+        """
+        tick = self._timing.tick(_clock(step, updates))
+        if tick is None or not self._timing.is_due(tick) or not self._awaits_returns(tick):
+            return []
+        return standing_units(self._layers, self._eligible)
+
+    def _awaits_returns(self, tick: float) -> bool:
+        if self.config.criterion != RETURN or self.returns:
+            return False
+        at = self._timing.ramp(tick)
+        return any(awaits(self.config, b, at, self._eligible) for b in self._phases[0].budgets)
 
     def finished(self, step: float, updates: float | None = None) -> bool:
         """Return whether the schedule is over and every chosen weight is zero."""
@@ -362,6 +387,7 @@ class Pruner:
         ]
         if pairs:
             torch._foreach_mul_([gradient for gradient, _ in pairs], [mult for _, mult in pairs])
+        self.bypasses.stop_gradients(gradients)
 
     @torch.no_grad()
     def mask_weights(self) -> None:
@@ -369,6 +395,7 @@ class Pruner:
         pairs = self._masked()
         if pairs:
             torch._foreach_mul_([weight for weight, _ in pairs], [mult for _, mult in pairs])
+        self.bypasses.hold()
 
     @torch.no_grad()
     def penalise(self, clock: float, rates: Mapping[nn.Parameter, float]) -> None:
@@ -439,7 +466,8 @@ class Pruner:
         shapes = {name: tuple(self._weight(name).shape) for name in self._places}
         packed = pack_state(shapes, self.masks, self._fading.ages, self._progress)
         sums = {"accumulated": self.accumulated.state_dict()}
-        return {**packed, **sums, "dynamics": self._dynamics.state_dict()}
+        held = {"bypassed": self.bypasses.names, "returns": dict(self.returns)}
+        return {**packed, **sums, **held, "dynamics": self._dynamics.state_dict()}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -464,6 +492,8 @@ class Pruner:
         )
         self._progress = progress
         self.accumulated.load_state_dict(state.get("accumulated", {}), self.parameters)
+        self.bypasses.replace(state.get("bypassed", ()), {x.name: x.module for x in self._all})
+        self.returns = dict(state.get("returns", {}))
         self.mask_weights()
 
     def _summed(self) -> Evidence:
@@ -548,6 +578,8 @@ class Pruner:
                 changed[name], regrown[name] = None, fresh
                 grown += count
         self._progress.updates += 1
+        if self.config.granularity == "layer":
+            self.bypasses.add({layer.name: layer.module for layer in self._layers})
         churn = (pruned + grown) / sum(_total(layer) for layer in self._layers)
         return MaskChange(step, pruned, churn, self.sparsity(), tuple(changed), grown, regrown)
 
@@ -633,7 +665,9 @@ class Pruner:
 
         config = self.config if config is None else config
         updates = self._progress.updates
-        return Selection(config, weights, eligible, self.seed, updates, evidence)
+        return Selection(
+            config, weights, eligible, self.seed, updates, evidence, dict(self.returns)
+        )
 
     def _count(self, layer: PrunableLayer, protected: bool) -> LayerCount:
         weights = layer.parameters

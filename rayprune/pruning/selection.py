@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.criteria import (
     ELEMENTWISE,
     GROUPED,
+    RETURN,
     Criterion,
     inputs_of,
     lookup,
@@ -23,6 +24,7 @@ from rayprune.pruning.criteria import (
 )
 from rayprune.pruning.evidence import NOTHING, Evidence
 from rayprune.pruning.granularity import Named, Part, WeightPart
+from rayprune.pruning.granularity.layer import LayerPart
 from rayprune.pruning.masks import find_cut, keep_above
 from rayprune.pruning.thresholds import threshold_of
 
@@ -51,6 +53,8 @@ class Selection:
     """How many mask updates came before: every one draws its own random scores."""
     evidence: Evidence = NOTHING
     """What was gathered for the criterion beside the weights."""
+    returns: Mapping[str, float] = field(default_factory=dict)
+    """What the driver has posted for criterion ``return``, by unit."""
 
     def score(self, name: str, weight: Tensor) -> Tensor:
         """Score one parameter.
@@ -153,6 +157,7 @@ class Selection:
         own: Mapping[str, Callable[[], object]] = {
             "weight": lambda: weight,
             "generator": lambda: generator_for(self.seed, name, self.index),
+            "lost_return": lambda: lost_return(self.returns, name),
             "estimator": lambda: self.config.evidence["estimator"],
             "permutations": lambda: self.config.evidence["permutations"],
         }
@@ -186,6 +191,9 @@ class Selection:
     def _together(self, part: Part) -> Tensor | None:
         """Score what goes together, where that is no pool of the weights' scores."""
         criterion = lookup(self.config.criterion)
+        if isinstance(part, LayerPart) and self.config.criterion == RETURN:
+            lost = torch.tensor([lost_return(self.returns, part.unit)])
+            return lookup(RETURN)(lost_return=lost)
         if scores_units(self.config.criterion):
             return self._of_units(criterion, part)
         grouped = GROUPED.get(criterion)
@@ -216,6 +224,21 @@ class Selection:
 
 def _count(part: Part, live: Tensor | None) -> int:
     return part.count if live is None else int(torch.count_nonzero(live))
+
+
+def lost_return(returns: Mapping[str, float], unit: str) -> float:
+    """Return the return lost without a unit.
+
+    Raises:
+        InputError: it was not posted.
+    """
+    if unit not in returns:
+        raise InputError(
+            f"Criterion 'return' needs the return lost without {unit!r}, which was not measured. "
+            "Use `rayprune train`, call rayprune.rllib.layer_returns.post_layer_returns after each "
+            "train(), or take another criterion."
+        )
+    return returns[unit]
 
 
 def generator_for(seed: int, name: str, index: int) -> torch.Generator:

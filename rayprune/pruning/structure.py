@@ -5,32 +5,41 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Collection, Sequence
 
+from torch import nn
+
 from rayprune.errors import ConfigError, InputError
 from rayprune.pruning.budgets import PrunableLayer, listed, protected_names
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.granularity import NofM, parse, undivided
+from rayprune.pruning.removable import find_units
 from rayprune.pruning.sensors import Sensors
 
 
 def subjects(
     config: PruningConfig,
+    module: nn.Module,
     layers: Sequence[PrunableLayer],
     heads: Collection[str],
+    tied: Collection[str],
     sensors: Callable[[], Sensors] | None,
 ) -> tuple[PrunableLayer, ...]:
     """Return the layers that a granularity can prune; all others are exempt.
 
     Args:
         config: names the granularity.
+        module: holds them.
         layers: the maskable layers that may be pruned at all.
         heads: names of layers of which no unit can go.
+        tied: names of layers that share a weight with another.
         sensors: tells which layers read the observation.
 
     Raises:
-        ConfigError: nothing tells.
+        ConfigError: nothing tells, or there are none.
     """
     if config.granularity == "neuron":
         return tuple(layer for layer in layers if layer.name not in heads)
+    if config.granularity == "layer":
+        return _in_units(config, module, layers, [*heads, *tied])
     if config.granularity != "input":
         return tuple(layers)
     if sensors is None:
@@ -46,6 +55,30 @@ def subjects(
         dataclasses.replace(layer, columns=columns[layer.name])
         for layer in layers
         if layer.name in columns
+    )
+
+
+def _in_units(
+    config: PruningConfig,
+    module: nn.Module,
+    layers: Sequence[PrunableLayer],
+    barred: Collection[str],
+) -> tuple[PrunableLayer, ...]:
+    if config.criterion == "return":
+        # Without its critic a policy acts as before; what it would learn, no return tells.
+        layers = [layer for layer in layers if layer.group != "value"]
+    units = find_units(module, {layer.name: layer.module for layer in layers}, barred)
+    by_layer = {name: unit for unit in units for name in unit.layers}
+    if not by_layer:
+        raise ConfigError(
+            "`granularity` can't be 'layer': the network has no residual block and no Linear with "
+            "as many inputs as outputs. Choose PrunableResidualCNN or hidden layers of one width, "
+            "or another granularity."
+        )
+    return tuple(
+        dataclasses.replace(layer, unit=by_layer[layer.name])
+        for layer in layers
+        if layer.name in by_layer
     )
 
 

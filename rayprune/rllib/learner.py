@@ -22,11 +22,13 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from rayprune.pruning.attach import make_maskable, maskable_layers
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.counting import dead_units
-from rayprune.pruning.criteria import evidence_for
+from rayprune.pruning.criteria import RETURN, evidence_for
 from rayprune.pruning.histograms import histogram_of
 from rayprune.pruning.pruner import Pruner
+from rayprune.pruning.removable import Unit
 from rayprune.pruning.sensors import Sensors
 from rayprune.rllib import unsaved
+from rayprune.rllib.bypassed import hold_bypassed
 from rayprune.rllib.distillation import Distiller
 from rayprune.rllib.groups import group_of, output_heads
 from rayprune.rllib.optimizers import checks_spared, fuse_adam, learning_rates, moments
@@ -122,7 +124,7 @@ class PruningMixin(_Base):
         for module_id, pruner in self._pruners.items():
             # Zero gradients over zero moments leave a zero weight where it is for every
             # element-wise optimizer; only the others can disturb it, and pay for a second multiply.
-            if not self._elementwise[module_id]:
+            if pruner.bypasses or not self._elementwise[module_id]:
                 pruner.mask_weights()
             if pruner.config.penalty is not None:
                 optimizers = [opt for _, opt in self.get_optimizers_for_module(module_id)]
@@ -184,6 +186,16 @@ class PruningMixin(_Base):
                 own = {key: pruner.state_dict()[key] for key in ("progress", "dynamics")}
                 pruner.load_state_dict({**modules[module_id], **own})
             self._after_mask_change(module_id, pruner.sparsity())
+
+    def awaited_units(self) -> dict[str, list[Unit]]:
+        """Return by module id the units whose lost return a mask update waits for."""
+        with self._mask_lock:
+            return {mid: pruner.awaited_units(self._step) for mid, pruner in self._pruners.items()}
+
+    def post_layer_returns(self, module_id: str, lost: dict[str, float]) -> None:
+        """Take what `awaited_units` waits for: the return lost without each unit."""
+        with self._mask_lock:
+            self._pruners[module_id].returns = dict(lost)
 
     def pruning_report(self) -> dict[str, dict[str, Any]]:
         """Return per module what the masks are now, with every broken promise.
@@ -345,6 +357,7 @@ class PruningMixin(_Base):
                     moment.masked_fill_(regrown[name], 0)
         for name, target in self._target_parameters(module_id):
             pruner.mask_tensors({name: target})
+        hold_bypassed(pruner, optimizers, _target_pairs(self.module[module_id].unwrapped()))
         self._sparsity[module_id] = sparsity
         # EnvRunners ignore weights that carry a number they have seen.
         self._weights_seq_no += 1
@@ -397,7 +410,8 @@ class PruningMixin(_Base):
 def _diagnosis(pruner: Pruner) -> dict[str, Any]:
     masks = pruner.masks
     # Scores from data are known only in the moment of a mask update.
-    scores = {} if evidence_for(pruner.config.criterion) else pruner.scores()
+    criterion = pruner.config.criterion
+    scores = {} if evidence_for(criterion) or criterion == RETURN else pruner.scores()
     drawn = {name: histogram_of(s, masks.get(name)) for name, s in scores.items()}
     layers = {layer.name for layer in pruner.layer_counts()}
     dead = dead_units(pruner.module)

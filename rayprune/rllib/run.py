@@ -14,6 +14,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rayprune.config import ExperimentConfig, load_experiment, to_yaml
 from rayprune.errors import NonFiniteError
+from rayprune.pruning.criteria import RETURN
 from rayprune.pruning.gate import Verdict
 from rayprune.pruning.pruner import LayerCount
 from rayprune.rllib import checkpoints, rows
@@ -23,6 +24,7 @@ from rayprune.rllib.director import Director
 from rayprune.rllib.evaluation import Evaluator
 from rayprune.rllib.failures import failure
 from rayprune.rllib.interruption import Interrupted, Interruption
+from rayprune.rllib.layer_returns import post_layer_returns
 from rayprune.rllib.progress import Progress
 from rayprune.rllib.start import start_from
 from rayprune.rllib.summary import Subject, summarise_run
@@ -107,6 +109,7 @@ class Run:
             row = self._iterate(self._algorithm)
             finished = row["pruning_finished"]
             due = self._evaluation_mark() > mark or self._done(finished)
+            row.update(self._layer_returns())
             verdict = self._judge(row) if due else Verdict.WAIT
             record.append(row)
             tracker.row(row)
@@ -170,6 +173,15 @@ class Run:
         self._reporter.evaluation({"env_steps": self._progress.env_steps, **result})
         return result
 
+    def _layer_returns(self) -> dict[str, Any]:
+        if self._experiment.pruning.criterion != RETURN:
+            return {}
+        seeds = self._experiment.evaluation
+        lost = post_layer_returns(
+            self._algorithm, self._evaluator, seeds.validation_seed, seeds.episodes
+        )
+        return {"layer_returns": lost} if lost else {}
+
     def _diagnostics(self, algorithm: Algorithm) -> dict[str, Any]:
         seed = self._experiment.evaluation.validation_seed
         return rows.diagnostics_of(algorithm, self._evaluator, seed)
@@ -197,6 +209,8 @@ class Run:
         cross_barrier(algorithm, self._experiment.seed, progress.env_steps)
 
     def _tell_of_empty_layers(self, layers: list[LayerCount]) -> None:
+        if self._experiment.pruning.granularity == "layer":
+            return  # what went is the identity
         empty = [
             layer.name for layer in layers if layer.sparsity == 1 and layer.name not in self._empty
         ]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import json
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -9,16 +12,21 @@ import numpy as np
 import pytest
 import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.rl_module.apis import TargetNetworkAPI
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from rayprune.errors import ConfigError
 from rayprune.rllib import prune
 from rayprune.rllib.callback import learner_reports
 from rayprune.rllib.evaluation import Evaluator
-from rayprune.rllib.experiment import check_network
+from rayprune.rllib.experiment import build_module, check_network
+from rayprune.rllib.layer_returns import post_layer_returns
+from rayprune.rllib.models import PrunableResidualCNN
 from rayprune.rllib.rows import policy_of
 from rayprune.rllib.sensors import flatten_rich_observations, sensor_report
 from tests.rllib import configs
 from tests.rllib.envs import Images
+from tests.rllib.experiments import PPO, experiment, train
 from tests.rllib.test_exact_zeros import CNN, _check_by_hand
 
 pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(300)]
@@ -162,8 +170,6 @@ def test_sensors_that_went_are_named_and_change_no_action() -> None:
 
 
 def test_inputs_that_four_does_not_divide_are_refused_before_anything_runs() -> None:
-    from rayprune.rllib.experiment import build_module
-
     with pytest.raises(ConfigError, match=r"'pi_encoder\.net\.mlp\.0' has 3 inputs"):
         check_network(build_module(configs.sac()), configs.pruning(**TWO_OF_FOUR))
 
@@ -178,3 +184,116 @@ def test_two_learners_cut_the_same_groups_by_chance() -> None:
         assert first[DEFAULT_MODULE_ID]["sparsity"] == 0.5
     finally:
         algo.stop()
+
+
+def residual_cnn() -> Any:
+    model = {
+        "policy_channels": [8],
+        "value_channels": [8],
+        "policy_hiddens": [16, 16],
+        "value_hiddens": [16],
+    }
+    spec = RLModuleSpec(module_class=PrunableResidualCNN, model_config=model)
+    return configs.ppo(Images).rl_module(rl_module_spec=spec, model_config=None)
+
+
+@pytest.mark.parametrize("kind", ["mlp", "residual cnn", "dqn", "sac"])
+def test_whole_layers_go_and_are_the_identity_on_the_env_runner_after_a_restore_too(
+    kind: str, tmp_path: Path
+) -> None:
+    make = {
+        "mlp": configs.ppo,
+        "residual cnn": residual_cnn,
+        "dqn": configs.dqn,
+        "sac": configs.sac,
+    }[kind]
+    config = prune(make(), configs.pruning(granularity="layer", sparsity=0.9))
+    algo = configs.build(config)
+    try:
+        for _ in range(3):
+            algo.train()
+            _check_by_hand(algo)
+        held = _removed(algo)
+        assert held
+        algo.save_to_path(tmp_path)
+    finally:
+        algo.stop()
+    other = configs.build(config)
+    try:
+        other.restore_from_path(str(tmp_path))
+        other.train()
+        assert _removed(other) == held
+    finally:
+        other.stop()
+
+
+def _removed(algo: Any) -> set[str]:
+    """Return the layers that are exactly the identity on Learner, EnvRunner and target networks."""
+    learner = configs.learner_of(algo)
+    module = learner.module[DEFAULT_MODULE_ID].unwrapped()
+    report = learner_reports(algo)[0][DEFAULT_MODULE_ID]
+    gone = {layer.name for layer in report["layers"] if layer.sparsity > 0}
+    on_runner = dict(algo.env_runner.module.named_parameters())
+    for name in gone:
+        layer = module.get_submodule(name)
+        if isinstance(layer, torch.nn.Linear):
+            assert torch.equal(layer.weight, torch.eye(layer.in_features)), name
+            assert not layer.bias.any()
+            if f"{name}.weight" in on_runner and "critic" not in name:
+                assert torch.equal(on_runner[f"{name}.weight"], torch.eye(layer.in_features))
+                assert not on_runner[f"{name}.bias"].any()
+        else:
+            assert not layer.weight.any()
+    names = {id(p): name for name, p in module.named_parameters()}
+    pairs = module.get_target_network_pairs() if isinstance(module, TargetNetworkAPI) else []
+    for source, target in pairs:
+        for p, t in zip(source.parameters(), target.parameters(), strict=True):
+            if names[id(p)].rpartition(".")[0] in gone:
+                assert torch.equal(p, t), names[id(p)]
+    return gone
+
+
+def test_layers_are_scored_by_the_return_lost_and_the_update_waits_for_it() -> None:
+    fields = {"granularity": "layer", "criterion": "return", "sparsity": 0.5}
+    config = prune(configs.ppo(fcnet_hiddens=[16, 16, 16]), configs.pruning(**fields))
+    algo, evaluator = configs.build(config), Evaluator(configs.ppo(fcnet_hiddens=[16, 16, 16]))
+    try:
+        algo.train()
+        assert _removed(algo) == set()
+        lost = post_layer_returns(algo, evaluator, first_seed=5, episodes=4)
+        assert len(lost) == 2
+        assert all("actor_encoder" in name for name in lost)
+        algo.train()
+        assert _removed(algo) == {min(lost, key=lambda name: lost[name])}
+        assert post_layer_returns(algo, evaluator, first_seed=5, episodes=4) == {}
+    finally:
+        evaluator.close()
+        algo.stop()
+
+
+def test_a_run_removes_layers_by_return_and_its_record_tells_the_returns(tmp_path: Path) -> None:
+    pruning = {
+        "granularity": "layer",
+        "criterion": "return",
+        "sparsity": 0.5,
+        "schedule": {"kind": "one_shot", "begin": 400, "every": 200},
+    }
+    rllib = copy.deepcopy(PPO["rllib"])
+    rllib["rl_module"] = {"model_config": {"fcnet_hiddens": [16, 16, 16]}}
+    summary = train(experiment(PPO, pruning=pruning, rllib=rllib), tmp_path / "run")
+    rows = [json.loads(x) for x in (tmp_path / "run" / "results.jsonl").read_text().splitlines()]
+    told = [row["layer_returns"] for row in rows if "layer_returns" in row]
+    assert len(told) == 1
+    assert len(told[0]) == 2
+    gone = [layer["name"] for layer in summary["sparsity"]["layers"] if layer["sparsity"] > 0]
+    assert gone == [min(told[0], key=lambda name: told[0][name])]
+    assert summary["target_reached"]
+
+
+def test_a_run_names_its_unplugged_sensors_in_the_summary(tmp_path: Path) -> None:
+    pruning = {"granularity": "input", "sparsity": 0.5, "schedule": PPO["pruning"]["schedule"]}
+    summary = train(experiment(PPO, pruning=pruning), tmp_path / "run")
+    assert len(summary["sensors"]["unplugged"]) == 2
+    assert sorted(summary["sensors"]["unplugged"] + summary["sensors"]["kept"]) == [
+        f"obs[{i}]" for i in range(4)
+    ]

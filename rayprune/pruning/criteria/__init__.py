@@ -21,6 +21,7 @@ from rayprune.errors import ConfigError, did_you_mean
 from rayprune.pruning.criteria.activation import wanda, wanda_rows
 from rayprune.pruning.criteria.information import information_gain
 from rayprune.pruning.criteria.magnitude import l1, l2, lamp, normalised, random, relative
+from rayprune.pruning.criteria.returns import lost_return
 from rayprune.pruning.criteria.sensitivity import first_order, fisher, movement, snip, taylor
 from rayprune.pruning.criteria.shapley import shapley
 from rayprune.pruning.registry import Registry, choice_fault
@@ -42,6 +43,7 @@ UNIT_EVIDENCE: Mapping[str, str] = {
 """Inputs that are gathered for a layer's units together."""
 INPUTS: Mapping[str, str] = {
     "weight": "the parameter, detached, shape `(out, in, ...)`",
+    "lost_return": "the return lost without a layer, shape `(1,)`; measured by the driver",
     "generator": "a CPU `torch.Generator`, the same on every rank and device",
     **WEIGHT_EVIDENCE,
     **UNIT_EVIDENCE,
@@ -51,6 +53,8 @@ INPUTS: Mapping[str, str] = {
 """What a Pruner can supply to a criterion, by parameter name."""
 EVIDENCE: frozenset[str] = frozenset({*WEIGHT_EVIDENCE, *UNIT_EVIDENCE})
 """The inputs that must be gathered from data or summed up in training."""
+
+RETURN = "return"
 
 _REGISTRY: Registry[Criterion] = Registry(
     "criterion",
@@ -69,6 +73,7 @@ _REGISTRY: Registry[Criterion] = Registry(
         "wanda_rows": wanda_rows,
         "information_gain": information_gain,
         "shapley": shapley,
+        RETURN: lost_return,
     },
 )
 CRITERIA: Mapping[str, Criterion] = _REGISTRY

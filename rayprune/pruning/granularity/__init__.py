@@ -41,6 +41,7 @@ GRANULARITIES: Mapping[str, str] = {
     "block": "16 output rows by one input column: what generated C code can use.",
     "n:m": "N of each M consecutive inputs stay, such as 2:4, 1:4, 1:8; it implies the sparsity.",
     "input": "Sensors: a column of every layer that reads the observation, a channel of a Conv.",
+    "layer": "Whole residual blocks, and Linear layers of one width, which become the identity.",
     "hybrid": "Neurons first, then weights: hybrid {neuron: s, weight: s} says how much of each.",
 }
 """Name -> what it is, in a line."""
@@ -79,7 +80,7 @@ def parts_of(layer: nn.Module, parameters: Mapping[str, Tensor], granularity: st
 
 def spans_layers(granularity: str) -> bool:
     """Return whether a unit may lie over several layers, so that they compete in one scope."""
-    return granularity == "input"
+    return granularity in ("input", "layer")
 
 
 def matrix_shape(parameters: Mapping[str, Tensor]) -> tuple[int, ...]:

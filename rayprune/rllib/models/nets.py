@@ -62,6 +62,9 @@ class Block(nn.Module):
     can be dropped whole. The stage's first convolution has the bias of the stream.
     """
 
+    residual_branch = ("conv0", "conv1")
+    """What goes whole under granularity ``layer``."""
+
     def __init__(self, channels: int, inner: int, activation: str) -> None:
         super().__init__()
         self.act0 = _ACTIVATIONS[activation]()
