@@ -100,7 +100,10 @@ def failed_for_good(trial: Trial) -> bool:
 
 def error_of(trial: Any) -> str:
     """Return in a line why a trial failed last."""
-    error = trial.get_pickled_error() or trial.get_error()
+    try:
+        error = trial.get_pickled_error() or trial.get_error()
+    except Exception:  # half a file, or an empty one, that a full disk has left
+        return "why is not known: what Tune had written of it can't be read."
     if error is None:
         return "its actor died, or its node."
     cause = getattr(error, "cause", None) or error
