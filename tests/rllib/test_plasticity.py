@@ -42,7 +42,7 @@ def test_ppo_learns_the_same_to_the_bit_with_it_on_and_off() -> None:
 
 @pytest.mark.parametrize("name", ["ppo", "dqn", "sac"])
 def test_hidden_layers_are_measured_and_outputs_only_by_their_gradients(name: str) -> None:
-    _, told = trained(getattr(configs, name)(), 2, {"every": 100})
+    _, told = trained(getattr(configs, name)(), 4, {"every": 100})
     figures = next(figures for figures in told if figures is not None)
     heads = {layer for layer in figures["gradient_snr"] if layer not in figures["srank"]}
     assert heads
