@@ -67,9 +67,13 @@ def test_no_hook_stays_after_a_window() -> None:
 
 
 def test_the_record_and_the_trackers_get_it_and_a_resumed_run_the_same(tmp_path: Path) -> None:
-    pruning = {**experiments.PPO["pruning"], "plasticity": {"every": 16}}
-    what = experiments.experiment(experiments.PPO, pruning=pruning)
-    half = experiments.experiment(experiments.PPO, pruning=pruning, stop={"env_steps": 600})
+    changed = {
+        "pruning": {**experiments.PPO["pruning"], "plasticity": {"every": 16}},
+        # A window ends within three iterations; a checkpoint before that would drop it.
+        "evaluation": {"every": 600, "episodes": 1},
+    }
+    what = experiments.experiment(experiments.PPO, **changed)
+    half = experiments.experiment(experiments.PPO, **changed, stop={"env_steps": 600})
     experiments.train(what, tmp_path / "whole")
     experiments.train(half, tmp_path / "cut")
     experiments.train(what, tmp_path / "cut", resume=True)
