@@ -39,7 +39,7 @@ class Mailbox:
     """
 
     def __init__(self) -> None:
-        self._posted: list[dict[str, Any]] = []
+        self._waiting: list[dict[str, Any]] = []
         self._taken = 0
         self.now: dict[str, Any] = {}
         """The signals in force."""
@@ -47,15 +47,16 @@ class Mailbox:
     @property
     def posted(self) -> int:
         """How many posts there have been."""
-        return len(self._posted)
+        return self._taken + len(self._waiting)
 
     def post(self, signals: Mapping[str, Any]) -> None:
         """Leave signals for the next update."""
-        self._posted.append(dict(signals))
+        self._waiting.append(dict(signals))
 
     def take(self, until: int | None = None) -> None:
         """Put in force the first ``until`` posts, None for all of them."""
-        due = self._posted[self._taken : until]
+        count = len(self._waiting) if until is None else until - self._taken
+        due, self._waiting = self._waiting[:count], self._waiting[count:]
         self.now = _merged(self.now, due)
         self._taken += len(due)
 
@@ -69,11 +70,11 @@ class Mailbox:
 
     def get_state(self) -> dict[str, Any]:
         """Return what is in force once everything posted is taken in."""
-        return _merged(self.now, self._posted[self._taken :])
+        return _merged(self.now, self._waiting)
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Take over what `get_state` returned."""
-        self._posted, self._taken, self.now = [], 0, dict(state)
+        self._waiting, self._taken, self.now = [], 0, dict(state)
 
 
 def posts_of_all(learner: TorchLearner, posted: int) -> int:

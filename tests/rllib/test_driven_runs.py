@@ -12,6 +12,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rayprune.errors import ConfigError
 from rayprune.rllib import checkpoints, prune
+from rayprune.rllib.experiment import load_checked
 from rayprune.rllib.learner import STATE_KEY
 from rayprune.tracking.progress import NullReporter
 from rayprune.tracking.record import read_rows
@@ -28,6 +29,7 @@ from tests.rllib.test_resume import (
 
 pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(600)]
 
+ROOT = Path(__file__).parents[2]
 # A greedy policy of CartPole earns 8 at the least: a floor above it fails once too much is gone.
 GATED = {
     "schedule": {
@@ -195,6 +197,21 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
     assert _without_time(whole) == _without_time(resumed)
     if kind == "gated":
         assert whole["gate"]["rollbacks"] >= 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_shipped_gate_finds_a_sparse_policy_that_holds_and_rolls_back(tmp_path: Path) -> None:
+    overrides = ["pruning.schedule.patience=8000", "tracking.wandb=off"]
+    what = load_checked(ROOT / "tune_configs" / "ppo_cartpole_gated.yaml", overrides)
+    assert what.pruning.sparsity is None
+    summary = experiments.train(what, tmp_path / "run")
+    assert summary["sparsity"]["prunable"] >= 0.9
+    assert summary["returns"]["test"]["iqm"] >= 475
+    assert summary["gate"]["rollbacks"] >= 1
+    assert summary["gate"]["ended"] is not None
+    held = [one["sparsity"] for one in summary["gate"]["tries"] if one["held"]]
+    assert held == sorted(held)
 
 
 def by_weights(monkeypatch: pytest.MonkeyPatch) -> None:
