@@ -28,6 +28,11 @@ def summary_table(summary: Mapping[str, Any], before: str, after: str) -> Table:
         ("parameters", count(parameters["total"]), count(parameters["nonzero"])),
         ("FLOPs of one action", count(flops["dense"]), f"{count(flops['sparse'])} (sparse)"),
     ]
+    if "gate" in summary:
+        tried, rolled_back = len(summary["gate"]["tries"]), summary["gate"]["rollbacks"]
+        rows.append(
+            ("tries that held / were rolled back", "", f"{tried - rolled_back} / {rolled_back}")
+        )
     table = _table(f"{summary['name']}, seed {summary['seed']}")
     close = summary.get("closeness")
     if close:

@@ -47,16 +47,18 @@ class Director:
 
     def start(self, algorithm: Algorithm) -> None:
         """Read from the built network what the search is bounded by."""
-        most = learner_reports(algorithm)[0][DEFAULT_MODULE_ID]["most"]
-        if not self._pruning.gated or most == 0.0:  # at sparsity 0 it is a dense run
+        report = learner_reports(algorithm)[0][DEFAULT_MODULE_ID]
+        if not self._pruning.gated or report["most"] == 0.0:  # at sparsity 0 it is a dense run
             return
+        if self._state == GateState() and self._pruning.granularity == "weight":
+            self._state.trying = report["sparsity"]  # what `start_from` brought
         schedule = self._pruning.schedule
         if schedule["reference"] == "dense":
             schedule = {**schedule, "reference": self._dense_return()}
         self._gate = Gate.of(
             schedule,
             horizon=self._experiment.horizon or DEFAULT_HORIZON,
-            most=most,
+            most=report["most"],
             criterion=self._pruning.criterion,
         )
 

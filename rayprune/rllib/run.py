@@ -114,7 +114,7 @@ class Run:
             record.append(row)
             tracker.row(row)
             self._reporter.iteration(row)
-            if verdict is Verdict.ROLL_BACK and not self._done(finished):
+            if verdict is Verdict.ROLL_BACK:
                 self._roll_back()
             if due or self._interruption.requested:
                 self._checkpoint(self._algorithm, due, verdict)

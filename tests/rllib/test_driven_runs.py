@@ -125,6 +125,25 @@ def test_a_gate_that_the_dense_policy_never_passes_prunes_nothing(tmp_path: Path
     assert any("never held the floor" in text for text in told)
 
 
+def test_a_search_goes_on_from_the_sparsity_that_it_starts_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut = {"sparsity": 0.5, "schedule": {"kind": "one_shot", "begin": 0, "every": 1}}
+    pruned = experiments.experiment(experiments.PPO, pruning=cut, stop={"env_steps": 200})
+    experiments.train(pruned, tmp_path / "pruned")
+    Scripted(monkeypatch, [9.0, 9.0])
+    schedule = {**GATED["schedule"], "begin": 0, "step": 0.5}
+    what = gated(
+        start_from=str(tmp_path / "pruned"),
+        pruning={"schedule": schedule},
+        stop={"env_steps": 400},
+    )
+    summary = experiments.train(what, tmp_path / "run")
+    held = [one["sparsity"] for one in summary["gate"]["tries"]]
+    assert held == [pytest.approx(0.5, abs=0.01), pytest.approx(0.75, abs=0.01)]
+    assert summary["sparsity"]["prunable"] == pytest.approx(0.75, abs=0.01)
+
+
 def test_at_sparsity_zero_a_gate_is_a_dense_run(tmp_path: Path) -> None:
     what = gated(pruning={"sparsity": 0.0}, stop={"env_steps": 600})
     summary = experiments.train(what, tmp_path / "run")

@@ -62,6 +62,19 @@ def test_the_next_criterion_is_tried_before_a_smaller_step():
     assert state.ended is not None
 
 
+def test_a_step_that_holds_gives_every_criterion_its_chance_again():
+    settings = gate(criteria=("l1", "lamp"), patience=10.0, most=0.99)
+    state, _ = run(settings, [(100, 100), (0, 0), (100, 100), (0, 0), (0, 0)])
+    tries = [(one["criterion"], one["sparsity"], one["held"]) for one in state.tries[1:]]
+    assert tries == [
+        ("l1", 0.5, False),
+        ("lamp", 0.5, True),
+        ("lamp", 0.75, False),
+        ("l1", 0.75, False),
+    ]
+    assert state.trying == pytest.approx(1 - 0.5 * 0.75)
+
+
 def test_the_search_ends_at_the_bound_with_the_policy_that_reached_it():
     state, verdicts = run(gate(), [(100, 100)] * 6)
     assert verdicts == ["accept"] * 5 + ["end"]
