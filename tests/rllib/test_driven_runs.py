@@ -83,7 +83,7 @@ def test_a_try_that_fails_goes_back_to_the_weights_that_held(
     rows = read_rows(tmp_path / "run" / "results.jsonl")
     verdicts = [row["gate"]["verdict"] for row in rows]
     assert verdicts == ["wait", "accept", "roll_back", "accept", "end"]
-    assert [round(row["sparsity"], 2) for row in rows] == [0, 0, 0.9, 0.45, 0.69]
+    assert [round(row["sparsity"], 2) for row in rows] == [0, 0, 0.9, 0.45, 0.7]
     assert [row["env_steps"] for row in rows] == [200, 400, 600, 800, 1000]
     gate = summary["gate"]
     assert (gate["rollbacks"], gate["ended"]) == (2, "the smallest step did not hold")

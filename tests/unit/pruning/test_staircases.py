@@ -43,7 +43,14 @@ def test_no_round_prunes_more_than_its_share_and_the_last_ends_at_the_target(fin
 
 
 def test_as_many_rounds_as_a_slow_loop_counts():
-    for final, share in ((0.9, 0.2), (0.488, 0.2), (0.5, 0.5), (0.75, 0.5), (0.1, 0.2)):
+    for final, share in (
+        (0.9, 0.2),
+        (0.488, 0.2),
+        (0.51, 0.3),
+        (0.5, 0.5),
+        (0.75, 0.5),
+        (0.1, 0.2),
+    ):
         left, rounds = 1.0, 0
         while left > 1 - final + 1e-12:
             left, rounds = left * (1 - share), rounds + 1
