@@ -7,6 +7,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from rayprune.pruning.criteria import CRITERIA
+from rayprune.pruning.evidence_faults import across_evidence
 from rayprune.pruning.registry import choice_fault
 from rayprune.pruning.schedule_times import BEGAN, OWN_TIMES
 
@@ -53,11 +54,21 @@ def kind_conflicts(prefix: str, values: Mapping[str, Any]) -> Faults:
             f"`{prefix}operation` must be 'zero' with a {kind} schedule, whose rounds prune at "
             f"once, but is {values['operation']!r}."
         )
+    if kind == "gated":
+        for name in dict.fromkeys(_other_criteria(values)):
+            yield from across_evidence(prefix, {**values, "criterion": name})
     if kind == "gated" and values.get("threshold") is not None:
         yield (
             f"`{prefix}threshold` can't be used with a gated schedule, which steps from sparsity "
             f"to sparsity. Leave it out; `{prefix}sparsity` is an upper bound there."
         )
+
+
+def _other_criteria(values: Mapping[str, Any]) -> list[Any]:
+    listed = values["schedule"].get("criteria")
+    if isinstance(listed, str) or not isinstance(listed, Sequence):
+        return []
+    return [name for name in listed if name != values.get("criterion", "l1")]
 
 
 def finds_sparsity(values: Mapping[str, Any]) -> bool:

@@ -21,16 +21,18 @@ def own_parts(pruning: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
     Registries are filled where the user's script runs. Remote Learners are told by their config.
     """
-    named: dict[str, Any] = dict(pruning)
-    named["schedule"] = (pruning.get("schedule") or {}).get("kind")
+    schedule = pruning.get("schedule") or {}
+    named: dict[str, list[Any]] = {
+        "criterion": [pruning.get("criterion"), *(schedule.get("criteria") or ())],
+        "distribution": [pruning.get("distribution")],
+        "schedule": [schedule.get("kind")],
+    }
     found: dict[str, dict[str, Any]] = {}
     for kind, (registry, _) in _REGISTRIES.items():
-        name = named.get(kind)
-        if not isinstance(name, str):
-            continue
-        entry = registry.get(name)
-        if entry is not None and not entry.__module__.startswith("rayprune."):
-            found[kind] = {name: entry}
+        for name in named[kind]:
+            entry = registry.get(name) if isinstance(name, str) else None
+            if entry is not None and not entry.__module__.startswith("rayprune."):
+                found.setdefault(kind, {})[name] = entry
     return found
 
 

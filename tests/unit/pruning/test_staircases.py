@@ -190,3 +190,10 @@ def test_what_prunes_in_rounds_does_not_fade(kind):
 def test_a_gate_takes_no_threshold():
     with pytest.raises(ConfigError, match="`threshold` can't be used with a gated schedule"):
         PruningConfig(threshold={"absolute": 0.1}, schedule={"kind": "gated"})
+
+
+def test_each_of_a_gates_criteria_is_checked_like_the_configs_own():
+    schedule = {"kind": "gated", "criteria": ["l1", "shapley"]}
+    with pytest.raises(ConfigError, match="'shapley' scores units, but `granularity` is 'weight'"):
+        PruningConfig(schedule=schedule)
+    assert PruningConfig(schedule=schedule, granularity="neuron").gated
