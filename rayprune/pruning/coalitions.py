@@ -55,6 +55,7 @@ class Coalitions:
         self._module, self._layer, self._part = module, layer, part
         self._batches, self._objective = batches, objective
         self._shortcuts: dict[int, Shortcut | None] = {}
+        self._references: dict[int, Tensor] = {}
 
     @property
     def batches(self) -> int:
@@ -105,12 +106,14 @@ class Coalitions:
             A scalar, float64.
         """
         given = self._batches[batch]
+        outputs, divergence = self._objective.outputs, self._objective.divergence
+        if outputs is not None and batch not in self._references:
+            self._references[batch] = outputs(self._module, given)
         with _without(self._layer, self._part, ~alive):
-            outputs, divergence = self._objective.outputs, self._objective.divergence
             if outputs is None or divergence is None:
                 return -self._objective.loss(self._module, given).double()
             changed = outputs(self._module, given)
-        return -divergence(outputs(self._module, given), changed).double().mean()
+        return -divergence(self._references[batch], changed).double().mean()
 
     def _find_shortcut(self, batch: int) -> Shortcut | None:
         """Return a shortcut if there is one that gives what the whole network gives."""

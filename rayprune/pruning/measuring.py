@@ -14,12 +14,25 @@ from rayprune.pruning.budgets import PrunableLayer
 from rayprune.pruning.coalitions import Coalitions
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.criteria import evidence_for
-from rayprune.pruning.evidence import Evidence
+from rayprune.pruning.evidence import GRADIENT, Evidence
 from rayprune.pruning.gathering import MEASURED, gather, minibatches, sample_count
 from rayprune.pruning.granularity import parts_of
 from rayprune.pruning.objectives import Objective
 
 COALITIONS = "coalitions"
+TOLD_BY_BATCHES: frozenset[str] = MEASURED | {COALITIONS}
+
+
+def measured_for(config: PruningConfig) -> frozenset[str]:
+    """Return what must be gathered from minibatches for a config, while training.
+
+    Under the objective ``loss`` the gradients are those that training itself computes.
+
+    >>> sorted(measured_for(PruningConfig(sparsity=0.5, criterion="snip")))
+    ['gradient']
+    """
+    wanted = evidence_for(config.criterion) & TOLD_BY_BATCHES
+    return wanted - {GRADIENT} if config.evidence["objective"] == "loss" else wanted
 
 
 def measure(
@@ -29,6 +42,7 @@ def measure(
     batch: Any,
     loss: Objective | Callable[[nn.Module, Any], Any] | None,
     across: Across | None = None,
+    wanted: frozenset[str] | None = None,
 ) -> Evidence:
     """Gather what a config's criterion asks for.
 
@@ -39,13 +53,14 @@ def measure(
         batch: a minibatch, or an iterable of them.
         loss: ``f(module, minibatch) -> scalar``, or an objective that knows more.
         across: brings several processes together.
+        wanted: what to gather; None for all that the criterion asks for and batches can tell.
 
     Raises:
         InputError: the criterion needs what wasn't given.
     """
     across = Alone() if across is None else across
-    wanted = evidence_for(config.criterion)
-    if not wanted & (MEASURED | {COALITIONS}):
+    wanted = evidence_for(config.criterion) & TOLD_BY_BATCHES if wanted is None else wanted
+    if not wanted:
         return Evidence()
     objective = Objective.of(loss)
     seen = list(limited(minibatches(batch), config))

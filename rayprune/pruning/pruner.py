@@ -189,7 +189,11 @@ class Pruner:
         return selection.all_scores(phase.layers if units else self._layers)
 
     def measure(
-        self, batch: Any = None, loss: Any = None, across: Across | None = None
+        self,
+        batch: Any = None,
+        loss: Any = None,
+        across: Across | None = None,
+        wanted: frozenset[str] | None = None,
     ) -> Evidence:
         """Gather from minibatches what the criterion asks for; nothing without a batch.
 
@@ -197,14 +201,20 @@ class Pruner:
             batch: as for `scores`.
             loss: as for `scores`.
             across: brings several processes together.
+            wanted: see `rayprune.pruning.measuring.measure`.
         """
         if batch is None:
             return NOTHING
-        return measure(self.module, self._layers, self.config, batch, loss, across)
+        return measure(self.module, self._layers, self.config, batch, loss, across, wanted)
 
     @torch.no_grad()
     def prune_to(
-        self, sparsity: float | None = None, *, batch: Any = None, loss: Any = None
+        self,
+        sparsity: float | None = None,
+        *,
+        batch: Any = None,
+        loss: Any = None,
+        evidence: Source | None = None,
     ) -> MaskChange:
         """Prune in one shot, to zero at once, whatever the schedule and the operation are.
 
@@ -213,6 +223,7 @@ class Pruner:
                 threshold. Masks only ever grow sparser: a lower sparsity than now changes nothing.
             batch: as for `scores`.
             loss: as for `scores`.
+            evidence: in place of both, as for `update`.
 
         Raises:
             ConfigError: out of range, or out of the reach that protected layers leave.
@@ -223,8 +234,9 @@ class Pruner:
             (phase, phase.budgets if sparsity is None else phase.retargeted(sparsity))
             for phase in self._phases
         ]
-        evidence = self._summed() | self.measure(batch, loss)
-        keeps = self._decide(budgets, at=lambda target: target, share=1.0, evidence=evidence)
+        gathered = evidence() if evidence else self.measure(batch, loss)
+        known = self._summed() | gathered
+        keeps = self._decide(budgets, at=lambda target: target, share=1.0, evidence=known)
         return self._commit(keeps, None, 1)
 
     @torch.no_grad()

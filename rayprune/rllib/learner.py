@@ -12,6 +12,7 @@ import hashlib
 import importlib
 import threading
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import torch
@@ -30,6 +31,7 @@ from rayprune.pruning.sensors import Sensors
 from rayprune.rllib import unsaved
 from rayprune.rllib.bypassed import hold_bypassed
 from rayprune.rllib.distillation import Distiller
+from rayprune.rllib.evidence import Witness
 from rayprune.rllib.groups import group_of, output_heads
 from rayprune.rllib.optimizers import checks_spared, fuse_adam, learning_rates, moments
 from rayprune.rllib.registered import register_missing
@@ -74,6 +76,7 @@ class PruningMixin(_Base):
         self._elementwise: dict[str, bool] = {}
         self._configs: dict[str, tuple[dict[str, Any], PruningConfig]] = {}
         self._watch = Watch(self.config)
+        self._witness = Witness(self)
         for module_id in self.module.keys():  # noqa: SIM118 - a MultiRLModule is no dict
             self._attach(module_id)
 
@@ -101,10 +104,15 @@ class PruningMixin(_Base):
             self._rewinder.take(module_id, pruner, self._step)
 
     def compute_losses(self, *, fwd_out: dict[str, Any], batch: Any) -> dict[str, Any]:
-        """Compute RLlib's losses, and add what distillation asks for."""
+        """Compute RLlib's losses, and add what distillation asks for; criteria see the batch."""
+        self._witness.keep(batch, self._pruners)
         losses: dict[str, Any] = super().compute_losses(fwd_out=fwd_out, batch=batch)
         self._distiller.add_to(losses, fwd_out, batch)
         return losses
+
+    def forget_evidence(self) -> None:
+        """Let the minibatches go that were kept: no checkpoint holds them."""
+        self._witness.forget()
 
     def postprocess_gradients(self, gradients_dict: Any) -> Any:
         """Mask the gradients, then let RLlib clip: a norm over pruned weights over-shrinks."""
@@ -146,12 +154,15 @@ class PruningMixin(_Base):
             with self._mask_lock:
                 self._rewinder.take(module_id, pruner, self._step)
                 self._distiller.before_pruning(module_id, pruner, self._step)
-                change = pruner.update(self._step)
+                change = pruner.update(
+                    self._step, evidence=partial(self._witness.evidence, module_id, pruner)
+                )
                 if change is not None and change.pruned:
                     self._rewinder.rewind(module_id, pruner)
                 elif change is not None:
                     self._distiller.forget_needless(module_id, pruner)
                 if change is not None:
+                    self._witness.note(module_id)
                     self._churn[module_id] = self._churn.get(module_id, 0.0) + change.churn
                     self._after_mask_change(module_id, change.sparsity, change.regrown)
             self.metrics.log_value(
@@ -170,7 +181,9 @@ class PruningMixin(_Base):
         """Prune every module to its configured sparsity at once; return sparsity by module id."""
         for module_id, pruner in self._pruners.items():
             self._take_config(module_id, pruner)
-            self._after_mask_change(module_id, pruner.prune_to().sparsity)
+            source = partial(self._witness.evidence, module_id, pruner)
+            self._after_mask_change(module_id, pruner.prune_to(evidence=source).sparsity)
+            self._witness.note(module_id)
         return dict(self._sparsity)
 
     def adopt_masks(self, modules: dict[str, Any]) -> None:
@@ -229,11 +242,16 @@ class PruningMixin(_Base):
         """Return what costs more than a report: passes over scores and over units.
 
         Returns:
-            ``{module id: {"scores": {parameter: histogram}, "dead_units": {layer: count}}}``: the
-            scores of the weights that are left, and the units with no incoming weight.
+            ``{module id: {"scores": {parameter: histogram}, "dead_units": {layer: count},
+            "convergence": {parameter: figures}}}``: the scores of the weights that are left, the
+            units with no incoming weight, and how far Shapley values have converged.
         """
         with self._mask_lock:
-            return {mid: _diagnosis(pruner) for mid, pruner in self._pruners.items()}
+            known = self._witness.convergence
+            return {
+                mid: {**_diagnosis(pruner), "convergence": known.get(mid, {})}
+                for mid, pruner in self._pruners.items()
+            }
 
     def masks(self) -> dict[str, dict[str, torch.Tensor]]:
         """Return copies of the masks on the CPU, ``{module id: {parameter name: bool tensor}}``."""
