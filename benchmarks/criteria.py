@@ -6,9 +6,9 @@ A 376-1024-1024-17 tanh net on 4,096 observations, in minibatches of 128, on one
 round every criterion, and the forward pass twice, run once in an order shuffled anew; a multiple is
 the median of the rounds' ratios of process time, with its 95 % bootstrap interval. The control
 compares the forward pass with itself. Shapley values are those of one hidden layer, by 32 orders
-(16 antithetic pairs) over 256 observations, in multiples of a forward pass over those 256: once with
-every pair on all 256 observations, once with each pair on its own 16 (16 minibatches of 16), as the
-Learner's minibatches are dealt out. Exits with 1 when a target is missed.
+(16 antithetic pairs) over 256 observations, in multiples of a forward pass over those 256: once
+with every pair on all 256 observations, once with each pair on its own 16 (16 minibatches of 16),
+as the Learner's minibatches are dealt out. Exits with 1 when a target is missed.
 """
 
 from __future__ import annotations

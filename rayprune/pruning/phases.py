@@ -93,11 +93,8 @@ def _single(config: PruningConfig, kind: str) -> PruningConfig:
     dense = config.sparsity == 0
     # A criterion of units says nothing of the weights that are left in one.
     by_units = kind == "weight" and scores_units(config.criterion)
-    units_only = kind == "weight" and scores_units(config.criterion)
     return config.replace(
         granularity=kind,
-        # What is left of the units is ranked by magnitude where the criterion ranks units only.
-        criterion="l1" if units_only else config.criterion,
         criterion="l1" if by_units else config.criterion,
         hybrid=None,
         sparsity=0.0 if dense else config.hybrid[kind],
