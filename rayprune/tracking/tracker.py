@@ -13,6 +13,8 @@ a row has them:
     arXiv:2102.02887); absent where training began with all of them;
 ``scores``
     histograms by layer name, ``{"counts": [...], "edges": [...]}``, one edge more than counts;
+``plasticity``
+    ``{"dormant", "srank", "gradient_snr"}``, each by layer name;
 ``flops``
     ``{"dense": ..., "sparse": ...}`` of one forward;
 ``exploit``
