@@ -56,6 +56,18 @@ def _methods() -> dict[str, str]:
     return dict(METHODS)
 
 
+def _penalties() -> dict[str, str]:
+    from rayprune.pruning.penalty_faults import PENALTIES
+
+    return dict(PENALTIES)
+
+
+def _remedies() -> dict[str, str]:
+    from rayprune.pruning.remedies import REMEDIES
+
+    return dict(REMEDIES)
+
+
 def _configs() -> dict[str, str]:
     """Return the YAML files at hand, each with its header's first line."""
     beside_package = Path(__file__).parents[2] / "tune_configs"
@@ -74,6 +86,8 @@ _SOURCES: Mapping[str, Callable[[], dict[str, str]]] = {
     "objectives": _objectives,
     "algorithms": _algorithms,
     "methods": _methods,
+    "penalties": _penalties,
+    "remedies": _remedies,
     "configs": _configs,
 }
 

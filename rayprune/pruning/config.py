@@ -61,6 +61,7 @@ class PruningConfig(BaseModel):
         distillation: ``{"weight": 1.0, "from": None, "temperature": 1.0}`` adds a KL term to a
             frozen policy to the loss: that of before the first pruning, of the ``"start"``, or of
             a checkpoint. The adaptor does it; `Pruner` does not. None: no such term.
+        remedies: what keeps learning stable, by the keys of `rayprune.pruning.remedies.REMEDIES`.
         compact_every: not yet available; None.
         evidence: what criteria that need data go by. ``objective``, a key of
             `rayprune.pruning.objectives.OBJECTIVES`; how many ``observations`` and ``minibatches``
@@ -99,6 +100,7 @@ class PruningConfig(BaseModel):
     on_clone: str = "hold"
     penalty: dict[str, Any] | None = None
     distillation: dict[str, Any] | None = None
+    remedies: dict[str, Any] = {}
     compact_every: int | None = None
     evidence: dict[str, Any] = dict(EVIDENCE_DEFAULTS)
     plasticity: dict[str, int] | None = {"every": 1000}

@@ -18,6 +18,7 @@ from rayprune.pruning.penalty_faults import penalty_faults
 from rayprune.pruning.plasticity import WINDOW
 from rayprune.pruning.registry import choice_fault
 from rayprune.pruning.regrowth_faults import regrowth_faults, sparse_schedule_faults
+from rayprune.pruning.remedies import remedy_faults
 from rayprune.pruning.schedule_faults import (
     finds_sparsity,
     kind_conflicts,
@@ -255,6 +256,7 @@ def _across(prefix: str, values: Mapping[str, Any]) -> Faults:
     yield from across_evidence(prefix, values)
     yield from regrowth_faults(prefix, values)
     yield from penalty_faults(prefix, values)
+    yield from remedy_faults(prefix, values)
     sparsity, threshold = values.get("sparsity"), values.get("threshold")
     groups, distribution = values.get("groups") or {}, values.get("distribution", "uniform")
     yield from kind_conflicts(prefix, values)

@@ -46,6 +46,7 @@ from rayprune.pruning.phases import Phase, phase_faults, phases_of
 from rayprune.pruning.removable import Unit
 from rayprune.pruning.reports import LayerCount as LayerCount
 from rayprune.pruning.reports import MaskChange as MaskChange
+from rayprune.pruning.rescaling import keep_norm
 from rayprune.pruning.selection import Selection
 from rayprune.pruning.sensors import Sensors
 from rayprune.pruning.state import Progress, pack_state, unpack_state
@@ -576,11 +577,15 @@ class Pruner:
         pruned = grown = 0
         changed: dict[str, None] = {}
         regrown: dict[str, Tensor] = {}
+        scales: dict[str, float] = {}
         for name in [name for name in self._places if name in keeps or name in self._fading.ages]:
+            norm = self._weight(name).norm() if self.config.remedies.get("rescale") else None
             gone = self._newly_gone(name, keeps.pop(name, None), updates)
             count = int(torch.count_nonzero(gone))
             if count:
                 self._drop(name, gone)
+                if norm is not None:
+                    scales[name] = keep_norm(self._weight(name), norm)
                 changed[name] = None
                 pruned += count
         for name, fresh in (grows or {}).items():
@@ -593,7 +598,9 @@ class Pruner:
         if self.config.granularity == "layer":
             self.bypasses.add({layer.name: layer.module for layer in self._layers})
         churn = (pruned + grown) / sum(_total(layer) for layer in self._layers)
-        return MaskChange(step, pruned, churn, self.sparsity(), tuple(changed), grown, regrown)
+        return MaskChange(
+            step, pruned, churn, self.sparsity(), tuple(changed), grown, regrown, scales
+        )
 
     def _newly_gone(self, name: str, keep: Tensor | None, updates: int) -> Tensor:
         free = self._eligible(name)

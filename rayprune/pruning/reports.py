@@ -26,6 +26,8 @@ class MaskChange:
     """Weights newly active; they are exactly zero still."""
     regrown: Mapping[str, Tensor] = field(default_factory=dict)
     """Which, by full parameter name: bool, True = newly active. Their moments must be zeroed."""
+    scales: Mapping[str, float] = field(default_factory=dict)
+    """What ``remedies: {rescale: true}`` multiplied a parameter by; target networks follow."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from ray.rllib.utils.metrics import (
 from rayprune.errors import ConfigError, InvariantError, NonFiniteError
 from rayprune.pruning.schedule_times import waits_for_return
 from rayprune.rllib.learners import foreach_learner
+from rayprune.rllib.remedies import apply_to_buffer, apply_to_targets
 from rayprune.rllib.signals import CONFIG_KEY, DRIVEN_KEY, begin_if_reached
 
 RESULT_KEY: Final = "rayprune"
@@ -30,6 +31,10 @@ class PruningCallback(RLlibCallback):
     and finite, that all Learners hold the same masks, and that no EnvRunner's policy holds more
     non-zero weights than its masks keep. That costs a pass over the weights per iteration.
     """
+
+    def on_algorithm_init(self, *, algorithm: Algorithm, **_: Any) -> None:
+        """Set the remedies that act from the first step on."""
+        apply_to_targets(algorithm, 0)
 
     def on_train_result(self, *, algorithm: Algorithm, result: dict[str, Any], **_: Any) -> None:
         """Read the Learners, add ``result["rayprune"]``, and raise on a broken promise.
@@ -58,6 +63,9 @@ class PruningCallback(RLlibCallback):
             }
             for module_id, report in reports[0].items()
         }
+        apply_to_targets(algorithm, int(result.get(NUM_ENV_STEPS_SAMPLED_LIFETIME) or 0))
+        sparsity = max(report["sparsity"] for report in reports[0].values())
+        apply_to_buffer(algorithm, sparsity, max(churn.values(), default=0.0))
 
 
 def begin_by_training(algorithm: Algorithm, result: dict[str, Any]) -> None:

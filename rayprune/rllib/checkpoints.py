@@ -26,6 +26,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from rayprune.config import ExperimentConfig, load_experiment
 from rayprune.errors import CheckpointError
 from rayprune.rllib.barrier import load_buffer, save_buffer
+from rayprune.rllib.remedies import apply_to_targets
 from rayprune.tracking.record import storage_error, to_json, write_atomic
 
 META_FILE: Final = "rayprune.json"
@@ -79,6 +80,7 @@ def restore(algorithm: Algorithm, directory: Path) -> dict[str, Any]:
     check_fits(directory, algorithm.get_module())
     load_algorithm(algorithm, directory)
     load_buffer(algorithm, directory)
+    apply_to_targets(algorithm, meta["env_steps"])
     return meta
 
 

@@ -32,6 +32,7 @@ from rayprune.rllib.checkpoints import CONFIG_FILE, locate, read_experiment, rea
 from rayprune.rllib.evaluation import Evaluator, make_env
 from rayprune.rllib.groups import group_of
 from rayprune.rllib.learner import heads_of, sensors_of
+from rayprune.rllib.remedies import replay_faults
 from rayprune.rllib.sensors import flatten_rich_observations
 from rayprune.rllib.wrap import with_pruning
 
@@ -159,6 +160,7 @@ def network_faults(experiment: ExperimentConfig) -> list[str]:
     try:
         config = base_config(experiment)
         faults = action_faults(config, experiment)
+        faults += replay_faults(config, experiment.pruning.remedies)
         module = None if faults else build_module(config)
     except ConfigError as error:
         return list(error.faults)

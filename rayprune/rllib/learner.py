@@ -10,8 +10,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib
+import math
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -27,6 +28,7 @@ from rayprune.pruning.criteria import RETURN, evidence_for
 from rayprune.pruning.histograms import histogram_of
 from rayprune.pruning.pruner import Pruner
 from rayprune.pruning.removable import Unit
+from rayprune.pruning.reports import MaskChange
 from rayprune.pruning.sensors import Sensors
 from rayprune.rllib import unsaved
 from rayprune.rllib.bypassed import hold_bypassed
@@ -52,8 +54,8 @@ REGISTERED_KEY: Final = "registered"
 """Key, inside the pruning dict, of what the user registered, which remote Learners don't know."""
 
 
-NOTHING: Final[Mapping[str, torch.Tensor]] = {}
 _NOT_PRUNING: Final = frozenset({REGISTERED_KEY, DRIVEN_KEY})
+UNCHANGED: Final = MaskChange(step=None, pruned=0, churn=0.0, sparsity=0.0, changed=())
 
 
 class PruningMixin(_Base):
@@ -96,7 +98,9 @@ class PruningMixin(_Base):
         """See who will ask for dense gradients of these minibatches, or for the weights of now."""
         super().before_gradient_based_update(timesteps=timesteps)
         clock = self._clock(timesteps)
-        per_minibatch = clock / max(self._updates, 1)
+        # An offline update may hold any number of minibatches, which are its clock: gather always.
+        sampled = timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME)
+        per_minibatch = clock / max(self._updates, 1) if sampled else math.inf
         for module_id, pruner in self._pruners.items():
             self._take_config(module_id, pruner)
             self._gathers[module_id] = pruner.awaits_growth(clock, per_minibatch)
@@ -164,7 +168,7 @@ class PruningMixin(_Base):
                 if change is not None:
                     self._witness.note(module_id)
                     self._churn[module_id] = self._churn.get(module_id, 0.0) + change.churn
-                    self._after_mask_change(module_id, change.sparsity, change.regrown)
+                    self._after_mask_change(module_id, change.sparsity, change)
             self.metrics.log_value(
                 (module_id, CONFIG_KEY, "sparsity"), self._sparsity[module_id], window=1
             )
@@ -363,7 +367,7 @@ class PruningMixin(_Base):
         return known[1]
 
     def _after_mask_change(
-        self, module_id: str, sparsity: float, regrown: Mapping[str, torch.Tensor] = NOTHING
+        self, module_id: str, sparsity: float, change: MaskChange = UNCHANGED
     ) -> None:
         """Make moments and targets as sparse as the weights, and have the EnvRunners synced."""
         pruner = self._pruners[module_id]
@@ -371,10 +375,12 @@ class PruningMixin(_Base):
         for name, parameter in pruner.parameters.items():
             for moment in moments(optimizers, parameter):
                 pruner.mask_tensors({name: moment})
-                if name in regrown:
-                    moment.masked_fill_(regrown[name], 0)
+                if name in change.regrown:
+                    moment.masked_fill_(change.regrown[name], 0)
         for name, target in self._target_parameters(module_id):
             pruner.mask_tensors({name: target})
+            if name in change.scales:
+                target.mul_(change.scales[name])
         hold_bypassed(pruner, optimizers, _target_pairs(self.module[module_id].unwrapped()))
         self._sparsity[module_id] = sparsity
         # EnvRunners ignore weights that carry a number they have seen.

@@ -13,6 +13,7 @@ from rayprune.pruning.config import PruningConfig
 from rayprune.rllib.callback import PruningCallback
 from rayprune.rllib.learner import REGISTERED_KEY, pruned
 from rayprune.rllib.registered import own_parts
+from rayprune.rllib.remedies import prepare, replay_faults
 from rayprune.rllib.signals import CONFIG_KEY, DRIVEN_KEY
 
 Config = TypeVar("Config", bound=AlgorithmConfig)
@@ -67,8 +68,14 @@ def with_pruning(
             "`config` must be on RLlib's new API stack, but is not. "
             "Drop `api_stack(enable_rl_module_and_learner=False)`."
         )
+    held = plain(pruning)
+    remedies = held["remedies"] or {}
+    faults = replay_faults(config, remedies)
+    if faults:
+        raise ConfigError(faults)
     result = config.copy(copy_frozen=False)
-    held = {**plain(pruning), **({DRIVEN_KEY: True} if driven else {})}
+    prepare(result, remedies)
+    held.update({DRIVEN_KEY: True} if driven else {})
     result.learners(
         learner_class=pruned(result.learner_class),
         learner_config_dict={**config.learner_config_dict, CONFIG_KEY: held},

@@ -55,13 +55,13 @@ def test_regrown_weights_start_at_zero_with_zero_moments_and_zero_targets() -> N
     learner, seen = configs.learner_of(algo), 0
     change_masks = learner._after_mask_change
 
-    def watched(module_id: str, sparsity: float, regrown: Any) -> None:
+    def watched(module_id: str, sparsity: float, change: Any) -> None:
         nonlocal seen
-        change_masks(module_id, sparsity, regrown)
+        change_masks(module_id, sparsity, change)
         pruner = learner._pruners[module_id]
         optimizers = [opt for _, opt in learner.get_optimizers_for_module(module_id)]
         targets = dict(learner._target_parameters(module_id))
-        for name, fresh in regrown.items():
+        for name, fresh in change.regrown.items():
             seen += int(fresh.sum())
             held = [pruner.parameters[name].data, *moments(optimizers, pruner.parameters[name])]
             assert len(held) == 3
@@ -72,6 +72,29 @@ def test_regrown_weights_start_at_zero_with_zero_moments_and_zero_targets() -> N
         for _ in range(3):
             algo.train()
         assert seen > 0
+    finally:
+        algo.stop()
+
+
+def test_weights_of_a_plain_checkpoint_are_pruned_by_their_size(tmp_path: Path) -> None:
+    plain = configs.build(configs.ppo())
+    plain.train()
+    plain.save_to_path(str(tmp_path / "plain"))
+    plain.stop()
+    algo = configs.build(prune(configs.ppo(), configs.pruning(schedule={"kind": "static"})))
+    try:
+        algo.restore_from_path(str(tmp_path / "plain"))
+        learner = configs.learner_of(algo)
+        assert learner.masks()[DEFAULT_MODULE_ID] == {}
+        pruner = learner._pruners[DEFAULT_MODULE_ID]
+        state = {name: weight.detach().clone() for name, weight in pruner.parameters.items()}
+        algo.train()
+        _check_by_hand(algo)
+        masks = learner.masks()[DEFAULT_MODULE_ID]
+        for name, mask in masks.items():
+            # What stays is larger than what of the plain checkpoint went.
+            held = state[name].abs()
+            assert float(held[~mask].max()) < float(held[mask].min()) + 0.05, name
     finally:
         algo.stop()
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from rayprune.rllib.learners import foreach_learner
+from rayprune.rllib.optimizers import moments
 from rayprune.search.trial import RAW, PruningTrial
 from tests.rllib import experiments
 
@@ -30,10 +31,15 @@ RAW_EXPERIMENT = {
 
 
 def config(
-    sparsity: float, lr: float = 3e-4, criterion: str = "l1", end: float = 0.1
+    sparsity: float,
+    lr: float = 3e-4,
+    criterion: str = "l1",
+    end: float = 0.1,
+    on_clone: str = "hold",
 ) -> dict[str, Any]:
+    pruning = {**RAW_EXPERIMENT["pruning"], "on_clone": on_clone}
     return {
-        RAW: json.dumps(RAW_EXPERIMENT),
+        RAW: json.dumps({**RAW_EXPERIMENT, "pruning": pruning}),
         "pruning": {"sparsity": sparsity, "criterion": criterion, "schedule": {"end": end}},
         "rllib": {"training": {"lr": lr}},
     }
@@ -110,6 +116,33 @@ def test_a_clone_of_a_sparser_donor_holds_its_masks(donor: Path) -> None:
     assert trial.train()["sparsity"] == pytest.approx(0.5, abs=0.01)
     after = masks_of(trial)
     assert all(torch.equal(before[name], after[name]) for name in before)
+    trial.stop()
+
+
+def test_a_clone_of_a_sparser_donor_regrows_to_its_own_target_where_asked(donor: Path) -> None:
+    trial = clone(donor, sparsity=0.2, on_clone="regrow")
+    learner, grown = learner_of(trial), []
+    change_masks = learner._after_mask_change
+
+    def watched(module_id: str, sparsity: float, change: Any) -> None:
+        change_masks(module_id, sparsity, change)
+        grown.append(change)
+        pruner = learner._pruners[module_id]
+        optimizers = [opt for _, opt in learner.get_optimizers_for_module(module_id)]
+        for name, fresh in change.regrown.items():
+            held = [pruner.parameters[name].data, *moments(optimizers, pruner.parameters[name])]
+            assert len(held) == 3
+            assert all(not bool(tensor[fresh].any()) for tensor in held)
+
+    learner._after_mask_change = watched
+    before = masks_of(trial)
+    assert trial.train()["sparsity"] == pytest.approx(0.2, abs=0.01)
+    # At once, by the dense gradients of that update; nothing that was kept has gone.
+    assert [change.pruned for change in grown] == [0]
+    assert grown[0].grown > 0
+    after = masks_of(trial)
+    assert all(bool((after[name] | ~mask).all()) for name, mask in before.items())
+    assert trial.train()["sparsity"] == pytest.approx(0.2, abs=0.01)
     trial.stop()
 
 

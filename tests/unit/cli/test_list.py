@@ -9,6 +9,8 @@ from rayprune.pruning.criteria import CRITERIA
 from rayprune.pruning.distributions import DISTRIBUTIONS
 from rayprune.pruning.granularity import GRANULARITIES
 from rayprune.pruning.objectives import OBJECTIVES
+from rayprune.pruning.penalty_faults import PENALTIES
+from rayprune.pruning.remedies import REMEDIES
 from rayprune.pruning.schedules import SCHEDULES
 
 
@@ -21,6 +23,8 @@ from rayprune.pruning.schedules import SCHEDULES
         ("granularities", GRANULARITIES),
         ("objectives", OBJECTIVES),
         ("algorithms", ALGORITHMS),
+        ("penalties", PENALTIES),
+        ("remedies", REMEDIES),
     ],
 )
 def test_list_names_all_there_are_with_a_description(rayprune, kind, names):

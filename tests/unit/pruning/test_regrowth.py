@@ -122,6 +122,15 @@ def test_every_layer_keeps_its_number_of_weights_and_what_is_regrown_is_zero(
                 pruner.parameters[name].add_(mask * 0.1)
 
 
+def test_what_something_else_wrote_to_a_masked_weight_is_gone_when_it_regrows():
+    pruner = pruner_of(SET)
+    with torch.no_grad():
+        for name, mask in pruner.masks.items():
+            pruner.parameters[name].masked_fill_(~mask, 0.25)
+    change = pruner.update(100)
+    assert all(not bool(pruner.parameters[n][fresh].any()) for n, fresh in change.regrown.items())
+
+
 @given(st.integers(0, 5), st.sampled_from([SET, RIGL]))
 def test_masks_depend_on_nothing_but_seed_and_gradients(seed, schedule):
     runs = [pruner_of(schedule, seed=seed) for _ in range(2)]
@@ -229,6 +238,7 @@ def test_gradients_are_awaited_only_shortly_before_weights_grow():
     pruner = pruner_of({**RIGL, "minibatches": 4})
     assert not pruner.awaits_growth(50, per_minibatch=10)  # the tick at 100 is five minibatches off
     assert pruner.awaits_growth(60, per_minibatch=10)
+    assert pruner.awaits_growth(50, per_minibatch=math.inf)  # no telling how far off the next is
     give_gradients(pruner)
     pruner.update(100)
     assert not pruner.awaits_growth(110, per_minibatch=10)
@@ -244,6 +254,21 @@ def test_rigl_without_gradients_says_how_to_give_them_and_changes_nothing():
     with pytest.raises(InputError, match="gather_gradients"):
         pruner.update(100)
     assert all(torch.equal(before[name], mask) for name, mask in pruner.masks.items())
+
+
+def test_gradients_are_used_once():
+    pruner = pruner_of(RIGL)
+    give_gradients(pruner)
+    pruner.update(100)
+    with pytest.raises(InputError, match="gather_gradients"):
+        pruner.update(200)
+
+
+def test_nothing_is_dropped_before_anything_is_learnt():
+    pruner = pruner_of({**SET, "begin": 0})
+    pruner.config = pruner.config.replace(sparsity=0.8)
+    assert pruner.update(10).grown == 0
+    assert pruner.sparsity() == pytest.approx(0.8, abs=0.005)
 
 
 def test_a_nan_gradient_changes_nothing():

@@ -77,6 +77,14 @@ def test_layers_may_be_a_mapping_as_well():
     assert flat_metrics({"layers": {"pi.0": 0.5}})[0] == {"sparsity/layer/pi.0": 0.5}
 
 
+def test_what_was_ever_active_is_one_number_and_one_by_layer():
+    assert flat_metrics({"itop": {"all": 0.3, "layers": {"pi.0": 0.5}}})[0] == {
+        "itop/all": 0.3,
+        "itop/layers/pi.0": 0.5,
+    }
+    assert flat_metrics({"itop": None})[0] == {}
+
+
 def test_where_no_env_steps_are_sampled_updates_are_the_step():
     assert step_of({"env_steps": 0, "updates": 7}) == 7
     assert step_of({"env_steps": 5, "updates": 7}) == 5
