@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -82,24 +82,6 @@ class Redrawing:
     dynamics: Dynamics
     masks: Mapping[str, Tensor]
     """The masks before the update; a name is absent while the parameter is dense."""
-
-    def initial(self, budgets: Iterable[Budget], at: Ramp) -> Masks:
-        """Choose by chance what is active from the start.
-
-        Args:
-            budgets: with their targets.
-            at: turns a target into the sparsity at the start.
-
-        Returns:
-            What stays, by full parameter name.
-        """
-        by_chance = self.selection.config.replace(criterion="random")
-        selection = replace(self.selection, config=by_chance)
-        keeps: Masks = {}
-        for budget in budgets:
-            for scope in scopes_of(by_chance, budget, at):
-                keeps |= selection.keep_scope(scope)
-        return keeps
 
     def redraw(
         self, budgets: Iterable[Budget], keeps: Masks, at: Ramp, step: float

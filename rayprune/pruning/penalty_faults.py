@@ -14,7 +14,7 @@ PENALTIES: Mapping[str, str] = {
 """Name -> what it is, in a line."""
 
 UNIT_GRANULARITIES = ("neuron", "hybrid")
-"""Granularities under which output heads are exempt, as group lasso over units needs it."""
+"""Granularities that take the units which group lasso shrinks."""
 
 
 def penalty_faults(prefix: str, values: Mapping[str, Any]) -> Iterator[str]:

@@ -33,6 +33,10 @@ class Phase:
         kind = self.config.granularity
         return [dataclasses.replace(b, field=_field(b.field, kind)) for b in budgets]
 
+    def by_chance(self) -> Phase:
+        """Return the same phase with random scores."""
+        return dataclasses.replace(self, config=self.config.replace(criterion="random"))
+
     def retargeted(self, sparsity: float) -> list[Budget]:
         """Return the budgets with one target for all.
 
@@ -97,6 +101,7 @@ def _single(config: PruningConfig, kind: str) -> PruningConfig:
         granularity=kind,
         criterion="l1" if by_units else config.criterion,
         hybrid=None,
+        penalty=None,  # the whole config's, whatever the phases are
         sparsity=0.0 if dense else config.hybrid[kind],
         groups={group: {"sparsity": spec[kind]} for group, spec in config.groups.items()},
     )

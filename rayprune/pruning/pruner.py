@@ -250,9 +250,9 @@ class Pruner:
         timing = self._timing
         if timing.sparse_schedule is None or self._progress.tick is not None:
             return None
-        # Such a schedule grows single weights: it has one phase.
-        budgets, targets = self._phases[0].budgets, timing.targets(0.0)
-        change = self._commit(self._redrawing(NOTHING).initial(budgets, timing.ramp(0.0)), None, 1)
+        targets, by_chance = timing.targets(0.0), [phase.by_chance() for phase in self._phases]
+        budgets = [(phase, phase.budgets) for phase in by_chance]
+        change = self._commit(self._decide(budgets, timing.ramp(0.0), 1.0, NOTHING), None, 1)
         self._dynamics.coverage.begin(self.masks)
         self._progress.tick, self._progress.targets = 0.0, targets
         return change
@@ -421,9 +421,11 @@ class Pruner:
         penalty = self.config.penalty
         if penalty is None or clock >= self.config.build_schedule(0.0).end:
             return
-        protected = protected_names(self.config, self._layers)
+        spared = protected_names(self.config, self._layers)
+        if penalty["kind"] == "group_lasso":
+            spared |= self._heads
         for layer in self._layers:
-            if layer.name not in protected:
+            if layer.name not in spared:
                 shrink(layer, penalty["kind"], lambda w: rates[w] * penalty["strength"])
 
     @torch.no_grad()
@@ -552,7 +554,7 @@ class Pruner:
         redrawing = self._redrawing(evidence)
         if redrawing.schedule is None and self.config.on_clone != "regrow":
             return keeps, {}
-        budgets = self._phases[0].budgets
+        budgets = self._phases[0].budgets  # what grows has granularity weight, of one phase
         keeps, grows = redrawing.redraw(budgets, keeps, self._timing.growth_limit(tick), tick)
         if grows:
             self._dynamics.gradients.clear()

@@ -113,6 +113,18 @@ def test_what_may_not_be_pruned_is_not_shrunk(kind, seed):
         assert torch.equal(old, new) is (index != 2)
 
 
+def test_group_lasso_spares_the_units_of_heads():
+    net = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2))
+    head = net[2].weight.detach().clone()
+    config = PruningConfig(
+        granularity="hybrid",
+        hybrid={"neuron": 0.2, "weight": 0.5},
+        penalty={"kind": "group_lasso", "strength": 1.0},
+    )
+    penalise(Pruner(net, config, heads=["2"]), lr=0.01)
+    assert torch.equal(net[2].weight, head)
+
+
 def test_pruned_weights_stay_zero_and_the_penalty_ends_with_the_schedule():
     layer = nn.Linear(6, 4)
     pruner = pruner_of(layer)

@@ -88,6 +88,24 @@ def test_a_static_mask_is_there_from_the_start_and_never_changes():
     assert pruner.violations() == {}
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"granularity": "neuron", "sparsity": 0.5},
+        {"granularity": "block", "sparsity": 0.5},
+        {"granularity": "2:4", "sparsity": None},
+        {"granularity": "hybrid", "sparsity": None, "hybrid": {"neuron": 0.25, "weight": 0.5}},
+    ],
+)
+def test_a_static_mask_may_be_of_any_granularity(values):
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(8, 32), nn.Tanh(), nn.Linear(32, 32))
+    pruner = pruner_of({"kind": "static"}, module=module, **values)
+    assert pruner.sparsity() == pytest.approx(0.5, abs=0.01)
+    assert pruner.violations() == {}
+    assert pruner.update(1) is None
+
+
 # Laws
 
 
