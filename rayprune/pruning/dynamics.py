@@ -143,8 +143,8 @@ class Redrawing:
                 keeps[name] = keeps[name] | grown
 
     def _active(self, name: str, weight: Tensor, keeps: Masks, grows: Masks) -> int:
-        """Count what is active after the update so far; what fades is on its way out."""
-        alive = self.selection.eligible(name)
+        """Count what is active after the update so far."""
+        alive = self.masks.get(name)
         if name in keeps:
             alive = keeps[name] if alive is None else keeps[name] & alive
         if name in grows:

@@ -53,6 +53,11 @@ def regrowth_faults(prefix: str, values: Mapping[str, Any]) -> Iterator[str]:
         yield from _start_faults(prefix, values)
     if values.get("on_clone") == "regrow":
         yield from _by_weight(f"`{prefix}on_clone` 'regrow'", prefix, values)
+        if isinstance(values.get("operation"), Mapping):
+            yield (
+                f"`{prefix}operation` must be 'zero' with `{prefix}on_clone` 'regrow': what still "
+                f"fades can't grow back. Or leave `{prefix}on_clone` at 'hold'."
+            )
         if values.get("threshold") is not None:
             yield (
                 f"`{prefix}on_clone` 'regrow' needs a target to regrow to, but `{prefix}threshold` "

@@ -362,21 +362,6 @@ def test_a_ramp_that_will_prune_again_lets_nothing_grow_beyond_its_end():
     assert pruner.sparsity() == pytest.approx(0.5, abs=0.005)
 
 
-def test_what_fades_is_no_room_and_no_candidate():
-    schedule = {"kind": "linear", "begin": 100, "end": 500, "every": 100}
-    pruner = pruner_of(
-        schedule, sparsity=0.5, on_clone="regrow", operation={"scale": 0.5, "steps": 3}
-    )
-    pruner.update(500)
-    pruner.update(600)
-    assert pruner.sparsity() == 0
-    pruner.config = pruner.config.replace(sparsity=0.3)
-    for step in (700, 800, 900):
-        pruner.update(step)
-    assert pruner.violations() == {}
-    assert pruner.sparsity() == pytest.approx(0.5, abs=0.005)
-
-
 # What was ever active
 
 
@@ -458,6 +443,7 @@ def test_weights_from_elsewhere_are_pruned_by_the_criterion():
         ({"schedule": {"kind": "set", "end": 0.1, "begin": 0.5}}, "must not be less than `begin`"),
         ({"schedule": {"kind": "set"}, "granularity": "neuron"}, "must be 'weight', but is 'neuro"),
         ({"on_clone": "regrow", "granularity": "neuron"}, "'regrow' grows single weights"),
+        ({"on_clone": "regrow", "operation": {"scale": 0.5, "steps": 2}}, "leave `on_clone` at"),
         (
             {"schedule": {"kind": "rigl"}, "operation": {"scale": 0.5, "steps": 2}},
             "`operation` must be 'zero' with `schedule.kind` 'rigl'",
