@@ -15,7 +15,9 @@ CUT = {"kind": "one_shot", "begin": 250, "every": 1}
 
 
 @pytest.mark.usefixtures("ray_session")
-@pytest.mark.parametrize("base", [configs.dqn, configs.sac])
+@pytest.mark.parametrize(
+    "base", [configs.dqn, pytest.param(configs.sac, marks=pytest.mark.slow)], ids=["dqn", "sac"]
+)
 def test_targets_span_n_steps_from_their_time_on_at_the_same_training_intensity(base: Any) -> None:
     remedies = {"n_step": 3, "n_step_from": 150}
     algo = configs.build(prune(base(), configs.pruning(schedule=CUT, remedies=remedies)))
