@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Final
 
 import torch
@@ -15,10 +16,13 @@ from ray.rllib.utils.metrics import (
 )
 
 from rayprune.errors import ConfigError, InvariantError, NonFiniteError
+from rayprune.pruning.criteria import RETURN
 from rayprune.pruning.schedule_times import waits_for_return
 from rayprune.rllib.learners import foreach_learner
 from rayprune.rllib.remedies import apply_to_buffer, apply_to_targets
 from rayprune.rllib.signals import CONFIG_KEY, DRIVEN_KEY, begin_if_reached
+
+logger = logging.getLogger(__name__)
 
 RESULT_KEY: Final = "rayprune"
 """Key of what the callback adds to each training result."""
@@ -31,6 +35,8 @@ class PruningCallback(RLlibCallback):
     and finite, that all Learners hold the same masks, and that no EnvRunner's policy holds more
     non-zero weights than its masks keep. That costs a pass over the weights per iteration.
     """
+
+    _told = False
 
     def on_algorithm_init(self, *, algorithm: Algorithm, **_: Any) -> None:
         """Set the remedies that act from the first step on."""
@@ -46,6 +52,13 @@ class PruningCallback(RLlibCallback):
         reports = learner_reports(algorithm)
         check_learners(reports)
         begin_by_training(algorithm, result)
+        if not self._told and waits_for_layer_returns(algorithm):
+            self._told = True
+            logger.warning(
+                "Criterion 'return' waits for the return lost without each layer: call "
+                "rayprune.rllib.layer_returns.post_layer_returns(algorithm, ...) after each "
+                "train()."
+            )
         check_env_runners(algorithm, reports[0])
         churn, plasticity = foreach_learner(
             algorithm, lambda learner: (learner.take_churn(), learner.take_plasticity())
@@ -66,6 +79,16 @@ class PruningCallback(RLlibCallback):
         apply_to_targets(algorithm, int(result.get(NUM_ENV_STEPS_SAMPLED_LIFETIME) or 0))
         sparsity = max(report["sparsity"] for report in reports[0].values())
         apply_to_buffer(algorithm, sparsity, max(churn.values(), default=0.0))
+
+
+def waits_for_layer_returns(algorithm: Algorithm) -> bool:
+    """Return whether a mask update waits for returns, where no driver of ours measures them."""
+    assert algorithm.config is not None
+    held = algorithm.config.learner_config_dict.get(CONFIG_KEY, {})
+    if held.get("criterion") != RETURN or held.get(DRIVEN_KEY):
+        return False
+    awaited = foreach_learner(algorithm, lambda learner: learner.awaited_units())[0]
+    return any(awaited.values())
 
 
 def begin_by_training(algorithm: Algorithm, result: dict[str, Any]) -> None:

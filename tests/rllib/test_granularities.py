@@ -253,12 +253,15 @@ def _removed(algo: Any) -> set[str]:
     return gone
 
 
-def test_layers_are_scored_by_the_return_lost_and_the_update_waits_for_it() -> None:
+def test_layers_are_scored_by_the_return_lost_and_the_update_waits_for_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     fields = {"granularity": "layer", "criterion": "return", "sparsity": 0.5}
     config = prune(configs.ppo(fcnet_hiddens=[16, 16, 16]), configs.pruning(**fields))
     algo, evaluator = configs.build(config), Evaluator(configs.ppo(fcnet_hiddens=[16, 16, 16]))
     try:
         algo.train()
+        assert "waits for the return lost without each layer" in caplog.text
         assert _removed(algo) == set()
         lost = post_layer_returns(algo, evaluator, first_seed=5, episodes=4)
         assert len(lost) == 2
