@@ -18,8 +18,14 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from rayprune.errors import ConfigError
 from rayprune.rllib import prune
 from rayprune.rllib.callback import learner_reports
+from rayprune.rllib.dense import dense_twin
 from rayprune.rllib.evaluation import Evaluator
-from rayprune.rllib.experiment import build_module, check_network
+from rayprune.rllib.experiment import (
+    base_config,
+    build_module,
+    check_network,
+    network_faults,
+)
 from rayprune.rllib.layer_returns import post_layer_returns
 from rayprune.rllib.models import PrunableResidualCNN
 from rayprune.rllib.rows import policy_of
@@ -300,3 +306,23 @@ def test_a_run_names_its_unplugged_sensors_in_the_summary(tmp_path: Path) -> Non
     assert sorted(summary["sensors"]["unplugged"] + summary["sensors"]["kept"]) == [
         f"obs[{i}]" for i in range(4)
     ]
+
+
+def test_a_yaml_file_may_name_an_environment_with_a_dict_observation() -> None:
+    gym.register("RaypruneVehicle-v0", entry_point=Vehicle)
+    try:
+        pruning = {"granularity": "input", "sparsity": 0.5, "schedule": PPO["pruning"]["schedule"]}
+        what = experiment(PPO, env="RaypruneVehicle-v0", pruning=pruning)
+        assert network_faults(what) == []
+        config = base_config(what)
+        assert build_module(config).observation_space.shape == (len(NAMES),)
+    finally:
+        gym.registry.pop("RaypruneVehicle-v0")
+
+
+@pytest.mark.parametrize("fields", [TWO_OF_FOUR, HYBRID, {"granularity": "layer"}])
+def test_a_dense_twin_prunes_nothing_whatever_the_granularity(fields: dict[str, Any]) -> None:
+    given = {key: value for key, value in fields.items() if value is not None}
+    implied = "hybrid" in given or given["granularity"] == "2:4"
+    twin = dense_twin(experiment(PPO, pruning=given if implied else {**given, "sparsity": 0.5}))
+    assert (twin.pruning.target, twin.pruning.granularity) == (0.0, "weight")
