@@ -59,7 +59,12 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+SLOW = {"cnn block", "lstm input", "sac input", "ppo hybrid"}
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(x, marks=pytest.mark.slow) if x in SLOW else x for x in CASES]
+)
 def test_every_granularity_trains_with_exact_zeros(case: str) -> None:
     make, fields = CASES[case]
     algo = configs.build(prune(make(), configs.pruning(**fields)))
@@ -180,6 +185,7 @@ def test_inputs_that_four_does_not_divide_are_refused_before_anything_runs() -> 
         check_network(build_module(configs.sac()), configs.pruning(**TWO_OF_FOUR))
 
 
+@pytest.mark.slow
 def test_two_learners_cut_the_same_groups_by_chance() -> None:
     config = configs.ppo().learners(num_learners=2)
     algo = configs.build(prune(config, configs.pruning(**TWO_OF_FOUR, criterion="random")))
@@ -203,7 +209,10 @@ def residual_cnn() -> Any:
     return configs.ppo(Images).rl_module(rl_module_spec=spec, model_config=None)
 
 
-@pytest.mark.parametrize("kind", ["mlp", "residual cnn", "dqn", "sac"])
+@pytest.mark.parametrize(
+    "kind",
+    ["mlp", "residual cnn", *(pytest.param(x, marks=pytest.mark.slow) for x in ("dqn", "sac"))],
+)
 def test_whole_layers_go_and_are_the_identity_on_the_env_runner_after_a_restore_too(
     kind: str, tmp_path: Path
 ) -> None:
