@@ -206,7 +206,7 @@ def residual_cnn() -> Any:
         "value_hiddens": [16],
     }
     spec = RLModuleSpec(module_class=PrunableResidualCNN, model_config=model)
-    return configs.ppo(Images).rl_module(rl_module_spec=spec, model_config=None)
+    return configs.ppo(Images).rl_module(rl_module_spec=spec)
 
 
 @pytest.mark.parametrize(
@@ -226,8 +226,7 @@ def test_whole_layers_go_and_are_the_identity_on_the_env_runner_after_a_restore_
     algo = configs.build(config)
     try:
         for _ in range(3):
-            algo.train()
-            _check_by_hand(algo)
+            algo.train()  # the callback raises on a broken promise
         held = _removed(algo)
         assert held
         algo.save_to_path(tmp_path)
@@ -282,7 +281,8 @@ def test_layers_are_scored_by_the_return_lost_and_the_update_waits_for_it(
         assert len(lost) == 2
         assert all("actor_encoder" in name for name in lost)
         algo.train()
-        assert _removed(algo) == {min(lost, key=lambda name: lost[name])}
+        (gone,) = _removed(algo)
+        assert lost[gone] == min(lost.values())
         assert post_layer_returns(algo, evaluator, first_seed=5, episodes=4) == {}
     finally:
         evaluator.close()
@@ -304,7 +304,8 @@ def test_a_run_removes_layers_by_return_and_its_record_tells_the_returns(tmp_pat
     assert len(told) == 1
     assert len(told[0]) == 2
     gone = [layer["name"] for layer in summary["sparsity"]["layers"] if layer["sparsity"] > 0]
-    assert gone == [min(told[0], key=lambda name: told[0][name])]
+    assert len(gone) == 1
+    assert told[0][gone[0]] == min(told[0].values())
     assert summary["target_reached"]
 
 

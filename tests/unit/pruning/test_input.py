@@ -6,6 +6,7 @@ from torch import nn
 
 from rayprune import Pruner, PruningConfig
 from rayprune.errors import ConfigError, InputError
+from rayprune.pruning.granularity.inputs import SensorPart
 from rayprune.pruning.sensors import Sensors, find_sensors, unplugged
 
 RAMP = {"kind": "linear", "begin": 0, "end": 100, "every": 50}
@@ -155,6 +156,13 @@ def test_scores_pool_over_all_columns_as_a_loop_does(pooling):
     gone = unplugged(found, dict(net.named_modules()))
     assert sorted(expected.argsort()[:4].tolist()) == [i for i, dead in enumerate(gone) if dead]
     assert "body.weight_hh_l0" not in pruner.masks
+
+
+def test_a_mean_is_over_the_weights_that_read_the_sensor():
+    shapes = {"a": torch.Size([1, 2]), "b": torch.Size([1, 1])}
+    part = SensorPart(shapes, {"a": (0, 1), "b": (None, 0)})
+    scores = {"a": torch.tensor([[1.0, 2.0]]), "b": torch.tensor([[4.0]])}
+    assert part.pool(scores, "mean").tolist() == [1.0, 3.0]
 
 
 def test_scaling_thresholds_and_the_schedule_work_on_sensors():
