@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.apis import TargetNetworkAPI
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
@@ -206,7 +207,14 @@ def residual_cnn() -> Any:
         "value_hiddens": [16],
     }
     spec = RLModuleSpec(module_class=PrunableResidualCNN, model_config=model)
-    return configs.ppo(Images).rl_module(rl_module_spec=spec)
+    return (
+        PPOConfig()
+        .environment(Images)
+        .env_runners(num_env_runners=0)
+        .training(train_batch_size_per_learner=64, minibatch_size=32, num_epochs=1)
+        .rl_module(rl_module_spec=spec)
+        .debugging(seed=0, log_level="ERROR")
+    )
 
 
 @pytest.mark.parametrize(
