@@ -66,10 +66,13 @@ class Climber(tune.Trainable):
 
 
 class Rows(Callback):
-    """Appends each result to a file; stops the whole experiment once, after some of them."""
+    """Appends each result to a file; stops the whole experiment once, after some of them.
 
-    def __init__(self, path, crash_after=None):
-        self.path, self.crash_after = Path(path), crash_after
+    With ``paused`` not before those that have reported wait, with their checkpoints written.
+    """
+
+    def __init__(self, path, crash_after=None, paused=False):
+        self.path, self.crash_after, self.paused = Path(path), crash_after, paused
 
     def on_trial_result(self, iteration, trials, trial, result, **info):
         keys = ("training_iteration", "return", "sparsity", "row")
@@ -80,6 +83,9 @@ class Rows(Callback):
     def on_step_end(self, iteration, trials, **info):
         crashed = self.path.with_suffix(".crashed")
         if self.crash_after is None or crashed.exists() or not self.path.exists():
+            return
+        reported = [t for t in trials if t.last_result.get("training_iteration")]
+        if self.paused and not all(t.status == "PAUSED" and t.checkpoint for t in reported):
             return
         if len(self.path.read_text().splitlines()) >= self.crash_after:
             crashed.touch()
