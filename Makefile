@@ -7,13 +7,14 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt
 DEMO := runs/demo
 
-.PHONY: help demo test test-unit test-slow check format lint type floors clean
+.PHONY: help demo test test-unit test-slow test-all check format lint type floors clean
 
 help:
 	@echo "make demo       train, prune and evaluate PPO on CartPole: a few minutes"
 	@echo "make test       lint, types, floors and all tests but the slow ones: what CI runs"
 	@echo "make test-unit  the tests that need no Ray"
 	@echo "make test-slow  the tests that train for minutes"
+	@echo "make test-all   everything: the slow ones, and all algorithms by nets by granularities"
 	@echo "make check      lint, types, floors and test-unit: before a commit"
 	@echo "make format     rewrite the code in the house's form"
 	@echo "make clean      remove .venv and the tools' caches; runs/ stays"
@@ -26,13 +27,16 @@ demo: $(VENV)/.rllib
 	set -x; $(BIN)/rayprune train tune_configs/ppo_cartpole.yaml --out $$out $$resume
 
 test: lint type floors
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not matrix"
 
 test-unit: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/unit tests/configs
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
+
+test-all: lint type floors
+	$(BIN)/python -m pytest
 
 check: lint type floors test-unit
 

@@ -22,10 +22,16 @@ from rayprune.validation import faults_from, shown
 ALGORITHMS: Mapping[str, str] = types.MappingProxyType(
     {
         "PPO": "proximal policy optimisation; on-policy, discrete or continuous actions",
+        "APPO": "asynchronous PPO; target networks, discrete or continuous actions",
+        "IMPALA": "asynchronous actor-critic with V-trace; discrete or continuous actions",
         "DQN": "deep Q-learning; replay buffer, discrete actions",
-        "SAC": "soft actor-critic; replay buffer, continuous actions",
+        "SAC": "soft actor-critic; replay buffer, discrete or continuous actions",
+        "BC": "behaviour cloning; offline data, discrete or continuous actions",
+        "CQL": "conservative Q-learning; offline data, continuous actions",
     }
 )
+OFFLINE = frozenset({"BC", "CQL"})
+"""They learn from recorded data: their clock is the number of updates."""
 
 
 def _whole(value: object) -> object:
@@ -81,7 +87,7 @@ class EvaluationConfig(_Section):
     """How the policy is measured, on seeds that training never saw."""
 
     every: Count | None = 20_000
-    """Env steps between validations; null validates at the end only."""
+    """Env steps (updates, offline) between validations; null validates at the end only."""
 
     episodes: Count = 20
     validation_seed: Seed = 10_000
@@ -92,6 +98,16 @@ class EvaluationConfig(_Section):
 
     dense: Text | None = None
     """``train`` trains the dense twin too; or a dense checkpoint to compare with."""
+
+
+class TransferConfig(_Section):
+    """A new task begun with a trained policy: what fits is kept, the rest of the network is new."""
+
+    target: Number | None = None
+    """A validation return; the summary tells the steps to it."""
+
+    fresh: bool = False
+    """Whether the same is trained from nothing too, in the run's directory ``fresh``."""
 
 
 class TrackingConfig(_Section):
@@ -123,6 +139,8 @@ class ExperimentConfig(_Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     start_from: Text | None = None
     """A checkpoint to start from: rayprune's own, or one that plain RLlib wrote."""
+    transfer: TransferConfig | None = None
+    """Given, ``start_from`` may be of another task: heads and first layers may differ."""
     tracking: TrackingConfig = TrackingConfig()
 
     search: Keywords | None = None
@@ -132,9 +150,19 @@ class ExperimentConfig(_Section):
     """Modules imported before anything else is checked: they register own criteria."""
 
     @property
+    def offline(self) -> bool:
+        """Whether it learns from recorded data, and counts updates in place of env steps."""
+        return self.algorithm in OFFLINE
+
+    @property
+    def length(self) -> int | None:
+        """Env steps of the whole run, or updates where it is offline."""
+        return self.stop.updates if self.offline else self.stop.env_steps
+
+    @property
     def horizon(self) -> int | None:
         """What a schedule's fractions are fractions of."""
-        return self.pruning.horizon or self.stop.env_steps
+        return self.pruning.horizon or self.length
 
 
 def load_experiment(
@@ -284,9 +312,37 @@ _OR = {
 
 def _stop_faults(experiment: ExperimentConfig) -> list[str]:
     stop = experiment.stop
+    if experiment.offline:
+        return _offline_stop_faults(experiment)
     if stop.env_steps or stop.updates or stop.return_ is not None:
         return []
     return ["`stop` must give at least one of `env_steps`, `return` and `updates`."]
+
+
+def _offline_stop_faults(experiment: ExperimentConfig) -> list[str]:
+    stop, name = experiment.stop, experiment.algorithm
+    if stop.updates is None:
+        return [f"`stop.updates` is missing: {name} learns offline, so a run's length is updates."]
+    if "env_steps" in stop.model_fields_set and stop.env_steps is not None:
+        return [
+            f"`stop.env_steps` must be left out with {name}, which samples none, but is "
+            f"{stop.env_steps}. Give `stop.updates` alone."
+        ]
+    return []
+
+
+def _transfer_faults(experiment: ExperimentConfig) -> list[str]:
+    transfer = experiment.transfer
+    if transfer is None:
+        return []
+    faults = []
+    if experiment.start_from is None:
+        faults.append("`transfer` needs a policy: give its checkpoint as `start_from`.")
+    if transfer.fresh and transfer.target is None:
+        faults.append(
+            "`transfer.fresh` compares the steps to a return: give it as `transfer.target`."
+        )
+    return faults
 
 
 def _horizon_faults(experiment: ExperimentConfig) -> list[str]:
@@ -354,7 +410,8 @@ def _seed_faults(experiment: ExperimentConfig) -> list[str]:
 
 
 _CROSS_CHECKS: tuple[tuple[set[str], Callable[[ExperimentConfig], list[str]]], ...] = (
-    ({"stop"}, _stop_faults),
+    ({"stop", "algorithm"}, _stop_faults),
+    ({"start_from", "transfer"}, _transfer_faults),
     ({"stop", "pruning"}, _horizon_faults),
     ({"seed", "evaluation"}, _seed_faults),
     ({"pruning", "evaluation", "start_from"}, _driver_faults),

@@ -20,6 +20,7 @@ from rayprune.cli.evaluate import evaluate
 from rayprune.cli.list import list_names
 from rayprune.cli.options import person
 from rayprune.cli.prune import prune
+from rayprune.cli.record import record
 from rayprune.cli.report import report
 from rayprune.cli.sensitivity import sensitivity
 from rayprune.cli.sweep import sweep
@@ -71,6 +72,7 @@ _COMMANDS: Mapping[str, Callable[..., dict[str, Any]]] = {
     "evaluate": evaluate,
     "prune": prune,
     "sensitivity": sensitivity,
+    "record": record,
     "sweep": sweep,
     "report": report,
     "list": list_names,

@@ -121,7 +121,8 @@ def duration(seconds: float) -> str:
 
 
 def _step(row: Mapping[str, object]) -> int:
-    step = row.get("env_steps")
+    # Offline algorithms sample no steps.
+    step = row.get("env_steps") or row.get("updates")
     return int(float(step)) if isinstance(step, Real) else 0
 
 

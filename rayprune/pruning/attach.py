@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
 
-from rayprune.errors import InputError
+from rayprune.pruning.adopt import adopt_torch_pruning, check_adoptable
 from rayprune.pruning.layers import MASKABLE, MaskedLayer, prunable_parameters
 
 Exclusions = Iterable["str | nn.Module"]
@@ -18,7 +18,8 @@ def make_maskable(module: nn.Module, *, exclude: Exclusions = ()) -> nn.Module:
 
     Only the class of a layer changes: parameters keep their identity, their names and what an
     optimizer knows of them. Doing it twice changes nothing. Subclasses are left alone, since
-    theirs may be a forward of their own.
+    theirs may be a forward of their own. What ``torch.nn.utils.prune`` has pruned is taken over:
+    its masks become the layer's, and its parametrisation goes.
 
     Args:
         module: any module; it may be a layer itself.
@@ -29,7 +30,7 @@ def make_maskable(module: nn.Module, *, exclude: Exclusions = ()) -> nn.Module:
         The same module.
 
     Raises:
-        InputError: a layer is still pruned by ``torch.nn.utils.prune``.
+        InputError: ``torch.nn.utils.prune`` pruned a bias; nothing was changed.
 
     >>> make_maskable(nn.Sequential(nn.Linear(2, 1), nn.Tanh()))
     Sequential(
@@ -38,12 +39,18 @@ def make_maskable(module: nn.Module, *, exclude: Exclusions = ()) -> nn.Module:
     )
     """
     found = list(_not_excluded(module, exclude))
+    ours = (*MASKABLE, *MASKABLE.values())
     for name, layer in found:
-        _refuse_torch_pruned(name, layer)
-    for _, layer in found:
+        if type(layer) in ours:
+            check_adoptable(name, layer)
+    for name, layer in found:
+        adopted = adopt_torch_pruning(name, layer) if type(layer) in ours else {}
         if type(layer) in MASKABLE and prunable_parameters(layer):
             layer.__class__ = MASKABLE[type(layer)]
             layer.masks = {}  # type: ignore[assignment]
+        for key, mask in adopted.items():
+            held = layer.masks.get(key)  # type: ignore[union-attr, operator]
+            layer.masks[key] = mask if held is None else mask & held  # type: ignore[index, operator]
     return module
 
 
@@ -129,15 +136,3 @@ def _not_excluded(module: nn.Module, exclude: Exclusions) -> Iterator[tuple[str,
             barred |= {id(inner) for inner in layer.modules()}
         if id(layer) not in barred:
             yield name, layer
-
-
-def _refuse_torch_pruned(name: str, layer: nn.Module) -> None:
-    if not isinstance(layer, tuple(MASKABLE)):
-        return
-    for parameter, _ in layer.named_parameters(recurse=False):
-        if parameter.endswith("_orig"):
-            plain = parameter.removesuffix("_orig")
-            raise InputError(
-                f"Layer {name!r} is pruned by torch.nn.utils.prune (it has `{parameter}`), which "
-                f"keeps masks of its own. Call torch.nn.utils.prune.remove(layer, {plain!r}) first."
-            )

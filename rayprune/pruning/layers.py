@@ -93,5 +93,14 @@ def prunable_parameters(layer: nn.Module) -> dict[str, nn.Parameter]:
     return {
         name: parameter
         for name, parameter in layer.named_parameters(recurse=False)
-        if name == "weight" or name.startswith(("weight_ih_l", "weight_hh_l"))
+        if prunable_name(name)
     }
+
+
+def prunable_name(name: str) -> bool:
+    """Whether a maskable layer's parameter of this name can be pruned: its weights, no biases.
+
+    >>> [prunable_name(name) for name in ("weight", "weight_hh_l0_reverse", "bias", "weight_hr_l0")]
+    [True, True, False, False]
+    """
+    return name == "weight" or name.startswith(("weight_ih_l", "weight_hh_l"))

@@ -80,7 +80,7 @@ class Pruner:
 
     Raises:
         ConfigError: the config doesn't fit the module; holds every fault.
-        InputError: there is nothing to prune, or ``torch.nn.utils.prune`` holds it already.
+        InputError: there is nothing to prune, or ``torch.nn.utils.prune`` pruned a bias.
 
     >>> module = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
     >>> pruner = Pruner(module, PruningConfig(sparsity=0.5))
@@ -158,6 +158,11 @@ class Pruner:
             for name, (layer, key) in self._places.items()
             if key in layer.module.masks
         }
+
+    @property
+    def mask_updates(self) -> int:
+        """How often the masks were decided on so far."""
+        return self._progress.updates
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:

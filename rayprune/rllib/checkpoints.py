@@ -25,6 +25,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rayprune.config import ExperimentConfig, load_experiment
 from rayprune.errors import CheckpointError
+from rayprune.pruning.adopt import plain_state
 from rayprune.rllib.barrier import load_buffer, save_buffer
 from rayprune.rllib.remedies import apply_to_targets
 from rayprune.tracking.record import storage_error, to_json, write_atomic
@@ -33,6 +34,7 @@ META_FILE: Final = "rayprune.json"
 CONFIG_FILE: Final = "rayprune.yaml"
 MODULE: Final = Path("learner_group", "learner", "rl_module", DEFAULT_MODULE_ID)
 """Where an Algorithm's checkpoint holds the default policy."""
+_MODULE_FILE: Final = "module_state.pkl"
 
 
 def save(
@@ -169,6 +171,20 @@ def is_checkpoint(path: Path) -> bool:
     return (path / "learner_group").is_dir()
 
 
+def is_module(path: Path) -> bool:
+    """Whether ``path`` is a checkpoint of an RLModule alone, made with ``module.save_to_path``."""
+    return (path / _MODULE_FILE).is_file()
+
+
+def locate_policy(path: Path) -> Path:
+    """Return the checkpoint that ``path`` means, where an RLModule's alone will do.
+
+    Raises:
+        CheckpointError: nothing there is a checkpoint.
+    """
+    return path if is_module(path) else locate(path)
+
+
 def is_ours(path: Path) -> bool:
     """Whether a checkpoint was written by rayprune, not by plain RLlib."""
     return (path / META_FILE).is_file()
@@ -208,18 +224,34 @@ def check_fits(directory: Path, module: Any) -> None:
         raise CheckpointError(
             f"checkpoint {str(directory)!r} is of another network: {len(wrong)} parameter(s) "
             f"differ, first {name!r} with shape {held.get(name)} there and {own.get(name)} here. "
-            "Use the `rllib.rl_module`, `env` and `algorithm` that it was trained with."
+            "Use the `rllib.rl_module`, `env` and `algorithm` that it was trained with, or say "
+            "`transfer: {}` to take over what fits."
         )
 
 
 def module_state(directory: Path) -> dict[str, Any]:
-    """Return the default policy's parameters by name, as NumPy arrays.
+    """Return the default policy's parameters by name, as NumPy arrays, in plain form.
+
+    What ``torch.nn.utils.prune`` holds in three parts is one array here.
 
     Raises:
         CheckpointError: no single-agent policy is in it, or it can't be read.
     """
+    return plain_state(raw_module_state(directory))[0]
+
+
+def raw_module_state(directory: Path) -> dict[str, Any]:
+    """Return the default policy's parameters by name, as they were saved.
+
+    Args:
+        directory: an Algorithm's checkpoint, or an RLModule's own.
+
+    Raises:
+        CheckpointError: no single-agent policy is in it, or it can't be read.
+    """
+    place = directory if is_module(directory) else directory / MODULE
     try:
-        with (directory / MODULE / "module_state.pkl").open("rb") as file:
+        with (place / _MODULE_FILE).open("rb") as file:
             state: dict[str, Any] = pickle.load(file)
             return state
     except (OSError, pickle.UnpicklingError, EOFError) as error:

@@ -24,7 +24,7 @@ from ray.rllib.utils.spaces.space_utils import unbatch
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
 from rayprune.pruning.counting import count_flops
-from rayprune.rllib.checkpoints import MODULE, check_fits
+from rayprune.rllib.checkpoints import check_fits, module_state
 from rayprune.tracking.statistics import summarise
 
 AT_ONCE: Final = 32
@@ -88,7 +88,7 @@ class Evaluator:
             CheckpointError: it is of another network, or can't be read.
         """
         check_fits(directory, self.module)
-        self.module.restore_from_path(str((directory / MODULE).absolute()))
+        self.module.set_state(module_state(directory))
         for name in ("env_to_module", "module_to_env"):
             for place in (directory / "env_runner", directory):
                 state = place / f"{name}_connector"
@@ -135,6 +135,20 @@ class Evaluator:
         actions = to_env.pop(Columns.ACTIONS)
         for_env = unbatch(to_env.pop(Columns.ACTIONS_FOR_ENV, actions))
         return Acted(batch, logits, unbatch(actions), for_env, to_env)
+
+    def play(self, episodes: int, seed: int, *, explore: bool) -> list[SingleAgentEpisode]:
+        """Return whole episodes with all that happened in them.
+
+        Args:
+            episodes: how many.
+            seed: of the environment, which all of them follow from.
+            explore: draw the actions as in training; else the greedy ones.
+        """
+        self._runner._seed, self._runner._needs_initial_reset = seed, True
+        played: list[SingleAgentEpisode] = self._runner.sample(
+            num_episodes=episodes, explore=explore
+        )
+        return played
 
     def first_batch(self, seed: int) -> dict[str, Any]:
         """Return the module's input for the first observation of the episode of ``seed``."""

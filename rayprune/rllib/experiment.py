@@ -20,6 +20,7 @@ from ray.tune.registry import ENV_CREATOR, _global_registry
 
 from rayprune.config import (
     ALGORITHMS,
+    OFFLINE,
     ExperimentConfig,
     experiment_faults,
     load_raw,
@@ -28,8 +29,20 @@ from rayprune.config import (
 from rayprune.errors import CheckpointError, ConfigError, did_you_mean
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.pruner import Pruner
-from rayprune.rllib.checkpoints import CONFIG_FILE, locate, read_experiment, read_rllib_config
-from rayprune.rllib.evaluation import Evaluator, make_env
+from rayprune.rllib.algorithms import (
+    action_faults,
+    algorithm_config,
+    algorithm_faults,
+    set_defaults,
+)
+from rayprune.rllib.checkpoints import (
+    CONFIG_FILE,
+    locate,
+    locate_policy,
+    read_experiment,
+    read_rllib_config,
+)
+from rayprune.rllib.evaluation import Evaluator
 from rayprune.rllib.groups import group_of
 from rayprune.rllib.learner import heads_of, sensors_of
 from rayprune.rllib.remedies import replay_faults
@@ -51,10 +64,6 @@ _OURS: Final[Mapping[tuple[str, str], str]] = {
     ("learners", "learner_config_dict"): "pruning",
     ("rl_module", "rl_module_spec"): "rllib.rl_module.module_class",
 }
-_ACTIONS: Final[Mapping[str, tuple[type, ...]]] = {
-    "DQN": (gym.spaces.Discrete,),
-    "SAC": (gym.spaces.Box, gym.spaces.Discrete),
-}
 # RLlib takes these as they are, and fails or learns nothing later.
 _LEAST: Final[Mapping[str, float]] = {
     "lr": 0.0,
@@ -70,6 +79,11 @@ _LEAST: Final[Mapping[str, float]] = {
 }
 _NETWORK_KEYS: Final = ("algorithm", "env", "env_config", "imports", "pruning", "rllib")
 _OUR_METHODS: Final[Mapping[str, str]] = {"evaluation": "evaluation"}
+# A YAML's policy is one: it is evaluated, resumed, exported and compared as such.
+_MULTI_AGENT: Final = (
+    "`rllib.multi_agent` can't be used in a YAML, whose runs measure one policy. From Python it "
+    "works: `prune(config.multi_agent(...), pruning, modules=[...])`."
+)
 _METHODS: Final = (
     "debugging",
     "env_runners",
@@ -79,6 +93,7 @@ _METHODS: Final = (
     "fault_tolerance",
     "framework",
     "learners",
+    "offline_data",
     "python_environment",
     "reporting",
     "rl_module",
@@ -123,7 +138,8 @@ def _network_part(raw: Mapping[str, Any]) -> ExperimentConfig | None:
     """Return what decides on the network, if that part is sound in spite of faults elsewhere."""
     part = {key: raw[key] for key in _NETWORK_KEYS if key in raw}
     # The horizon only dates the schedule, which plays no part in what a network can take.
-    faults, network = experiment_faults({"name": "name", "stop": {"env_steps": 1_000_000}, **part})
+    unit = "updates" if raw.get("algorithm") in OFFLINE else "env_steps"
+    faults, network = experiment_faults({"name": "name", "stop": {unit: 1_000_000}, **part})
     return None if faults or rllib_faults(raw) else network
 
 
@@ -132,7 +148,7 @@ def checkpoint_faults(experiment: ExperimentConfig) -> list[str]:
     faults = []
     for field, path in named_checkpoints(experiment).items():
         try:
-            locate(Path(path))
+            (locate_policy if field == "start_from" else locate)(Path(path))
         except CheckpointError as error:
             faults.append(f"`{field}`: {error}")
     return faults
@@ -146,6 +162,7 @@ def rllib_faults(raw: Mapping[str, Any]) -> list[str]:
         config = algorithm_config(str(name)) if known else AlgorithmConfig()
         for method, keywords in blocks.items():
             faults += _block_faults(config, str(method), keywords)
+    faults += algorithm_faults(raw)
     if isinstance(raw.get("env"), str):
         faults += env_faults(raw["env"])
     return faults
@@ -179,23 +196,6 @@ def network_faults(experiment: ExperimentConfig) -> list[str]:
     return []
 
 
-def action_faults(config: AlgorithmConfig, experiment: ExperimentConfig) -> list[str]:
-    """Return the fault of an action space that the algorithm can't take."""
-    allowed = _ACTIONS.get(experiment.algorithm)
-    if allowed is None:
-        return []
-    env = make_env(config)
-    space = env.action_space
-    env.close()
-    if isinstance(space, allowed):
-        return []
-    names = " or ".join(kind.__name__ for kind in allowed)
-    return [
-        f"`{experiment.algorithm}` can't be built for `env` {experiment.env!r}: it needs actions "
-        f"in a {names} space, but they are {space}. Choose another `algorithm` or `env`."
-    ]
-
-
 def check_network(module: Any, pruning: PruningConfig) -> None:
     """Raise ConfigError if ``pruning`` can't be done to ``module`` (names, reachable sparsity)."""
     # No target networks yet: the Learner makes them.
@@ -206,13 +206,6 @@ def check_network(module: Any, pruning: PruningConfig) -> None:
         heads=heads_of(module, targets=[]),
         sensors=lambda: sensors_of(module, targets=[]),
     )
-
-
-def algorithm_config(name: str) -> AlgorithmConfig:
-    """Return a fresh config of the algorithm called ``name`` in the YAML."""
-    module = importlib.import_module(f"ray.rllib.algorithms.{name.lower()}")
-    config: AlgorithmConfig = getattr(module, f"{name}Config")()
-    return config
 
 
 def build_config(experiment: ExperimentConfig) -> AlgorithmConfig:
@@ -232,12 +225,11 @@ def base_config(experiment: ExperimentConfig) -> AlgorithmConfig:
     config = algorithm_config(experiment.algorithm)
     config.environment(experiment.env, env_config=dict(experiment.env_config))
     config.debugging(seed=experiment.seed, log_level="ERROR")
-    # SAC's iterations end by the clock on the wall: two runs of one seed would differ.
-    config.reporting(min_time_s_per_iteration=0)
     config.env_runners(
         env_to_module_connector=flatten_rich_observations  # type: ignore[arg-type]  # RLlib's hint is old
     )
     try:
+        set_defaults(config, experiment)
         for method, keywords in experiment.rllib.items():
             getattr(config, method)(**_translated(method, keywords))
         config.validate()
@@ -296,6 +288,8 @@ def _block_faults(config: AlgorithmConfig, method: str, keywords: Any) -> Iterat
     where = f"rllib.{method}"
     if method in _OUR_METHODS:
         yield f"`{where}` contradicts rayprune's own `{_OUR_METHODS[method]}`. Set that instead."
+    elif method == "multi_agent":
+        yield _MULTI_AGENT
     elif method not in _METHODS:
         yield _unknown("rllib", method, _METHODS)
     elif not isinstance(keywords, Mapping):

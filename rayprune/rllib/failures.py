@@ -9,17 +9,17 @@ from rayprune.errors import NonFiniteError, RaypruneError, RunError
 from rayprune.rllib.callback import learner_reports
 
 
-def failure(error: Exception, algorithm: Algorithm, env_steps: int, way_back: str) -> RaypruneError:
+def failure(error: Exception, algorithm: Algorithm, moment: str, way_back: str) -> RaypruneError:
     """Return what the person should read when ``Algorithm.train()`` raised ``error``.
 
     Args:
         error: what came out of it.
         algorithm: whose Learners are asked whether their weights are finite.
-        env_steps: where it happened.
+        moment: when it happened, such as ``env step 400``.
         way_back: how to go on.
     """
     cause = error.cause if isinstance(error, RayTaskError) else error
-    where = f"at env step {env_steps}"
+    where = f"at {moment}"
     if isinstance(cause, RaypruneError):
         return type(cause)(f"{cause} ({where}). {way_back}")
     if _has_broken_weights(algorithm):

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import torch
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.rl_module.apis import InferenceOnlyAPI, TargetNetworkAPI
-from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 
+from rayprune.errors import ConfigError
+from rayprune.pruning.adopt import is_torch_pruned, take_masks
 from rayprune.pruning.attach import make_maskable, maskable_layers
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.counting import dead_units
@@ -32,14 +33,15 @@ from rayprune.pruning.reports import MaskChange
 from rayprune.pruning.sensors import Sensors
 from rayprune.rllib import unsaved
 from rayprune.rllib.bypassed import hold_bypassed
+from rayprune.rllib.clock import clock_of
 from rayprune.rllib.distillation import Distiller
 from rayprune.rllib.evidence import Witness
 from rayprune.rllib.groups import group_of, output_heads
+from rayprune.rllib.module_configs import ModuleConfigs, check_ids, is_pruned
 from rayprune.rllib.optimizers import checks_spared, fuse_adam, learning_rates, moments
-from rayprune.rllib.registered import register_missing
 from rayprune.rllib.rewinder import Rewinder
 from rayprune.rllib.sensors import module_sensors
-from rayprune.rllib.signals import CONFIG_KEY, DRIVEN_KEY, Mailbox, listens, posts_of_all
+from rayprune.rllib.signals import CONFIG_KEY, Mailbox, listens, posts_of_all
 from rayprune.rllib.watching import Watch
 
 if TYPE_CHECKING:
@@ -50,11 +52,7 @@ else:
 STATE_KEY: Final = "rayprune"
 """Key of masks, progress and carried-over values in a Learner's state."""
 
-REGISTERED_KEY: Final = "registered"
-"""Key, inside the pruning dict, of what the user registered, which remote Learners don't know."""
 
-
-_NOT_PRUNING: Final = frozenset({REGISTERED_KEY, DRIVEN_KEY})
 UNCHANGED: Final = MaskChange(step=None, pruned=0, churn=0.0, sparsity=0.0, changed=())
 
 
@@ -64,8 +62,9 @@ class PruningMixin(_Base):
     def build(self) -> None:
         """Build module, optimizers and targets as RLlib does, then attach a Pruner per module."""
         super().build()
-        # IMPALA and APPO update in a thread of their own, while callbacks read from the main one.
-        self._mask_lock = threading.Lock()
+        # IMPALA and APPO update in a thread of their own, while others read, save and restore from
+        # the main one: they must never see weights between a step or mask change and its end.
+        self._mask_lock = threading.RLock()
         self._updates = 0
         self._step = 0
         self._pruners: dict[str, Pruner] = {}
@@ -76,14 +75,15 @@ class PruningMixin(_Base):
         self._churn: dict[str, float] = {}
         self._gathers: dict[str, bool] = {}
         self._elementwise: dict[str, bool] = {}
-        self._configs: dict[str, tuple[dict[str, Any], PruningConfig]] = {}
+        self._configs = ModuleConfigs()
         self._watch = Watch(self.config)
         self._witness = Witness(self)
+        check_ids(self.config, list(self.module.keys()))
         for module_id in self.module.keys():  # noqa: SIM118 - a MultiRLModule is no dict
             self._attach(module_id)
 
     def add_module(self, *, module_id: str, **kwargs: Any) -> Any:
-        """Add a module as RLlib does, and prune it too."""
+        """Add a module as RLlib does, and prune it too, if it is among those chosen."""
         spec = super().add_module(module_id=module_id, **kwargs)
         self._attach(module_id)
         return spec
@@ -97,9 +97,9 @@ class PruningMixin(_Base):
     def before_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
         """See who will ask for dense gradients of these minibatches, or for the weights of now."""
         super().before_gradient_based_update(timesteps=timesteps)
-        clock = self._clock(timesteps)
+        clock = clock_of(self, timesteps, self._updates)
         # An offline update may hold any number of minibatches, which are its clock: gather always.
-        sampled = timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME)
+        sampled = not self.config.is_offline
         per_minibatch = clock / max(self._updates, 1) if sampled else math.inf
         for module_id, pruner in self._pruners.items():
             self._take_config(module_id, pruner)
@@ -130,17 +130,18 @@ class PruningMixin(_Base):
 
     def apply_gradients(self, gradients_dict: Any) -> None:
         """Step the optimizers, then put pruned weights back to exactly zero."""
-        with checks_spared(self.config, gradients_dict):
-            super().apply_gradients(gradients_dict)
-        self._updates += 1
-        for module_id, pruner in self._pruners.items():
-            # Zero gradients over zero moments leave a zero weight where it is for every
-            # element-wise optimizer; only the others can disturb it, and pay for a second multiply.
-            if pruner.bypasses or not self._elementwise[module_id]:
-                pruner.mask_weights()
-            if pruner.config.penalty is not None:
-                optimizers = [opt for _, opt in self.get_optimizers_for_module(module_id)]
-                pruner.penalise(self._step, learning_rates(optimizers))
+        with self._mask_lock:
+            with checks_spared(self.config, gradients_dict):
+                super().apply_gradients(gradients_dict)
+            self._updates += 1
+            for module_id, pruner in self._pruners.items():
+                # Zero gradients over zero moments leave a zero weight where it is for every
+                # element-wise optimizer; only the others can disturb it, and pay for a multiply.
+                if pruner.bypasses or not self._elementwise[module_id]:
+                    pruner.mask_weights()
+                if pruner.config.penalty is not None:
+                    optimizers = [opt for _, opt in self.get_optimizers_for_module(module_id)]
+                    pruner.penalise(self._step, learning_rates(optimizers))
         self._watch.begin_step(self._updates)
 
     def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
@@ -150,7 +151,7 @@ class PruningMixin(_Base):
         an on-policy algorithm stays on policy.
         """
         super().after_gradient_based_update(timesteps=timesteps)
-        self._step = self._clock(timesteps)
+        self._step = clock_of(self, timesteps, self._updates)
         if any(listens(pruner.config) for pruner in self._pruners.values()):
             self._mailbox.take(posts_of_all(self, self._mailbox.posted))
         for module_id, pruner in self._pruners.items():
@@ -173,10 +174,6 @@ class PruningMixin(_Base):
                 (module_id, CONFIG_KEY, "sparsity"), self._sparsity[module_id], window=1
             )
 
-    def _clock(self, timesteps: dict[str, Any]) -> int:
-        # Offline algorithms sample no steps: their clock is the number of updates.
-        return int(timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME) or self._updates)
-
     def post(self, signals: dict[str, Any]) -> None:
         """Leave a driver's signals, which the next update puts in force."""
         self._mailbox.post(signals)
@@ -185,24 +182,24 @@ class PruningMixin(_Base):
         """Prune every module to its configured sparsity at once; return sparsity by module id."""
         for module_id, pruner in self._pruners.items():
             self._take_config(module_id, pruner)
-            source = partial(self._witness.evidence, module_id, pruner)
-            self._after_mask_change(module_id, pruner.prune_to(evidence=source).sparsity)
-            self._witness.note(module_id)
+            with self._mask_lock:
+                source = partial(self._witness.evidence, module_id, pruner)
+                self._after_mask_change(module_id, pruner.prune_to(evidence=source).sparsity)
+                self._witness.note(module_id)
         return dict(self._sparsity)
 
-    def adopt_masks(self, modules: dict[str, Any]) -> None:
-        """Take over a pruned checkpoint's masks, but not its progress: this run has its own.
+    def adopt_masks(self, modules: dict[str, dict[str, torch.Tensor]]) -> None:
+        """Take over masks of a trained policy, but no progress: this run has its own.
 
         Args:
-            modules: Pruner states by module id, as `get_state` gives them; may be empty.
+            modules: masks by module id and parameter name; may be empty.
         """
         for module_id, pruner in self._pruners.items():
-            # What a sparse schedule has drawn by chance is not for weights that have learnt.
-            pruner.restart()
-            if module_id in modules:
-                own = {key: pruner.state_dict()[key] for key in ("progress", "dynamics")}
-                pruner.load_state_dict({**modules[module_id], **own})
-            self._after_mask_change(module_id, pruner.sparsity())
+            with self._mask_lock:
+                # What a sparse schedule has drawn by chance is not for weights that have learnt.
+                pruner.restart()
+                take_masks(pruner, modules.get(module_id, {}))
+                self._after_mask_change(module_id, pruner.sparsity())
 
     def awaited_units(self) -> dict[str, list[Unit]]:
         """Return by module id the units whose lost return a mask update waits for."""
@@ -219,8 +216,8 @@ class PruningMixin(_Base):
 
         Returns:
             ``{module id: {"sparsity", "groups", "itop", "layers", "parameters", "violations",
-            "finite", "digest", "kept", "finished", "weights_seq_no", "step", "updates"}}``. `itop`
-            is `Pruner.coverage`; `violations`
+            "finite", "digest", "kept", "finished", "weights_seq_no", "step", "updates",
+            "mask_updates"}}``. `itop` is `Pruner.coverage`; `violations`
             counts pruned weights that are not zero, in the module and in its target networks;
             `digest` identifies the masks, for comparison over Learners; `kept` counts the kept
             weights of what EnvRunners get.
@@ -268,18 +265,24 @@ class PruningMixin(_Base):
         self, components: Any = None, *, not_components: Any = None, **kwargs: Any
     ) -> Any:
         """Return RLlib's state, and ours under ``STATE_KEY`` unless only components are asked."""
-        state = super().get_state(components, not_components=not_components, **kwargs)
-        if self._check_component(STATE_KEY, components, not_components):
-            state[STATE_KEY] = {
-                "step": self._step,
-                "updates": self._updates,
-                "modules": {mid: pruner.state_dict() for mid, pruner in self._pruners.items()},
-                "unsaved": unsaved.collect(self),
-                "rewinding": self._rewinder.get_state(),
-                "signals": self._mailbox.get_state(),
-                "teachers": self._distiller.get_state(),
-            }
+        with self._mask_lock:
+            state = super().get_state(components, not_components=not_components, **kwargs)
+            if self._check_component(STATE_KEY, components, not_components):
+                state[STATE_KEY] = {
+                    "step": self._step,
+                    "updates": self._updates,
+                    "modules": {mid: pruner.state_dict() for mid, pruner in self._pruners.items()},
+                    "unsaved": unsaved.collect(self),
+                    "rewinding": self._rewinder.get_state(),
+                    "signals": self._mailbox.get_state(),
+                    "teachers": self._distiller.get_state(),
+                }
         return state
+
+    def save_to_path(self, *args: Any, **kwargs: Any) -> Any:
+        """Save as RLlib does; an asynchronous Learner waits, or its parts would not fit."""
+        with self._mask_lock:
+            return super().save_to_path(*args, **kwargs)
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Restore, then let this Learner's own config speak where RLlib takes the checkpoint's.
@@ -289,12 +292,13 @@ class PruningMixin(_Base):
         (ray-project/ray#62173).
         """
         options = {name: _options(opt) for name, opt in self._named_optimizers.items()}
-        super().set_state(state)
-        ours = state.get(STATE_KEY)
-        if ours is not None:
-            self._restore_pruning(ours)
-        else:
-            self._forget_masks_of_other_weights()
+        with self._mask_lock:
+            super().set_state(state)
+            ours = state.get(STATE_KEY)
+            if ours is not None:
+                self._restore_pruning(ours)
+            else:
+                self._forget_masks_of_other_weights()
         for name, groups in options.items():
             for group, own in zip(self._named_optimizers[name].param_groups, groups, strict=True):
                 group.update(own)
@@ -326,8 +330,9 @@ class PruningMixin(_Base):
 
     def _attach(self, module_id: str) -> None:
         module = self.module[module_id].unwrapped()
-        if not isinstance(module, torch.nn.Module):
+        if not (isinstance(module, torch.nn.Module) and is_pruned(self.config, module_id)):
             return
+        refuse_torch_pruned(module_id, module)
         config = self.pruning_config(module_id)
         optimizers = [opt for _, opt in self.get_optimizers_for_module(module_id)]
         if config.fused_optimizer:
@@ -357,14 +362,7 @@ class PruningMixin(_Base):
 
     def pruning_config(self, module_id: str) -> PruningConfig:
         """Return the config as it is now: a mutated target must act at the next update."""
-        held = self.config.get_config_for_module(module_id).learner_config_dict[CONFIG_KEY]
-        held = self._mailbox.applied(held)
-        known = self._configs.get(module_id)
-        if known is None or known[0] != held:
-            register_missing(held.get(REGISTERED_KEY, {}))
-            plain = {key: value for key, value in held.items() if key not in _NOT_PRUNING}
-            known = self._configs[module_id] = (held, PruningConfig.from_dict(plain))
-        return known[1]
+        return self._configs.config_of(self.config, module_id, self._mailbox.applied)
 
     def _after_mask_change(
         self, module_id: str, sparsity: float, change: MaskChange = UNCHANGED
@@ -428,6 +426,7 @@ class PruningMixin(_Base):
             "weights_seq_no": self._weights_seq_no,
             "step": self._step,
             "updates": self._updates,
+            "mask_updates": pruner.mask_updates,
         }
 
 
@@ -443,6 +442,16 @@ def _diagnosis(pruner: Pruner) -> dict[str, Any]:
         "scores": {name: histogram for name, histogram in drawn.items() if histogram is not None},
         "dead_units": {name: count for name, count in dead.items() if name in layers},
     }
+
+
+def refuse_torch_pruned(module_id: str, module: torch.nn.Module) -> None:
+    """Raise ConfigError for a module whose EnvRunners would look for other parameter names."""
+    if is_torch_pruned(module):
+        raise ConfigError(
+            f"the RLModule of {module_id!r} is pruned by torch.nn.utils.prune, and its copies on "
+            "the EnvRunners too. End its `setup` with `rayprune.make_maskable(self)`, which takes "
+            "the masks over everywhere."
+        )
 
 
 def heads_of(module: torch.nn.Module, targets: list[torch.nn.Module]) -> frozenset[str]:

@@ -27,6 +27,16 @@ class Progress:
     director: dict[str, Any] = field(default_factory=dict)
     """State of the decisions that wait for validations."""
 
+    @property
+    def clock(self) -> int:
+        """Env steps, or updates where no steps are sampled (offline)."""
+        return self.env_steps or self.updates
+
+    @property
+    def moment(self) -> str:
+        """The clock for people."""
+        return f"env step {self.env_steps}" if self.env_steps else f"update {self.updates}"
+
     @classmethod
     def from_meta(cls, meta: dict[str, Any]) -> Progress:
         """Return the progress that a checkpoint holds."""

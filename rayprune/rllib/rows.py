@@ -36,10 +36,12 @@ def row_of(
         experiment: for the sparsity aimed at.
     """
     sampled = result.get(ENV_RUNNER_RESULTS, {})
+    steps = result.get(NUM_ENV_STEPS_SAMPLED_LIFETIME)
     pruning = result[RESULT_KEY][DEFAULT_MODULE_ID]
     return {
         "iteration": iteration,
-        "env_steps": int(result.get(NUM_ENV_STEPS_SAMPLED_LIFETIME) or 0),
+        # RLlib's BC counts the rows that it reads as sampled.
+        "env_steps": 0 if experiment.offline else int(steps or 0),
         "updates": pruning["updates"],
         "time_s": round(wall_time_s, 3),
         "return_mean": _number(sampled.get(EPISODE_RETURN_MEAN)),

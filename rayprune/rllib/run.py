@@ -28,6 +28,7 @@ from rayprune.rllib.layer_returns import post_layer_returns
 from rayprune.rllib.progress import Progress
 from rayprune.rllib.start import start_from
 from rayprune.rllib.summary import Subject, summarise_run
+from rayprune.rllib.transfer import summarise_transfer, write_start
 from rayprune.tracking.progress import Reporter
 from rayprune.tracking.record import Record, read_rows, to_json, write_atomic
 from rayprune.tracking.tracker import Tracker, open_tracker
@@ -80,7 +81,7 @@ class Run:
         self._algorithm = self._config.build_algo()
         try:
             self._begin()
-            keep_until = self._progress.env_steps
+            keep_until = self._progress.clock
             with Record.open(self._out / RECORD_FILE, keep_until=keep_until) as record:
                 self._loop(record, tracker)
         finally:
@@ -96,11 +97,23 @@ class Run:
             self._validation = meta.get("validation")
             self._director.set_state(self._progress.director)
         elif self._experiment.start_from is not None:
-            start_from(algorithm, Path(self._experiment.start_from))
+            self._start_from(Path(self._experiment.start_from))
         self._director.start(algorithm)
-        cross_barrier(algorithm, self._experiment.seed, self._progress.env_steps)
-        stop = self._experiment.stop
-        self._reporter.start(self._experiment.name, stop.env_steps, self._progress.env_steps)
+        cross_barrier(algorithm, self._experiment.seed, self._progress.clock)
+        length, done = self._experiment.length, self._progress.clock
+        self._reporter.start(self._experiment.name, length, done)
+
+    def _start_from(self, checkpoint: Path) -> None:
+        transfer, seeds = self._experiment.transfer, self._experiment.evaluation
+        taken = start_from(self._algorithm, checkpoint, partly=transfer is not None)
+        if transfer is not None:
+            self._evaluator.load(rows.policy_of(self._algorithm))
+            result = self._evaluator.evaluate(seeds.validation_seed, seeds.episodes)
+            write_start(self._out, taken, result)
+            self._reporter.message(
+                f"{len(taken.kept)} of {len(taken.kept) + len(taken.new)} parameters are "
+                f"transferred; before training the IQM is {result['iqm']:.1f}."
+            )
 
     def _loop(self, record: Record, tracker: Tracker) -> None:
         finished = learner_reports(self._algorithm)[0][DEFAULT_MODULE_ID]["finished"]
@@ -120,7 +133,7 @@ class Run:
                 self._checkpoint(self._algorithm, due, verdict)
             if self._interruption.requested:
                 raise Interrupted(
-                    f"Interrupted at env step {self._progress.env_steps}; "
+                    f"Interrupted at {self._progress.moment}; "
                     f"checkpoint {self._progress.newest} is written. Go on with --resume."
                 )
 
@@ -128,7 +141,7 @@ class Run:
         """Validate, and let the director decide what follows."""
         row["validation"] = self._validate(self._algorithm)
         row.update(self._diagnostics(self._algorithm))
-        clock = self._progress.env_steps or self._progress.updates
+        clock = self._progress.clock
         verdict = self._director.judge(self._algorithm, row["validation"], clock)
         row.update(self._director.note(verdict))
         return verdict
@@ -136,9 +149,7 @@ class Run:
     def _roll_back(self) -> None:
         """Go on from the best checkpoint, in a new algorithm: a running one keeps its weights."""
         best = self._out / "checkpoints" / str(self._progress.best)
-        self._reporter.message(
-            f"Rolled back to {best.name} at env step {self._progress.env_steps}."
-        )
+        self._reporter.message(f"Rolled back to {best.name} at {self._progress.moment}.")
         self._algorithm.stop()
         self._algorithm = self._config.build_algo()
         meta = checkpoints.restore(self._algorithm, best)
@@ -150,7 +161,7 @@ class Run:
         try:
             result = algorithm.train()
         except Exception as error:
-            raise failure(error, algorithm, progress.env_steps, self._way_back()) from error
+            raise failure(error, algorithm, progress.moment, self._way_back()) from error
         progress.iteration += 1
         progress.wall_time_s += time.monotonic() - started
         row = rows.row_of(result, progress.iteration, progress.wall_time_s, self._experiment)
@@ -160,7 +171,7 @@ class Run:
         loss = row["learner"].get("total_loss")
         if loss is not None and not math.isfinite(loss):
             raise NonFiniteError(
-                f"The loss became {loss} at env step {progress.env_steps}. {self._way_back()} "
+                f"The loss became {loss} at {progress.moment}. {self._way_back()} "
                 "Lower `rllib.training.lr`, or set `rllib.training.grad_clip`."
             )
         return row
@@ -170,7 +181,9 @@ class Run:
         self._evaluator.load(rows.policy_of(algorithm))
         result = self._evaluator.evaluate(evaluation.validation_seed, evaluation.episodes)
         self._validation = result
-        self._reporter.evaluation({"env_steps": self._progress.env_steps, **result})
+        progress = self._progress
+        moment = {"env_steps": progress.env_steps, "updates": progress.updates}
+        self._reporter.evaluation({**moment, **result})
         return result
 
     def _layer_returns(self) -> dict[str, Any]:
@@ -191,7 +204,7 @@ class Run:
         if validated:
             self._director.instruct(algorithm)
         report = learner_reports(algorithm)[0][DEFAULT_MODULE_ID]
-        name = f"{progress.env_steps or progress.updates:09d}"
+        name = f"{progress.clock:09d}"
         if validated and self._validation is not None:
             if verdict is Verdict.ACCEPT:
                 progress.accept(name, self._validation)
@@ -206,7 +219,7 @@ class Run:
         }
         checkpoints.save(algorithm, self._out / "checkpoints" / name, self._yaml, meta)
         checkpoints.prune_old(self._out, keep={name, progress.best or name})
-        cross_barrier(algorithm, self._experiment.seed, progress.env_steps)
+        cross_barrier(algorithm, self._experiment.seed, progress.clock)
 
     def _tell_of_empty_layers(self, layers: list[LayerCount]) -> None:
         if self._experiment.pruning.granularity == "layer":
@@ -223,7 +236,7 @@ class Run:
 
     def _evaluation_mark(self) -> int:
         every = self._experiment.evaluation.every
-        return 0 if every is None else self._progress.env_steps // every
+        return 0 if every is None else self._progress.clock // every
 
     def _done(self, pruning_finished: bool) -> bool:
         return self._director.ended or self._progress.done(
@@ -243,7 +256,9 @@ class Run:
         summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         stop = self._experiment.stop
         held = load_experiment(self._out / CONFIG_FILE, check_paths=False).stop
-        enough = stop.env_steps is not None and summary["env_steps"] >= stop.env_steps
+        length = self._experiment.length
+        clock = summary["updates" if self._experiment.offline else "env_steps"]
+        enough = length is not None and clock >= length
         return summary if enough or stop == held else None
 
     def _summarise(self) -> dict[str, Any]:
@@ -254,5 +269,6 @@ class Run:
         subject, record = Subject.of(self._experiment), read_rows(self._out / RECORD_FILE)
         summary = summarise_run(subject, chosen, vars(progress), self._dense, record)
         summary.update(self._director.report())
+        summary.update(summarise_transfer(self._experiment, self._out))
         write_atomic(self._out / SUMMARY_FILE, to_json(summary, indent=2) + "\n")
         return summary

@@ -3,37 +3,55 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import ray
+import torch
 from ray.rllib.algorithms.algorithm import Algorithm
-from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP, COMPONENT_RL_MODULE
+from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP, DEFAULT_MODULE_ID
 
-from rayprune.rllib.checkpoints import check_fits, locate
+from rayprune.pruning.adopt import plain_state
+from rayprune.pruning.state import unpack_state
+from rayprune.rllib.checkpoints import check_fits, locate_policy, raw_module_state
 from rayprune.rllib.learner import STATE_KEY
 from rayprune.rllib.learners import foreach_learner
 from rayprune.rllib.rows import policy_of
 
 
-def start_from(algorithm: Algorithm, checkpoint: Path) -> None:
+@dataclass(frozen=True)
+class Taken:
+    """What a run took over from a trained policy, by parameter name."""
+
+    kept: list[str]
+    new: list[str]
+    """Parameters of this run's network that the policy had none for, of their shape."""
+
+
+def start_from(algorithm: Algorithm, checkpoint: Path, *, partly: bool = False) -> Taken:
     """Put a checkpoint's policy into a freshly built algorithm, with optimizers of its own.
 
     Args:
         algorithm: built, not yet trained.
-        checkpoint: rayprune's, plain RLlib's, or a finished run's directory.
+        checkpoint: rayprune's, plain RLlib's, a finished run's directory, or an RLModule's own
+            checkpoint. It may hold what ``torch.nn.utils.prune`` pruned.
+        partly: take what fits, and leave the rest of the network as it is (transfer).
 
     Raises:
-        CheckpointError: it is no checkpoint, or of another network.
+        CheckpointError: it is no checkpoint, or, unless ``partly``, of another network.
     """
-    directory = locate(checkpoint)
-    check_fits(directory, algorithm.get_module())
-    component = f"{COMPONENT_LEARNER_GROUP}/{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}"
-    algorithm.restore_from_path(str((directory / component).absolute()), component=component)
+    directory = locate_policy(checkpoint)
+    if not partly:
+        check_fits(directory, algorithm.get_module())
+    weights, masks = _policy(directory)
+    source = ray.put((weights, masks))
+    taken: list[Taken] = foreach_learner(algorithm, lambda learner: _take(learner, source))
     runner = directory / "env_runner"
-    if runner.is_dir() and algorithm.env_runner is not None:
+    # A filter of other observations fits no more than the layer that follows it.
+    if runner.is_dir() and algorithm.env_runner is not None and not taken[0].new:
         algorithm.restore_from_path(str(runner.absolute()), component="env_runner")
-    masks = masks_of(directory)
-    foreach_learner(algorithm, lambda learner: learner.adopt_masks(masks))
     if algorithm.env_runner_group is not None:
         # RLlib's own sync after a restore doesn't wait, and drops the request of a busy EnvRunner:
         # its first samples would come from an untrained policy.
@@ -41,12 +59,47 @@ def start_from(algorithm: Algorithm, checkpoint: Path) -> None:
         algorithm.env_runner_group.foreach_env_runner(
             lambda runner: runner.set_state(ray.get(state))  # type: ignore[attr-defined]
         )
+    return taken[0]
 
 
-def masks_of(directory: Path) -> dict[str, object]:
-    """Return a pruned checkpoint's masks by module id, nothing for a plain one."""
+def _take(learner: Any, source: Any) -> Taken:
+    """Give a Learner's module the weights and masks that fit it."""
+    weights, masks = ray.get(source)
+    module = learner.module[DEFAULT_MODULE_ID].unwrapped()
+    shapes = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    kept = [name for name in shapes if name in weights and weights[name].shape == shapes[name]]
+    # In place, so that optimizers and DDP keep their parameters.
+    module.load_state_dict(
+        {name: torch.from_numpy(np.array(weights[name])) for name in kept}, strict=False
+    )
+    fitting = {name: mask for name, mask in masks.items() if name in set(kept)}
+    learner.adopt_masks({DEFAULT_MODULE_ID: fitting})
+    return Taken(kept=kept, new=[name for name in shapes if name not in set(kept)])
+
+
+def _policy(directory: Path) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, torch.Tensor]]:
+    """Return a policy's plain weights and its masks by parameter name; a plain one has none."""
+    state, masks = plain_state(raw_module_state(directory))
+    return {name: np.asarray(value) for name, value in state.items()}, {
+        **masks,
+        **_masks(directory),
+    }
+
+
+def masks_of(directory: Path) -> dict[str, Any]:
+    """Return the Pruner states that a Learner saved, by module id; nothing for a plain checkpoint."""
     path = directory / COMPONENT_LEARNER_GROUP / COMPONENT_LEARNER / "state.pkl"
+    if not path.is_file():
+        return {}
     with path.open("rb") as file:
-        state = pickle.load(file)
-    held = state.get(STATE_KEY)
+        held = pickle.load(file).get(STATE_KEY)
     return {} if held is None else dict(held["modules"])
+
+
+def _masks(directory: Path) -> dict[str, torch.Tensor]:
+    """Return the masks that a rayprune Learner saved, by parameter name."""
+    state = masks_of(directory).get(DEFAULT_MODULE_ID)
+    if state is None:
+        return {}
+    shapes = {name: tuple(shape) for name, shape in state["shapes"].items()}
+    return unpack_state(state, shapes)[0]

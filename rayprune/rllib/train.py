@@ -17,6 +17,7 @@ from rayprune.rllib.experiment import build_config
 from rayprune.rllib.interruption import Interruption
 from rayprune.rllib.resources import check_resources, connect, learner_gpus, resolve_gpus
 from rayprune.rllib.run import CONFIG_FILE, Run
+from rayprune.rllib.transfer import train_fresh
 from rayprune.tracking.progress import Reporter
 from rayprune.tracking.record import prepare_out, write_atomic
 from rayprune.tracking.versions import versions
@@ -57,6 +58,7 @@ def run_training(
             # Before the twin is trained: an interrupted one must find a run to go on with.
             write_atomic(out / CONFIG_FILE, to_yaml(experiment, versions()))
         dense = dense_reference(experiment, out, reporter, interruption)
+        train_fresh(experiment, out, reporter, interruption)
         summary = Run(experiment, config, out, reporter, interruption, dense).run(resume)
     reporter.close()
     return summary

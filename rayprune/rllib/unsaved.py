@@ -12,7 +12,7 @@ import torch
 from ray.rllib.core.learner import Learner
 
 _TENSORS: Final = ("curr_kl_coeffs_per_module", "curr_log_alpha")
-_NUMBERS: Final = ("last_update_ts_by_mid",)
+_NUMBERS: Final = ("last_update_ts_by_mid", "_last_update_ts_by_mid")  # DQN and SAC, APPO
 
 
 def collect(learner: Learner) -> dict[str, dict[str, Any]]:

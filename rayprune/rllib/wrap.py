@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -11,7 +11,8 @@ from ray.rllib.utils import force_list
 from rayprune.errors import ConfigError
 from rayprune.pruning.config import PruningConfig
 from rayprune.rllib.callback import PruningCallback
-from rayprune.rllib.learner import REGISTERED_KEY, pruned
+from rayprune.rllib.learner import pruned
+from rayprune.rllib.module_configs import MODULES_KEY, REGISTERED_KEY
 from rayprune.rllib.registered import own_parts
 from rayprune.rllib.remedies import prepare, replay_faults
 from rayprune.rllib.signals import CONFIG_KEY, DRIVEN_KEY
@@ -19,7 +20,15 @@ from rayprune.rllib.signals import CONFIG_KEY, DRIVEN_KEY
 Config = TypeVar("Config", bound=AlgorithmConfig)
 
 
-def prune(config: Config, pruning: PruningConfig | Mapping[str, Any]) -> Config:
+Modules = Iterable[str] | Mapping[str, Mapping[str, Any]]
+
+
+def prune(
+    config: Config,
+    pruning: PruningConfig | Mapping[str, Any],
+    *,
+    modules: Modules | None = None,
+) -> Config:
     """Return a copy of ``config`` whose Learners prune while they train.
 
     The user's own learner class, callbacks and module spec are kept and composed with. Call it
@@ -29,6 +38,9 @@ def prune(config: Config, pruning: PruningConfig | Mapping[str, Any]) -> Config:
         config: any AlgorithmConfig of RLlib's new API stack with a torch Learner.
         pruning: what to prune. A plain dict may hold ``tune.*`` domains; it is then validated in
             the trial, where the values are known.
+        modules: ids of the RLModules to prune, for multi-agent training; the others stay dense.
+            None prunes all. A mapping gives each its changes of ``pruning``:
+            ``{"pursuer": {}, "evader": {"sparsity": 0.5}}``.
 
     Returns:
         A config of the same class, not frozen; ``build_algo()`` and Tune work as usual.
@@ -50,7 +62,7 @@ def prune(config: Config, pruning: PruningConfig | Mapping[str, Any]) -> Config:
             "back, which `algo.train()` can't. Use `rayprune train` with a YAML file, or another "
             "kind here."
         )
-    return with_pruning(config, held)
+    return with_pruning(config, {**held, **_chosen(held, modules)})
 
 
 def with_pruning(
@@ -97,6 +109,24 @@ def plain(pruning: PruningConfig | Mapping[str, Any]) -> dict[str, Any]:
         held = PruningConfig.from_dict(dict(pruning)).to_dict()
     own = own_parts(held)
     return {**held, REGISTERED_KEY: own} if own else held
+
+
+def _chosen(
+    pruning: PruningConfig | Mapping[str, Any], modules: Modules | None
+) -> dict[str, dict[str, Any]]:
+    """Return the entry for ``modules``: changes of the pruning by module id, checked."""
+    if modules is None:
+        return {}
+    if isinstance(modules, str) or not modules:
+        raise ConfigError(
+            f"`modules` must be a list of module ids, or a mapping of changes by module id, but is "
+            f"{modules!r}. Leave it out to prune every module."
+        )
+    changes = modules if isinstance(modules, Mapping) else {mid: {} for mid in modules}
+    base = {key: value for key, value in plain(pruning).items() if key != REGISTERED_KEY}
+    for changed in changes.values():
+        plain({**base, **changed})  # raises on a fault
+    return {MODULES_KEY: {str(mid): dict(changed) for mid, changed in changes.items()}}
 
 
 def _has_domains(value: Any) -> bool:

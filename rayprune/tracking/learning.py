@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from rayprune.tracking.tracker import step_of
+from rayprune.tracking.record import step_of
 
 SHARES = (0.5, 0.8, 0.9, 0.95)
 """Shares of the reference whose first reaching is told."""

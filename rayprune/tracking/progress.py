@@ -14,8 +14,8 @@ class Reporter(Protocol):
 
         Args:
             name: the run's name; the dense twin's run has its own.
-            total_steps: lifetime env steps at which it ends, None when that isn't known.
-            done_steps: lifetime env steps already done by a run that is resumed.
+            total_steps: env steps (updates, offline) at which it ends, None when that isn't known.
+            done_steps: those already done by a run that is resumed.
         """
 
     def iteration(self, row: Mapping[str, object]) -> None:

@@ -41,7 +41,8 @@ class Record:
 
         Args:
             path: the file; made when it isn't there.
-            keep_until: drop the rows whose ``env_steps`` are above it; None keeps all.
+            keep_until: drop the rows whose clock (``env_steps``, or ``updates`` where none are
+                sampled) is above it; None keeps all.
 
         Returns:
             The open record.
@@ -117,6 +118,15 @@ def read_rows(path: str | Path) -> list[dict[str, Any]]:
     except OSError as error:
         raise StorageError(f"{str(path)!r} can't be read: {error.strerror}.") from error
     return list(_rows(lines, path))
+
+
+def step_of(row: Mapping[str, Any]) -> int:
+    """Return a row's place in time: env steps, or updates where none are sampled (offline).
+
+    >>> step_of({"env_steps": 400, "updates": 12}), step_of({"env_steps": 0, "updates": 12})
+    (400, 12)
+    """
+    return int(row.get("env_steps") or row.get("updates") or 0)
 
 
 def write_atomic(path: str | Path, content: str | bytes) -> None:
@@ -234,7 +244,7 @@ def _open_for_appending(path: Path) -> int:
 def _repair(path: Path, keep_until: int | None) -> None:
     """Rewrite the file without its torn last line and without rows that will be done again."""
     rows = read_rows(path)
-    kept = [row for row in rows if keep_until is None or (row.get("env_steps") or 0) <= keep_until]
+    kept = [row for row in rows if keep_until is None or step_of(row) <= keep_until]
     content = "".join(to_json(row) + "\n" for row in kept).encode()
     if content != path.read_bytes():
         write_atomic(path, content)

@@ -13,8 +13,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rayprune.tracking.record import to_json
-from rayprune.tracking.tracker import Histogram, flat_metrics, step_of
+from rayprune.tracking.record import step_of, to_json
+from rayprune.tracking.tracker import Histogram, flat_metrics
 
 if TYPE_CHECKING:
     from tensorboardX import SummaryWriter

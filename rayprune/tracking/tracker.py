@@ -217,11 +217,6 @@ def layer_sparsities(layers: object) -> dict[str, float]:
     return {}
 
 
-def step_of(row: Mapping[str, Any]) -> int:
-    """Return a row's place in time: env steps, or updates where none are sampled (offline)."""
-    return int(row.get("env_steps") or row.get("updates") or 0)
-
-
 def _leaves(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
         path = prefix + (key if prefix else _PREFIXES.get(key, str(key)))

@@ -10,13 +10,19 @@ ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "tune_configs").rglob("*.yaml"))
 
 
+def loaded(path, *overrides):
+    """Load a config, with any folder in place of the run that it starts from."""
+    starts = "start_from:" in path.read_text(encoding="utf-8")
+    return load_experiment(path, [*([f"start_from={ROOT}"] if starts else []), *overrides])
+
+
 def test_there_is_a_config_for_each_algorithm():
-    assert {load_experiment(path).algorithm for path in CONFIGS} == set(ALGORITHMS)
+    assert {loaded(path).algorithm for path in CONFIGS} == set(ALGORITHMS)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_a_config_has_no_faults_and_its_files_name(path):
-    assert load_experiment(path).name == path.stem
+    assert loaded(path).name == path.stem
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -24,10 +30,10 @@ def test_a_config_opens_with_its_purpose_and_its_command(path):
     purpose, command, *_ = path.read_text(encoding="utf-8").splitlines()
     assert purpose.startswith("# ")
     assert purpose.endswith(".")
-    verb = "train" if load_experiment(path).search is None else "sweep"
+    verb = "train" if loaded(path).search is None else "sweep"
     assert command == f"#   rayprune {verb} {path.relative_to(ROOT).as_posix()}"
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_the_dense_run_comes_from_the_same_file(path):
-    assert load_experiment(path, ["pruning.sparsity=0"]).pruning.sparsity == 0
+    assert loaded(path, "pruning.sparsity=0").pruning.sparsity == 0

@@ -11,7 +11,7 @@ import pytest
 from rayprune.errors import ConfigError, ResourceError
 from rayprune.rllib import resources
 from rayprune.rllib.experiment import base_config, build_config, build_module, load_checked
-from rayprune.rllib.learner import CONFIG_KEY
+from rayprune.rllib.module_configs import CONFIG_KEY
 from tests.rllib import configs, experiments
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from rayprune.tracking.learning import learning_of
-from rayprune.tracking.record import to_json
+from rayprune.tracking.record import step_of, to_json
 from rayprune.tracking.report.learning_part import dip_points, learning_rows
 from rayprune.tracking.report.read import RunFiles, SweepFiles, flatten, read_all
-from rayprune.tracking.tracker import layer_sparsities, step_of
+from rayprune.tracking.tracker import layer_sparsities
 
 MOST_POINTS = 400
 """A line has no more: a screen has no more pixels, and the page stays light."""

@@ -7,10 +7,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.nn.utils import prune as torch_prune
 
 from rayprune import Pruner, PruningConfig, make_maskable
-from rayprune.errors import InputError
 from rayprune.pruning.attach import maskable_layers, unmask
 from rayprune.pruning.layers import MASKABLE, MaskedGRU, MaskedLinear, MaskedLSTM
 
@@ -208,15 +206,6 @@ def test_tied_weights_count_once():
     net[1].weight = net[0].weight
     pruner = Pruner(net, PruningConfig(sparsity=0.5))
     assert list(pruner.parameters) == ["0.weight"]
-
-
-def test_what_torch_prune_holds_is_refused_with_the_way_out():
-    net = nn.Sequential(nn.Linear(3, 3))
-    torch_prune.random_unstructured(net[0], "weight", 0.5)
-    with pytest.raises(InputError, match=r"'0'.*weight_orig.*prune.remove\(layer, 'weight'\)"):
-        make_maskable(net)
-    torch_prune.remove(net[0], "weight")
-    make_maskable(net)
 
 
 def test_maskable_classes_can_be_built_directly_and_show_their_sparsity():

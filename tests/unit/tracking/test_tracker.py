@@ -6,7 +6,8 @@ import pytest
 
 from rayprune.config import experiment_faults
 from rayprune.tracking import tracker as module
-from rayprune.tracking.tracker import RunTracker, Trackers, flat_metrics, open_tracker, step_of
+from rayprune.tracking.record import step_of
+from rayprune.tracking.tracker import RunTracker, Trackers, flat_metrics, open_tracker
 
 ROW = {
     "iteration": 1,

@@ -1,0 +1,103 @@
+"""``rayprune record``: a policy's episodes as data for offline algorithms.
+
+One Parquet row a step, in the columns that RLlib's offline readers take by default, so that neither
+compression nor pickles are needed to read them elsewhere.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from ray.rllib.core.columns import Columns
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+
+from rayprune.errors import InputError
+from rayprune.rllib.barrier import reseed
+from rayprune.rllib.checkpoints import locate
+from rayprune.rllib.evaluation import Evaluator
+from rayprune.rllib.experiment import config_of
+from rayprune.tracking.record import prepare_out, storage_error
+from rayprune.tracking.statistics import summarise
+
+DATA_FILE = "episodes.parquet"
+
+
+def record_episodes(
+    checkpoint: Path, out: Path, *, episodes: int, seed: int, explore: bool
+) -> dict[str, Any]:
+    """Let a policy play and write what it did.
+
+    Args:
+        checkpoint: rayprune's, plain RLlib's, or a finished run's directory.
+        out: a new folder, which ``rllib.offline_data.input_`` then names.
+        episodes: how many.
+        seed: of the environment and of the actions that are drawn.
+        explore: draw actions as in training; else the greedy ones.
+
+    Returns:
+        What was recorded: ``env_steps`` and the ``returns``.
+
+    Raises:
+        InputError: no checkpoint, or observations that aren't vectors.
+    """
+    evaluator = Evaluator(config_of(locate(checkpoint)))
+    try:
+        _check_observations(evaluator)
+        evaluator.load_checkpoint(locate(checkpoint))
+        prepare_out(out, resume=False)
+        reseed(seed)
+        played = evaluator.play(episodes, seed, explore=explore)
+    finally:
+        evaluator.close()
+    _write(played, out / DATA_FILE)
+    return {
+        "out": str(out),
+        "env_steps": sum(len(episode) for episode in played),
+        "returns": summarise([float(episode.get_return()) for episode in played]),
+    }
+
+
+def _check_observations(evaluator: Evaluator) -> None:
+    space, _ = evaluator.spaces["__env_single__"]
+    if not (isinstance(space, gym.spaces.Box) and len(space.shape) == 1):
+        raise InputError(
+            f"Only vectors can be recorded, but observations are {space}. Record with RLlib's own "
+            "`offline_data(output=..., output_write_episodes=True)`."
+        )
+
+
+def _write(episodes: list[SingleAgentEpisode], path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = [row for number, episode in enumerate(episodes) for row in _rows(number, episode)]
+    try:
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), str(path))
+    except OSError as error:
+        raise storage_error(error, path) from error
+
+
+def _rows(number: int, episode: SingleAgentEpisode) -> list[dict[str, Any]]:
+    observations, steps = episode.get_observations(), len(episode)
+    return [
+        {
+            Columns.EPS_ID: str(number),
+            Columns.T: step,
+            Columns.OBS: _plain(observations[step]),
+            Columns.ACTIONS: _plain(action),
+            Columns.REWARDS: float(reward),
+            Columns.NEXT_OBS: _plain(observations[step + 1]),
+            Columns.TERMINATEDS: bool(episode.is_terminated and step == steps - 1),
+            Columns.TRUNCATEDS: bool(episode.is_truncated and step == steps - 1),
+        }
+        for step, (action, reward) in enumerate(
+            zip(episode.get_actions(), episode.get_rewards(), strict=True)
+        )
+    ]
+
+
+def _plain(value: Any) -> Any:
+    return np.asarray(value).tolist()
