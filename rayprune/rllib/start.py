@@ -87,7 +87,7 @@ def _policy(directory: Path) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str,
 
 
 def masks_of(directory: Path) -> dict[str, Any]:
-    """Return the Pruner states that a Learner saved, by module id; nothing for a plain checkpoint."""
+    """Return the Pruner states that a Learner saved, by module id; a plain one saved none."""
     path = directory / COMPONENT_LEARNER_GROUP / COMPONENT_LEARNER / "state.pkl"
     if not path.is_file():
         return {}
