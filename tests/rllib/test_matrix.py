@@ -18,6 +18,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rayprune.rllib import prune
 from rayprune.rllib.callback import check_env_runners, learner_reports
+from rayprune.rllib.experiment import build_module
 from tests.rllib import configs, matrix
 from tests.rllib.envs import Images
 from tests.rllib.invariants import check_by_hand
@@ -104,10 +105,8 @@ def _keeps_every_promise(case: matrix.Case, data: dict[str, Path], tmp_path: Pat
     algorithm, net, granularity = case
     # An asynchronous policy is followed a little later; offline, no EnvRunner samples.
     unsynced = (*matrix.ASYNCHRONOUS, *matrix.OFFLINE)
-    config = prune(
-        matrix.config_of(algorithm, net, data),
-        configs.pruning(**_pruning(granularity)),
-    )
+    plain = matrix.config_of(algorithm, net, data)
+    config = prune(plain, configs.pruning(**_pruning(granularity, plain)))
     algo = configs.build(config)
     try:
         with _Watch(configs.learner_of(algo)) as watch:
@@ -143,15 +142,24 @@ def _wait_for(condition: Callable[[], bool]) -> None:
     raise AssertionError("waited in vain")
 
 
-def _pruning(granularity: str) -> dict[str, Any]:
-    if ":" in granularity:
-        return {"granularity": granularity, "sparsity": None}
-    return {"granularity": granularity, "pooling": "l2"}
+def _pruning(granularity: str, config: Any) -> dict[str, Any]:
+    if ":" not in granularity:
+        return {"granularity": granularity, "pooling": "l2"}
+    # First layers see three numbers or one colour, which no M divides.
+    m, module = int(granularity.partition(":")[2]), build_module(config)
+    odd = [
+        name.rpartition(".")[0]
+        for name, weight in module.named_parameters()
+        if weight.dim() > 1 and weight.shape[1] % m
+    ]
+    return {"granularity": granularity, "sparsity": None, "protect": odd}
 
 
 def _check_sparsity(report: dict[str, Any], granularity: str) -> None:
     if ":" in granularity:
-        assert report["sparsity"] > 0.3
+        free = [layer for layer in report["layers"] if not layer.protected and not layer.exempt]
+        assert free
+        assert all(layer.sparsity == 0.5 for layer in free)
         return
     assert report["sparsity"] == pytest.approx(0.8, abs=0.05)
     heads = [layer for layer in report["layers"] if layer.exempt]
