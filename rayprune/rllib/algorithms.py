@@ -72,6 +72,11 @@ def algorithm_faults(raw: Mapping[str, Any]) -> Iterator[str]:
         kind = _value(blocks, "training", "replay_buffer_config", "type")
         if name != "DQN" or kind != "EpisodeReplayBuffer":
             yield _lstm_fault(str(name))
+        if name == "DQN" and (_value(blocks, "training", "num_atoms") or 1) > 1:
+            yield (
+                "`rllib.training.num_atoms` must be 1 with `use_lstm`: RLlib's distributional DQN "
+                "fails with recurrent nets. Leave one of the two out."
+            )
     if name == "CQL" and _value(blocks, "training", "target_network_update_freq"):
         # RLlib 2.60 counts env steps here, and an offline algorithm samples none.
         yield (

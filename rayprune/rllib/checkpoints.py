@@ -15,7 +15,8 @@ import json
 import os
 import pickle
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,7 +28,11 @@ from rayprune.config import ExperimentConfig, load_experiment
 from rayprune.errors import CheckpointError
 from rayprune.pruning.adopt import plain_state
 from rayprune.rllib.barrier import load_buffer, save_buffer
+<<<<<<< HEAD
 from rayprune.rllib.remedies import apply_to_targets
+=======
+from rayprune.rllib.learners import foreach_learner
+>>>>>>> c60b2ed (Offline algorithms, which have no EnvRunners, can be restored)
 from rayprune.tracking.record import storage_error, to_json, write_atomic
 
 META_FILE: Final = "rayprune.json"
@@ -79,7 +84,7 @@ def restore(algorithm: Algorithm, directory: Path) -> dict[str, Any]:
         CheckpointError: it is of another network, or damaged.
     """
     meta = read_meta(directory)
-    check_fits(directory, algorithm.get_module())
+    check_fits(directory, module_of(algorithm))
     load_algorithm(algorithm, directory)
     load_buffer(algorithm, directory)
     apply_to_targets(algorithm, meta["env_steps"])
@@ -93,7 +98,8 @@ def load_algorithm(algorithm: Algorithm, directory: Path) -> None:
         CheckpointError: it is of another network, or damaged.
     """
     try:
-        algorithm.restore_from_path(str(directory.absolute()))
+        with _env_runners_optional(algorithm):
+            algorithm.restore_from_path(str(directory.absolute()))
     except CheckpointError:
         raise
     except Exception as error:  # RLlib raises whatever it meets: pickle's, torch's, its own
@@ -101,6 +107,44 @@ def load_algorithm(algorithm: Algorithm, directory: Path) -> None:
             f"checkpoint {str(directory)!r} does not fit this network: {_reason(error)} "
             "Use the `rllib.rl_module`, `env` and `algorithm` that it was trained with."
         ) from error
+
+
+def module_of(algorithm: Algorithm) -> Any:
+    """Return the default policy's module: an EnvRunner's, or the Learner's where there are none."""
+    if algorithm.env_runner_group is not None:
+        return algorithm.get_module()
+    return foreach_learner(algorithm, _unwrapped)[0]
+
+
+def _unwrapped(learner: Any) -> Any:
+    return learner.module[DEFAULT_MODULE_ID].unwrapped()
+
+
+class _NoEnvRunners:
+    """Stands in while RLlib restores an offline algorithm, which has no EnvRunners to sync."""
+
+    def __bool__(self) -> bool:
+        return False
+
+    def sync_weights(self, **_: Any) -> None:
+        """Nobody to sync with."""
+
+    def num_remote_env_runners(self) -> int:
+        """There is none."""
+        return 0
+
+
+@contextmanager
+def _env_runners_optional(algorithm: Algorithm) -> Iterator[None]:
+    """Let RLlib 2.60 restore without EnvRunners: it syncs them without asking if there are any."""
+    if algorithm.env_runner_group is not None:
+        yield
+        return
+    algorithm.env_runner_group = _NoEnvRunners()  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        algorithm.env_runner_group = None
 
 
 def read_meta(directory: Path) -> dict[str, Any]:

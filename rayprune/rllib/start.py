@@ -15,7 +15,7 @@ from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP, DEFAULT_M
 
 from rayprune.pruning.adopt import plain_state
 from rayprune.pruning.state import unpack_state
-from rayprune.rllib.checkpoints import check_fits, locate_policy, raw_module_state
+from rayprune.rllib.checkpoints import check_fits, locate_policy, module_of, raw_module_state
 from rayprune.rllib.learner import STATE_KEY
 from rayprune.rllib.learners import foreach_learner
 from rayprune.rllib.rows import policy_of
@@ -44,7 +44,7 @@ def start_from(algorithm: Algorithm, checkpoint: Path, *, partly: bool = False) 
     """
     directory = locate_policy(checkpoint)
     if not partly:
-        check_fits(directory, algorithm.get_module())
+        check_fits(directory, module_of(algorithm))
     weights, masks = _policy(directory)
     source = ray.put((weights, masks))
     taken: list[Taken] = foreach_learner(algorithm, lambda learner: _take(learner, source))

@@ -37,6 +37,7 @@ LEFT_OUT: Mapping[tuple[str, str], str] = {
     ("SAC", "lstm"): "RLlib's SAC fails with recurrent nets",
     ("SAC_discrete", "lstm"): "RLlib's SAC fails with recurrent nets",
     ("CQL", "lstm"): "RLlib's CQL, like its SAC, fails with recurrent nets",
+    ("DQN_C51", "lstm"): "RLlib's distributional DQN takes sequences for batches",
     ("BC", "lstm"): "RLlib reads offline data without recurrent states",
 }
 Case = tuple[str, str, str]

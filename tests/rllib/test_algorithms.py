@@ -155,6 +155,9 @@ def test_what_an_algorithm_lacks_is_told() -> None:
     assert not [*algorithm_faults({"algorithm": "DQN", "rllib": {**lstm, **uniform}})]
     (fault,) = algorithm_faults({"algorithm": "DQN", "rllib": lstm})
     assert "{type: EpisodeReplayBuffer}" in fault
+    atoms = {"training": {**uniform["training"], "num_atoms": 51}}
+    (fault,) = algorithm_faults({"algorithm": "DQN", "rllib": {**lstm, **atoms}})
+    assert "`rllib.training.num_atoms` must be 1" in fault
     (fault,) = algorithm_faults({"algorithm": "SAC", "rllib": lstm})
     assert "choose PPO, APPO or IMPALA" in fault
     assert not [*algorithm_faults({"algorithm": "APPO", "rllib": lstm})]

@@ -18,6 +18,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rayprune.rllib import prune
 from rayprune.rllib.callback import check_env_runners, learner_reports
+from rayprune.rllib.checkpoints import load_algorithm
 from rayprune.rllib.experiment import build_module
 from tests.rllib import configs, matrix
 from tests.rllib.envs import Images
@@ -125,7 +126,7 @@ def _keeps_every_promise(case: matrix.Case, data: dict[str, Path], tmp_path: Pat
         algo.stop()
     restored = configs.build(config)
     try:
-        restored.restore_from_path(str(tmp_path))
+        load_algorithm(restored, tmp_path)
         again = learner_reports(restored)[0][DEFAULT_MODULE_ID]
         assert again["digest"] == saved["digest"]
         assert again["sparsity"] == saved["sparsity"] > 0
