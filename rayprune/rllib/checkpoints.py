@@ -28,11 +28,8 @@ from rayprune.config import ExperimentConfig, load_experiment
 from rayprune.errors import CheckpointError
 from rayprune.pruning.adopt import plain_state
 from rayprune.rllib.barrier import load_buffer, save_buffer
-<<<<<<< HEAD
-from rayprune.rllib.remedies import apply_to_targets
-=======
 from rayprune.rllib.learners import foreach_learner
->>>>>>> c60b2ed (Offline algorithms, which have no EnvRunners, can be restored)
+from rayprune.rllib.remedies import apply_to_targets
 from rayprune.tracking.record import storage_error, to_json, write_atomic
 
 META_FILE: Final = "rayprune.json"
