@@ -62,17 +62,22 @@ def prune(
             "back, which `algo.train()` can't. Use `rayprune train` with a YAML file, or another "
             "kind here."
         )
-    return with_pruning(config, {**held, **_chosen(held, modules)})
+    return with_pruning(config, pruning, modules=modules)
 
 
 def with_pruning(
-    config: Config, pruning: PruningConfig | Mapping[str, Any], *, driven: bool = False
+    config: Config,
+    pruning: PruningConfig | Mapping[str, Any],
+    *,
+    modules: Modules | None = None,
+    driven: bool = False,
 ) -> Config:
     """Do what `prune` does.
 
     Args:
         config: any AlgorithmConfig of RLlib's new API stack with a torch Learner.
         pruning: what to prune.
+        modules: see `prune`.
         driven: whether the caller posts what the schedule waits for (`rayprune.rllib.signals`).
     """
     if not (config.enable_rl_module_and_learner and config.enable_env_runner_and_connector_v2):
@@ -87,6 +92,7 @@ def with_pruning(
         raise ConfigError(faults)
     result = config.copy(copy_frozen=False)
     prepare(result, remedies)
+    held.update(_chosen(pruning, modules))
     held.update({DRIVEN_KEY: True} if driven else {})
     result.learners(
         learner_class=pruned(result.learner_class),

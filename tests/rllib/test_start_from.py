@@ -17,6 +17,7 @@ from rayprune.config import experiment_faults
 from rayprune.errors import CheckpointError, ConfigError
 from rayprune.rllib import prune
 from rayprune.rllib.callback import learner_reports
+from rayprune.rllib.checkpoints import locate
 from rayprune.rllib.evaluation import Evaluator
 from rayprune.rllib.experiment import base_config
 from rayprune.rllib.start import start_from
@@ -166,8 +167,7 @@ def test_the_kept_weights_and_masks_are_the_donors(cartpole: Path) -> None:
         taken = start_from(algo, cartpole, partly=True)
         weights = configs.learner_of(algo).module[DEFAULT_MODULE_ID].get_state()
         masks = configs.learner_of(algo).masks()[DEFAULT_MODULE_ID]
-        (checkpoint,) = (cartpole / "checkpoints").glob("*1200")
-        state = checkpoint / "learner_group" / "learner" / "rl_module" / DEFAULT_MODULE_ID
+        state = locate(cartpole) / "learner_group" / "learner" / "rl_module" / DEFAULT_MODULE_ID
         with (state / "module_state.pkl").open("rb") as file:
             donor = pickle.load(file)
         for name in taken.kept:
