@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from rayprune.pruning.objectives import Actions
 
@@ -73,17 +74,13 @@ def binned_information(activations: Tensor, actions: Actions, bins: int = BINS) 
         Shape ``(units,)``, in nats. Biased upwards by about ``bins * actions / 2 observations``.
     """
     bins = min(bins, max(2, math.isqrt(len(activations))))
-    if actions.sizes:
-        components = list(actions.means.split(list(actions.sizes), dim=1))
-    else:
-        binned = bin_indices(actions.means, bins)
-        components = [torch.eye(bins, device=binned.device)[column] for column in binned.T]
-    units = bin_indices(activations, bins)
-    total = activations.new_zeros(activations.shape[1], dtype=torch.float64)
-    for component in components:
-        joint = _joint(units, component.double(), bins)
-        total += _mutual_information(joint)
-    return total.to(activations.dtype)
+    sizes, shares = list(actions.sizes), actions.means.to(activations.dtype)
+    if not sizes:
+        sizes = [bins] * actions.means.shape[1]
+        shares = functional.one_hot(bin_indices(actions.means, bins), bins).to(activations.dtype)
+    joint = _joint(bin_indices(activations, bins), shares.reshape(len(activations), -1), bins)
+    gains = [_mutual_information(component) for component in joint.double().split(sizes, dim=2)]
+    return torch.stack(gains).sum(dim=0).to(activations.dtype)
 
 
 def bin_indices(values: Tensor, bins: int) -> Tensor:
@@ -96,9 +93,11 @@ def bin_indices(values: Tensor, bins: int) -> Tensor:
     >>> bin_indices(torch.tensor([[3.0], [1.0], [1.0], [9.0]]), 2).T
     tensor([[1, 0, 0, 1]])
     """
-    ranked = values.sort(dim=0).values
-    edges = ranked[[round(len(values) * k / bins) for k in range(1, bins)]]
-    return torch.searchsorted(edges.T.contiguous(), values.T.contiguous(), right=True).T
+    # Sorted along contiguous rows, which is several times faster than along columns.
+    columns = values.T.contiguous()
+    ranked = columns.sort(dim=1).values
+    edges = ranked[:, [round(len(values) * k / bins) for k in range(1, bins)]].contiguous()
+    return torch.searchsorted(edges, columns, right=True).T
 
 
 def _joint(units: Tensor, action: Tensor, bins: int) -> Tensor:

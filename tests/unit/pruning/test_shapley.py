@@ -9,7 +9,12 @@ from rayprune import Pruner, PruningConfig
 from rayprune.pruning.across import Alone
 from rayprune.pruning.attach import make_maskable
 from rayprune.pruning.budgets import PrunableLayer
-from rayprune.pruning.coalitions import Coalitions, Shortcut
+from rayprune.pruning.coalitions import (
+    Coalitions,
+    Shortcut,
+    _running_product,
+    _running_sum,
+)
 from rayprune.pruning.criteria.shapley import estimate_shapley
 from rayprune.pruning.granularity import parts_of
 from rayprune.pruning.objectives import Objective, categorical_divergence, gaussian_divergence
@@ -124,6 +129,17 @@ def test_the_shortcut_gives_what_the_whole_network_gives():
     for place in range(UNITS + 1):
         alive[order[:place]] = True
         assert float(quick[place]) == pytest.approx(slow_value(module, alive, x, RICH), abs=1e-6)
+
+
+def test_both_ways_of_adding_units_up_agree():
+    state, changes, columns = torch.randn(5, 7), torch.randn(9, 5), torch.randn(9, 7)
+    slow, total = [], state.clone()
+    for change, column in zip(changes, columns, strict=True):
+        total = total + change[:, None] * column
+        slow.append(total)
+    for running in (_running_sum, _running_product):
+        found = running(state, changes, columns)
+        torch.testing.assert_close(found, torch.stack(slow), rtol=1e-4, atol=1e-5)
 
 
 class Residual(nn.Module):
