@@ -39,7 +39,7 @@ from rayprune.pruning.evidence import (
 from rayprune.pruning.fading import Fading
 from rayprune.pruning.granularity import matrix_shape
 from rayprune.pruning.layers import MASKABLE
-from rayprune.pruning.masks import keep_only
+from rayprune.pruning.masking import Masking
 from rayprune.pruning.measuring import measure
 from rayprune.pruning.penalty import shrink
 from rayprune.pruning.phases import Phase, phase_faults, phases_of
@@ -120,11 +120,7 @@ class Pruner:
         self.bypasses = Bypasses()
         self.returns: dict[str, float] = {}
         """For criterion ``return``: the return lost without each unit; used up by an update."""
-        self._places = {
-            layer.full_name(name): (layer, name) for layer in self._all for name in layer.parameters
-        }
-        self._multipliers: dict[str, Tensor] = {}
-        self._pairs: list[tuple[nn.Parameter, Tensor]] | None = None
+        self._masking = Masking(self._all)
         self._fading = Fading()
         self._dynamics = Dynamics()
         self._progress = Progress()
@@ -153,11 +149,7 @@ class Pruner:
     @property
     def masks(self) -> dict[str, Tensor]:
         """The masks by full parameter name, the live tensors; a name is absent until pruned."""
-        return {
-            name: layer.module.masks[key]
-            for name, (layer, key) in self._places.items()
-            if key in layer.module.masks
-        }
+        return self._masking.masks
 
     @property
     def mask_updates(self) -> int:
@@ -267,8 +259,7 @@ class Pruner:
 
         The next mask update chooses among them by the criterion, where `start` chooses by chance.
         """
-        places = {name: tuple(self._weight(name).shape) for name in self._places}
-        self.load_state_dict(pack_state(places, {}, {}, Progress()))
+        self.load_state_dict(pack_state(self._masking.shapes, {}, {}, Progress()))
 
     @torch.no_grad()
     def update(
@@ -398,21 +389,13 @@ class Pruner:
         Args:
             gradients: by parameter; parameters without masks, and None, are left alone.
         """
-        pairs = [
-            (gradient, multiplier)
-            for weight, multiplier in self._masked()
-            if (gradient := gradients.get(weight)) is not None
-        ]
-        if pairs:
-            torch._foreach_mul_([gradient for gradient, _ in pairs], [mult for _, mult in pairs])
+        self._masking.mask_gradients(gradients)
         self.bypasses.stop_gradients(gradients)
 
     @torch.no_grad()
     def mask_weights(self) -> None:
         """Zero the pruned weights, in place."""
-        pairs = self._masked()
-        if pairs:
-            torch._foreach_mul_([weight for weight, _ in pairs], [mult for _, mult in pairs])
+        self._masking.mask_weights()
         self.bypasses.hold()
 
     @torch.no_grad()
@@ -441,19 +424,12 @@ class Pruner:
             tensors: by full parameter name, shaped like the parameters: moments, target weights.
                 Names without a mask are left alone.
         """
-        for name, mask in self.masks.items():
-            if name in tensors:
-                tensor = tensors[name]
-                tensor.mul_(mask.to(device=tensor.device, dtype=tensor.dtype))
+        self._masking.mask_tensors(tensors)
 
     @torch.no_grad()
     def violations(self) -> dict[str, int]:
         """Return how many pruned weights are not zero, by full parameter name; empty if right."""
-        counts = {
-            name: int(torch.count_nonzero((self._weight(name) != 0) & ~mask))
-            for name, mask in self.masks.items()
-        }
-        return {name: count for name, count in counts.items() if count}
+        return self._masking.violations()
 
     def sparsity(self, group: str | None = None) -> float:
         """Return the fraction of the prunable weights that is masked.
@@ -483,7 +459,7 @@ class Pruner:
 
         Targets are not in it: they are the config's, so that a clone keeps its own.
         """
-        shapes = {name: tuple(self._weight(name).shape) for name in self._places}
+        shapes = self._masking.shapes
         packed = pack_state(shapes, self.masks, self._fading.ages, self._progress)
         sums = {"accumulated": self.accumulated.state_dict()}
         held = {"bypassed": self.bypasses.names, "returns": dict(self.returns)}
@@ -496,20 +472,11 @@ class Pruner:
         Raises:
             CheckpointError: the state is broken, or of another network; nothing was changed.
         """
-        shapes = {name: tuple(self._weight(name).shape) for name in self._places}
-        masks, ages, progress = unpack_state(state, shapes)
-        for name, (layer, key) in self._places.items():
-            layer.module.masks.pop(key, None)
-            if name in masks:
-                layer.module.masks[key] = masks[name].to(self._weight(name).device)
-        self._multipliers.clear()
-        self._pairs = None
-        self._fading = Fading(
-            {name: age.to(self._weight(name).device) for name, age in ages.items()}
-        )
-        self._dynamics.load_state_dict(
-            state.get("dynamics"), {name: self._weight(name) for name in self._places}
-        )
+        masks, ages, progress = unpack_state(state, self._masking.shapes)
+        weights = self._masking.weights
+        self._masking.replace(masks)
+        self._fading = Fading({name: age.to(weights[name].device) for name, age in ages.items()})
+        self._dynamics.load_state_dict(state.get("dynamics"), weights)
         self._progress = progress
         self.accumulated.load_state_dict(state.get("accumulated", {}), self.parameters)
         self.bypasses.replace(state.get("bypassed", ()), {x.name: x.module for x in self._all})
@@ -585,20 +552,24 @@ class Pruner:
         changed: dict[str, None] = {}
         regrown: dict[str, Tensor] = {}
         scales: dict[str, float] = {}
-        for name in [name for name in self._places if name in keeps or name in self._fading.ages]:
-            norm = self._weight(name).norm() if self.config.remedies.get("rescale") else None
+        for name in self._masking.names:
+            if name not in keeps and name not in self._fading.ages:
+                continue
+            weight = self._masking.weight(name)
+            norm = weight.norm() if self.config.remedies.get("rescale") else None
             gone = self._newly_gone(name, keeps.pop(name, None), updates)
             count = int(torch.count_nonzero(gone))
             if count:
-                self._drop(name, gone)
+                self._masking.drop(name, gone)
                 if norm is not None:
-                    scales[name] = keep_norm(self._weight(name), norm)
+                    scales[name] = keep_norm(weight, norm)
                 changed[name] = None
                 pruned += count
         for name, fresh in (grows or {}).items():
             count = int(torch.count_nonzero(fresh))
             if count:
-                self._grow(name, fresh)
+                self._masking.grow(name, fresh)
+                self._dynamics.coverage.note(name, self.masks[name])
                 changed[name], regrown[name] = None, fresh
                 grown += count
         self._progress.updates += 1
@@ -611,7 +582,7 @@ class Pruner:
 
     def _newly_gone(self, name: str, keep: Tensor | None, updates: int) -> Tensor:
         free = self._eligible(name)
-        weight = self._weight(name)
+        weight = self._masking.weight(name)
         if keep is None:
             dropped = torch.zeros_like(weight, dtype=torch.bool)
         else:
@@ -621,61 +592,8 @@ class Pruner:
                 dropped.logical_and_(free)
         return self._fading.advance(name, weight, dropped, updates, self.config.fading_factor)
 
-    def _drop(self, name: str, gone: Tensor) -> None:
-        layer, key = self._places[name]
-        stays = gone.logical_not_()
-        keep_only(self._weight(name), stays)
-        mask = layer.module.masks.get(key)
-        if mask is None:
-            layer.module.masks[key] = stays
-            self._pairs = None
-        else:
-            mask.logical_and_(stays)
-        self._rewrite_multiplier(name)
-
-    def _grow(self, name: str, fresh: Tensor) -> None:
-        layer, key = self._places[name]
-        # They are zero already, unless something other than the caller wrote them.
-        keep_only(self._weight(name), ~fresh)
-        layer.module.masks[key].logical_or_(fresh)
-        self._dynamics.coverage.note(name, layer.module.masks[key])
-        self._rewrite_multiplier(name)
-
-    def _rewrite_multiplier(self, name: str) -> None:
-        layer, key = self._places[name]
-        multiplier = self._multipliers.get(name)
-        if multiplier is not None:
-            # Rewritten in place: a compiled step that reads it needn't be compiled again.
-            multiplier.copy_(layer.module.masks[key].view(torch.uint8))
-
-    def _masked(self) -> list[tuple[nn.Parameter, Tensor]]:
-        """Return the weights that have a mask, each with its multiplier."""
-        pairs = self._pairs
-        if pairs is None or any(m.device != w.device or m.dtype != w.dtype for w, m in pairs):
-            # Kept, because this is asked for at every optimizer step.
-            pairs = self._pairs = [
-                (self._weight(name), self._multiplier(name)) for name in self.masks
-            ]
-        return pairs
-
-    def _multiplier(self, name: str) -> Tensor:
-        """Return the mask as floats, beside its weight: several times faster than bools are."""
-        weight = self._weight(name)
-        known = self._multipliers.get(name)
-        if known is None or known.device != weight.device or known.dtype != weight.dtype:
-            layer, key = self._places[name]
-            # As bytes, since torch turns those into floats ten times faster than bools.
-            known = layer.module.masks[key].view(torch.uint8).to(weight)
-            self._multipliers[name] = known
-        return known
-
-    def _weight(self, name: str) -> nn.Parameter:
-        layer, key = self._places[name]
-        return layer.module.get_parameter(key)
-
     def _eligible(self, name: str) -> Tensor | None:
-        layer, key = self._places[name]
-        return self._fading.eligible(name, layer.module.masks.get(key))
+        return self._fading.eligible(name, self._masking.mask(name))
 
     def _selection(
         self,
@@ -683,8 +601,6 @@ class Pruner:
         config: PruningConfig | None = None,
         dropped: Mapping[str, Tensor] | None = None,
     ) -> Selection:
-        weights = {name: self._weight(name) for name in self._places}
-
         def eligible(name: str) -> Tensor | None:
             free, keep = self._eligible(name), (dropped or {}).get(name)
             return keep if free is None else free if keep is None else free & keep
@@ -692,7 +608,13 @@ class Pruner:
         config = self.config if config is None else config
         updates = self._progress.updates
         return Selection(
-            config, weights, eligible, self.seed, updates, evidence, dict(self.returns)
+            config,
+            self._masking.weights,
+            eligible,
+            self.seed,
+            updates,
+            evidence,
+            dict(self.returns),
         )
 
     def _count(self, layer: PrunableLayer, protected: bool) -> LayerCount:

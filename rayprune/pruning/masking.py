@@ -1,0 +1,161 @@
+"""`Masking`: a module's masks, and everything that is made as sparse as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from rayprune.pruning.budgets import PrunableLayer
+from rayprune.pruning.masks import keep_only
+
+
+class Masking:
+    """The masks of maskable layers by full parameter name, applied to gradients and weights.
+
+    Args:
+        layers: every layer that may ever hold a mask.
+    """
+
+    def __init__(self, layers: Iterable[PrunableLayer]) -> None:
+        self._places = {
+            layer.full_name(name): (layer, name) for layer in layers for name in layer.parameters
+        }
+        self._multipliers: dict[str, Tensor] = {}
+        self._pairs: list[tuple[nn.Parameter, Tensor]] | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The full names of all parameters that may hold a mask."""
+        return tuple(self._places)
+
+    @property
+    def masks(self) -> dict[str, Tensor]:
+        """The masks by full parameter name, the live tensors; a name is absent until pruned."""
+        return {
+            name: layer.module.masks[key]
+            for name, (layer, key) in self._places.items()
+            if key in layer.module.masks
+        }
+
+    @property
+    def weights(self) -> dict[str, nn.Parameter]:
+        """The parameters by full name, masked or not."""
+        return {name: self.weight(name) for name in self._places}
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The parameters' shapes by full name."""
+        return {name: tuple(weight.shape) for name, weight in self.weights.items()}
+
+    def weight(self, name: str) -> nn.Parameter:
+        """Return a parameter by its full name."""
+        layer, key = self._places[name]
+        return layer.module.get_parameter(key)
+
+    def mask(self, name: str) -> Tensor | None:
+        """Return a parameter's mask, the live tensor; None until it is pruned."""
+        layer, key = self._places[name]
+        return layer.module.masks.get(key)
+
+    def mask_gradients(self, gradients: Mapping[nn.Parameter, Tensor | None]) -> None:
+        """Zero the gradients of pruned weights, in place; None is passed over."""
+        pairs = [
+            (gradient, multiplier)
+            for weight, multiplier in self._masked()
+            if (gradient := gradients.get(weight)) is not None
+        ]
+        if pairs:
+            torch._foreach_mul_([gradient for gradient, _ in pairs], [mult for _, mult in pairs])
+
+    def mask_weights(self) -> None:
+        """Zero the pruned weights, in place."""
+        pairs = self._masked()
+        if pairs:
+            torch._foreach_mul_([weight for weight, _ in pairs], [mult for _, mult in pairs])
+
+    def mask_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Zero the pruned entries of other tensors, in place; see `Pruner.mask_tensors`."""
+        for name, mask in self.masks.items():
+            if name in tensors:
+                tensor = tensors[name]
+                tensor.mul_(mask.to(device=tensor.device, dtype=tensor.dtype))
+
+    def violations(self) -> dict[str, int]:
+        """Return how many pruned weights are not zero, by full parameter name; empty if right."""
+        counts = {
+            name: int(torch.count_nonzero((self.weight(name) != 0) & ~mask))
+            for name, mask in self.masks.items()
+        }
+        return {name: count for name, count in counts.items() if count}
+
+    def drop(self, name: str, gone: Tensor) -> None:
+        """Mask weights and zero them.
+
+        Args:
+            name: the parameter's full name.
+            gone: bool, shaped like the parameter; overwritten.
+        """
+        layer, key = self._places[name]
+        stays = gone.logical_not_()
+        keep_only(self.weight(name), stays)
+        mask = layer.module.masks.get(key)
+        if mask is None:
+            layer.module.masks[key] = stays
+            self._pairs = None
+        else:
+            mask.logical_and_(stays)
+        self._rewrite_multiplier(name)
+
+    def grow(self, name: str, fresh: Tensor) -> None:
+        """Unmask weights, which are zero from then on until they learn.
+
+        Args:
+            name: the parameter's full name.
+            fresh: bool, shaped like the parameter.
+        """
+        layer, key = self._places[name]
+        # They are zero already, unless something other than the caller wrote them.
+        keep_only(self.weight(name), ~fresh)
+        layer.module.masks[key].logical_or_(fresh)
+        self._rewrite_multiplier(name)
+
+    def replace(self, masks: Mapping[str, Tensor]) -> None:
+        """Put other masks in place of all; a parameter that is not among them has none."""
+        for name, (layer, key) in self._places.items():
+            layer.module.masks.pop(key, None)
+            if name in masks:
+                layer.module.masks[key] = masks[name].to(self.weight(name).device)
+        self._multipliers.clear()
+        self._pairs = None
+
+    def _masked(self) -> list[tuple[nn.Parameter, Tensor]]:
+        """Return the weights that have a mask, each with its multiplier."""
+        pairs = self._pairs
+        if pairs is None or any(m.device != w.device or m.dtype != w.dtype for w, m in pairs):
+            # Kept, because this is asked for at every optimizer step.
+            pairs = self._pairs = [
+                (self.weight(name), self._multiplier(name)) for name in self.masks
+            ]
+        return pairs
+
+    def _multiplier(self, name: str) -> Tensor:
+        """Return the mask as floats, beside its weight: several times faster than bools are."""
+        weight = self.weight(name)
+        known = self._multipliers.get(name)
+        if known is None or known.device != weight.device or known.dtype != weight.dtype:
+            # As bytes, since torch turns those into floats ten times faster than bools.
+            known = self._bytes(name).to(weight)
+            self._multipliers[name] = known
+        return known
+
+    def _rewrite_multiplier(self, name: str) -> None:
+        multiplier = self._multipliers.get(name)
+        if multiplier is not None:
+            # Rewritten in place: a compiled step that reads it needn't be compiled again.
+            multiplier.copy_(self._bytes(name))
+
+    def _bytes(self, name: str) -> Tensor:
+        layer, key = self._places[name]
+        return layer.module.masks[key].view(torch.uint8)
