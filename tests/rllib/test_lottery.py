@@ -132,7 +132,7 @@ def test_targets_follow_the_rewound_source_and_the_temperature_goes_back(base: A
             assert moments(learner) == 0
             if base is configs.sac:
                 alpha = learner.curr_log_alpha[DEFAULT_MODULE_ID]
-                assert float(alpha) == pytest.approx(np.log(1.5))
+                assert alpha.item() == pytest.approx(np.log(1.5))
             compared.append(args)
 
         learner._rewinder.rewind = watched
