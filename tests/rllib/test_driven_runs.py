@@ -197,7 +197,7 @@ LAWS: dict[str, Mapping[str, Any]] = {
 
 @pytest.mark.parametrize(
     ("kind", "crash_at"),
-    [("iterative", 500), ("lottery", 900), ("gated", 500), ("gated", 1100), ("waiting", 700)],
+    [("iterative", 500), ("lottery", 900), ("gated", 500), ("gated", 700), ("waiting", 700)],
 )
 def test_a_resumed_run_equals_the_uninterrupted_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, crash_at: int
