@@ -46,6 +46,8 @@ class Table:
     """Name -> overrides of the config, as ``--set`` takes them."""
 
 
+ERK = "pruning.distribution=erk"
+RIGL = "{kind: rigl, begin: 0.0, end: 0.75, every: 4000, minibatches: 100}"
 DENSE = ("pruning.sparsity=0",)
 
 
@@ -68,6 +70,12 @@ TABLES = {
             "dense": DENSE,
             "small dense": small(79),
             "cubic": (),
+            "static": (ERK, schedule("{kind: static}")),
+            "SET": (ERK, schedule("{kind: set, begin: 0.0, end: 0.75, every: 4000}")),
+            "RigL": (ERK, schedule(RIGL)),
+            "lottery": (
+                schedule("{kind: lottery, rounds: 3, rewind_to: 4000, round_steps: 26000}"),
+            ),
         },
     ),
     "lunarlander": Table(
@@ -77,6 +85,7 @@ TABLES = {
             "dense": DENSE,
             "small dense": small(77),
             "cubic": (),
+            "RigL": (ERK, schedule(RIGL.replace("4000", "16384"))),
         },
     ),
 }
