@@ -34,10 +34,11 @@ from rayprune.rllib.sensors import flatten_rich_observations, sensor_report
 from tests.rllib import configs
 from tests.rllib.envs import Images
 from tests.rllib.experiments import PPO, experiment, train
-from tests.rllib.test_exact_zeros import CNN, _check_by_hand
+from tests.rllib.invariants import check_by_hand
 
 pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(300)]
 
+CNN = {"conv_filters": [[4, 4, 2], [8, 4, 2]], "head_fcnet_hiddens": [16], "fcnet_hiddens": []}
 HYBRID = {"granularity": "hybrid", "hybrid": {"neuron": 0.5, "weight": 0.7}, "sparsity": None}
 TWO_OF_FOUR = {"granularity": "2:4", "sparsity": None}
 LSTM = {"use_lstm": True, "lstm_cell_size": 16, "max_seq_len": 8}
@@ -72,7 +73,7 @@ def test_every_granularity_trains_with_exact_zeros(case: str) -> None:
     try:
         for _ in range(3):
             algo.train()  # the callback raises on a broken promise
-            _check_by_hand(algo)
+            check_by_hand(algo)
         report = learner_reports(algo)[0][DEFAULT_MODULE_ID]
         assert report["finished"]
         if fields["granularity"] == "2:4":

@@ -14,7 +14,7 @@ from rayprune.rllib import prune
 from rayprune.rllib.callback import learner_reports
 from rayprune.rllib.optimizers import moments
 from tests.rllib import configs, experiments
-from tests.rllib.test_exact_zeros import _check_by_hand
+from tests.rllib.invariants import check_by_hand
 from tests.rllib.test_resume import CrashAt, CrashError, _equal, _pairs, _rows, _state
 
 pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(300)]
@@ -32,13 +32,13 @@ GROW = {"kind": "grow", "begin": 0, "end": 500, "every": 50, "start": 0.95}
 def test_weights_are_dropped_and_regrown_while_training(base: Any, kind: str) -> None:
     algo = configs.build(prune(base(), configs.pruning(schedule={**RIGL, "kind": kind})))
     try:
-        _check_by_hand(algo)  # before the first update, EnvRunners included
+        check_by_hand(algo)  # before the first update, EnvRunners included
         counts = _active(algo)
         first = configs.learner_of(algo).masks()[DEFAULT_MODULE_ID]
         for _ in range(4):
             before = configs.learner_of(algo).masks()[DEFAULT_MODULE_ID]
             result = algo.train()["rayprune"][DEFAULT_MODULE_ID]
-            _check_by_hand(algo)
+            check_by_hand(algo)
             assert _active(algo) == counts
             # Two changes for each weight that is exchanged.
             moved = _moved(before, configs.learner_of(algo).masks()[DEFAULT_MODULE_ID])
@@ -89,7 +89,7 @@ def test_weights_of_a_plain_checkpoint_are_pruned_by_their_size(tmp_path: Path) 
         pruner = learner._pruners[DEFAULT_MODULE_ID]
         state = {name: weight.detach().clone() for name, weight in pruner.parameters.items()}
         algo.train()
-        _check_by_hand(algo)
+        check_by_hand(algo)
         masks = learner.masks()[DEFAULT_MODULE_ID]
         for name, mask in masks.items():
             # What stays is larger than what of the plain checkpoint went.
@@ -103,7 +103,7 @@ def test_growth_lowers_the_sparsity_on_learners_and_env_runners() -> None:
     algo = configs.build(prune(configs.ppo(), configs.pruning(sparsity=0.6, schedule=GROW)))
     try:
         seen = [algo.train()["rayprune"][DEFAULT_MODULE_ID]["sparsity"] for _ in range(3)]
-        _check_by_hand(algo)
+        check_by_hand(algo)
         assert seen == pytest.approx([0.81, 0.67, 0.6], abs=0.01)
     finally:
         algo.stop()
