@@ -104,7 +104,8 @@ def action_faults(config: AlgorithmConfig, experiment: ExperimentConfig) -> list
 
 def _offline_faults(name: str, blocks: Mapping[str, Any]) -> Iterator[str]:
     given = _value(blocks, "offline_data", "input_")
-    for path in [given] if isinstance(given, str) else given or []:
+    paths = [given] if isinstance(given, str) else given if isinstance(given, list) else []
+    for path in paths:
         if "://" not in str(path) and not Path(str(path)).exists():
             yield (
                 f"`rllib.offline_data.input_` must be a folder of Parquet files, but there is no "

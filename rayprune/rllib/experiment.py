@@ -64,6 +64,8 @@ _OURS: Final[Mapping[tuple[str, str], str]] = {
     ("learners", "learner_config_dict"): "pruning",
     ("rl_module", "rl_module_spec"): "rllib.rl_module.module_class",
 }
+# Where RLlib's own hint is wrong: it reads Parquet from one path or from several.
+_RIGHT_HINTS: Final[Mapping[tuple[str, str], Any]] = {("offline_data", "input_"): str | list[str]}
 # RLlib takes these as they are, and fails or learns nothing later.
 _LEAST: Final[Mapping[str, float]] = {
     "lr": 0.0,
@@ -315,7 +317,7 @@ def _keyword_faults(method: str, key: str, value: Any, known: Mapping[str, Any])
     elif key == "num_gpus_per_learner" and value == AUTO:
         return
     else:
-        yield from _type_faults(where, value, known[key])
+        yield from _type_faults(where, value, _RIGHT_HINTS.get((method, key), known[key]))
         if isinstance(value, (int, float)) and not value >= _LEAST.get(key, -math.inf):
             yield f"`{where}` must be at least {_LEAST[key]:g}, but is {value!r}."
 

@@ -166,6 +166,16 @@ def test_what_an_algorithm_lacks_is_told() -> None:
     assert any("would never be updated" in fault for fault in faults)
 
 
+def test_recorded_data_may_lie_in_one_folder_or_in_several(tmp_path: Path) -> None:
+    raw = offline("BC", tmp_path)
+    assert not experiment_parts_faults(raw)
+    raw["rllib"]["offline_data"]["input_"] = str(tmp_path)
+    assert not experiment_parts_faults(raw)
+    raw["rllib"]["offline_data"]["input_"] = 5
+    (fault,) = experiment_parts_faults(raw)
+    assert fault == "`rllib.offline_data.input_` must be of type str | list[str], but is 5."
+
+
 def test_cql_needs_continuous_actions(tmp_path: Path) -> None:
     raw = {**offline("CQL", tmp_path), "env": "CartPole-v1"}
     (fault,) = experiment_parts_faults(raw)

@@ -150,8 +150,8 @@ def test_a_dense_run_is_not_rewound() -> None:
         early = weights(configs.learner_of(algo))
         for _ in range(3):
             algo.train()
-        now = weights(configs.learner_of(algo))
-        assert not any(np.array_equal(now[name], early[name]) for name in now)
+            now = weights(configs.learner_of(algo))
+            assert any(not np.array_equal(now[name], early[name]) for name in now)
         assert learner_reports(algo)[0][DEFAULT_MODULE_ID]["finished"]
     finally:
         algo.stop()
