@@ -52,7 +52,8 @@ def test_the_difference_of_actions_is_over_their_continuous_parts() -> None:
 def test_kl_of_categoricals_and_gaussians_is_torchs() -> None:
     from ray.rllib.core.distribution.torch import torch_distribution as rllib
 
-    first, second = torch.randn(7, 6), torch.randn(7, 6)
+    # Within [-1, 1]: RLlib clips larger logarithms of standard deviations.
+    first, second = 2 * torch.rand(2, 7, 6, generator=torch.Generator().manual_seed(0)) - 1
     categorical = [torch.distributions.Categorical(logits=x.double()) for x in (first, second)]
     expected = torch.distributions.kl_divergence(*categorical).mean()
     assert kl(Kind(rllib.TorchCategorical), first, second) == pytest.approx(float(expected))
