@@ -52,7 +52,7 @@ def paired_gap(before: Sequence[float], after: Sequence[float]) -> dict[str, Any
         before: returns, shape ``(n,)``.
         after: returns in the same order, shape ``(n,)``.
 
-    >>> paired_gap([1.0, 5.0, 9.0], [0.0, 4.0, 8.0])
+    >>> paired_gap([1.0, 5.0, 9.0, 13.0], [0.0, 4.0, 8.0, 12.0])
     {'iqm': 1.0, 'ci95': [1.0, 1.0], 'ci95_over': 'episodes'}
     """
     return _paired([(1.0, before), (-1.0, after)])
