@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,4 +29,6 @@ def ray_session() -> Iterator[None]:
         runtime_env={"env_vars": {"OMP_NUM_THREADS": "1", "PYTHONPATH": _PATH}},
     )
     yield
+    # Iterators of Ray Data that outlive Ray fail in whatever the collector interrupts.
+    gc.collect()
     ray.shutdown()
