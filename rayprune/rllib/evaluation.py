@@ -25,6 +25,7 @@ from ray.tune.registry import ENV_CREATOR, _global_registry
 
 from rayprune.pruning.counting import count_flops
 from rayprune.rllib.checkpoints import check_fits, module_state
+from rayprune.rllib.threads import fitting_threads
 from rayprune.tracking.statistics import summarise
 
 AT_ONCE: Final = 32
@@ -113,7 +114,8 @@ class Evaluator:
         """
         seeds = range(first_seed, first_seed + episodes)
         waves = [seeds[i : i + AT_ONCE] for i in range(0, episodes, AT_ONCE)]
-        return [value for wave in waves for value in self._wave(wave, watch)]
+        with fitting_threads(self.module):
+            return [value for wave in waves for value in self._wave(wave, watch)]
 
     def evaluate(self, first_seed: int, episodes: int) -> dict[str, Any]:
         """Return `summarise`'s dict for episodes from ``first_seed`` on."""

@@ -28,6 +28,7 @@ from rayprune.rllib.layer_returns import post_layer_returns
 from rayprune.rllib.progress import Progress
 from rayprune.rllib.start import start_from
 from rayprune.rllib.summary import Subject, summarise_run
+from rayprune.rllib.threads import fitting_threads
 from rayprune.rllib.transfer import summarise_transfer, write_start
 from rayprune.tracking.progress import Reporter
 from rayprune.tracking.record import Record, read_rows, to_json, write_atomic
@@ -80,10 +81,11 @@ class Run:
         self._evaluator = Evaluator(self._config)
         self._algorithm = self._config.build_algo()
         try:
-            self._begin()
-            keep_until = self._progress.clock
-            with Record.open(self._out / RECORD_FILE, keep_until=keep_until) as record:
-                self._loop(record, tracker)
+            with fitting_threads(self._evaluator.module):
+                self._begin()
+                keep_until = self._progress.clock
+                with Record.open(self._out / RECORD_FILE, keep_until=keep_until) as record:
+                    self._loop(record, tracker)
         finally:
             self._algorithm.stop()
             self._evaluator.close()
