@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rayprune.errors import RaypruneError
 
 if TYPE_CHECKING:
+    from rayprune.deploy.compaction import compact
     from rayprune.pruning.attach import make_maskable, unmask
     from rayprune.pruning.config import PruningConfig
     from rayprune.pruning.criteria import register_criterion
@@ -19,6 +20,7 @@ __all__ = [
     "Pruner",
     "PruningConfig",
     "RaypruneError",
+    "compact",
     "make_maskable",
     "register_criterion",
     "register_distribution",
@@ -28,20 +30,21 @@ __all__ = [
 
 # Fetched at first use: importing torch takes seconds, and `rayprune --help` needs none of it.
 _HOMES = {
-    "Pruner": "pruner",
-    "PruningConfig": "config",
-    "make_maskable": "attach",
-    "register_criterion": "criteria",
-    "register_distribution": "distributions",
-    "register_schedule": "schedules",
-    "unmask": "attach",
+    "Pruner": "pruning.pruner",
+    "PruningConfig": "pruning.config",
+    "compact": "deploy.compaction",
+    "make_maskable": "pruning.attach",
+    "register_criterion": "pruning.criteria",
+    "register_distribution": "pruning.distributions",
+    "register_schedule": "pruning.schedules",
+    "unmask": "pruning.attach",
 }
 
 
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"rayprune.pruning.{_HOMES[name]}"), name)
+    value = getattr(importlib.import_module(f"rayprune.{_HOMES[name]}"), name)
     globals()[name] = value
     return value
 

@@ -19,6 +19,7 @@ def test_the_public_surface_is_this_and_nothing_else():
         "Pruner",
         "PruningConfig",
         "RaypruneError",
+        "compact",
         "make_maskable",
         "register_criterion",
         "register_distribution",

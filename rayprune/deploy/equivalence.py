@@ -1,0 +1,242 @@
+"""The proof: a smaller network computes what the masked one does, or an error says where not."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from rayprune.deploy.plan import Plan, apply_plan
+from rayprune.deploy.tracing import Forward, as_arguments, call, tensors_in
+from rayprune.errors import InvariantError
+from rayprune.pruning.counting import count_parameters
+
+BOUNDS: Final = {"f32": 1e-5, "f64": 1e-12}
+"""Largest difference of any output; of one above 1, as a share of it."""
+_DTYPES: Final = {"f32": torch.float32, "f64": torch.float64}
+
+CONVOLUTIONS: Final = (nn.Conv1d, nn.Conv2d)
+
+Act = Callable[[Any], Tensor]
+"""From what a forward returns to the actions chosen, the first axis being the batch's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A masked network and the smaller one, in one precision, on the CPU."""
+
+    masked: nn.Module
+    small: nn.Module
+    plan: Plan
+    forward: Forward | None
+
+    def outputs(self, arguments: tuple[Any, ...]) -> tuple[Any, Any]:
+        """Run both; the masked one's outputs come in the form of the smaller one's."""
+        with torch.no_grad():
+            masked = self.plan.adapt_outputs(call(self.masked, arguments, self.forward))
+            small = call(self.small, self.plan.adapt(arguments), self.forward)
+        return masked, small
+
+
+def prove(
+    masked: nn.Module,
+    small: nn.Module,
+    plan: Plan,
+    example_input: Any,
+    *,
+    forward: Forward | None = None,
+    act: Act | None = None,
+    observations: Iterable[Any] = (),
+    random: int = 8,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Prove that ``small`` computes what ``masked`` does.
+
+    In f32 the two are compared as they are. In f64 the plan is applied to a double copy of the
+    masked one: that shows that the plan is right, where f32 shows what rounding adds.
+
+    Args:
+        masked: the network before compaction; left as it is.
+        small: the network after it.
+        plan: what was done.
+        example_input: as in :func:`~rayprune.deploy.compaction.compact`; compared too.
+        forward: what was compacted, if not the module itself.
+        act: what chooses actions from the outputs; they must be the same.
+        observations: recorded inputs, each of the form of ``example_input``.
+        random: how many random inputs of that form are compared.
+        seed: of the random inputs.
+
+    Returns:
+        The certificate, of plain JSON types.
+
+    Raises:
+        InvariantError: an output or an action differs; the message names the first layer that does.
+    """
+    recorded = [as_arguments(observation) for observation in observations]
+    generator = torch.Generator().manual_seed(seed)
+    example = as_arguments(example_input)
+    drawn = [_randomised(example, generator) for _ in range(random)]
+    double = _on_cpu(masked, torch.float64)
+    pairs = {
+        "f32": Pair(_on_cpu(masked), _on_cpu(small), plan, forward),
+        "f64": Pair(double, apply_plan(copy.deepcopy(double), plan), plan, forward),
+    }
+    inputs = [example, *recorded, *drawn]
+    errors = {name: compare(pair, name, inputs, act) for name, pair in pairs.items()}
+    before, after = count_parameters(masked), count_parameters(small)
+    return {
+        "schema": 1,
+        "removed": [asdict(removed) for removed in plan.removed],
+        "left": [asdict(left) for left in plan.left],
+        "parameters": {"before": before.total, "after": after.total},
+        "bounds": dict(BOUNDS),
+        "errors": errors,
+        "actions": "equal" if act else None,
+        "observations": {
+            "recorded": sum(_rows(arguments) for arguments in recorded),
+            "random": sum(_rows(arguments) for arguments in drawn),
+            "seed": seed,
+            "sha256": _hash([leaf for args in recorded for leaf in tensors_in(args)]),
+        },
+        "sha256": {"masked": hash_of(masked), "small": hash_of(small)},
+    }
+
+
+def compare(
+    pair: Pair, precision: str, inputs: Sequence[tuple[Any, ...]], act: Act | None = None
+) -> float:
+    """Return the largest error over the inputs.
+
+    Raises:
+        InvariantError: it is above the precision's bound, or an action differs.
+    """
+    worst = 0.0
+    for given in inputs:
+        arguments = _cast(given, _DTYPES[precision])
+        masked, small = pair.outputs(arguments)
+        error = error_between(masked, small)
+        if not error <= BOUNDS[precision]:
+            raise InvariantError(
+                f"The compacted network departs from the masked one by {error:.3g} in {precision}, "
+                f"where {BOUNDS[precision]:.0e} is allowed; first in "
+                f"{first_departure(pair, arguments, BOUNDS[precision])}. Keep that layer whole."
+            )
+        if act is not None and not torch.equal(act(masked), act(small)):
+            raise InvariantError(
+                f"The compacted network chooses other actions in {precision}, although its outputs "
+                f"are within {BOUNDS[precision]:.0e}: the two best are as good as equal."
+            )
+        worst = max(worst, error)
+    return worst
+
+
+def error_between(masked: Any, small: Any) -> float:
+    """Return the largest difference of two forwards' tensors; infinite if their shapes differ.
+
+    >>> error_between(torch.tensor([1.0, 400.0]), torch.tensor([1.5, 400.0]))
+    0.5
+    """
+    ours, theirs = tensors_in(masked), tensors_in(small)
+    if [t.shape for t in ours] != [t.shape for t in theirs]:
+        return float("inf")
+    return max((_error(a, b) for a, b in zip(ours, theirs, strict=True)), default=0.0)
+
+
+def first_departure(pair: Pair, arguments: tuple[Any, ...], bound: float) -> str:
+    """Return the name of the first layer whose live units differ; the output, if none does."""
+    seen: list[dict[str, Tensor]] = []
+    for network, given in (
+        (pair.masked, arguments),
+        (pair.small, pair.plan.adapt(arguments)),
+    ):
+        outputs: dict[str, Tensor] = {}
+        handles = [
+            network.get_submodule(name).register_forward_hook(_recorder(outputs, name))
+            for name in pair.plan.units
+        ]
+        try:
+            with torch.no_grad():
+                call(network, given, pair.forward)
+        finally:
+            for handle in handles:
+                handle.remove()
+        seen.append(outputs)
+    masked, small = seen
+    for name, output in masked.items():
+        living = pair.plan.units[name]
+        axis = 1 if isinstance(pair.masked.get_submodule(name), CONVOLUTIONS) else -1
+        ours = output.index_select(axis, living[living >= 0])
+        theirs = small[name].index_select(axis, (living >= 0).nonzero().flatten())
+        if not error_between(ours, theirs) <= bound:
+            return f"layer {name!r}"
+    return "the outputs"
+
+
+def hash_of(module: nn.Module) -> str:
+    """Return the SHA-256 of a state dict: names, types, shapes and bits, in order of names."""
+    state = module.state_dict()
+    tensors = {name: value for name, value in sorted(state.items()) if isinstance(value, Tensor)}
+    return _hash(list(tensors.values()), list(tensors))
+
+
+def _recorder(outputs: dict[str, Tensor], name: str) -> Callable[..., None]:
+    def record(layer: nn.Module, given: Any, output: Any) -> None:
+        outputs.setdefault(name, output[0] if isinstance(output, tuple) else output)
+
+    return record
+
+
+def _error(ours: Tensor, theirs: Tensor) -> float:
+    if not ours.numel():
+        return 0.0
+    ours, theirs = ours.double(), theirs.double()
+    scale = ours.abs().clamp(min=1.0)
+    difference = torch.where(ours == theirs, 0.0, (ours - theirs).abs() / scale)
+    return float(difference.nan_to_num(nan=float("inf")).max())
+
+
+def _on_cpu(module: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
+    return copy.deepcopy(module).to("cpu", dtype).eval()
+
+
+def _cast(arguments: tuple[Any, ...], dtype: torch.dtype) -> tuple[Any, ...]:
+    def cast(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor):
+            return leaf
+        return leaf.detach().cpu().to(dtype) if leaf.is_floating_point() else leaf.detach().cpu()
+
+    cast_arguments: tuple[Any, ...] = pytree.tree_map(cast, arguments)
+    return cast_arguments
+
+
+def _randomised(arguments: tuple[Any, ...], generator: torch.Generator) -> tuple[Any, ...]:
+    def draw(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor):
+            return leaf
+        if leaf.is_floating_point():
+            return torch.randn(leaf.shape, generator=generator)
+        top = 256 if leaf.dtype == torch.uint8 else int(leaf.max()) + 1 if leaf.numel() else 1
+        return torch.randint(max(top, 1), leaf.shape, generator=generator).to(leaf.dtype)
+
+    drawn: tuple[Any, ...] = pytree.tree_map(draw, arguments)
+    return drawn
+
+
+def _rows(arguments: tuple[Any, ...]) -> int:
+    tensors = tensors_in(arguments)
+    return tensors[0].shape[0] if tensors and tensors[0].dim() else 1
+
+
+def _hash(tensors: Sequence[Tensor], names: Sequence[str] = ()) -> str:
+    digest = hashlib.sha256("\n".join(names).encode())
+    for tensor in tensors:
+        plain = tensor.detach().cpu().contiguous()
+        digest.update(f"{plain.dtype} {tuple(plain.shape)}".encode())
+        digest.update(plain.flatten().view(torch.uint8).numpy().tobytes() if plain.numel() else b"")
+    return digest.hexdigest()

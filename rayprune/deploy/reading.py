@@ -1,0 +1,94 @@
+"""Reading a traced forward: which weights meet which units, and what is constant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from rayprune.deploy.channels import FREE, PINNED, Channels
+from rayprune.deploy.values import Columns, Value
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """One use of a weight: rows of units from columns of units."""
+
+    weight: str
+    bias: str
+    """The parameter that takes a folded constant; empty where there is none."""
+    rows: Tensor
+    """Channel of each row; shape ``(out,)``."""
+    columns: Tensor
+    """Channel of each column; shape ``(in,)``."""
+    constants: Tensor
+    """Value of each column that is the same whatever the inputs are, else NaN; shape ``(in,)``."""
+    padded: bool = False
+    """Whether zeros surround the columns, so that only a constant 0 is one everywhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Units that something holds back, and what."""
+
+    channels: Tensor
+    reason: str
+
+
+@dataclass
+class Reading:
+    """What has been found so far in a forward."""
+
+    parameters: Mapping[str, Tensor]
+    """By full name, on the CPU, in double precision."""
+    channels: Channels = field(default_factory=Channels)
+    units: dict[str, Tensor] = field(default_factory=dict)
+    """Channel of each unit, by the layer's (first) weight; shape ``(units,)``."""
+    uses: list[Use] = field(default_factory=list)
+    holds: list[Hold] = field(default_factory=list)
+    elsewhere: set[str] = field(default_factory=set)
+    """Parameters that something else than a layer reads."""
+    states: dict[int, Tensor] = field(default_factory=dict)
+    """Channels along the last axis of inputs that are recurrent states, by the input's place."""
+    returned: dict[int, Tensor] = field(default_factory=dict)
+    """Likewise of outputs, by the output's place."""
+
+    def units_of(self, weight: str, count: int) -> Tensor:
+        """Return the channels of a layer's units; the same ones at each of its uses."""
+        if weight not in self.units:
+            self.units[weight] = self.channels.new(count)
+        return self.units[weight]
+
+    def hold(self, channels: Tensor, reason: str) -> None:
+        """Keep units, and remember why."""
+        held = channels.unique()
+        held = held[(held != FREE) & (held != PINNED)]
+        if held.numel():
+            self.channels.pin(held)
+            self.holds.append(Hold(held, reason))
+
+    def note(self, channels: Tensor, reason: str) -> None:
+        """Remember why units may have to stay, without keeping them."""
+        if channels.numel():
+            self.holds.append(Hold(channels.unique(), reason))
+
+    def columns_of(self, value: Value, columns: Columns, reader: str) -> Tensor:
+        """Return the channels of a layer's columns; mixed ones are held."""
+        if columns.mixed:
+            self.hold(value.channels, f"{reader} reads them in another order than by unit")
+        return columns.channels
+
+
+def layer_of(parameter: str) -> str:
+    """Return the layer's name of a parameter's.
+
+    >>> layer_of("pi.0.weight"), layer_of("weight")
+    ('pi.0', '')
+    """
+    return parameter.rpartition(".")[0]
+
+
+def named(layer: str) -> str:
+    """Return how a layer is called in messages; the root has no name of its own."""
+    return repr(layer) if layer else "the module itself"
