@@ -9,8 +9,8 @@ from typing import Final
 import torch
 from torch import nn
 
-SMALL: Final = 100_000
-"""Parameters of a policy. Up to 256x256 a second core makes an update at most 1.3 times as fast."""
+SMALL: Final = 500_000
+"""Parameters of a policy. Below it a second core makes an update at most 1.6 times as fast."""
 
 
 @contextmanager
@@ -18,8 +18,9 @@ def fitting_threads(module: nn.Module) -> Iterator[None]:
     """Compute with one thread where ``module`` is small.
 
     Torch takes a thread for every core. For a small network that gains little on an idle machine,
-    and on a busy one every step waits for the slowest thread: 15 times as long, measured with 20
-    environments on two cores. What `OMP_NUM_THREADS` allows is never exceeded.
+    and on a busy one every step waits for the slowest thread, and burns what others could use: 15
+    times as long, measured with 20 environments on two cores. What `OMP_NUM_THREADS` allows is
+    never exceeded.
     """
     before = torch.get_num_threads()
     small = sum(parameter.numel() for parameter in module.parameters()) < SMALL

@@ -139,7 +139,7 @@ def test_both_ways_of_adding_units_up_agree():
         slow.append(total)
     for running in (_running_sum, _running_product):
         found = running(state, changes, columns)
-        torch.testing.assert_close(found, torch.stack(slow), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found, torch.stack(slow, dim=1), rtol=1e-4, atol=1e-5)
 
 
 class Residual(nn.Module):
