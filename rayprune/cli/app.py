@@ -16,6 +16,7 @@ from typing import Any, TextIO
 import typer
 from typer.core import TyperGroup
 
+from rayprune.cli.certify import certify
 from rayprune.cli.evaluate import evaluate
 from rayprune.cli.list import list_names
 from rayprune.cli.options import person
@@ -73,6 +74,7 @@ _COMMANDS: Mapping[str, Callable[..., dict[str, Any]]] = {
     "prune": prune,
     "sensitivity": sensitivity,
     "record": record,
+    "certify": certify,
     "sweep": sweep,
     "report": report,
     "list": list_names,
@@ -97,6 +99,9 @@ def run(arguments: Sequence[str], stdout: TextIO) -> int:
         return _fail(error, arguments, stdout)
     if "--json" in arguments and isinstance(result, Mapping):
         print(to_json(result), file=stdout, flush=True)
+    if isinstance(result, Mapping):
+        # A command whose answer is a gate's says so itself.
+        return int(result.get("exit_code", 0))
     return result if isinstance(result, int) else 0
 
 

@@ -74,6 +74,11 @@ class Evaluator:
         return self._runner.module
 
     @property
+    def config(self) -> AlgorithmConfig:
+        """The algorithm's config, without exploration."""
+        return self._config
+
+    @property
     def spaces(self) -> Any:
         """RLlib's dict of spaces: of the environment, and as the module sees them."""
         return self._runner.get_spaces()

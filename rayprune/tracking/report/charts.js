@@ -564,6 +564,51 @@ CHARTS.suggested = (figure, plot, width) => {
   return svg;
 };
 
+// Evidence that the loss is within the margin: a line per question, and what it has to reach.
+CHARTS.evidence = (figure, plot, width) => {
+  const needed = Math.log10(1 / (1 - DATA.settings.confidence));
+  const lines = ["mean", "tail"].map((name) => ({ name, values: DATA.evidence[name].for.map((one) => one / Math.LN10) }));
+  // What has lost nearly all says no more by losing the rest.
+  const least = Math.max(-needed, Math.min(0, ...lines.flatMap((line) => line.values)));
+  const most = Math.max(needed * 1.3, Math.min(3 * needed, Math.max(...lines.flatMap((line) => line.values))));
+  const inside = (value) => Math.min(most, Math.max(least, value));
+  const { svg, sx, sy, box } = frame(width, {
+    x: { domain: [0, DATA.pairs], format: number, title: "Pairs of episodes" },
+    y: { domain: [least, most], format: number, title: "Evidence (log10)" },
+  });
+  svg.append(node("line", { class: "reference", x1: box.left, x2: box.right, y1: sy(needed), y2: sy(needed), "stroke-dasharray": "8 5" }));
+  const marks = lines.map(({ name, values }, n) => {
+    const at = [[sx(0), sy(0)], ...values.map((value, i) => [sx(i + 1), sy(inside(value))])];
+    const line = node("polyline", { class: "line mark", points: at.map((one) => one.join(",")).join(" "), style: `stroke: var(--c${n})`, "stroke-dasharray": DASHES[n] || null });
+    svg.append(line);
+    return { at, nodes: [line], tip: (index) => ({ title: name, rows: [["pairs", number(index)],
+      ["evidence", number(10 ** (index ? values[index - 1] : 0))], ["needed", number(10 ** needed)]] }) };
+  });
+  legend(figure, [...lines.map(({ name }, n) => [name, lineSwatch(`var(--c${n})`, DASHES[n])]), ["needed", lineSwatch("var(--faint)", "8 5")]]);
+  interact(plot, svg, marks, 30);
+  return svg;
+};
+
+// A point per seed: on the diagonal both policies earned the same.
+CHARTS.pairs = (figure, plot, width) => {
+  const domain = padded(extent(DATA.played.flatMap((pair) => [pair.dense, pair.pruned])));
+  const { svg, sx, sy } = frame(width, {
+    x: { domain, format: number, title: "Dense return" },
+    y: { domain, format: number, title: "Pruned return" },
+  });
+  svg.append(node("line", { class: "reference", x1: sx(domain[0]), y1: sy(domain[0]), x2: sx(domain[1]), y2: sy(domain[1]), "stroke-dasharray": "2 4" }));
+  const marks = DATA.played.map((pair) => {
+    const [cx, cy] = [sx(pair.dense), sy(pair.pruned)];
+    const dot = node("circle", { class: "mark point", cx, cy, r: 3.6, fill: "var(--c0)", "fill-opacity": 0.55 });
+    svg.append(dot);
+    return { at: [[cx, cy]], nodes: [dot], tip: () => ({ title: `seed ${pair.seed}`, rows: [["dense", number(pair.dense)], ["pruned", number(pair.pruned)],
+      ["steps", `${number(pair.dense_steps)} / ${number(pair.pruned_steps)}`], ["actions differ at step", number(pair.diverged_at)]] }) };
+  });
+  legend(figure, [["the same", lineSwatch("var(--faint)", "2 4")]]);
+  interact(plot, svg, marks);
+  return svg;
+};
+
 function curves(figure, plot, width, env, key, format, title) {
   const runs = DATA.runs.filter((run) => run.env === env && run.curves[key].length);
   const few = runs.length <= SERIES;
@@ -615,7 +660,7 @@ addEventListener("scroll", () => (stay ? stay() : (tip.hidden = true)), { passiv
 
 // ---------------------------------------------------------------- the table
 
-const table = document.querySelector("#runs table, #layers table");
+const table = document.querySelector("#runs table, #layers table, #questions table");
 if (table) makeSortable();
 
 function makeSortable() {

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from rayprune.tracking.record import storage_error, to_json, write_atomic
 from rayprune.tracking.report.data import Data, report_data
@@ -302,7 +303,8 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f} %"
 
 
-_FORMS: Mapping[str, Callable[[float | None], str]] = {
+_FORMS: Mapping[str, Callable[[Any], str]] = {
+    "text": str,
     "count": _count,
     "return": _number,
     "percent": _percent,
