@@ -10,6 +10,7 @@ import pytest
 
 from rayprune.cli.app import run
 from rayprune.config import load_experiment
+from tests.made_up_certificate import made_up_certificate
 from tests.made_up_scan import made_up_scan
 
 RETURNS = {"episodes": 20, "mean": 480.0, "iqm": 487.12, "ci95": [470.0, 500.0]}
@@ -66,6 +67,11 @@ def adaptor(monkeypatch):
         "sensitivity": {
             "ScanOptions": types.SimpleNamespace,
             "scan_sensitivity": stand_in.answer("sensitivity", made_up_scan()),
+        },
+        "certify": {
+            "PAGE_FILE": "certificate.html",
+            "CertifyOptions": types.SimpleNamespace,
+            "certify": stand_in.answer("certify", made_up_certificate()),
         },
         "prune_checkpoint": {"prune_checkpoint": stand_in.answer("prune", SUMMARY)},
     }

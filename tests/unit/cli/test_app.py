@@ -80,11 +80,10 @@ def test_a_missing_extra_says_what_to_install(rayprune, adaptor, config, monkeyp
 
 
 def test_an_unknown_command_says_which_there_are(rayprune):
-    answer = rayprune("export", "x")
+    answer = rayprune("exprot", "x")
     assert answer.code == 2
-    assert "No such command 'export'." in answer.stderr
-    commands = ["evaluate", "list", "prune", "record", "report", "sensitivity", "sweep", "train"]
-    assert str(commands) in answer.stderr
+    assert "No such command 'exprot'." in answer.stderr
+    assert "There are ['certify', 'evaluate', " in answer.stderr
 
 
 def test_wrong_usage_is_told_as_json_too(rayprune):

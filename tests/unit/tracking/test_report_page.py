@@ -8,7 +8,9 @@ import pytest
 
 from rayprune.errors import StorageError
 from rayprune.tracking.report import write_report
+from rayprune.tracking.report.certificate_page import write_certificate_page
 from rayprune.tracking.report.sensitivity_page import write_sensitivity_page
+from tests.made_up_certificate import made_up_certificate, made_up_pairs
 from tests.made_up_scan import made_up_scan
 from tests.made_up_sweep import write_made_up_run, write_made_up_sweep
 
@@ -134,6 +136,21 @@ def test_the_page_of_a_scan_renders_as_well(chromium, tmp_path, width, scheme):
     chromium.find_elements("css selector", "#layers th button")[4].click()
     cells = chromium.find_elements("css selector", "#layers tbody td:nth-child(5)")
     assert [cell.text for cell in cells] == ["60.0 %", "80.0 %", "81.0 %", "85.0 %", "93.0 %"]
+
+
+def test_the_page_of_a_certificate_renders_as_well(chromium, tmp_path):
+    page = tmp_path / "certificate.html"
+    write_certificate_page(made_up_certificate(), made_up_pairs(), page)
+    chromium.get_log("browser")
+    chromium.get(page.as_uri())
+    wait_until_drawn(chromium)
+    assert chromium.get_log("browser") == []
+    count = "return document.querySelectorAll(arguments[0]).length"
+    assert chromium.execute_script(count, '[data-chart="pairs"] circle.point') == 3
+    assert chromium.execute_script(count, '[data-chart="evidence"] polyline') == 2
+    chromium.find_elements("css selector", "#questions th button")[6].click()
+    cells = chromium.find_elements("css selector", "#questions tbody td:nth-child(7)")
+    assert [cell.text for cell in cells] == ["0.0013", "0.046"]
 
 
 def test_no_number_in_a_drawing_is_broken(opened):

@@ -1,0 +1,190 @@
+"""Certifying checkpoints: verdict, files, ranges, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rayprune.errors import CheckpointError, ConfigError, InputError
+from rayprune.rllib.certify import PILOT_PAIRS, CertifyOptions, certify
+from rayprune.rllib.evaluation import Evaluator
+from rayprune.rllib.return_range import ReturnRange, known_range
+from rayprune.tracking.record import read_rows
+from tests.rllib import configs
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+# An untrained policy stays far below 200 steps.
+SURE = CertifyOptions(margin=150, tail_margin=150, absolute=True, return_range=(0.0, 200.0))
+
+
+class Reporter:
+    """Notes the rounds; stops as Ctrl-C would after so many."""
+
+    def __init__(self, most: int = 1000) -> None:
+        self.rounds: list[int] = []
+        self.most = most
+
+    def start(self, most: int) -> None:
+        self.announced = most
+
+    def round(self, pairs: int, result: dict[str, Any]) -> None:
+        self.rounds.append(pairs)
+        if len(self.rounds) == self.most:
+            raise KeyboardInterrupt
+
+
+Make = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Make:
+    """Make what plain RLlib writes."""
+
+    def make(env: Any = "CartPole-v1", seed: int = 0, **model: Any) -> Path:
+        path = tmp_path_factory.mktemp("plain") / "checkpoint"
+        algorithm = configs.ppo(env, **model).debugging(seed=seed).build_algo()
+        algorithm.save_to_path(str(path))
+        algorithm.stop()
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def policy(checkpoint: Make) -> Path:
+    return checkpoint()
+
+
+def run(
+    dense: Path, pruned: Path, out: Path, options: CertifyOptions = SURE, most: int = 1000
+) -> dict[str, Any]:
+    return certify(dense, pruned, options, out, Reporter(most))
+
+
+def test_a_policy_is_certified_against_itself_and_the_files_say_so(
+    policy: Path, tmp_path: Path
+) -> None:
+    result = run(policy, policy, tmp_path / "out")
+    assert (result["verdict"], result["certified"], result["exit_code"]) == (
+        "non-inferior",
+        True,
+        0,
+    )
+    assert json.loads((tmp_path / "out" / "certificate.json").read_text()) == json.loads(
+        json.dumps(result)
+    )
+    rows = read_rows(tmp_path / "out" / "pairs.jsonl")
+    assert len(rows) == result["pairs"]
+    assert all(row["dense"] == row["pruned"] for row in rows)
+    assert [row["seed"] for row in rows] == list(range(20_000, 20_000 + len(rows)))
+    assert result["divergence"] == {"diverged": 0.0, "first": None, "median": None}
+    assert result["closeness"]["agreement"] == 1.0
+    assert "</html>" in (tmp_path / "out" / "certificate.html").read_text()
+
+
+def test_the_means_are_those_of_both_policies_alone(
+    checkpoint: Make, policy: Path, tmp_path: Path
+) -> None:
+    other = checkpoint(seed=5)
+    result = run(policy, other, tmp_path / "out")
+    for name, place in (("dense", policy), ("pruned", other)):
+        alone = Evaluator(configs.ppo())
+        alone.load_checkpoint(place)
+        returns = alone.returns(20_000, result["pairs"])
+        alone.close()
+        assert result["mean"][name] == pytest.approx(np.mean(returns))
+
+
+def test_what_is_too_little_to_decide_ends_undecided_with_exit_code_1(
+    policy: Path, tmp_path: Path
+) -> None:
+    options = CertifyOptions(margin=0.05, episodes=25)
+    result = run(policy, policy, tmp_path / "out", options)
+    assert (result["verdict"], result["exit_code"], result["pairs"]) == ("undecided", 1, 25)
+    assert result["range"] == {"low": 0.0, "high": 500.0, "source": "environment", "outside": 0}
+    assert "--episodes" in result["reason"]
+
+
+def test_ctrl_c_leaves_all_pairs_on_disk_and_says_where(policy: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt, match=r"after 40 pairs.*certificate\.json"):
+        run(policy, policy, out, CertifyOptions(margin=0.05), most=2)
+    held = json.loads((out / "certificate.json").read_text())
+    assert (held["verdict"], held["pairs"]) == ("undecided", 40)
+    assert len(read_rows(out / "pairs.jsonl")) == 40
+
+
+def test_a_range_that_a_return_breaks_is_refused_with_the_seed(
+    policy: Path, tmp_path: Path
+) -> None:
+    options = CertifyOptions(margin=0.05, return_range=(0.0, 3.0))
+    with pytest.raises(InputError, match=r"return on seed 200\d\d is .*--return-range"):
+        run(policy, policy, tmp_path / "out", options)
+
+
+def test_where_no_range_is_known_a_pilot_on_other_seeds_suggests_one(
+    checkpoint: Make, tmp_path: Path
+) -> None:
+    place = checkpoint("Pendulum-v1")
+    assert known_range("Pendulum-v1", {"g": 9.81}) is None
+    options = CertifyOptions(margin=0.9, episodes=20)
+    known = run(place, place, tmp_path / "known", options)
+    assert known["range"]["source"] == "environment"
+    rllib_config = configs.ppo("Pendulum-v1").environment(env_config={"g": 9.81})
+    algorithm = rllib_config.build_algo()
+    algorithm.save_to_path(str(tmp_path / "gravity"))
+    algorithm.stop()
+    result = run(tmp_path / "gravity", tmp_path / "gravity", tmp_path / "pilot", options)
+    alone = Evaluator(rllib_config)
+    alone.load_checkpoint(tmp_path / "gravity")
+    returns = alone.returns(20_020, PILOT_PAIRS)
+    alone.close()
+    spread = max(max(returns) - min(returns), abs(min(returns)))
+    assert result["range"]["source"] == "pilot"
+    assert result["range"]["low"] == pytest.approx(min(returns) - spread)
+    assert result["range"]["high"] >= max(returns)
+
+
+def test_returns_outside_of_a_pilots_range_count_as_its_end_and_are_noted() -> None:
+    suggested = ReturnRange(low=0.0, high=10.0, source="pilot")
+    assert suggested.take(-3.0, "pruned", 1) == 0.0
+    assert suggested.flatters(dense=5.0, pruned=-3.0)
+    assert suggested.flatters(dense=11.0, pruned=5.0)
+    assert not suggested.flatters(dense=-1.0, pruned=12.0)
+    with pytest.raises(InputError, match="no number"):
+        suggested.take(float("nan"), "pruned", 1)
+
+
+def test_another_network_is_refused_and_nothing_is_written(
+    checkpoint: Make, policy: Path, tmp_path: Path
+) -> None:
+    pendulum = checkpoint("Pendulum-v1")
+    with pytest.raises(CheckpointError):
+        run(pendulum, policy, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_policies_of_other_widths_can_be_compared(
+    checkpoint: Make, policy: Path, tmp_path: Path
+) -> None:
+    result = run(policy, checkpoint(fcnet_hiddens=[8, 4]), tmp_path / "out")
+    counts = result["parameters"]
+    assert counts["pruned"]["total"] < counts["dense"]["total"] / 4
+
+
+def test_all_faulty_options_are_told_at_once() -> None:
+    options = CertifyOptions(
+        margin=5, tail_margin=-1, confidence=95, tail=0.9, return_range=(5.0, 0.0)
+    )
+    with pytest.raises(ConfigError) as told:
+        certify(Path("a"), Path("b"), options, Path("c"), Reporter())
+    text = str(told.value)
+    for part in ("--margin", "--tail-margin", "--confidence", "give 0.95", "--tail`", "--return"):
+        assert part in text
+    assert "Add --absolute" in text
