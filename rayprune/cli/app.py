@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 
 from rayprune.cli.certify import certify
 from rayprune.cli.evaluate import evaluate
+from rayprune.cli.export import export
 from rayprune.cli.list import list_names
 from rayprune.cli.options import person
 from rayprune.cli.prune import prune
@@ -75,6 +76,7 @@ _COMMANDS: Mapping[str, Callable[..., dict[str, Any]]] = {
     "sensitivity": sensitivity,
     "record": record,
     "certify": certify,
+    "export": export,
     "sweep": sweep,
     "report": report,
     "list": list_names,

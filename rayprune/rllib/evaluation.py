@@ -36,6 +36,8 @@ AT_ONCE: Final = 32
 class Acted:
     """One greedy step of a policy in several environments."""
 
+    observations: list[Any]
+    """Per environment, as it gave them."""
     batch: dict[str, Any]
     """What the module was given."""
     logits: torch.Tensor | None
@@ -82,6 +84,12 @@ class Evaluator:
     def spaces(self) -> Any:
         """RLlib's dict of spaces: of the environment, and as the module sees them."""
         return self._runner.get_spaces()
+
+    @property
+    def connectors(self) -> tuple[list[Any], list[Any]]:
+        """The connectors that lead to the module, and those that lead from it, in their order."""
+        runner: Any = self._runner
+        return list(runner._env_to_module.connectors), list(runner._module_to_env.connectors)
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Take over weights and connector states, as an EnvRunner's `get_state` gives them."""
@@ -134,6 +142,8 @@ class Evaluator:
             shared: the connectors' own memory: one dict for all steps of the same episodes.
         """
         common = self._common(episodes, shared)
+        # Before the connectors, which overwrite them in the episodes.
+        observations = [episode.get_observations(-1) for episode in episodes]
         batch = self._runner._env_to_module(batch={}, **common)
         with torch.no_grad():
             outputs = self.module.forward_inference(batch)
@@ -141,7 +151,7 @@ class Evaluator:
         to_env = self._runner._module_to_env(batch=outputs, **common)
         actions = to_env.pop(Columns.ACTIONS)
         for_env = unbatch(to_env.pop(Columns.ACTIONS_FOR_ENV, actions))
-        return Acted(batch, logits, unbatch(actions), for_env, to_env)
+        return Acted(observations, batch, logits, unbatch(actions), for_env, to_env)
 
     def play(self, episodes: int, seed: int, *, explore: bool) -> list[SingleAgentEpisode]:
         """Return whole episodes with all that happened in them.

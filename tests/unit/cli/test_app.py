@@ -92,7 +92,7 @@ def test_wrong_usage_is_told_as_json_too(rayprune):
     assert "CONFIG" in json.loads(answer.stdout)["error"]["message"]
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "prune", "list"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "prune", "export", "list"])
 def test_each_help_has_an_example(rayprune, command):
     answer = rayprune(command, "--help")
     assert answer.code == 0

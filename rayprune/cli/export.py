@@ -1,0 +1,68 @@
+"""``rayprune export``: a checkpoint's policy as one file that runs without Ray."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rayprune.cli.options import (
+    AsJson,
+    Checkpoint,
+    Debug,
+    Episodes,
+    person,
+    quiet_rllib,
+    require_checkpoint,
+    require_rllib,
+)
+from rayprune.errors import InputError, did_you_mean
+
+
+def export(
+    checkpoint: Checkpoint,
+    format: Annotated[  # noqa: A002  # it is the option's name
+        str, typer.Option(metavar="onnx|torch", help="Which kind of file.", show_default=False)
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The file; default: `policy` with the format's ending."),
+    ] = None,
+    sample: Annotated[
+        bool, typer.Option(help="Draw actions, with noise as an input; else the greedy ones.")
+    ] = False,
+    episodes: Episodes = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace files that are there.")] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> dict[str, Any]:
+    """Export a policy, observation in, action out, and prove the file on recorded observations.
+
+    Example: rayprune export runs/ppo_cartpole --format onnx --out policy.onnx
+    """
+    from rayprune.deploy.artifact import SUFFIXES
+
+    if format not in SUFFIXES:
+        raise InputError(
+            f"`--format` must be one of {sorted(SUFFIXES)}, but is {format!r}."
+            f"{did_you_mean(format, SUFFIXES)}"
+        )
+    require_checkpoint(checkpoint)
+    require_rllib()
+    quiet_rllib()
+    from rayprune.cli.export_lines import export_lines
+    from rayprune.rllib.export_checkpoint import export_checkpoint
+
+    result: dict[str, Any] = export_checkpoint(
+        checkpoint,
+        out or Path(f"policy{SUFFIXES[format]}"),
+        format,
+        sample=sample,
+        episodes=episodes,
+        overwrite=overwrite,
+    )
+    if not as_json:
+        for line in export_lines(result):
+            person().print(line, markup=False)
+    return result

@@ -1,0 +1,103 @@
+"""Format ``onnx``: for ONNX Runtime, and whatever else reads ONNX."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+from rayprune.deploy.artifact import Artifact
+from rayprune.deploy.capture import quiet
+from rayprune.deploy.interface import Array
+from rayprune.deploy.metadata import KEY, Metadata
+from rayprune.errors import InputError
+
+
+def write_onnx(captured: ExportedProgram, path: Path, metadata: Metadata) -> None:
+    """Write a captured policy as one ``.onnx`` file.
+
+    Raises:
+        InputError: an extra package is missing, or an operator has no counterpart in ONNX.
+    """
+    require(("onnx", "onnxscript"))
+    ports = metadata.interface
+    try:
+        with quiet():
+            program: Any = torch.onnx.export(
+                captured,
+                dynamo=True,
+                verbose=False,
+                input_names=[port.name for port in ports.inputs],
+                output_names=[port.name for port in ports.outputs],
+            )
+    except torch.onnx.errors.OnnxExporterError as error:
+        raise InputError(
+            f"The policy can't be exported to ONNX: {_operator(error)} Take `--format torch`, or "
+            "build the module of operators that torch.onnx knows."
+        ) from error
+    program.model.metadata_props[KEY] = metadata.to_json()
+    # One file: weights beside it would be left behind when it is copied.
+    program.save(str(path), external_data=False)
+
+
+class OnnxArtifact(Artifact):
+    """A policy that ONNX Runtime runs on the CPU.
+
+    Args:
+        path: an ``.onnx`` file.
+        threads: how many it computes with; 0 for one a core.
+
+    Raises:
+        InputError: it isn't one, or ONNX Runtime is missing.
+    """
+
+    def __init__(self, path: Path, threads: int = 1) -> None:
+        require(("onnxruntime",))
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        try:
+            self.session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # its exceptions share no base class
+            raise InputError(f"{str(path)!r} is no ONNX file that can be read: {error}") from error
+        held = self.session.get_modelmeta().custom_metadata_map
+        super().__init__(path, Metadata.from_json(held.get(KEY), path))
+        self._names = [port.name for port in self.interface.inputs]
+        # What the outputs don't depend on is no input of the file.
+        self._taken = {given.name for given in self.session.get_inputs()}
+
+    def run(self, inputs: list[Array]) -> list[Array]:
+        """Run the session; see `Artifact.run`."""
+        feed = {n: given for n, given in zip(self._names, inputs, strict=True) if n in self._taken}
+        outputs: list[Array] = self.session.run(None, feed)
+        return outputs
+
+
+def require(packages: Sequence[str]) -> None:
+    """Refuse where an extra package is missing.
+
+    Raises:
+        InputError: says which, and how to install it.
+    """
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"This needs {' and '.join(missing)}: pip install 'rayprune[deploy]'. "
+            "`--format torch` needs neither."
+        )
+
+
+def _operator(error: Exception) -> str:
+    cause: BaseException | None = error
+    while cause is not None and cause.__cause__ is not None:
+        cause = cause.__cause__
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__).rstrip(".") + "."

@@ -1,0 +1,198 @@
+"""From a policy to a file: what is written acts as the policy, or nothing is written."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from rayprune.deploy import exporting
+from rayprune.deploy.artifact import SUFFIXES, open_artifact
+from rayprune.deploy.capture import capture, plain_copy
+from rayprune.deploy.checking import agreement
+from rayprune.deploy.exporting import export_policy, module_run, random_inputs
+from rayprune.deploy.interface import Interface, Port
+from rayprune.errors import InputError, InvariantError, StorageError
+from rayprune.pruning.attach import make_maskable
+from tests.unit.deploy import policies
+
+POLICIES = {
+    "mlp": policies.mlp,
+    "sampled": lambda: policies.mlp(sample=True),
+    "recurrent": policies.recurrent,
+}
+
+
+def seen(policy: Any, count: int = 50) -> list[np.ndarray]:
+    draw = np.random.default_rng(1)
+    return [
+        draw.normal(size=(count, *port.shape)).astype(port.dtype)
+        for port in policy.interface.inputs
+    ]
+
+
+@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("kind", exporting.WRITERS)
+def test_an_opened_file_acts_as_the_policy_at_any_batch_size(kind, name, tmp_path):
+    policy = make_maskable(POLICIES[name]())
+    path = tmp_path / f"policy{SUFFIXES[kind]}"
+    certificate = export_policy(policy, path, kind, recorded=seen(policy), about={"env": "x"})
+    assert certificate == json.loads((tmp_path / f"{path.name}.json").read_text())
+    assert certificate["equivalence"]["random"]["observations"] == 1000
+    artifact = open_artifact(path)
+    assert artifact.interface == policy.interface
+    assert artifact.metadata.about == {"env": "x"}
+    for batch in (1, 2, 33):
+        inputs = seen(policy, batch)
+        expected = module_run(plain_copy(policy))(inputs)
+        assert agreement(policy.interface, expected, artifact.run(inputs)).holds
+    assert isinstance(policy.network, nn.Module)
+    assert policy.training, "the policy is left as it was"
+
+
+def test_a_recurrent_file_goes_on_from_the_state_it_returned(tmp_path):
+    policy = policies.recurrent()
+    path = tmp_path / "policy.pt2"
+    export_policy(policy, path, "torch", recorded=seen(policy), about={})
+    artifact, run = open_artifact(path), module_run(plain_copy(policy))
+    observations = np.random.default_rng(0).normal(size=(6, 2, 4)).astype(np.float32)
+    state, states = None, [np.zeros((2, 1, 8), np.float32)] * 2
+    for given in observations:
+        step = artifact.act(given, state)
+        action, _, *states = run([given, *states])
+        np.testing.assert_allclose(step.actions, action, atol=1e-6)
+        state = step.state
+    assert set(state) == {"state.h", "state.c"}
+
+
+def test_a_torch_file_loads_without_rayprune_and_without_what_the_action_does_not_need(tmp_path):
+    policy = policies.recurrent()
+    path = tmp_path / "policy.pt2"
+    export_policy(policy, path, "torch", recorded=seen(policy), about={})
+    code = (
+        "import sys\n"
+        "for name in ('ray', 'rayprune', 'gymnasium', 'onnx'): sys.modules[name] = None\n"
+        "import torch\n"
+        f"program = torch.export.load({str(path)!r})\n"
+        "print(sum('critic' in name for name in program.state_dict))\n"
+        "x = torch.zeros(1, 4), torch.zeros(1, 1, 8), torch.zeros(1, 1, 8)\n"
+        "print(tuple(program.module()(*x)[0].shape))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert done.stdout.split("\n")[:2] == ["0", "(1, 2)"]
+
+
+def test_a_file_that_computes_something_else_is_not_written(tmp_path, monkeypatch):
+    policy = policies.mlp()
+
+    def wrong(captured: Any, path: Any, metadata: Any) -> None:
+        other = plain_copy(policy)
+        other.network.layers[0].weight[0, 0] += 0.01
+        exporting.write_torch(capture(other), path, metadata)
+
+    monkeypatch.setattr(exporting, "WRITERS", {"torch": wrong})
+    with pytest.raises(InvariantError, match=r"recorded observations `dist_inputs` differs by"):
+        export_policy(policy, tmp_path / "policy.pt2", "torch", recorded=seen(policy), about={})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_in_the_way_are_kept_unless_told(tmp_path):
+    policy, path = policies.mlp(), tmp_path / "policy.pt2"
+    path.write_text("mine")
+    with pytest.raises(StorageError, match="--overwrite"):
+        export_policy(policy, path, "torch", recorded=seen(policy), about={})
+    assert path.read_text() == "mine"
+    export_policy(policy, path, "torch", recorded=seen(policy), about={}, overwrite=True)
+    assert open_artifact(path).interface == policy.interface
+
+
+def test_a_name_of_another_format_and_a_missing_folder_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"must end in '\.onnx'"):
+        exporting.check_path(tmp_path / "policy.pt2", "onnx", overwrite=False)
+    with pytest.raises(StorageError, match="no folder"):
+        exporting.check_path(tmp_path / "no" / "policy.onnx", "onnx", overwrite=False)
+
+
+class Branching(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, :3] if x.sum() > 0 else -x[:, :3]
+
+
+def test_a_module_that_branches_on_its_values_is_refused_with_what_to_do():
+    with pytest.raises(InputError, match=r"can't be traced.*free of branches"):
+        capture(plain_copy(policies.discrete(Branching())))
+
+
+def test_what_is_no_exported_file_is_refused(tmp_path):
+    with pytest.raises(InputError, match="no exported file"):
+        open_artifact(tmp_path / "none.onnx")
+    for name in ("a.onnx", "a.pt2", "a.txt"):
+        (tmp_path / name).write_text("nothing")
+        with pytest.raises(InputError, match="a\\."):
+            open_artifact(tmp_path / name)
+    other = torch.export.export(nn.Linear(2, 2), (torch.zeros(1, 2),))
+    torch.export.save(other, tmp_path / "other.pt2")
+    with pytest.raises(InputError, match="wasn't exported by rayprune"):
+        open_artifact(tmp_path / "other.pt2")
+
+
+def test_sampled_files_ask_for_their_noise(tmp_path):
+    policy, path = policies.mlp(sample=True), tmp_path / "policy.pt2"
+    export_policy(policy, path, "torch", recorded=seen(policy), about={})
+    artifact = open_artifact(path)
+    with pytest.raises(InputError, match="gumbel, of shape"):
+        artifact.act(np.zeros((1, 4)))
+    noise = np.array([[0.0, 1e6, 0.0]])
+    assert artifact.act(np.zeros((1, 4)), noise=noise).actions.tolist() == [1]
+
+
+def ports(choices: int = 3) -> Interface:
+    return Interface(
+        observations=(Port("obs", (2,)),),
+        action=Port("action", (), "int64"),
+        dist_inputs=Port("dist_inputs", (choices,)),
+    )
+
+
+def test_equal_choices_may_be_told_apart_either_way_and_others_may_not():
+    logits = np.array([[1.0, 1.0 + 1e-6, 0.0], [0.0, 1.0, 0.5]])
+    found = agreement(ports(), [np.array([1, 1]), logits], [np.array([0, 1]), logits])
+    assert (found.ties, found.differing_actions, found.holds) == (1, 0, True)
+    found = agreement(ports(), [np.array([1, 1]), logits], [np.array([1, 2]), logits])
+    assert (found.ties, found.differing_actions, found.holds) == (0, 1, False)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, 1.1e-5])
+def test_a_difference_that_is_not_a_number_is_no_agreement(wrong):
+    logits, actions = np.zeros((1, 3)), np.zeros(1, np.int64)
+    other = logits + np.array([0, wrong, 0])
+    assert not agreement(ports(), [actions, logits], [actions, other]).holds
+    assert agreement(ports(), [actions, logits], [actions, logits + 0.9e-5]).holds
+
+
+def test_large_values_may_differ_by_their_last_bits():
+    logits, actions = np.full((1, 3), 1e4), np.zeros(1, np.int64)
+    assert agreement(ports(), [actions, logits], [actions, logits * (1 + 9e-6)]).holds
+    assert not agreement(ports(), [actions, logits], [actions, logits * (1 + 2e-5)]).holds
+
+
+def test_random_inputs_have_the_recorded_spread_and_only_recorded_numbers():
+    interface = Interface(
+        observations=(Port("obs.x", (2,)), Port("obs.n", (), "int64")),
+        action=Port("action", (), "int64"),
+        dist_inputs=Port("dist_inputs", (3,)),
+    )
+    draw = np.random.default_rng(0)
+    recorded = [draw.normal([0, 100], [1, 5], size=(500, 2)), np.array([0, 4] * 250)]
+    x, n = random_inputs(interface, recorded, 2000, seed=0)
+    np.testing.assert_allclose(x.std(axis=0), [3, 15], rtol=0.1)
+    np.testing.assert_allclose(x.mean(axis=0), [0, 100], atol=1.5)
+    assert set(n.tolist()) == {0, 4}
