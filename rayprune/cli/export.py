@@ -32,6 +32,7 @@ def export(
     sample: Annotated[
         bool, typer.Option(help="Draw actions, with noise as an input; else the greedy ones.")
     ] = False,
+    compact: Annotated[bool, typer.Option(help="Remove dead units first, exactly.")] = True,
     episodes: Episodes = None,
     overwrite: Annotated[bool, typer.Option(help="Replace files that are there.")] = False,
     as_json: AsJson = False,
@@ -59,6 +60,7 @@ def export(
         out or Path(f"policy{SUFFIXES[format]}"),
         format,
         sample=sample,
+        compacted=compact,
         episodes=episodes,
         overwrite=overwrite,
     )

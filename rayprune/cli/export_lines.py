@@ -14,9 +14,18 @@ def export_lines(result: Mapping[str, Any]) -> Iterator[str]:
     """
     yield f"File           {result['out']} ({result['bytes']:,} bytes), certificate beside it"
     held = result["parameters"]
-    yield f"Parameters     {held['total']:,}; {held['zero_weights']:,} weights are zero"
-    if not held["zero_weights"]:
-        yield "               The checkpoint has no masks: this is the dense policy."
+    if not held["given_zero_weights"]:
+        yield "No masks       No weight of the checkpoint is zero: this is the dense policy."
+    yield (
+        f"Parameters     {held['given']:,} of the checkpoint's module; {held['total']:,} exported, "
+        f"of them {held['zero_weights']:,} weights zero"
+    )
+    removed = result["compaction"]["removed"]
+    if removed:
+        layers = ", ".join(
+            f"{gone['units']} of {gone['of']} in {gone['layer']}" for gone in removed
+        )
+        yield f"Compaction     units removed: {layers}"
     for name, found in result["equivalence"].items():
         yield (
             f"{name.capitalize():<15}{found['observations']:,} observations: largest difference "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from rayprune.deploy.plan import Plan, apply_plan
+from rayprune.deploy.precision import Double
 from rayprune.deploy.tracing import Forward, as_arguments, call, tensors_in
 from rayprune.errors import InvariantError
 from rayprune.pruning.counting import count_parameters
@@ -35,10 +37,12 @@ class Pair:
     small: nn.Module
     plan: Plan
     forward: Forward | None
+    mode: Callable[[], AbstractContextManager[Any]] = nullcontext
+    """What the two run in."""
 
     def outputs(self, arguments: tuple[Any, ...]) -> tuple[Any, Any]:
         """Run both; the masked one's outputs come in the form of the smaller one's."""
-        with torch.no_grad():
+        with torch.no_grad(), self.mode():
             masked = self.plan.adapt_outputs(call(self.masked, arguments, self.forward))
             small = call(self.small, self.plan.adapt(arguments), self.forward)
         return masked, small
@@ -85,7 +89,7 @@ def prove(
     double = _on_cpu(masked, torch.float64)
     pairs = {
         "f32": Pair(_on_cpu(masked), _on_cpu(small), plan, forward),
-        "f64": Pair(double, apply_plan(copy.deepcopy(double), plan), plan, forward),
+        "f64": Pair(double, apply_plan(copy.deepcopy(double), plan), plan, forward, Double),
     }
     inputs = [example, *recorded, *drawn]
     errors = {name: compare(pair, name, inputs, act) for name, pair in pairs.items()}
@@ -161,7 +165,7 @@ def first_departure(pair: Pair, arguments: tuple[Any, ...], bound: float) -> str
             for name in pair.plan.units
         ]
         try:
-            with torch.no_grad():
+            with torch.no_grad(), pair.mode():
                 call(network, given, pair.forward)
         finally:
             for handle in handles:

@@ -20,6 +20,7 @@ from rayprune.deploy.interface import Array, Interface, Port
 from rayprune.deploy.metadata import Metadata
 from rayprune.deploy.onnx_file import write_onnx
 from rayprune.deploy.policy import DeployablePolicy
+from rayprune.deploy.shrinking import Shrunk, shrink, unshrunk
 from rayprune.deploy.torch_file import write_torch
 from rayprune.errors import InputError, InvariantError, StorageError
 
@@ -38,6 +39,7 @@ def export_policy(
     *,
     recorded: list[Array],
     about: Mapping[str, Any],
+    compacted: bool = True,
     seed: int = 0,
     overwrite: bool = False,
 ) -> dict[str, Any]:
@@ -52,6 +54,7 @@ def export_policy(
         format: a key of `WRITERS`.
         recorded: the policy's inputs as they were met, in the interface's order.
         about: what the file shall say of its source; JSON only.
+        compacted: remove dead units first, exactly.
         seed: of the random inputs.
         overwrite: replace files that are there.
 
@@ -65,19 +68,20 @@ def export_policy(
     """
     check_path(path, format, overwrite=overwrite)
     plain = plain_copy(policy)
-    metadata = Metadata(policy.interface, about)
+    small = shrink(plain, recorded) if compacted else unshrunk(plain)
+    metadata = Metadata(small.policy.interface, about)
     inputs = {
         "recorded": recorded,
         "random": random_inputs(policy.interface, recorded, RANDOM_OBSERVATIONS, seed),
     }
-    captured = capture(plain)
+    captured = capture(small.policy)
     # The format is told by the name's end, which is to be the same while it is unproven.
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
     try:
         WRITERS[format](captured, temporary, metadata)
         artifact = open_artifact(temporary)
         proven = {
-            name: _proven(policy.interface, module_run(plain), artifact.run, given, name)
+            name: _proven(small, module_run(plain), artifact.run, given, name)
             for name, given in inputs.items()
         }
         certificate = {
@@ -86,9 +90,10 @@ def export_policy(
             "format": format,
             "bytes": temporary.stat().st_size,
             "sha256": hashlib.sha256(temporary.read_bytes()).hexdigest(),
-            "interface": policy.interface.to_dict(),
+            "interface": small.policy.interface.to_dict(),
             "about": {**about},
-            "parameters": _parameters(captured),
+            "parameters": _parameters(plain, captured),
+            "compaction": small.certificate,
             "equivalence": {name: found.to_dict() for name, found in proven.items()},
         }
         _place(temporary, path, certificate)
@@ -162,17 +167,19 @@ def module_run(module: torch.nn.Module) -> Run:
     return run
 
 
-def compare(interface: Interface, expected: Run, got: Run, inputs: Sequence[Array]) -> Agreement:
-    """Compare two policies on the same inputs, some at a time."""
-    wanted, had = (_in_parts(run, inputs) for run in (expected, got))
+def _proven(small: Shrunk, expected: Run, got: Run, inputs: list[Array], name: str) -> Agreement:
+    """Compare a file's outputs with those of the policy that was to be exported, masked as it was.
+
+    Raises:
+        InvariantError: they differ.
+    """
+    interface = small.policy.interface
+    wanted = small.outputs(_in_parts(expected, inputs))
+    had = _in_parts(got, small.inputs(inputs))
     noise = None
     if interface.noise_kind == "gumbel":
         noise = wanted[1] + inputs[len(interface.observations)]
-    return agreement(interface, wanted, had, noise)
-
-
-def _proven(interface: Interface, expected: Run, got: Run, inputs: list[Array], name: str) -> Any:
-    found = compare(interface, expected, got, inputs)
+    found = agreement(interface, wanted, had, noise)
     if not found.holds:
         raise InvariantError(
             f"The exported file doesn't compute what the policy does: on {found.observations} "
@@ -207,11 +214,14 @@ def _noise(interface: Interface, count: int, draw: np.random.Generator) -> Array
     return drawn.astype(np.float32)
 
 
-def _parameters(captured: ExportedProgram) -> dict[str, int]:
-    parameters = list(captured.parameters())
-    weights = [parameter for parameter in parameters if parameter.dim() > 1]
+def _parameters(masked: torch.nn.Module, exported: ExportedProgram) -> dict[str, int]:
+    """Count what was masked, critics and whatever else it holds included, and what is exported."""
+    given, kept = list(masked.parameters()), list(exported.parameters())
+    weights = [parameter for parameter in kept if parameter.dim() > 1]
     return {
-        "total": sum(parameter.numel() for parameter in parameters),
+        "given": sum(parameter.numel() for parameter in given),
+        "given_zero_weights": sum(int((x == 0).sum()) for x in given if x.dim() > 1),
+        "total": sum(parameter.numel() for parameter in kept),
         "weights": sum(weight.numel() for weight in weights),
         "zero_weights": sum(int((weight == 0).sum()) for weight in weights),
     }

@@ -37,6 +37,7 @@ def export_checkpoint(
     format: str,  # noqa: A002  # as `export_policy` calls it
     *,
     sample: bool = False,
+    compacted: bool = True,
     episodes: int | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
@@ -48,6 +49,7 @@ def export_checkpoint(
         checkpoint: rayprune's, plain RLlib's, or a finished run's directory.
         out: the file.
         format: a key of `rayprune.deploy.exporting.WRITERS`.
+        compacted: remove dead units first, exactly.
         sample: the file draws actions with noise that it is given; else it acts greedily.
         episodes: how many to record; None for as many as the experiment evaluates with.
         overwrite: replace files that are there.
@@ -89,6 +91,7 @@ def export_checkpoint(
         format,
         recorded=seen.inputs(policy.interface),
         about=about,
+        compacted=compacted,
         overwrite=overwrite,
     )
     return {"out": str(out), "checkpoint": str(directory), **certificate}

@@ -196,3 +196,33 @@ def test_random_inputs_have_the_recorded_spread_and_only_recorded_numbers():
     np.testing.assert_allclose(x.std(axis=0), [3, 15], rtol=0.1)
     np.testing.assert_allclose(x.mean(axis=0), [0, 100], atol=1.5)
     assert set(n.tolist()) == {0, 4}
+
+
+def dying(policy: Any) -> Any:
+    """Let half of the units of every hidden layer be read by nobody."""
+    with torch.no_grad():
+        for name, parameter in policy.named_parameters():
+            if name.endswith(("layers.2.weight", "out.weight")):
+                parameter[:, ::2] = 0
+            if "_hh_" in name and parameter.dim() > 1:
+                parameter[:, ::2] = 0
+    return policy
+
+
+@pytest.mark.parametrize("name", ["mlp", "recurrent"])
+def test_dead_units_go_and_the_file_still_acts_as_the_masked_policy(name, tmp_path):
+    policy, path = dying(POLICIES[name]()), tmp_path / "policy.pt2"
+    small = export_policy(policy, path, "torch", recorded=seen(policy), about={})
+    assert small["parameters"]["total"] < 0.6 * small["parameters"]["given"]
+    # The critic's memory goes too, but for the one unit that a layer keeps.
+    gone = [gone["units"] / gone["of"] for gone in small["compaction"]["removed"]]
+    assert gone in ([0.5], [7 / 8, 0.5])
+    assert small["compaction"]["errors"]["f64"] < 1e-12
+    assert small["compaction"]["observations"]["recorded"] == 50
+    for port in open_artifact(path).interface.states:
+        assert port.shape == (1, 4), "half of the memory is gone, and the ports say so"
+    whole = export_policy(
+        policy, path, "torch", recorded=seen(policy), about={}, compacted=False, overwrite=True
+    )
+    assert whole["compaction"]["removed"] == []
+    assert whole["parameters"]["total"] > small["parameters"]["total"]

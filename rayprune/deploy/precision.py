@@ -1,0 +1,45 @@
+"""Running a forward in double precision, though it casts to single on its way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+_MAKING: Final = (torch.zeros, torch.ones, torch.full, torch.empty)
+"""What makes a tensor of the default type, which here is not to be single."""
+
+
+class Double(TorchFunctionMode):
+    """Within it a cast to float32 is one to float64: ``obs.float() / 255`` would end exactness.
+
+    >>> with Double():
+    ...     torch.zeros(1).dtype, torch.ones(1).float().dtype
+    (torch.float64, torch.float64)
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Call ``func`` with what says float32 replaced."""
+        given = {key: _doubled(value) for key, value in (kwargs or {}).items()}
+        if func is Tensor.float:
+            return Tensor.double(*args)
+        if func in _MAKING and given.get("dtype") is None:
+            given["dtype"] = torch.float64 if not _of_integers(func, args) else None
+        return func(*map(_doubled, args), **given)
+
+
+def _doubled(value: Any) -> Any:
+    return torch.float64 if value is torch.float32 else value
+
+
+def _of_integers(func: Callable[..., Any], args: tuple[Any, ...]) -> bool:
+    return func is torch.full and len(args) > 1 and isinstance(args[1], (bool, int))
