@@ -5,16 +5,14 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
+from rayprune.deploy.inputs import cast, in_precision, randomised
 from rayprune.deploy.plan import Plan, apply_plan
-from rayprune.deploy.precision import Double
 from rayprune.deploy.tracing import Forward, as_arguments, call, tensors_in
 from rayprune.errors import InvariantError
 from rayprune.pruning.counting import count_parameters
@@ -37,12 +35,16 @@ class Pair:
     small: nn.Module
     plan: Plan
     forward: Forward | None
-    mode: Callable[[], AbstractContextManager[Any]] = nullcontext
-    """What the two run in."""
+    precision: str
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the precision is called by torch."""
+        return _DTYPES[self.precision]
 
     def outputs(self, arguments: tuple[Any, ...]) -> tuple[Any, Any]:
         """Run both; the masked one's outputs come in the form of the smaller one's."""
-        with torch.no_grad(), self.mode():
+        with in_precision(self.dtype):
             masked = self.plan.adapt_outputs(call(self.masked, arguments, self.forward))
             small = call(self.small, self.plan.adapt(arguments), self.forward)
         return masked, small
@@ -85,14 +87,14 @@ def prove(
     recorded = [as_arguments(observation) for observation in observations]
     generator = torch.Generator().manual_seed(seed)
     example = as_arguments(example_input)
-    drawn = [_randomised(example, generator) for _ in range(random)]
+    drawn = [randomised(example, generator) for _ in range(random)]
     double = _on_cpu(masked, torch.float64)
     pairs = {
-        "f32": Pair(_on_cpu(masked), _on_cpu(small), plan, forward),
-        "f64": Pair(double, apply_plan(copy.deepcopy(double), plan), plan, forward, Double),
+        "f32": Pair(_on_cpu(masked), _on_cpu(small), plan, forward, "f32"),
+        "f64": Pair(double, apply_plan(copy.deepcopy(double), plan), plan, forward, "f64"),
     }
     inputs = [example, *recorded, *drawn]
-    errors = {name: compare(pair, name, inputs, act) for name, pair in pairs.items()}
+    errors = {name: compare(pair, inputs, act) for name, pair in pairs.items()}
     before, after = count_parameters(masked), count_parameters(small)
     return {
         "schema": 1,
@@ -112,17 +114,15 @@ def prove(
     }
 
 
-def compare(
-    pair: Pair, precision: str, inputs: Sequence[tuple[Any, ...]], act: Act | None = None
-) -> float:
+def compare(pair: Pair, inputs: Sequence[tuple[Any, ...]], act: Act | None = None) -> float:
     """Return the largest error over the inputs.
 
     Raises:
         InvariantError: it is above the precision's bound, or an action differs.
     """
-    worst = 0.0
+    worst, precision = 0.0, pair.precision
     for given in inputs:
-        arguments = _cast(given, _DTYPES[precision])
+        arguments = cast(given, pair.dtype)
         masked, small = pair.outputs(arguments)
         error = error_between(masked, small)
         if not error <= BOUNDS[precision]:
@@ -165,7 +165,7 @@ def first_departure(pair: Pair, arguments: tuple[Any, ...], bound: float) -> str
             for name in pair.plan.units
         ]
         try:
-            with torch.no_grad(), pair.mode():
+            with in_precision(pair.dtype):
                 call(network, given, pair.forward)
         finally:
             for handle in handles:
@@ -207,29 +207,6 @@ def _error(ours: Tensor, theirs: Tensor) -> float:
 
 def _on_cpu(module: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
     return copy.deepcopy(module).to("cpu", dtype).eval()
-
-
-def _cast(arguments: tuple[Any, ...], dtype: torch.dtype) -> tuple[Any, ...]:
-    def cast(leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor):
-            return leaf
-        return leaf.detach().cpu().to(dtype) if leaf.is_floating_point() else leaf.detach().cpu()
-
-    cast_arguments: tuple[Any, ...] = pytree.tree_map(cast, arguments)
-    return cast_arguments
-
-
-def _randomised(arguments: tuple[Any, ...], generator: torch.Generator) -> tuple[Any, ...]:
-    def draw(leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor):
-            return leaf
-        if leaf.is_floating_point():
-            return torch.randn(leaf.shape, generator=generator)
-        top = 256 if leaf.dtype == torch.uint8 else int(leaf.max()) + 1 if leaf.numel() else 1
-        return torch.randint(max(top, 1), leaf.shape, generator=generator).to(leaf.dtype)
-
-    drawn: tuple[Any, ...] = pytree.tree_map(draw, arguments)
-    return drawn
 
 
 def _rows(arguments: tuple[Any, ...]) -> int:

@@ -43,7 +43,8 @@ class Plan:
     """Of the kept indices those that are filled with zeros: the one unit that no layer can be
     without, when all of its units are dead."""
     folds: Mapping[str, Tensor] = field(default_factory=dict)
-    """What is added to a bias, before its rows are picked; float64, shape ``(out,)``."""
+    """What is added to a parameter, before its rows and columns are picked; float64, of its shape:
+    to a bias, or to the column of a constant that carries others of the same pattern."""
     units: Mapping[str, Tensor] = field(default_factory=dict)
     """By layer, the units of the old layer that live on in the new one (-1 for an empty one)."""
     states: Mapping[int, Tensor] = field(default_factory=dict)
@@ -59,7 +60,7 @@ class Plan:
         Args:
             name: the parameter's full name.
             tensor: the parameter, its mask, or an optimizer's moment of it.
-            fold: whether constants are added (to a bias itself, not to moments or masks).
+            fold: whether constants are added (to a parameter itself, not to its moments or masks).
         """
         if fold and name in self.folds:
             shift = self.folds[name].to(tensor.device)
@@ -89,7 +90,7 @@ def apply_plan(module: nn.Module, plan: Plan) -> nn.Module:
     """
     new: dict[int, nn.Parameter] = {}
     for name, parameter in module.named_parameters():
-        if name in plan.kept or name in plan.folds:
+        if name in plan.kept or name in plan.emptied or name in plan.folds:
             picked = plan.pick(name, parameter, fold=True)
             new[id(parameter)] = nn.Parameter(picked, requires_grad=parameter.requires_grad)
     for prefix, layer in module.named_modules():

@@ -1,24 +1,17 @@
-"""From what was read of a forward to a plan: which units live, and what their absence adds up to.
-
-A unit lives if something that stays reads it: an output, or by a weight that is not zero a unit
-that lives. Found backwards from the outputs, this removes loops of dead units too, and needs no
-rounds: a unit that only dead ones read is never reached.
-"""
+"""From what was read of a forward to a plan: what stays, and what the absence of others adds."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rayprune.deploy.channels import PINNED
 from rayprune.deploy.interpreter import read
+from rayprune.deploy.liveness import Matrix, liveness, read_matrices
 from rayprune.deploy.plan import Kept, Left, Plan, Removed
-from rayprune.deploy.reading import Reading, Use, layer_of
+from rayprune.deploy.reading import Reading, layer_of
 from rayprune.deploy.tracing import Forward, as_arguments, trace
 
 KINDS = {2: "neuron", 3: "filter", 4: "filter"}
@@ -31,6 +24,7 @@ def plan_compaction(
     forward: Forward | None = None,
     *,
     shrink_states: bool = False,
+    merge: bool = True,
     keep: Iterable[str] = (),
 ) -> Plan:
     """Find what of a module can go without changing what it computes; change nothing.
@@ -41,6 +35,8 @@ def plan_compaction(
         forward: what to look at instead of ``module(*arguments)``: takes the module and the
             arguments. Parameters that it doesn't reach stay as they are.
         shrink_states: whether recurrent states that come in and go out may lose units too.
+        merge: whether of several constants that no bias can hold one may carry them all. Then
+            weights become nonzero that were zero, which masks would not allow.
         keep: names of layers that keep all of their units.
 
     Raises:
@@ -57,28 +53,13 @@ def plan_compaction(
     for weight, units in reading.units.items():
         if layer_of(weight) in set(keep):
             reading.channels.pin(units)
-    return _plan(reading)
+    return _plan(reading, merge=merge)
 
 
-@dataclass(frozen=True, slots=True)
-class _Matrix:
-    """All uses of one weight, over sets of channels."""
-
-    weight: str
-    biases: frozenset[str]
-    filled: Tensor
-    """Which weights are not zero; bool, shape ``(out, in)``."""
-    rows: Tensor
-    columns: Tensor
-    constants: Tensor
-    """Of columns whose absence a bias can make up for, else NaN; shape ``(in,)``."""
-
-
-def _plan(reading: Reading) -> Plan:
-    _tie_shared(reading)
-    matrices = list(_matrices(reading))
-    live = _living(matrices, len(reading.channels))
-    kept = live | _placeholders(reading, live)
+def _plan(reading: Reading, *, merge: bool) -> Plan:
+    matrices = read_matrices(reading, merge=merge)
+    live, held = liveness(reading, matrices)
+    kept = live | held
     states = {place: _indices(reading, c, kept) for place, c in reading.states.items()}
     returned = {place: _indices(reading, c, kept) for place, c in reading.returned.items()}
     picks = dict(_picks(matrices, kept))
@@ -94,70 +75,11 @@ def _plan(reading: Reading) -> Plan:
     )
 
 
-def _tie_shared(reading: Reading) -> None:
-    """Let all uses of one parameter keep the same rows and columns."""
-    columns: dict[str, Tensor] = {}
-    rows: dict[str, Tensor] = {}
-    for use in reading.uses:
-        reading.channels.tie(use.columns, columns.setdefault(use.weight, use.columns))
-        for name in filter(None, (use.weight, use.bias)):
-            reading.channels.tie(use.rows, rows.setdefault(name, use.rows))
-            if name in reading.elsewhere:
-                reading.hold(use.rows, f"something else reads {name!r}")
-                reading.hold(use.columns, f"something else reads {name!r}")
-
-
-def _matrices(reading: Reading) -> Iterator[_Matrix]:
-    by_weight: dict[str, list[Use]] = defaultdict(list)
-    owners: dict[str, set[str]] = defaultdict(set)
-    for use in reading.uses:
-        by_weight[use.weight].append(use)
-        owners[use.bias].add(use.weight)
-    for weight, uses in by_weight.items():
-        biases = frozenset(use.bias for use in uses)
-        folds = len(biases) == 1 and all(b and len(owners[b]) == 1 for b in biases)
-        first = uses[0].constants
-        same = torch.stack([use.constants == first for use in uses]).all(0)
-        # Without a bias of its own a layer can do without zeros only.
-        foldable = same if folds else same & (first == 0)
-        parameter = reading.parameters[weight]
-        yield _Matrix(
-            weight=weight,
-            biases=biases - {""},
-            filled=(parameter != 0).reshape(*parameter.shape[:2], -1).any(-1),
-            rows=reading.channels.sets(uses[0].rows),
-            columns=reading.channels.sets(uses[0].columns),
-            constants=torch.where(foldable, first, torch.nan),
-        )
-
-
-def _living(matrices: list[_Matrix], count: int) -> Tensor:
-    """Return which sets of channels are needed; bool, shape ``(count,)``."""
-    live = torch.zeros(count, dtype=torch.bool)
-    live[PINNED] = True
-    before = -1
-    while before != (before := int(live.sum())):
-        for matrix in reversed(matrices):
-            read_by = matrix.filled[live[matrix.rows]].any(0) & matrix.constants.isnan()
-            live[matrix.columns[read_by]] = True
-    return live
-
-
-def _placeholders(reading: Reading, live: Tensor) -> Tensor:
-    """Return one set of channels for each layer that would be left without any."""
-    held = torch.zeros_like(live)
-    for units in reading.units.values():
-        sets = reading.channels.sets(units)
-        if not (live | held)[sets].any():
-            held[sets[0]] = True
-    return held
-
-
 def _indices(reading: Reading, channels: Tensor, kept: Tensor) -> Tensor:
     return kept[reading.channels.sets(channels)].nonzero().flatten()
 
 
-def _picks(matrices: list[_Matrix], kept: Tensor) -> Iterator[tuple[str, Kept]]:
+def _picks(matrices: list[Matrix], kept: Tensor) -> Iterator[tuple[str, Kept]]:
     for matrix in matrices:
         rows = kept[matrix.rows].nonzero().flatten()
         yield matrix.weight, (rows, kept[matrix.columns].nonzero().flatten())
@@ -169,7 +91,7 @@ def _shrinks(parameter: Tensor, kept: Kept) -> bool:
     return any(k.numel() < size for k, size in zip(kept, parameter.shape, strict=False))
 
 
-def _emptied(matrices: list[_Matrix], kept: Tensor, live: Tensor) -> Iterator[tuple[str, Kept]]:
+def _emptied(matrices: list[Matrix], kept: Tensor, live: Tensor) -> Iterator[tuple[str, Kept]]:
     for matrix in matrices:
         axes = tuple(
             (~live[channels[kept[channels]]]).nonzero().flatten()
@@ -181,14 +103,22 @@ def _emptied(matrices: list[_Matrix], kept: Tensor, live: Tensor) -> Iterator[tu
                 yield bias, axes[:1]
 
 
-def _folds(reading: Reading, matrices: list[_Matrix], live: Tensor) -> Iterator[tuple[str, Tensor]]:
+def _folds(reading: Reading, matrices: list[Matrix], live: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Yield what biases and carriers take over from columns that go."""
     for matrix in matrices:
-        gone = ~live[matrix.columns] & ~matrix.constants.isnan() & (matrix.constants != 0)
+        weight = reading.parameters[matrix.weight]
+        dead = ~live[matrix.columns]
+        gone = dead & ~matrix.constants.isnan() & (matrix.constants != 0)
         if gone.any():
-            weight = reading.parameters[matrix.weight]
             by_column = weight.reshape(*weight.shape[:2], -1).sum(-1)
             (bias,) = matrix.biases
             yield bias, by_column[:, gone] @ matrix.constants[gone]
+        gone = dead & ~matrix.carried.isnan()
+        if gone.any() and not dead[matrix.carrier]:
+            shares = matrix.carried[gone] / matrix.carried[matrix.carrier]
+            shift = torch.zeros_like(weight)
+            shift[:, matrix.carrier] = torch.tensordot(weight[:, gone], shares, ([1], [0]))
+            yield matrix.weight, shift
 
 
 def _lives_on(reading: Reading, units: Tensor, kept: Tensor, live: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rayprune.deploy.channels import FREE, PINNED
 from rayprune.deploy.reading import Reading, Use, layer_of, named
-from rayprune.deploy.values import NAN, Columns, Value, along, columns, unknown
+from rayprune.deploy.values import NAN, Value, along, amplitudes, columns, unknown
 
 Arguments = Mapping[str, Any]
 """An operator's arguments by the names of its schema; tensors as :class:`Value`."""
@@ -41,25 +41,21 @@ def _affine(
     weight, bias = given["weight"].parameter, given["bias"].parameter if given["bias"] else ""
     seen = columns(given["input"], axis)
     units = reading.units_of(weight, shape[axis])
+    constants = seen.constants.where(seen.constants == 0, NAN) if padded else seen.constants
+    stuck = constants.isnan() if bias else constants.isnan() | (constants != 0)
     use = Use(
         weight=weight,
         bias=bias,
         rows=units,
         columns=reading.columns_of(given["input"], seen, named(layer_of(weight))),
-        constants=seen.constants.where(seen.constants == 0, NAN) if padded else seen.constants,
-        padded=padded,
+        constants=constants,
+        carried=amplitudes(seen.patterns.where(stuck, 0.0)),
     )
     reading.uses.append(use)
-    _note_constants(reading, use, seen.constants)
+    why = "has zeros around them" if bias else "has no bias to hold them"
+    held = use.columns[~use.carried.isnan()]
+    reading.note(held, f"they are constant, but {named(layer_of(weight))} {why}")
     return Value(along(units, shape, axis), along(constant_rows(reading, use), shape, axis))
-
-
-def _note_constants(reading: Reading, use: Use, constants: Tensor) -> None:
-    stuck = ~constants.isnan() & (constants != 0)
-    if use.padded or not use.bias:
-        why = "pads them with zeros" if use.padded else "has no bias to hold them"
-        layer = named(layer_of(use.weight))
-        reading.note(use.columns[stuck], f"they are constant, but {layer} {why}")
 
 
 def constant_rows(reading: Reading, use: Use) -> Tensor:
@@ -89,11 +85,11 @@ def read_recurrent(reading: Reading, given: Arguments, shapes: Shapes) -> list[V
     units = reading.units_of(first, size)
     below = columns(given["input"], -1)
     below_channels = reading.columns_of(given["input"], below, named(layer_of(first)))
-    seen = Columns(below_channels, below.constants, mixed=False)
+    seen = (below_channels, below.constants)
     for strand in range(given["num_layers"] * directions):
         if strand >= directions:
             varying = torch.full((size * directions,), NAN, dtype=torch.float64)
-            seen = Columns(units.repeat(directions), varying, mixed=False)
+            seen = (units.repeat(directions), varying)
         own = names[strand * per_strand : (strand + 1) * per_strand]
         _read_strand(reading, own, units, seen)
     for state in _states(given["hx"]):
@@ -102,13 +98,17 @@ def read_recurrent(reading: Reading, given: Arguments, shapes: Shapes) -> list[V
     return [unknown(shapes[0], channels=units.repeat(directions)), *tail]
 
 
-def _read_strand(reading: Reading, own: Sequence[str], units: Tensor, seen: Columns) -> None:
+def _read_strand(
+    reading: Reading, own: Sequence[str], units: Tensor, seen: tuple[Tensor, Tensor]
+) -> None:
     gates = reading.parameters[own[0]].shape[0] // units.numel()
     rows = units.repeat(gates)
     bias = own[2] if len(own) == 4 else ""
     never = torch.full((units.numel(),), NAN, dtype=torch.float64)
-    reading.uses.append(Use(own[0], bias, rows, seen.channels, seen.constants))
-    reading.uses.append(Use(own[1], own[3] if bias else "", rows, units, never))
+    columns_in, constants = seen
+    stuck = torch.full_like(constants, NAN) if bias else constants.where(constants != 0, NAN)
+    reading.uses.append(Use(own[0], bias, rows, columns_in, constants, stuck))
+    reading.uses.append(Use(own[1], own[3] if bias else "", rows, units, never, never))
     into = [reading.parameters[name].reshape(gates, units.numel(), -1) for name in own[:2]]
     lost = (torch.cat(into, -1) == 0).all(-1).all(0)
     reading.note(units[lost], "nothing comes in, but biases move them from step to step")

@@ -24,8 +24,9 @@ class Use:
     """Channel of each column; shape ``(in,)``."""
     constants: Tensor
     """Value of each column that is the same whatever the inputs are, else NaN; shape ``(in,)``."""
-    padded: bool = False
-    """Whether zeros surround the columns, so that only a constant 0 is one everywhere."""
+    carried: Tensor
+    """Strength of each column that is a constant pattern which no bias can hold (zeros surround
+    it, or there is no bias), all of them the same pattern; NaN for others; shape ``(in,)``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,8 @@ class Columns:
     """Shape ``(in,)``."""
     constants: Tensor
     """The one value that all elements of a column have, or NaN; shape ``(in,)``."""
+    patterns: Tensor
+    """All that is known of each column, over all places; shape ``(places, in)``."""
     mixed: bool
     """Whether units are spread in another way than by column, so that none can be told apart."""
 
@@ -66,9 +68,31 @@ def columns(value: Value, axis: int) -> Columns:
     even = ((known - known[0]).abs() <= EVEN * known[0].abs()).all(0)
     constants = torch.where(even, known[0], torch.nan)
     # What is made of constants alone is not sized by any unit, so that its columns must stay.
-    return Columns(
-        torch.full_like(first, PINNED) if mixed else first.clamp(min=PINNED), constants, mixed
-    )
+    channels = torch.full_like(first, PINNED) if mixed else first.clamp(min=PINNED)
+    return Columns(channels, constants, known, mixed)
+
+
+def amplitudes(patterns: Tensor) -> Tensor:
+    """Return how strong each column's pattern is, where they are one pattern times a number.
+
+    Args:
+        patterns: shape ``(places, in)``.
+
+    Returns:
+        The numbers, signed, shape ``(in,)``; NaN for columns that depend on inputs, are zero, or
+        have another pattern than the strongest one.
+
+    >>> amplitudes(torch.tensor([[0.0, 0.0, 1.0], [2.0, -4.0, 0.0]])).tolist()
+    [2.0, -4.0, nan]
+    """
+    places = patterns.abs().argmax(0, keepdim=True)
+    peaks = patterns.gather(0, places)[0]
+    strengths = peaks.abs().nan_to_num(nan=0.0)
+    if not strengths.any():
+        return torch.full_like(peaks, NAN)
+    shapes = patterns / peaks
+    same = ((shapes - shapes[:, strengths.argmax()][:, None]).abs() <= EVEN).all(0)
+    return torch.where(same, peaks, torch.nan)
 
 
 def along(units: Tensor, shape: torch.Size, axis: int) -> Tensor:

@@ -123,6 +123,34 @@ def test_a_filter_that_is_zero_goes_although_zeros_surround_it(pads):
     assert_same(net, small, torch.zeros(2, 1, 6, 6))
 
 
+@pytest.mark.parametrize("pads", ["in the layer", "by a layer of its own"])
+def test_of_constant_filters_that_zeros_surround_one_carries_the_others(pads):
+    own = pads == "by a layer of its own"
+    pad = nn.ZeroPad2d(1) if own else nn.Identity()
+    second = nn.Conv2d(5, 2, 3, padding=0 if own else 1)
+    net = nn.Sequential(nn.Conv2d(1, 5, 3), nn.Tanh(), pad, second)
+    with torch.no_grad():
+        zero(net[0].weight[1:4])
+        net[0].bias[1:4] = torch.tensor([0.1, -2.0, 0.4])
+    small = compact(net, torch.randn(2, 1, 6, 6))
+    assert removed(small) == {"0": 2}
+    assert small.module[0].bias[1] == -2.0  # the strongest
+    share = torch.tanh(net[0].bias[[1, 3]]) / torch.tanh(net[0].bias[2])
+    weight = net[3].weight
+    carried = weight[:, 2] + share[0] * weight[:, 1] + share[1] * weight[:, 3]
+    assert torch.allclose(small.module[3].weight[:, 1], carried)
+    assert "0: they are constant, but '3' has zeros around them" in reasons(small)
+    assert_same(net, small, torch.zeros(2, 1, 6, 6))
+
+
+def test_a_layer_without_bias_keeps_one_constant_for_all():
+    net = nn.Sequential(nn.Linear(2, 5), nn.Sigmoid(), nn.Linear(5, 2, bias=False))
+    zero(net[0].weight[:3])
+    small = compact(net, torch.randn(4, 2))
+    assert removed(small) == {"0": 2}
+    assert_same(net, small, torch.zeros(4, 2))
+
+
 def test_flattening_takes_all_places_of_a_filter_along():
     net = nn.Sequential(
         nn.Conv1d(2, 3, 2), nn.ELU(), nn.MaxPool1d(2), nn.Flatten(), nn.Linear(6, 2)
