@@ -16,6 +16,7 @@ from typing import Any, TextIO
 import typer
 from typer.core import TyperGroup
 
+from rayprune.cli.bench import bench
 from rayprune.cli.certify import certify
 from rayprune.cli.evaluate import evaluate
 from rayprune.cli.export import export
@@ -75,6 +76,7 @@ _COMMANDS: Mapping[str, Callable[..., dict[str, Any]]] = {
     "prune": prune,
     "sensitivity": sensitivity,
     "record": record,
+    "bench": bench,
     "certify": certify,
     "export": export,
     "sweep": sweep,

@@ -609,6 +609,44 @@ CHARTS.pairs = (figure, plot, width) => {
   return svg;
 };
 
+// A bar per policy and runtime, on a logarithmic axis, up to the median; a tick at the 99th percentile.
+CHARTS.latency = (figure, plot, width, of, index) => {
+  const places = [...new Map(DATA.rows.map((row) => [`${row.threads} ${row.batch}`, row])).values()];
+  const { threads, batch } = places[index];
+  const rows = DATA.rows.filter((row) => row.threads === threads && row.batch === batch);
+  const several = new Set(rows.map((row) => row.target)).size > 1;
+  const label = (row) => `${several ? `${row.target} ` : ""}${row.policy} ${row.runtime}`;
+  const step = 44;
+  const height = rows.length * step + 46;
+  const svg = node("svg", { viewBox: `0 0 ${width} ${height}`, height, "aria-hidden": "true" });
+  const [end, bottom] = [width - 80, height - 46];
+  const [low, high] = extent(rows.flatMap((row) => [row.median_us, row.p99_us]));
+  const decades = [Math.floor(Math.log10(low)), Math.max(Math.ceil(Math.log10(high)), Math.floor(Math.log10(low)) + 1)];
+  const position = scale(decades, [4, end]);
+  const sx = (value) => position(Math.log10(value));
+  for (let power = decades[0]; power <= decades[1]; power++) {
+    svg.append(node("line", { class: "grid", x1: position(power), x2: position(power), y1: 0, y2: bottom }),
+      node("text", { x: position(power), y: bottom + 17, "text-anchor": "middle" }, number(10 ** power)));
+  }
+  svg.append(node("text", { class: "title", x: end / 2, y: height - 8, "text-anchor": "middle" }, "Time of a call (µs)"));
+  const colors = { dense: "var(--c1)", pruned: "var(--c0)" };
+  const marks = rows.map((row, n) => {
+    const y = n * step + 20;
+    const bar = node("rect", { class: "mark", x: 4, y, width: Math.max(1, sx(row.median_us) - 4), height: 16, rx: 2, fill: colors[row.policy] || "var(--c2)" });
+    const tick = node("line", { class: "mark", x1: sx(row.p99_us), x2: sx(row.p99_us), y1: y - 2, y2: y + 18, style: "stroke: var(--faint); stroke-width: 2" });
+    svg.append(bar, tick, node("text", { class: "halo", x: sx(row.median_us) + 7, y: y + 12 }, number(row.median_us)), node("text", { class: "name halo", x: 4, y: y - 5 }, shorten(label(row), width - 10)));
+    const times = (found) => (found ? `${number(found.ratio)} [${found.ci95.map(number).join(", ")}]` : "–");
+    return { at: [[sx(row.median_us), y + 8]], nodes: [bar, tick], tip: () => ({ title: label(row), rows: [["median µs", number(row.median_us)], ["p99 µs", number(row.p99_us)],
+      ["× same runtime", times(row.speed_up.same_runtime)], ["× forward_inference", times(row.speed_up.forward_inference)],
+      ...(known(row.missed) ? [["over the deadline", percent(row.missed)]] : [])] }) };
+  });
+  const box = (color) => swatch(node("rect", { x: 4, y: 0, width: 18, height: 12, rx: 2, fill: color }));
+  const shown = [...new Set(rows.map((row) => (row.policy in colors ? row.policy : "file")))];
+  legend(figure, shown.map((name) => [name, box(colors[name] || "var(--c2)")]));
+  interact(plot, svg, marks, 400);
+  return svg;
+};
+
 function curves(figure, plot, width, env, key, format, title) {
   const runs = DATA.runs.filter((run) => run.env === env && run.curves[key].length);
   const few = runs.length <= SERIES;

@@ -10,6 +10,7 @@ import pytest
 
 from rayprune.cli.app import run
 from rayprune.config import load_experiment
+from tests.made_up_bench import made_up_bench
 from tests.made_up_certificate import made_up_certificate
 from tests.made_up_scan import made_up_scan
 
@@ -49,6 +50,10 @@ class Adaptor:
         return function
 
 
+def made_options(formats=("onnx", "torch"), **others):
+    return types.SimpleNamespace(formats=formats, **others)
+
+
 @pytest.fixture
 def adaptor(monkeypatch):
     stand_in = Adaptor()
@@ -68,6 +73,11 @@ def adaptor(monkeypatch):
             "ScanOptions": types.SimpleNamespace,
             "scan_sensitivity": stand_in.answer("sensitivity", made_up_scan()),
         },
+        "bench": {
+            "BenchOptions": made_options,
+            "bench": stand_in.answer("bench", made_up_bench()),
+        },
+        "bench_record": {"record_latency": stand_in.answer("record_latency", None)},
         "certify": {
             "PAGE_FILE": "certificate.html",
             "CertifyOptions": types.SimpleNamespace,

@@ -8,8 +8,10 @@ import pytest
 
 from rayprune.errors import StorageError
 from rayprune.tracking.report import write_report
+from rayprune.tracking.report.bench_page import write_bench
 from rayprune.tracking.report.certificate_page import write_certificate_page
 from rayprune.tracking.report.sensitivity_page import write_sensitivity_page
+from tests.made_up_bench import made_up_bench
 from tests.made_up_certificate import made_up_certificate, made_up_pairs
 from tests.made_up_scan import made_up_scan
 from tests.made_up_sweep import write_made_up_run, write_made_up_sweep
@@ -151,6 +153,19 @@ def test_the_page_of_a_certificate_renders_as_well(chromium, tmp_path):
     chromium.find_elements("css selector", "#questions th button")[6].click()
     cells = chromium.find_elements("css selector", "#questions tbody td:nth-child(7)")
     assert [cell.text for cell in cells] == ["0.0013", "0.046"]
+
+
+def test_the_page_of_a_bench_renders_as_well(chromium, tmp_path):
+    page = write_bench(made_up_bench(), tmp_path)
+    chromium.get_log("browser")
+    chromium.get(page.as_uri())
+    wait_until_drawn(chromium)
+    assert chromium.get_log("browser") == []
+    chart = "[...document.querySelectorAll('rect.mark')]"
+    script = f"return {chart}.map((bar) => +bar.getAttribute('width'))"
+    bars = chromium.execute_script(script)
+    assert len(bars) == 5
+    assert bars[0] > bars[1] > bars[2] > bars[3] > bars[4]
 
 
 def test_no_number_in_a_drawing_is_broken(opened):

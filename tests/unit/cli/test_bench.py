@@ -1,0 +1,56 @@
+"""``rayprune bench``."""
+
+import json
+
+import pytest
+
+from tests.made_up_bench import made_up_bench
+
+
+def test_the_options_become_a_bench(rayprune, adaptor, checkpoint):
+    answer = rayprune(
+        *("bench", checkpoint, "--deadline", 0.5, "--batches", "1, 8", "--threads", "1,all"),
+        *("--formats", "onnx", "--rounds", 7, "--no-memory"),
+    )
+    assert answer.code == 0, answer.stderr
+    (_, (paths, options, _), _), (_, (recorded, *_), _) = adaptor.calls
+    assert paths == [checkpoint]
+    assert recorded == checkpoint
+    assert (options.deadline_ms, options.batches, options.threads) == (0.5, (1, 8), (1, 0))
+    assert (options.formats, options.rounds, options.memory) == (("onnx",), 7, False)
+
+
+def test_both_ratios_stand_beside_each_other_with_their_intervals(rayprune, adaptor, checkpoint):
+    answer = rayprune("bench", checkpoint)
+    lines = [one for one in answer.stderr.splitlines() if one.startswith("pruned onnx")]
+    times, sizes = (" ".join(line.split()) for line in lines)
+    assert times == "pruned onnx 8.0 24.0 3.00 [2.70, 3.30] 15.0 2.0 %"
+    assert sizes == "pruned onnx 33.2 11.0"
+    assert "> 0.1 ms" in answer.stderr
+    assert "Parameters     dense 67,586, pruned 4,035" in answer.stderr
+    assert "there is no C compiler" in answer.stderr
+
+
+def test_json_is_the_result_and_nothing_else(rayprune, adaptor, checkpoint):
+    assert json.loads(rayprune("bench", checkpoint, "--json").stdout) == made_up_bench()
+
+
+def test_a_page_is_written_where_it_is_asked_for(rayprune, adaptor, checkpoint, tmp_path):
+    answer = rayprune("bench", checkpoint, "--out", tmp_path / "made" / "bench")
+    assert "Imaginary 9000" in (tmp_path / "made" / "bench" / "bench.html").read_text()
+    assert json.loads((tmp_path / "made" / "bench" / "bench.json").read_text()) == made_up_bench()
+    assert "bench.html" in answer.stderr
+
+
+@pytest.mark.parametrize("option", ["--batches", "--threads"])
+def test_a_list_that_is_none_is_told(rayprune, adaptor, checkpoint, option):
+    answer = rayprune("bench", checkpoint, option, "1;2")
+    assert answer.code == 2
+    assert f"`{option}` must be whole numbers" in answer.stderr
+    assert adaptor.calls == []
+
+
+def test_a_missing_target_is_told_before_anything_starts(rayprune, adaptor):
+    answer = rayprune("bench", "no/such")
+    assert answer.code == 2
+    assert adaptor.calls == []
