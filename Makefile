@@ -26,17 +26,20 @@ demo: $(VENV)/.rllib
 	elif [ -n "$$(ls -A $$out 2>/dev/null)" ]; then out=$$out-$$(date +%Y%m%d-%H%M%S); fi; \
 	set -x; $(BIN)/rayprune train tune_configs/ppo_cartpole.yaml --out $$out $$resume
 
+# Two at a time, each with a Ray of its own; a file stays together, for its tests share fixtures.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+
 test: lint type floors
-	$(BIN)/python -m pytest -m "not slow and not matrix"
+	$(PYTEST) -m "not slow and not matrix"
 
 test-unit: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/unit tests/configs
 
 test-slow: $(VENV)/.dev
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 test-all: lint type floors
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 check: lint type floors test-unit
 
