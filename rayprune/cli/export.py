@@ -23,7 +23,7 @@ from rayprune.errors import InputError, did_you_mean
 def export(
     checkpoint: Checkpoint,
     format: Annotated[  # noqa: A002  # it is the option's name
-        str, typer.Option(metavar="onnx|torch", help="Which kind of file.", show_default=False)
+        str, typer.Option(metavar="onnx|torch|c", help="Which kind of file.", show_default=False)
     ],
     out: Annotated[
         Path | None,
@@ -33,6 +33,10 @@ def export(
         bool, typer.Option(help="Draw actions, with noise as an input; else the greedy ones.")
     ] = False,
     compact: Annotated[bool, typer.Option(help="Remove dead units first, exactly.")] = True,
+    lanes: Annotated[
+        int,
+        typer.Option(metavar="4|8|16", help="For c: floats in a vector register of its machine."),
+    ] = 8,
     episodes: Episodes = None,
     overwrite: Annotated[bool, typer.Option(help="Replace files that are there.")] = False,
     as_json: AsJson = False,
@@ -61,6 +65,7 @@ def export(
         format,
         sample=sample,
         compacted=compact,
+        lanes=lanes,
         episodes=episodes,
         overwrite=overwrite,
     )

@@ -26,6 +26,9 @@ def export_lines(result: Mapping[str, Any]) -> Iterator[str]:
             f"{gone['units']} of {gone['of']} in {gone['layer']}" for gone in removed
         )
         yield f"Compaction     units removed: {layers}"
+    if "self_test" in result:
+        tested = result["self_test"]
+        yield f"Self-test      {tested['said'] if tested['passed'] else tested['why']}"
     for name, found in result["equivalence"].items():
         yield (
             f"{name.capitalize():<15}{found['observations']:,} observations: largest difference "

@@ -11,7 +11,7 @@ from rayprune.deploy.interface import Array, Interface
 from rayprune.deploy.metadata import Metadata
 from rayprune.errors import InputError
 
-SUFFIXES: Final[Mapping[str, str]] = {"onnx": ".onnx", "torch": ".pt2"}
+SUFFIXES: Final[Mapping[str, str]] = {"onnx": ".onnx", "torch": ".pt2", "c": ".c"}
 """Format -> how its file's name ends."""
 
 State = dict[str, Array]
@@ -96,9 +96,9 @@ def open_artifact(path: Path | str, *, threads: int = 1) -> Artifact:
     """Open an exported file.
 
     Args:
-        path: what ``rayprune export`` wrote: ``.onnx`` or ``.pt2``.
+        path: what ``rayprune export`` wrote: ``.onnx``, ``.pt2`` or ``.c``.
         threads: how many ONNX Runtime computes with, 0 for one a core; torch has its own setting,
-            ``torch.set_num_threads``.
+            ``torch.set_num_threads``, and C computes with one.
 
     Raises:
         InputError: it is none, or what it needs to run is missing.
@@ -117,6 +117,10 @@ def open_artifact(path: Path | str, *, threads: int = 1) -> Artifact:
         from rayprune.deploy.torch_file import TorchArtifact
 
         return TorchArtifact(path)
+    if path.suffix == SUFFIXES["c"]:
+        from rayprune.deploy.c.compiling import CArtifact
+
+        return CArtifact(path)
     raise InputError(
         f"{str(path)!r} is no exported file: its name must end in one of "
         f"{sorted(SUFFIXES.values())}."

@@ -5,31 +5,26 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import torch
 from torch.export import ExportedProgram
 
 from rayprune.deploy.artifact import SUFFIXES, open_artifact
-from rayprune.deploy.capture import capture, plain_copy
-from rayprune.deploy.checking import TOLERANCE, Agreement, agreement
-from rayprune.deploy.interface import Array, Interface, Port
+from rayprune.deploy.capture import plain_copy
+from rayprune.deploy.formats import WRITERS, Order, Written
+from rayprune.deploy.interface import Array
 from rayprune.deploy.metadata import Metadata
-from rayprune.deploy.onnx_file import write_onnx
 from rayprune.deploy.policy import DeployablePolicy
+from rayprune.deploy.proving import module_run, proven, random_inputs
 from rayprune.deploy.shrinking import Shrunk, shrink, unshrunk
-from rayprune.deploy.torch_file import write_torch
-from rayprune.errors import InputError, InvariantError, StorageError
+from rayprune.errors import InputError, StorageError
 
 RANDOM_OBSERVATIONS: Final = 1000
-_AT_ONCE: Final = 256
-Run = Callable[[list[Array]], list[Array]]
-Writer = Callable[[ExportedProgram, Path, Metadata], None]
-WRITERS: Final[Mapping[str, Writer]] = {"onnx": write_onnx, "torch": write_torch}
-"""Format -> what writes a captured policy."""
+_EXAMPLES: Final = 32
+"""For a self-test."""
 
 
 def export_policy(
@@ -40,6 +35,7 @@ def export_policy(
     recorded: list[Array],
     about: Mapping[str, Any],
     compacted: bool = True,
+    lanes: int = 8,
     seed: int = 0,
     overwrite: bool = False,
 ) -> dict[str, Any]:
@@ -55,6 +51,7 @@ def export_policy(
         recorded: the policy's inputs as they were met, in the interface's order.
         about: what the file shall say of its source; JSON only.
         compacted: remove dead units first, exactly.
+        lanes: of format ``c``: floats in a vector register of the machine that it is for.
         seed: of the random inputs.
         overwrite: replace files that are there.
 
@@ -69,21 +66,15 @@ def export_policy(
     check_path(path, format, overwrite=overwrite)
     plain = plain_copy(policy)
     small = shrink(plain, recorded) if compacted else unshrunk(plain)
-    metadata = Metadata(small.policy.interface, about)
     inputs = {
         "recorded": recorded,
         "random": random_inputs(policy.interface, recorded, RANDOM_OBSERVATIONS, seed),
     }
-    captured = capture(small.policy)
     # The format is told by the name's end, which is to be the same while it is unproven.
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
     try:
-        WRITERS[format](captured, temporary, metadata)
-        artifact = open_artifact(temporary)
-        proven = {
-            name: _proven(small, module_run(plain), artifact.run, given, name)
-            for name, given in inputs.items()
-        }
+        written = WRITERS[format](_order(small, plain, path, recorded, about, lanes), temporary)
+        found = _equivalence(small, plain, temporary, inputs) if written.testable else {}
         certificate = {
             "schema": 1,
             "artifact": path.name,
@@ -92,11 +83,12 @@ def export_policy(
             "sha256": hashlib.sha256(temporary.read_bytes()).hexdigest(),
             "interface": small.policy.interface.to_dict(),
             "about": {**about},
-            "parameters": _parameters(plain, captured),
+            "parameters": _parameters(plain, written.captured),
             "compaction": small.certificate,
-            "equivalence": {name: found.to_dict() for name, found in proven.items()},
+            "equivalence": found,
+            **written.certificate,
         }
-        _place(temporary, path, certificate)
+        _place(temporary, path, written, certificate)
     except OSError as error:
         raise StorageError(f"{str(path)!r} can't be written: {error.strerror}.") from error
     finally:
@@ -118,7 +110,8 @@ def check_path(path: Path, format: str, *, overwrite: bool) -> None:  # noqa: A0
         )
     if not path.parent.is_dir():
         raise StorageError(f"There is no folder {str(path.parent)!r} to write {path.name!r} to.")
-    taken = [file for file in (path, certificate_path(path)) if file.exists()]
+    files = [path, certificate_path(path), *([path.with_suffix(".h")] if format == "c" else [])]
+    taken = [file for file in files if file.exists()]
     if taken and not overwrite:
         raise StorageError(
             f"{str(taken[0])!r} exists. Give another `--out`, or `--overwrite` to replace it."
@@ -134,86 +127,6 @@ def certificate_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
-def random_inputs(
-    interface: Interface, recorded: Sequence[Array], count: int, seed: int
-) -> list[Array]:
-    """Return random inputs of the recorded ones' spread, three standard deviations wide.
-
-    Whole numbers are drawn from those recorded, each entry by itself; noise from what it has to be.
-    """
-    draw = np.random.default_rng(seed)
-    return [
-        _noise(interface, count, draw)
-        if port == interface.noise
-        else _like(port, values, count, draw)
-        for port, values in zip(interface.inputs, recorded, strict=True)
-    ]
-
-
-def draw_noise(interface: Interface, count: int, seed: int) -> list[Array]:
-    """Return the noise that ``count`` sampled actions want; an empty list for greedy ones."""
-    if interface.noise is None:
-        return []
-    return [_noise(interface, count, np.random.default_rng(seed))]
-
-
-def module_run(module: torch.nn.Module) -> Run:
-    """Return what runs a policy on arrays, as `Artifact.run` does."""
-
-    def run(inputs: list[Array]) -> list[Array]:
-        with torch.inference_mode():
-            return [x.numpy() for x in module(*(torch.from_numpy(given) for given in inputs))]
-
-    return run
-
-
-def _proven(small: Shrunk, expected: Run, got: Run, inputs: list[Array], name: str) -> Agreement:
-    """Compare a file's outputs with those of the policy that was to be exported, masked as it was.
-
-    Raises:
-        InvariantError: they differ.
-    """
-    interface = small.policy.interface
-    wanted = small.outputs(_in_parts(expected, inputs))
-    had = _in_parts(got, small.inputs(inputs))
-    noise = None
-    if interface.noise_kind == "gumbel":
-        noise = wanted[1] + inputs[len(interface.observations)]
-    found = agreement(interface, wanted, had, noise)
-    if not found.holds:
-        raise InvariantError(
-            f"The exported file doesn't compute what the policy does: on {found.observations} "
-            f"{name} observations `{found.worst}` differs by {found.max_error:.2e} (allowed: "
-            f"{TOLERANCE:.0e}), and {found.differing_actions} action(s) differ. Nothing was "
-            "written. Please report it with the checkpoint."
-        )
-    return found
-
-
-def _in_parts(run: Run, inputs: Sequence[Array]) -> list[Array]:
-    count = len(inputs[0])
-    parts = [run([x[i : i + _AT_ONCE] for x in inputs]) for i in range(0, count, _AT_ONCE)]
-    return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
-
-
-def _like(port: Port, values: Array, count: int, draw: np.random.Generator) -> Array:
-    if np.issubdtype(values.dtype, np.integer):
-        flat = values.reshape(len(values), -1)
-        rows = draw.integers(len(flat), size=(count, flat.shape[1]))
-        return np.take_along_axis(flat, rows, axis=0).reshape(count, *port.shape)
-    mean, std = values.mean(axis=0), values.std(axis=0)
-    spread = draw.standard_normal((count, *port.shape))
-    wide: Array = (mean + 3.0 * std * spread).astype(port.dtype)
-    return wide
-
-
-def _noise(interface: Interface, count: int, draw: np.random.Generator) -> Array:
-    assert interface.noise is not None
-    shape = (count, *interface.noise.shape)
-    drawn = draw.gumbel(size=shape) if interface.noise_kind == "gumbel" else draw.normal(size=shape)
-    return drawn.astype(np.float32)
-
-
 def _parameters(masked: torch.nn.Module, exported: ExportedProgram) -> dict[str, int]:
     """Count what was masked, critics and whatever else it holds included, and what is exported."""
     given, kept = list(masked.parameters()), list(exported.parameters())
@@ -227,7 +140,39 @@ def _parameters(masked: torch.nn.Module, exported: ExportedProgram) -> dict[str,
     }
 
 
-def _place(temporary: Path, path: Path, certificate: Mapping[str, Any]) -> None:
+def _order(
+    small: Shrunk,
+    plain: DeployablePolicy,
+    path: Path,
+    recorded: list[Array],
+    about: Mapping[str, Any],
+    lanes: int,
+) -> Order:
+    some = [x[:_EXAMPLES] for x in recorded]
+    expected = small.outputs(module_run(plain)(some))
+    return Order(
+        policy=small.policy,
+        metadata=Metadata(small.policy.interface, about),
+        name=path.stem,
+        examples=(small.inputs(some), expected),
+        lanes=lanes,
+    )
+
+
+def _equivalence(
+    small: Shrunk, plain: DeployablePolicy, path: Path, inputs: Mapping[str, list[Array]]
+) -> dict[str, Any]:
+    artifact = open_artifact(path)
+    expected = module_run(plain)
+    return {
+        name: proven(small, expected, artifact.run, given, name).to_dict()
+        for name, given in inputs.items()
+    }
+
+
+def _place(temporary: Path, path: Path, written: Written, certificate: Mapping[str, Any]) -> None:
     # Whoever finds the file finds its certificate.
     certificate_path(path).write_text(json.dumps(certificate, indent=2) + "\n", encoding="utf-8")
+    for suffix, text in written.beside.items():
+        path.with_suffix(suffix).write_text(text, encoding="utf-8")
     temporary.replace(path)

@@ -91,7 +91,7 @@ def require(packages: Sequence[str]) -> None:
     if missing:
         raise InputError(
             f"This needs {' and '.join(missing)}: pip install 'rayprune[deploy]'. "
-            "`--format torch` needs neither."
+            "`--format torch` and `--format c` need neither."
         )
 
 

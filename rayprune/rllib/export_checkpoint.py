@@ -17,8 +17,9 @@ from ray.rllib.env import INPUT_ENV_SINGLE_SPACES
 from rayprune.config import EvaluationConfig
 from rayprune.deploy.capture import plain_copy
 from rayprune.deploy.checking import Agreement, agreement
-from rayprune.deploy.exporting import check_path, draw_noise, export_policy, module_run
+from rayprune.deploy.exporting import check_path, export_policy
 from rayprune.deploy.interface import Array, Interface
+from rayprune.deploy.proving import draw_noise, module_run
 from rayprune.errors import InvariantError
 from rayprune.rllib.checkpoints import CONFIG_FILE, locate, module_state, read_experiment
 from rayprune.rllib.deployable import deployable
@@ -38,6 +39,7 @@ def export_checkpoint(
     *,
     sample: bool = False,
     compacted: bool = True,
+    lanes: int = 8,
     episodes: int | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
@@ -48,8 +50,9 @@ def export_checkpoint(
     Args:
         checkpoint: rayprune's, plain RLlib's, or a finished run's directory.
         out: the file.
-        format: a key of `rayprune.deploy.exporting.WRITERS`.
+        format: a key of `rayprune.deploy.formats.WRITERS`.
         compacted: remove dead units first, exactly.
+        lanes: of format ``c``: floats in a vector register of the machine that it is for.
         sample: the file draws actions with noise that it is given; else it acts greedily.
         episodes: how many to record; None for as many as the experiment evaluates with.
         overwrite: replace files that are there.
@@ -92,6 +95,7 @@ def export_checkpoint(
         recorded=seen.inputs(policy.interface),
         about=about,
         compacted=compacted,
+        lanes=lanes,
         overwrite=overwrite,
     )
     return {"out": str(out), "checkpoint": str(directory), **certificate}

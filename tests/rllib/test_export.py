@@ -19,7 +19,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from rayprune.deploy.artifact import open_artifact
 from rayprune.deploy.capture import plain_copy
-from rayprune.deploy.exporting import module_run
+from rayprune.deploy.proving import module_run
 from rayprune.errors import InputError, InvariantError
 from rayprune.rllib import export_checkpoint as exporter
 from rayprune.rllib.deployable import deployable, observation_ports

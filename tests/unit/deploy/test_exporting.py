@@ -16,8 +16,10 @@ from rayprune.deploy import exporting
 from rayprune.deploy.artifact import SUFFIXES, open_artifact
 from rayprune.deploy.capture import capture, plain_copy
 from rayprune.deploy.checking import agreement
-from rayprune.deploy.exporting import export_policy, module_run, random_inputs
+from rayprune.deploy.exporting import export_policy
+from rayprune.deploy.formats import WRITERS
 from rayprune.deploy.interface import Interface, Port
+from rayprune.deploy.proving import module_run, random_inputs
 from rayprune.errors import InputError, InvariantError, StorageError
 from rayprune.pruning.attach import make_maskable
 from tests.unit.deploy import policies
@@ -38,7 +40,7 @@ def seen(policy: Any, count: int = 50) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("name", POLICIES)
-@pytest.mark.parametrize("kind", exporting.WRITERS)
+@pytest.mark.parametrize("kind", WRITERS)
 def test_an_opened_file_acts_as_the_policy_at_any_batch_size(kind, name, tmp_path):
     policy = make_maskable(POLICIES[name]())
     path = tmp_path / f"policy{SUFFIXES[kind]}"
@@ -47,7 +49,7 @@ def test_an_opened_file_acts_as_the_policy_at_any_batch_size(kind, name, tmp_pat
     assert certificate["equivalence"]["random"]["observations"] == 1000
     artifact = open_artifact(path)
     assert artifact.interface == policy.interface
-    assert artifact.metadata.about == {"env": "x"}
+    assert artifact.metadata.about["env"] == "x"
     for batch in (1, 2, 33):
         inputs = seen(policy, batch)
         expected = module_run(plain_copy(policy))(inputs)
@@ -93,10 +95,10 @@ def test_a_torch_file_loads_without_rayprune_and_without_what_the_action_does_no
 def test_a_file_that_computes_something_else_is_not_written(tmp_path, monkeypatch):
     policy = policies.mlp()
 
-    def wrong(captured: Any, path: Any, metadata: Any) -> None:
-        other = plain_copy(policy)
-        other.network.layers[0].weight[0, 0] += 0.01
-        exporting.write_torch(capture(other), path, metadata)
+    def wrong(order: Any, path: Any) -> Any:
+        with torch.no_grad():
+            order.policy.network.layers[0].weight[0, 0] += 0.01
+        return WRITERS["torch"](order, path)
 
     monkeypatch.setattr(exporting, "WRITERS", {"torch": wrong})
     with pytest.raises(InvariantError, match=r"recorded observations `dist_inputs` differs by"):

@@ -1,0 +1,73 @@
+"""The kinds of files that a policy is exported to, by the name that the command line says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from torch.export import ExportedProgram
+
+from rayprune.deploy.c.writing import write_c
+from rayprune.deploy.capture import capture
+from rayprune.deploy.interface import Array
+from rayprune.deploy.metadata import Metadata
+from rayprune.deploy.onnx_file import write_onnx
+from rayprune.deploy.policy import DeployablePolicy
+from rayprune.deploy.torch_file import write_torch
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be written."""
+
+    policy: DeployablePolicy
+    """A plain copy, its dead units gone."""
+    metadata: Metadata
+    name: str
+    """Of the file when it is done, without its end."""
+    examples: tuple[Sequence[Array], Sequence[Array]]
+    """Recorded inputs, and the outputs that are expected of them."""
+    lanes: int
+    """Of format ``c``: floats in a vector register."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What stands beside the file, and what the certificate says of it."""
+
+    captured: ExportedProgram
+    """The graph that was written."""
+    certificate: Mapping[str, Any] = field(default_factory=dict)
+    beside: Mapping[str, str] = field(default_factory=dict)
+    """Texts by the end of their files' names."""
+    testable: bool = True
+    """Whether it can be run here."""
+
+
+def _onnx(order: Order, path: Path) -> Written:
+    captured = capture(order.policy)
+    write_onnx(captured, path, order.metadata)
+    return Written(captured)
+
+
+def _torch(order: Order, path: Path) -> Written:
+    captured = capture(order.policy)
+    write_torch(captured, path, order.metadata)
+    return Written(captured)
+
+
+def _c(order: Order, path: Path) -> Written:
+    captured = capture(order.policy, batch=1)
+    source, told = write_c(captured, path, order.metadata, order.name, order.examples, order.lanes)
+    tested = told["self_test"]["passed"] is not None
+    return Written(captured, told, {".h": source.header}, testable=tested)
+
+
+WRITERS: Final[Mapping[str, Callable[[Order, Path], Written]]] = {
+    "onnx": _onnx,
+    "torch": _torch,
+    "c": _c,
+}
+"""Format -> what writes a file of it."""

@@ -1,0 +1,285 @@
+"""Generated C computes what torch computes, whatever compiles it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from rayprune.deploy.c import compiling
+from rayprune.deploy.c.compiling import CArtifact, compile_c, run_self_test
+from rayprune.deploy.c.lowering import lower
+from rayprune.deploy.c.matrices import ROWS, blocks_of
+from rayprune.deploy.c.writing import write_c
+from rayprune.deploy.capture import capture, plain_copy
+from rayprune.deploy.checking import agreement
+from rayprune.deploy.exporting import export_policy
+from rayprune.deploy.interface import Interface, Port
+from rayprune.deploy.metadata import Metadata
+from rayprune.deploy.policy import DeployablePolicy, Observe
+from rayprune.deploy.proving import module_run
+from rayprune.errors import InputError
+from tests.unit.deploy import policies
+
+needs_compiler = pytest.mark.skipif(compiling.compiler() is None, reason="needs a C compiler")
+
+
+def masked(rows: int, columns: int, density: float, seed: int) -> np.ndarray:
+    """A matrix with blocks of 16 rows by one column pruned."""
+    draw = np.random.default_rng(seed)
+    weight = draw.normal(size=(rows, columns)).astype(np.float32)
+    keep = draw.random((-(-rows // ROWS), columns)) < density
+    return weight * keep.repeat(ROWS, axis=0)[:rows]
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 50), st.integers(1, 9), st.floats(0, 1), st.integers(0, 9))
+def test_blocks_multiply_as_the_matrix_does(rows, columns, density, seed):
+    weight = masked(rows, columns, density, seed)
+    x = np.random.default_rng(seed).normal(size=columns)
+    held = blocks_of(weight)
+    y = np.zeros(len(held.begins) * ROWS - ROWS)
+    for block in range(len(held.begins) - 1):
+        for k in range(held.begins[block], held.begins[block + 1]):
+            y[block * ROWS : (block + 1) * ROWS] += held.values[k] * x[held.columns[k]]
+    order = np.arange(rows) if held.order is None else held.order[: len(y)]
+    got = np.zeros(rows)
+    got[order[order >= 0]] = y[: len(order)][order >= 0]
+    np.testing.assert_allclose(got, weight @ x, atol=1e-5)
+
+
+def test_blocks_that_lost_rows_are_found_again():
+    weight = masked(64, 40, density=0.2, seed=0)
+    living = (weight[::ROWS] != 0).sum()
+    assert len(blocks_of(weight).columns) == living
+    # As compaction does: a row here, a row there. Nothing lines up with 16 any more.
+    thinned = np.delete(weight, [3, 17, 18, 40], axis=0)
+    found = blocks_of(thinned)
+    assert found.order is not None
+    assert len(found.columns) == living
+
+
+class Dueling(nn.Module):
+    """What RLlib's DQN does with its two streams."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(4, 20), nn.ReLU())
+        self.advantage, self.value = nn.Linear(20, 3), nn.Linear(20, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        body = self.body(x)
+        advantage = self.advantage(body)
+        usable = advantage.nan_to_num(neginf=torch.nan)
+        return self.value(body) + advantage - usable.nanmean(dim=-1, keepdim=True)
+
+
+class Skipping(nn.Module):
+    """Additions, concatenation, pieces, norms and every activation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Linear(4, 24), nn.LayerNorm(24)
+        self.last = nn.Linear(24 * 8 + 4, 3)
+        self.each = [nn.Tanh(), nn.ReLU(), nn.ELU(), nn.SiLU(), nn.GELU(), nn.Sigmoid()]
+        self.each += [nn.LeakyReLU(), nn.Softplus()]
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(self.first(x))
+        low, high = y.chunk(2, dim=-1)
+        y = y + torch.cat([high, low.clamp(-0.5, 0.5)], dim=-1) - y[:, :1] / 2.0
+        return self.last(torch.cat([*(act(3 * y) for act in self.each), x], dim=-1))
+
+
+class Seeing(nn.Module):
+    """A padded convolution, a pooling, a strided convolution, channels last at both ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv0 = nn.Conv2d(2, 5, 3, padding=1)
+        self.pool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.convs = nn.Sequential(nn.ZeroPad2d((1, 0, 0, 1)), nn.Conv2d(5, 17, (3, 2), stride=2))
+        self.out = nn.Linear(17 * 3 * 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.float().permute(0, 3, 1, 2) / 255.0
+        x = self.convs(self.pool(torch.relu(self.conv0(x))))
+        return self.out(torch.tanh(x).permute(0, 2, 3, 1).flatten(1))
+
+
+class Gated(nn.Module):
+    """Two layers of a GRU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru, self.out = nn.GRU(4, 9, num_layers=2, batch_first=True), nn.Linear(9, 3)
+
+    def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        y, h = self.gru(x.unsqueeze(1), h.transpose(0, 1))
+        return self.out(y).squeeze(1), h.transpose(0, 1)
+
+
+def seeing() -> DeployablePolicy:
+    plain = policies.discrete(Seeing())
+    interface = Interface(
+        observations=(Port("obs", (11, 15, 2), "uint8"),),
+        action=plain.interface.action,
+        dist_inputs=plain.interface.dist_inputs,
+    )
+    return DeployablePolicy(Observe(), plain.network, plain.decide, interface)
+
+
+def gated() -> DeployablePolicy:
+    plain = policies.discrete(Gated())
+    interface = Interface(
+        observations=plain.interface.observations,
+        action=plain.interface.action,
+        dist_inputs=plain.interface.dist_inputs,
+        states=(Port("state.h", (2, 9)),),
+    )
+    return DeployablePolicy(Observe(), Gated(), plain.decide, interface)
+
+
+def blocked() -> DeployablePolicy:
+    policy = policies.mlp(hidden=50)
+    with torch.no_grad():
+        weight = policy.network.layers[2].weight
+        weight.copy_(torch.from_numpy(masked(3, 50, 0.3, seed=1)))
+    return policy
+
+
+NETWORKS = {
+    "dueling": lambda: policies.discrete(Dueling()),
+    "skipping": lambda: policies.discrete(Skipping()),
+    "seeing": seeing,
+    "gated": gated,
+    "recurrent": policies.recurrent,
+    "blocked": blocked,
+}
+
+
+def inputs_of(policy: Any, count: int = 30) -> list[np.ndarray]:
+    draw = np.random.default_rng(3)
+    return [
+        draw.integers(256, size=(count, *port.shape)).astype(port.dtype)
+        if port.dtype == "uint8"
+        else draw.normal(size=(count, *port.shape)).astype(port.dtype)
+        for port in policy.interface.inputs
+    ]
+
+
+def written(policy: Any, folder: Path, lanes: int = 8, **about: str) -> tuple[Path, Any, Any]:
+    plain = plain_copy(policy)
+    given = inputs_of(plain)
+    expected = module_run(plain)(given)
+    path = folder / "policy.c"
+    metadata = Metadata(plain.interface, about)
+    _, told = write_c(capture(plain, batch=1), path, metadata, "policy", (given, expected), lanes)
+    return path, told, (given, expected)
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_compiled_file_computes_what_torch_does(name, tmp_path):
+    torch.manual_seed(0)
+    policy = NETWORKS[name]()
+    path, told, (given, expected) = written(policy, tmp_path, env="a*/b")
+    assert told["self_test"]["passed"]
+    artifact = CArtifact(path)
+    assert artifact.metadata.about["env"] == "a*/b"
+    found = agreement(policy.interface, expected, artifact.run(given))
+    assert found.holds
+    assert found.max_error < 2e-6
+    if name == "blocked":
+        assert [layout["layout"] for layout in told["layouts"]] == ["linear_dense", "linear_blocks"]
+
+
+@needs_compiler
+@pytest.mark.parametrize("lanes", [4, 16])
+def test_other_lane_widths_compute_the_same(lanes, tmp_path):
+    policy = blocked()
+    path, _, (given, expected) = written(policy, tmp_path, lanes)
+    assert f"#define LANES {lanes}" in path.read_text()
+    assert agreement(policy.interface, expected, CArtifact(path).run(given)).holds
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", ["blocked", "seeing"])
+def test_it_is_c99_without_warnings_and_needs_no_vectors(name, tmp_path):
+    path, _, _ = written(NETWORKS[name](), tmp_path)
+    strict = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", "-DPOLICY_SELFTEST"]
+    for number, options in enumerate(([], ["-DPOLICY_PLAIN"])):
+        program = tmp_path / f"test{number}"
+        compile_c(path, program, *strict, *options)
+        done = subprocess.run([program], capture_output=True, text=True, check=True)
+        assert done.stdout.startswith("30 observations, 0 wrong")
+    text = path.read_text()
+    assert "malloc" not in text
+    assert "math.h" not in text
+
+
+@needs_compiler
+def test_the_self_test_notices_a_wrong_weight(tmp_path):
+    path, _, _ = written(policies.mlp(), tmp_path)
+    text = path.read_text()
+    begin = text.index("static const float c")
+    first = text.index("{\n", begin) + 2
+    end = text.index(",", first)
+    path.write_text(text[:first] + str(float(text[first:end]) + 0.01) + text[end:])
+    told = run_self_test(path)
+    assert told["passed"] is False
+    assert told["said"].startswith("30 observations, 30 wrong")
+
+
+@needs_compiler
+def test_the_header_says_what_the_functions_take(tmp_path):
+    policy, path = policies.recurrent(), tmp_path / "walker.c"
+    export_policy(policy, path, "c", recorded=inputs_of(policy), about={})
+    main = tmp_path / "main.cpp"
+    main.write_text(
+        '#include "walker.h"\n'
+        "int main() { float o[WALKER_OBS_SIZE] = {}, a[WALKER_ACTION_SIZE];\n"
+        "float h[WALKER_STATE_H_SIZE] = {}, c[WALKER_STATE_C_SIZE] = {};\n"
+        "walker_act(o, h, c, a, nullptr, h, c); return h[0] == 0.0f; }\n"
+    )
+    if shutil.which("c++") is None:
+        pytest.skip("needs a C++ compiler")
+    subprocess.run(["cc", "-c", path, "-o", tmp_path / "walker.o"], check=True)
+    program = tmp_path / "main"
+    subprocess.run(["c++", main, tmp_path / "walker.o", "-o", program], check=True)
+    subprocess.run([program], check=True)
+
+
+def test_without_a_compiler_the_file_is_written_and_says_that_it_is_untested(tmp_path, monkeypatch):
+    monkeypatch.setattr(compiling, "compiler", lambda: None)
+    policy, path = policies.mlp(), tmp_path / "policy.c"
+    told = export_policy(policy, path, "c", recorded=inputs_of(policy), about={})
+    assert told["self_test"]["passed"] is None
+    assert "not tested" in told["self_test"]["why"]
+    assert told["equivalence"] == {}
+    assert path.exists()
+    assert (tmp_path / "policy.h").exists()
+
+
+class Strange(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cumsum(torch.erfinv(x[:, :3]), dim=1)
+
+
+def test_operators_that_c_does_not_have_are_named_with_what_to_do():
+    policy = plain_copy(policies.discrete(Strange()))
+    with pytest.raises(InputError, match=r"\['cumsum', 'erfinv'\].*--format onnx"):
+        lower(capture(policy, batch=1), policy.interface, 8)
+
+
+def test_a_lane_width_that_no_register_has_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"`lanes` must be one of \[4, 8, 16\], but is 5"):
+        written(policies.mlp(), tmp_path, lanes=5)
