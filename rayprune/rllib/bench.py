@@ -23,7 +23,8 @@ import tree
 from rayprune.config import EvaluationConfig
 from rayprune.deploy.artifact import SUFFIXES, Artifact, open_artifact
 from rayprune.deploy.capture import plain_copy
-from rayprune.deploy.exporting import WRITERS, export_policy
+from rayprune.deploy.exporting import export_policy
+from rayprune.deploy.formats import WRITERS
 from rayprune.deploy.interface import Array, Interface, Port
 from rayprune.deploy.latency import CONTROL, Arm, Timings, speed_up, time_arms
 from rayprune.deploy.memory import peak_memory
