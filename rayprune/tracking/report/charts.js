@@ -230,7 +230,8 @@ const CHARTS = {
       if (best.length < front.points.length) {
         entries.push([`${front.source}, dominated`, swatch(node("circle", { cx: 13, cy: 6, r: 4, fill: "var(--ground)", stroke: color, "stroke-width": 1.5 }))]);
       }
-      for (const point of front.points) {
+      // A point of the front lies above dominated ones at the same place, and is the one hovered.
+      for (const point of [...front.points.filter((one) => !one.on_front), ...best]) {
         const [cx, cy] = [sx(point.sparsity), sy(point.return)];
         const nodes = [];
         if (point.on_front && known(point.test_return)) {
@@ -239,7 +240,7 @@ const CHARTS = {
         }
         nodes.push(node("circle", { class: "mark point", cx, cy, r: point.on_front ? 5.5 : 4, fill: point.on_front ? color : "var(--ground)", stroke: color, "stroke-width": 1.5 }));
         svg.append(...nodes);
-        marks.push({ at: [[cx, cy]], nodes, tip: () => ({
+        marks.push({ best: point.on_front, at: [[cx, cy]], nodes, tip: () => ({
           title: `${point.label}${point.on_front ? ", on the front" : ""}`,
           rows: [["sparsity", percent(point.sparsity)], ["validation return", number(point.return)], ["test return", number(point.test_return)],
             ...Object.entries(point.config).map(([key, value]) => [key, number(value)])],
@@ -250,7 +251,7 @@ const CHARTS = {
       entries.push(["test return", swatch(node("path", { d: "M13 1l5 5l-5 5l-5 -5z", fill: "none", stroke: "var(--faint)", "stroke-width": 1.5 }))]);
     }
     legend(figure, entries);
-    interact(plot, svg, marks);
+    interact(plot, svg, marks.sort((a, b) => b.best - a.best));
     return svg;
   },
 

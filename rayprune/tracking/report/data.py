@@ -462,7 +462,7 @@ def _sparsest(measured: Sequence[Data], sweeps: Sequence[Data]) -> list[Data]:
     known += [sweep["dense_return"] for sweep in sweeps if sweep["dense_return"] is not None]
     if not known:
         most = max(measured, key=lambda run: run["sparsity"])
-        return [_tile("Sparsest", most["sparsity"], most["label"], "percent")]
+        return [_tile("Sparsest at its end", most["sparsity"], most["label"], "percent")]
     dense = max(known)
     # "95 % of" means 5 % of its size below it, also where returns are negative.
     good = [run for run in measured if run["return"] >= dense - 0.05 * abs(dense)]

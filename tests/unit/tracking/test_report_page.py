@@ -202,6 +202,14 @@ def test_hovering_a_point_of_the_front_shows_its_config(opened):
         assert part in told
 
 
+def test_points_of_the_front_lie_above_those_they_dominate(opened):
+    radii = opened.execute_script(
+        "return [...document.querySelectorAll('#front circle.mark')].map((c) => c.getAttribute('r'))"
+    )
+    assert set(radii) == {"4", "5.5"}
+    assert radii == sorted(radii)
+
+
 def test_the_marks_of_a_chart_can_be_reached_by_keys(opened):
     from selenium.webdriver.common.keys import Keys
 
