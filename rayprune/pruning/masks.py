@@ -242,13 +242,17 @@ def keep_above(
 
 
 def keep_only(weight: Tensor, keep: Tensor) -> None:
-    """Zero a tensor in place where ``keep``, a bool tensor shaped like it, is False."""
+    """Zero a tensor in place where ``keep``, a bool tensor shaped like it, is False.
+
+    The zeros are all +0.0, and stay so in every later step: checkpoints needn't hold their signs.
+    """
     if weight.device.type == "cpu" and weight.dtype in NUMPY_TYPES:
         # Without a copy of the mask in floats, and faster than any torch call on bools.
         values = weight.detach().numpy()
         np.multiply(values, keep.numpy(), out=values)
+        np.add(values, values.dtype.type(0), out=values)
     else:
-        weight.mul_(keep)
+        weight.mul_(keep).add_(0)
 
 
 def _compare(relation: Callable[[Any, float], Any], score: Tensor, value: float) -> Tensor:

@@ -3,7 +3,8 @@
 ::
 
     checkpoints/000020000/
-        rllib_checkpoint.json, learner_group/, ...   what RLlib writes, masks among it
+        rllib_checkpoint.json, learner_group/, ...   what RLlib writes, masks among it; weights
+                                                     without their zeros
         replay_buffer.pkl                            where the algorithm has a buffer
         rayprune.yaml                                the resolved experiment
         rayprune.json                                step, sparsity and returns
@@ -25,6 +26,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rayprune.config import ExperimentConfig, load_experiment
+from rayprune.deploy.storage import rewrite_sparsely
 from rayprune.errors import CheckpointError
 from rayprune.pruning.adopt import plain_state
 from rayprune.rllib.barrier import load_buffer, save_buffer
@@ -62,6 +64,7 @@ def save(
         temporary.mkdir(parents=True)
         # Absolute: pyarrow takes a relative path for a URI without a scheme.
         algorithm.save_to_path(str(temporary.absolute()))
+        rewrite_sparsely(temporary, _MODULE_FILE)
         save_buffer(algorithm, temporary)
         if experiment_yaml is not None:
             write_atomic(temporary / CONFIG_FILE, experiment_yaml)
