@@ -37,6 +37,10 @@ def export(
         int,
         typer.Option(metavar="4|8|16", help="For c: floats in a vector register of its machine."),
     ] = 8,
+    int8: Annotated[
+        bool,
+        typer.Option("--int8", help="For onnx: int8 weights on top; refused if that is slower."),
+    ] = False,
     episodes: Episodes = None,
     overwrite: Annotated[bool, typer.Option(help="Replace files that are there.")] = False,
     as_json: AsJson = False,
@@ -66,6 +70,7 @@ def export(
         sample=sample,
         compacted=compact,
         lanes=lanes,
+        quantised=int8,
         episodes=episodes,
         overwrite=overwrite,
     )

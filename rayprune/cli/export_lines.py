@@ -29,8 +29,22 @@ def export_lines(result: Mapping[str, Any]) -> Iterator[str]:
     if "self_test" in result:
         tested = result["self_test"]
         yield f"Self-test      {tested['said'] if tested['passed'] else tested['why']}"
+    if "int8" in result:
+        yield from _int8_lines(result["int8"])
     for name, found in result["equivalence"].items():
         yield (
             f"{name.capitalize():<15}{found['observations']:,} observations: largest difference "
             f"{found['max_error']:.1e}, {found['differing_actions']} actions differ"
         )
+
+
+def _int8_lines(told: Mapping[str, Any]) -> Iterator[str]:
+    gains = ", ".join(f"{g['ratio']:.2f}x at batch {b}" for b, g in told["speed_up"].items())
+    close = told["closeness"]
+    same = close["agreement"]
+    agreed = "" if same is None else f"{same:.2%} of the actions are the same, "
+    yield f"int8           {told['kind']}; as fast as float32 here: {gains}"
+    yield (
+        f"               {agreed}mean difference {close['mean_error']:.1e}, largest "
+        f"{close['max_error']:.1e}; what follows is of the float32 file that it was made of"
+    )

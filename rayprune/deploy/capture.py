@@ -84,8 +84,8 @@ def _reason(error: Exception) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence what torch.export remarks on itself, such as an LSTM's flat weights."""
-    loggers = [logging.getLogger(name) for name in ("torch.export", "torch.onnx")]
+    """Silence what exporters remark on themselves, such as an LSTM's flat weights."""
+    loggers = [logging.getLogger(name) for name in ("", "torch.export", "torch.onnx")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

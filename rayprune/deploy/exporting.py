@@ -15,6 +15,7 @@ from torch.export import ExportedProgram
 from rayprune.deploy.artifact import SUFFIXES, open_artifact
 from rayprune.deploy.capture import plain_copy
 from rayprune.deploy.formats import WRITERS, Order, Written
+from rayprune.deploy.int8 import quantise
 from rayprune.deploy.interface import Array
 from rayprune.deploy.metadata import Metadata
 from rayprune.deploy.policy import DeployablePolicy
@@ -36,6 +37,7 @@ def export_policy(
     about: Mapping[str, Any],
     compacted: bool = True,
     lanes: int = 8,
+    quantised: bool = False,
     seed: int = 0,
     overwrite: bool = False,
 ) -> dict[str, Any]:
@@ -52,6 +54,7 @@ def export_policy(
         about: what the file shall say of its source; JSON only.
         compacted: remove dead units first, exactly.
         lanes: of format ``c``: floats in a vector register of the machine that it is for.
+        quantised: of format ``onnx``: int8 on top, which then only comes close.
         seed: of the random inputs.
         overwrite: replace files that are there.
 
@@ -64,6 +67,8 @@ def export_policy(
         StorageError: a file is in the way, or can't be written.
     """
     check_path(path, format, overwrite=overwrite)
+    if quantised and format != "onnx":
+        raise InputError(f"`--int8` is for `--format onnx`, but the format is {format!r}.")
     plain = plain_copy(policy)
     small = shrink(plain, recorded) if compacted else unshrunk(plain)
     inputs = {
@@ -75,6 +80,7 @@ def export_policy(
     try:
         written = WRITERS[format](_order(small, plain, path, recorded, about, lanes), temporary)
         found = _equivalence(small, plain, temporary, inputs) if written.testable else {}
+        rounded = {"int8": quantise(temporary, small.inputs(recorded))} if quantised else {}
         certificate = {
             "schema": 1,
             "artifact": path.name,
@@ -87,6 +93,7 @@ def export_policy(
             "compaction": small.certificate,
             "equivalence": found,
             **written.certificate,
+            **rounded,
         }
         _place(temporary, path, written, certificate)
     except OSError as error:

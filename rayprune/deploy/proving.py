@@ -57,8 +57,8 @@ def proven(small: Shrunk, expected: Run, got: Run, inputs: list[Array], name: st
         InvariantError: they differ.
     """
     interface = small.policy.interface
-    wanted = small.outputs(_in_parts(expected, inputs))
-    had = _in_parts(got, small.inputs(inputs))
+    wanted = small.outputs(in_parts(expected, inputs))
+    had = in_parts(got, small.inputs(inputs))
     noise = None
     if interface.noise_kind == "gumbel":
         noise = wanted[1] + inputs[len(interface.observations)]
@@ -73,7 +73,8 @@ def proven(small: Shrunk, expected: Run, got: Run, inputs: list[Array], name: st
     return found
 
 
-def _in_parts(run: Run, inputs: Sequence[Array]) -> list[Array]:
+def in_parts(run: Run, inputs: Sequence[Array]) -> list[Array]:
+    """Run a policy on many inputs, some at a time; return the outputs, joined."""
     count = len(inputs[0])
     parts = [run([x[i : i + _AT_ONCE] for x in inputs]) for i in range(0, count, _AT_ONCE)]
     return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]

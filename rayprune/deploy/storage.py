@@ -112,7 +112,8 @@ def _places_of_bits(size: int, rows: int, bits: bytes) -> Array:
 def _places_of_rows(size: int, rows: int, counts: bytes, columns: bytes) -> Array:
     kind = _index_type(size // rows)
     row = np.arange(rows).repeat(np.frombuffer(counts, kind))
-    return row * (size // rows) + np.frombuffer(columns, kind)
+    places: Array = row * (size // rows) + np.frombuffer(columns, kind)
+    return places
 
 
 _PLACES: Final[dict[str, Callable[..., Array]]] = {"bits": _places_of_bits, "rows": _places_of_rows}

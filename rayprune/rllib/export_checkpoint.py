@@ -40,6 +40,7 @@ def export_checkpoint(
     sample: bool = False,
     compacted: bool = True,
     lanes: int = 8,
+    quantised: bool = False,
     episodes: int | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
@@ -53,6 +54,7 @@ def export_checkpoint(
         format: a key of `rayprune.deploy.formats.WRITERS`.
         compacted: remove dead units first, exactly.
         lanes: of format ``c``: floats in a vector register of the machine that it is for.
+        quantised: of format ``onnx``: int8 on top, which then only comes close.
         sample: the file draws actions with noise that it is given; else it acts greedily.
         episodes: how many to record; None for as many as the experiment evaluates with.
         overwrite: replace files that are there.
@@ -96,6 +98,7 @@ def export_checkpoint(
         about=about,
         compacted=compacted,
         lanes=lanes,
+        quantised=quantised,
         overwrite=overwrite,
     )
     return {"out": str(out), "checkpoint": str(directory), **certificate}
