@@ -204,7 +204,8 @@ def test_hovering_a_point_of_the_front_shows_its_config(opened):
 
 def test_points_of_the_front_lie_above_those_they_dominate(opened):
     radii = opened.execute_script(
-        "return [...document.querySelectorAll('#front circle.mark')].map((c) => c.getAttribute('r'))"
+        "return [...document.querySelectorAll('#front circle.mark')]"
+        ".map((c) => c.getAttribute('r'))"
     )
     assert set(radii) == {"4", "5.5"}
     assert radii == sorted(radii)
