@@ -99,7 +99,7 @@ def add_linear(program: Program, x: Value, weight: Array, bias: Array | None) ->
         program.add(call.format(x=source, y=result.pointer))
         return result
     # Whole blocks are written, which would reach into the next row; or rows stand elsewhere.
-    whole = program.buffer((out,))
+    whole = program.buffer((out if order is None else len(order),))
     place = "i" if order is None else f"{program.constant(_places(order, out))}[i]"
     for row in range(x.size // size):
         program.add(call.format(x=f"{source} + {row * size}", y=whole.pointer))

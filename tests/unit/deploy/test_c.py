@@ -156,6 +156,16 @@ def blocked() -> DeployablePolicy:
     return policy
 
 
+def thinned() -> DeployablePolicy:
+    """Blocks that have lost rows, so that they don't line up with 16 any more."""
+    policy = policies.discrete(nn.Sequential(nn.Linear(4, 90), nn.Tanh(), nn.Linear(90, 60)))
+    rows = np.delete(masked(96, 90, 0.2, seed=2), range(0, 96, 3), axis=0)[:60]
+    policy.network.layers.append(nn.Linear(60, 3))
+    with torch.no_grad():
+        policy.network.layers[2].weight.copy_(torch.from_numpy(rows))
+    return policy
+
+
 NETWORKS = {
     "dueling": lambda: policies.discrete(Dueling()),
     "skipping": lambda: policies.discrete(Skipping()),
@@ -163,6 +173,7 @@ NETWORKS = {
     "gated": gated,
     "recurrent": policies.recurrent,
     "blocked": blocked,
+    "thinned": thinned,
 }
 
 
@@ -198,6 +209,8 @@ def test_the_compiled_file_computes_what_torch_does(name, tmp_path):
     found = agreement(policy.interface, expected, artifact.run(given))
     assert found.holds
     assert found.max_error < 2e-6
+    if name == "thinned":
+        assert int(path.read_text().split("static float b3[")[1].split("]")[0]) > 64
     if name == "blocked":
         assert [layout["layout"] for layout in told["layouts"]] == ["linear_dense", "linear_blocks"]
 
