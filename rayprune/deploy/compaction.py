@@ -61,8 +61,8 @@ def compact(
         forward: what to keep exact instead of ``module(*arguments)``, for one
             ``lambda module, batch: module.forward_inference(batch)``. Layers that it doesn't reach
             stay as they are; they fit no longer if they read one that has shrunk.
-        shrink_states: let recurrent states that come in and go out lose units too. Without it an
-            LSTM or GRU whose state is an input keeps its size.
+        shrink_states: let recurrent states that come in and go out lose units too, and take them
+            to start at zero. Without it an LSTM or GRU whose state is an input keeps its size.
 
     Raises:
         InputError: the forward fails on ``example_input``.

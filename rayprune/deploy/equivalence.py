@@ -44,6 +44,7 @@ class Pair:
 
     def outputs(self, arguments: tuple[Any, ...]) -> tuple[Any, Any]:
         """Run both; the masked one's outputs come in the form of the smaller one's."""
+        arguments = self.plan.ground(arguments)
         with in_precision(self.dtype):
             masked = self.plan.adapt_outputs(call(self.masked, arguments, self.forward))
             small = call(self.small, self.plan.adapt(arguments), self.forward)
@@ -79,7 +80,8 @@ def prove(
         seed: of the random inputs.
 
     Returns:
-        The certificate, of plain JSON types.
+        The certificate, of plain JSON types. Its ``zero_states`` counts the places of states that
+        were compared at zero only, because no episode that starts there leaves it.
 
     Raises:
         InvariantError: an output or an action differs; the message names the first layer that does.
@@ -100,6 +102,7 @@ def prove(
         "schema": 1,
         "removed": [asdict(removed) for removed in plan.removed],
         "left": [asdict(left) for left in plan.left],
+        "zero_states": sum(units.numel() for units in plan.grounded.values()),
         "parameters": {"before": before.total, "after": after.total},
         "bounds": dict(BOUNDS),
         "errors": errors,
@@ -156,8 +159,8 @@ def first_departure(pair: Pair, arguments: tuple[Any, ...], bound: float) -> str
     """Return the name of the first layer whose live units differ; the output, if none does."""
     seen: list[dict[str, Tensor]] = []
     for network, given in (
-        (pair.masked, arguments),
-        (pair.small, pair.plan.adapt(arguments)),
+        (pair.masked, pair.plan.ground(arguments)),
+        (pair.small, pair.plan.adapt(pair.plan.ground(arguments))),
     ):
         outputs: dict[str, Tensor] = {}
         handles = [

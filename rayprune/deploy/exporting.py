@@ -155,7 +155,7 @@ def _order(
     about: Mapping[str, Any],
     lanes: int,
 ) -> Order:
-    some = [x[:_EXAMPLES] for x in recorded]
+    some = small.grounded([x[:_EXAMPLES] for x in recorded])
     expected = small.outputs(module_run(plain)(some))
     return Order(
         policy=small.policy,

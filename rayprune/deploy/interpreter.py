@@ -11,8 +11,8 @@ from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 from rayprune.deploy import operators
-from rayprune.deploy.readers import READERS, Arguments, Shapes
-from rayprune.deploy.reading import Reading
+from rayprune.deploy.readers import READERS
+from rayprune.deploy.reading import Arguments, Reading, Shapes
 from rayprune.deploy.states import find_states, operator_name
 from rayprune.deploy.tracing import Trace, tensors_in
 from rayprune.deploy.values import NAN, Value, made, unknown

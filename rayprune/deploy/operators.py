@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from rayprune.deploy.channels import FREE, PINNED
-from rayprune.deploy.readers import Arguments, Shapes
-from rayprune.deploy.reading import Reading
+from rayprune.deploy.reading import Arguments, Reading, Shapes
 from rayprune.deploy.values import Value, unknown, varies
 
 # fmt: off

@@ -51,6 +51,9 @@ class Plan:
     """Units kept along the last axis of inputs that are recurrent states, by place."""
     returned: Mapping[int, Tensor] = field(default_factory=dict)
     """Likewise of outputs."""
+    grounded: Mapping[int, Tensor] = field(default_factory=dict)
+    """Places in states that come in which must be zero: of hidden units that are zero from a zero
+    state on, by the input's place. All states that the old module itself returns are so."""
     removed: tuple[Removed, ...] = ()
     left: tuple[Left, ...] = ()
 
@@ -71,6 +74,17 @@ class Plan:
         for axis, indices in enumerate(self.emptied.get(name, ())):
             tensor.index_fill_(axis, indices.to(tensor.device), 0)
         return tensor
+
+    def ground(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return arguments whose states are zero where this plan takes them to be."""
+        leaves, structure = pytree.tree_flatten(arguments)
+        places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+        for place, units in self.grounded.items():
+            state = leaves[places[place]].clone()
+            state[..., units.to(state.device)] = 0
+            leaves[places[place]] = state
+        grounded: tuple[Any, ...] = pytree.tree_unflatten(leaves, structure)
+        return grounded
 
     def adapt(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         """Return arguments for the smaller module: recurrent states lose the units that went."""

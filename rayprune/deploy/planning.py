@@ -34,7 +34,8 @@ def plan_compaction(
         example_input: a tensor, a tuple of arguments, or a dict batch.
         forward: what to look at instead of ``module(*arguments)``: takes the module and the
             arguments. Parameters that it doesn't reach stay as they are.
-        shrink_states: whether recurrent states that come in and go out may lose units too.
+        shrink_states: whether recurrent states that come in and go out may lose units too; they
+            are then taken to start at zero.
         merge: whether of several constants that no bias can hold one may carry them all. Then
             weights become nonzero that were zero, which masks would not allow.
         keep: names of layers that keep all of their units.
@@ -70,6 +71,7 @@ def _plan(reading: Reading, *, merge: bool) -> Plan:
         units={layer_of(w): _lives_on(reading, u, kept, live) for w, u in reading.units.items()},
         states=states,
         returned=returned,
+        grounded=dict(_grounded(reading)),
         removed=tuple(_removed(reading, kept)),
         left=tuple(_left(reading, live)),
     )
@@ -77,6 +79,15 @@ def _plan(reading: Reading, *, merge: bool) -> Plan:
 
 def _indices(reading: Reading, channels: Tensor, kept: Tensor) -> Tensor:
     return kept[reading.channels.sets(channels)].nonzero().flatten()
+
+
+def _grounded(reading: Reading) -> Iterator[tuple[int, Tensor]]:
+    if reading.grounded:
+        still = reading.channels.sets(torch.cat(reading.grounded))
+        for place, channels in reading.states.items():
+            found = torch.isin(reading.channels.sets(channels), still).nonzero().flatten()
+            if found.numel():
+                yield place, found
 
 
 def _picks(matrices: list[Matrix], kept: Tensor) -> Iterator[tuple[str, Kept]]:

@@ -57,6 +57,7 @@ def proven(small: Shrunk, expected: Run, got: Run, inputs: list[Array], name: st
         InvariantError: they differ.
     """
     interface = small.policy.interface
+    inputs = small.grounded(inputs)
     wanted = small.outputs(in_parts(expected, inputs))
     had = in_parts(got, small.inputs(inputs))
     noise = None

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from rayprune.deploy.channels import FREE, PINNED, Channels
 from rayprune.deploy.values import Columns, Value
+
+Arguments = Mapping[str, Any]
+"""An operator's arguments by the names of its schema; tensors as :class:`Value`."""
+Shapes = Sequence[torch.Size]
+"""Of an operator's results."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +61,9 @@ class Reading:
     """Channels along the last axis of inputs that are recurrent states, by the input's place."""
     returned: dict[int, Tensor] = field(default_factory=dict)
     """Likewise of outputs, by the output's place."""
+
+    grounded: list[Tensor] = field(default_factory=list)
+    """Channels of hidden units that stay at zero if their state starts there."""
 
     def units_of(self, weight: str, count: int) -> Tensor:
         """Return the channels of a layer's units; the same ones at each of its uses."""

@@ -36,6 +36,10 @@ class Shrunk:
         adapted = self.plan.adapt(tuple(torch.from_numpy(x) for x in given))
         return [x.numpy() for x in adapted]
 
+    def grounded(self, given: Sequence[Array]) -> list[Array]:
+        """Return the old policy's inputs, states zero where no episode moves them from zero."""
+        return [x.numpy() for x in self.plan.ground(tuple(torch.from_numpy(x) for x in given))]
+
     def outputs(self, given: Sequence[Array]) -> list[Array]:
         """Return the old policy's outputs in the form of the smaller one's."""
         adapted = self.plan.adapt_outputs(tuple(torch.from_numpy(x) for x in given[1:]))

@@ -60,7 +60,8 @@ def trace(module: nn.Module, arguments: tuple[Any, ...], forward: Forward | None
             torch.func.functional_call(whole, given, pytree.tree_unflatten(filled, structure))
         )
 
-    inputs = [list(parameters.values()), [leaves[place] for place in places]]
+    # Copies: one tensor given twice would be one input.
+    inputs = [list(parameters.values()), [leaves[place].detach().clone() for place in places]]
     recorded = _try(lambda: make_fx(run, pre_dispatch=True)(*inputs), _UNTRACEABLE)
     return _named(recorded.graph, [name.removeprefix("module.") for name in parameters])
 

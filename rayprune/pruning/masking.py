@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from rayprune.pruning.budgets import PrunableLayer
 from rayprune.pruning.masks import keep_only
+from rayprune.pruning.silence import silent_biases
 
 
 class Masking:
@@ -18,10 +19,11 @@ class Masking:
         layers: every layer that may ever hold a mask.
     """
 
-    def __init__(self, layers: Iterable[PrunableLayer]) -> None:
+    def __init__(self, layers: Sequence[PrunableLayer]) -> None:
         self._places = {
             layer.full_name(name): (layer, name) for layer in layers for name in layer.parameters
         }
+        self._cells = [layer for layer in layers if isinstance(layer.module, nn.RNNBase)]
         self._multipliers: dict[str, Tensor] = {}
         self._pairs: list[tuple[nn.Parameter, Tensor]] | None = None
 
@@ -37,6 +39,15 @@ class Masking:
             name: layer.module.masks[key]
             for name, (layer, key) in self._places.items()
             if key in layer.module.masks
+        }
+
+    @property
+    def silenced(self) -> dict[str, tuple[nn.Parameter, Tensor]]:
+        """Biases that are masked in part, with their masks; see `rayprune.pruning.silence`."""
+        return {
+            layer.full_name(name): (layer.module.get_parameter(name), mask)
+            for layer in self._cells
+            for name, mask in silent_biases(layer.module).items()
         }
 
     @property
@@ -77,7 +88,8 @@ class Masking:
 
     def mask_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Zero the pruned entries of other tensors, in place; see `Pruner.mask_tensors`."""
-        for name, mask in self.masks.items():
+        silenced = {name: mask for name, (_, mask) in self.silenced.items()}
+        for name, mask in (self.masks | silenced).items():
             if name in tensors:
                 tensor = tensors[name]
                 tensor.mul_(mask.to(device=tensor.device, dtype=tensor.dtype))
@@ -88,6 +100,8 @@ class Masking:
             name: int(torch.count_nonzero((self.weight(name) != 0) & ~mask))
             for name, mask in self.masks.items()
         }
+        for name, (bias, mask) in self.silenced.items():
+            counts[name] = int(torch.count_nonzero((bias != 0) & ~mask))
         return {name: count for name, count in counts.items() if count}
 
     def drop(self, name: str, gone: Tensor) -> None:
@@ -107,6 +121,10 @@ class Masking:
         else:
             mask.logical_and_(stays)
         self._rewrite_multiplier(name)
+        if isinstance(layer.module, nn.RNNBase):
+            self._pairs = None  # biases may have fallen silent
+            for bias, speaks in self.silenced.values():
+                keep_only(bias, speaks)
 
     def grow(self, name: str, fresh: Tensor) -> None:
         """Unmask weights, which are zero from then on until they learn.
@@ -120,6 +138,8 @@ class Masking:
         keep_only(self.weight(name), ~fresh)
         layer.module.masks[key].logical_or_(fresh)
         self._rewrite_multiplier(name)
+        if isinstance(layer.module, nn.RNNBase):
+            self._pairs = None
 
     def replace(self, masks: Mapping[str, Tensor]) -> None:
         """Put other masks in place of all; a parameter that is not among them has none."""
@@ -137,7 +157,7 @@ class Masking:
             # Kept, because this is asked for at every optimizer step.
             pairs = self._pairs = [
                 (self.weight(name), self._multiplier(name)) for name in self.masks
-            ]
+            ] + [(bias, mask.to(bias)) for bias, mask in self.silenced.values()]
         return pairs
 
     def _multiplier(self, name: str) -> Tensor:

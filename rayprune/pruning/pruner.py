@@ -165,6 +165,12 @@ class Pruner:
             for name, parameter in layer.parameters.items()
         }
 
+    @property
+    def masked_parameters(self) -> dict[str, nn.Parameter]:
+        """All parameters that pruning zeroes by full name: biases of silent hidden units too."""
+        silenced = {name: bias for name, (bias, _) in self._masking.silenced.items()}
+        return self.parameters | silenced
+
     def scores(self, batch: Any = None, loss: Any = None) -> dict[str, Tensor]:
         """Score every prunable weight by the config's criterion, before pooling.
 

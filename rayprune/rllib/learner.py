@@ -370,7 +370,7 @@ class PruningMixin(_Base):
         """Make moments and targets as sparse as the weights, and have the EnvRunners synced."""
         pruner = self._pruners[module_id]
         optimizers = [opt for _, opt in self.get_optimizers_for_module(module_id)]
-        for name, parameter in pruner.parameters.items():
+        for name, parameter in pruner.masked_parameters.items():
             for moment in moments(optimizers, parameter):
                 pruner.mask_tensors({name: moment})
                 if name in change.regrown:
@@ -386,7 +386,7 @@ class PruningMixin(_Base):
 
     def _target_parameters(self, module_id: str) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield each target parameter with the name of the source parameter that masks it."""
-        names = {id(p): name for name, p in self._pruners[module_id].parameters.items()}
+        names = {id(p): name for name, p in self._pruners[module_id].masked_parameters.items()}
         for source, target in _target_pairs(self.module[module_id].unwrapped()):
             for p, t in zip(source.parameters(), target.parameters(), strict=True):
                 if id(p) in names:

@@ -52,6 +52,7 @@ class Rewinder:
         if rewinding is None:
             return
         rewinding.rewind(pruner.module, pruner.masks)
+        pruner.mask_weights()  # biases of silent hidden units, which hold no mask of their own
         for source, target in _target_tensors(pruner.module):
             target.copy_(source)
         for _, optimizer in self._learner.get_optimizers_for_module(module_id):

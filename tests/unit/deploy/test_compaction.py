@@ -357,6 +357,20 @@ def test_a_hidden_unit_that_nothing_reaches_still_moves_and_stays():
     assert "cell: nothing comes in, but biases move them from step to step" in reasons(small)
 
 
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}])
+def test_a_hidden_unit_whose_content_is_zero_goes_although_it_is_read(kind, options):
+    net = Memory(kind, **options)
+    with torch.no_grad():
+        for parameter in net.cell.parameters():
+            # Only the gate of new content; the others may say what they like.
+            parameter[12 + 2 : 12 + 4] = 0
+    small = compact(net, torch.randn(2, 4, 3))
+    assert removed(small) == {"cell": 2}
+    assert small.certificate["zero_states"] == 0  # it starts from its own zeros
+    assert_same(net, small, torch.zeros(2, 7, 3))
+
+
 class Stateful(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -386,6 +400,24 @@ def test_a_state_that_comes_in_keeps_its_shape_unless_it_may_shrink():
     assert outputs["c"].shape == (2, 3)
     assert torch.allclose(outputs["logits"], net(batch)["logits"], atol=1e-6)
     assert torch.allclose(outputs["h"], net(batch)["h"][:, [0, 3, 4]], atol=1e-6)
+
+
+def test_a_state_that_comes_in_is_taken_to_start_at_zero():
+    net = Stateful()
+    with torch.no_grad():
+        for parameter in net.cell.parameters():
+            parameter.unflatten(0, (4, 5))[2, 1:3] = 0
+    batch = {"obs": torch.randn(2, 4, 3), "h": torch.zeros(2, 5), "c": torch.zeros(2, 5)}
+    assert removed(compact(net, batch)) == {}
+    small = compact(net, batch, shrink_states=True)
+    assert removed(small) == {"cell": 2}
+    assert small.certificate["zero_states"] == 4
+    state = {"h": torch.randn(2, 5), "c": torch.randn(2, 5)}
+    (given,) = small.plan.ground(({**batch, **state},))
+    assert given["h"][:, 1:3].abs().sum() == 0
+    assert torch.equal(given["c"][:, 3:], state["c"][:, 3:])
+    (adapted,) = small.plan.adapt((given,))
+    assert torch.allclose(small.module(adapted)["logits"], net(given)["logits"], atol=1e-6)
 
 
 def test_units_that_an_unknown_operator_reads_stay_and_the_operator_is_named():
