@@ -1,6 +1,6 @@
 """How fast exported policies are: pruned beside dense, in ONNX Runtime and in C, and in RLlib.
 
-    python benchmarks/deploy.py [--case mlp256] [--rounds 9] [--json]
+    python benchmarks/deploy.py [--case mlp256] [--rounds 9] [--formats onnx c] [--json]
 
 Policies nobody has trained, with 75 % of the units of each hidden layer dead (*pruned*) or 90 % of
 their 16x1 blocks zero (*blocks*), exported as `rayprune export` does. One process, one thread,
@@ -20,7 +20,7 @@ import os
 import pickle
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,7 +111,7 @@ def kill_units(policy: nn.Module, share: float) -> None:
 
 
 def zero_blocks(policy: nn.Module, sparsity: float) -> None:
-    """Zero so many of the 16x1 blocks of each Linear but the last."""
+    """Zero so many of the 16x1 blocks of each Linear."""
     linear = [layer for layer in policy.modules() if isinstance(layer, nn.Linear)]
     with torch.no_grad():
         for layer in linear:
@@ -142,9 +142,16 @@ def arm_of(path: Path, batch: int) -> tuple[Callable[[], object], int]:
     ]
     if not isinstance(artifact, CArtifact):
         return (lambda: artifact.run(inputs)), calls
-    outputs = [np.empty((batch * calls, *p.shape), "f4") for p in artifact.interface.outputs]
-    pointers = [ctypes.c_void_p(x.ctypes.data) for x in [*inputs, *outputs]]
-    return (lambda: artifact.function(batch * calls, *pointers)), calls
+    arrays = [
+        *inputs,
+        *(np.empty((batch * calls, *p.shape), "f4") for p in artifact.interface.outputs),
+    ]
+
+    def call() -> None:
+        # The pointers hold no reference: the arrays have to live as long as this function.
+        artifact.function(len(arrays[0]), *(ctypes.c_void_p(x.ctypes.data) for x in arrays))
+
+    return call, calls
 
 
 def _rllib_arm(evaluator: Evaluator) -> Callable[[], object]:
@@ -152,7 +159,7 @@ def _rllib_arm(evaluator: Evaluator) -> Callable[[], object]:
     return lambda: evaluator.module.forward_inference(given)
 
 
-def time_case(name: str, folder: Path, rounds: int) -> dict[str, Any]:
+def time_case(name: str, folder: Path, rounds: int, formats: Sequence[str]) -> dict[str, Any]:
     """Time a case's files at batch 1 and 32."""
     case, files = CASES[name], {}
     for kind in ("dense", "pruned", "blocks"):
@@ -162,8 +169,9 @@ def time_case(name: str, folder: Path, rounds: int) -> dict[str, Any]:
             kill_units(evaluator.module.policy, 0.75)
         if kind == "blocks":
             zero_blocks(evaluator.module.policy, 0.9)
-        formats = ("c",) if kind == "blocks" else ("onnx", "c")
-        for suffix in formats if not (kind == "blocks" and not name.startswith("mlp")) else ():
+        if kind == "blocks" and not name.startswith("mlp"):
+            continue
+        for suffix in formats if kind != "blocks" else set(formats) - {"onnx"}:
             try:
                 files[f"{suffix} {kind}"] = export(policy, folder / f"{name}_{kind}.{suffix}")
             except InputError as error:
@@ -223,6 +231,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--case", choices=CASES, action="append")
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--formats", nargs="+", choices=("onnx", "c"), default=("onnx", "c"))
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -231,7 +240,7 @@ def main() -> None:
     print(f"376-1024-1024-17, times smaller when stored without zeros: {times}")
     with tempfile.TemporaryDirectory() as folder:
         for name in given.case or CASES:
-            result[name] = time_case(name, Path(folder), given.rounds)
+            result[name] = time_case(name, Path(folder), given.rounds, given.formats)
             show(name, result[name]["batches"])
     if given.json:
         print(json.dumps(result))

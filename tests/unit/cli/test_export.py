@@ -1,0 +1,77 @@
+"""``rayprune export``."""
+
+import json
+import sys
+import types
+
+import pytest
+
+CERTIFICATE = {
+    "out": "walker.c",
+    "bytes": 1234,
+    "parameters": {"given": 900, "given_zero_weights": 600, "total": 300, "zero_weights": 12},
+    "compaction": {"removed": [{"layer": "pi.0", "kind": "neuron", "units": 48, "of": 64}]},
+    "self_test": {"passed": None, "why": "no C compiler was found: not tested"},
+    "int8": {
+        "kind": "dynamic",
+        "speed_up": {"1": {"ratio": 0.9}, "32": {"ratio": 2.5}},
+        "closeness": {"agreement": 0.995, "mean_error": 0.003, "max_error": 0.01},
+    },
+    "equivalence": {"random": {"observations": 1000, "max_error": 2e-7, "differing_actions": 0}},
+}
+
+
+@pytest.fixture
+def calls(monkeypatch, adaptor):
+    found = []
+
+    def export_checkpoint(*arguments, **keywords):
+        found.append((arguments, keywords))
+        return CERTIFICATE
+
+    stand_in = types.ModuleType("rayprune.rllib.export_checkpoint")
+    stand_in.export_checkpoint = export_checkpoint
+    monkeypatch.setitem(sys.modules, stand_in.__name__, stand_in)
+    return found
+
+
+def test_export_hands_over_its_options_and_tells_of_the_file(rayprune, calls, checkpoint):
+    options = ["--out", "walker.c", "--lanes", 4, "--sample", "--no-compact", "--overwrite"]
+    answer = rayprune("export", checkpoint, "--format", "c", *options)
+    assert answer.code == 0
+    ((given, file, kind), keywords) = calls[0]
+    assert (given, str(file), kind) == (checkpoint, "walker.c", "c")
+    assert keywords == {
+        "sample": True,
+        "compacted": False,
+        "lanes": 4,
+        "quantised": False,
+        "episodes": None,
+        "overwrite": True,
+    }
+    assert "walker.c (1,234 bytes)" in answer.stderr
+    assert "48 of 64 in pi.0" in answer.stderr
+    assert "not tested" in answer.stderr
+    assert "0.90x at batch 1, 2.50x at batch 32" in answer.stderr
+    assert "1,000 observations: largest difference 2.0e-07" in answer.stderr
+    assert "No masks" not in answer.stderr
+
+
+def test_the_file_is_named_by_its_format_and_json_is_the_certificate(rayprune, calls, checkpoint):
+    answer = rayprune("export", checkpoint, "--format", "torch", "--json")
+    assert str(calls[0][0][1]) == "policy.pt2"
+    assert json.loads(answer.stdout) == CERTIFICATE
+
+
+def test_an_unknown_format_is_refused_with_the_nearest(rayprune, calls, checkpoint):
+    answer = rayprune("export", checkpoint, "--format", "onxx")
+    assert answer.code == 2
+    assert "Did you mean 'onnx'?" in answer.stderr
+    assert calls == []
+
+
+def test_a_policy_without_masks_is_called_dense(rayprune, calls, checkpoint, monkeypatch):
+    dense = {**CERTIFICATE["parameters"], "given_zero_weights": 0}
+    monkeypatch.setitem(CERTIFICATE, "parameters", dense)
+    answer = rayprune("export", checkpoint, "--format", "onnx")
+    assert "No weight of the checkpoint is zero: this is the dense policy." in answer.stderr
