@@ -71,6 +71,8 @@ def certify(
 ) -> dict[str, Any]:
     """Test that a pruned policy is as good as the dense one, but for a margin.
 
+    Either is a checkpoint, a run's directory, or an exported file.
+
     Both play the same seeds until it is decided. Exit code 0: certified. 1: inferior, or undecided
     after --episodes. 2: wrong input.
 
@@ -196,6 +198,8 @@ def _margin(margin: float | None, absolute: bool) -> str:
 
 
 def _name(checkpoint: Path) -> str:
-    """Return what a checkpoint is called: its run, for those in a run's ``checkpoints/``."""
+    """Return what a policy is called: its run, for those in a run's ``checkpoints/``."""
     place = checkpoint.resolve()
+    if place.is_file():
+        return place.stem
     return place.parents[1].name if place.parent.name == "checkpoints" else place.name

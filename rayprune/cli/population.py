@@ -145,7 +145,9 @@ def front_table(found: Mapping[str, Any], dense_return: float | None) -> Table:
     dense = "" if dense_return is None else f"; the dense policy earns {number(dense_return)}"
     title = f"Front: {len(found['points'])} points, hypervolume {found['hypervolume']:.4g}{dense}"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for name in ("sparsity", "return", "test return [95 %]", "FLOPs", "trial", "values"):
+    timed = any("latency" in point for point in found["points"])
+    names = ["sparsity", "return", "test return [95 %]", "FLOPs"]
+    for name in [*names, *(["µs"] if timed else []), "trial", "values"]:
         table.add_column(name, justify="left" if name in ("trial", "values") else "right")
     for point in found["points"]:
         table.add_row(
@@ -153,6 +155,7 @@ def front_table(found: Mapping[str, Any], dense_return: float | None) -> Table:
             number(point["return"]),
             interval(point["test"]),
             f"{point['flops']:,}",
+            *([number(point["latency"])] if timed else []),
             point["trial"],
             _values(point["config"]),
         )

@@ -100,6 +100,8 @@ class Subject:
     open: Callable[[int], Callable[[int], Arm]]
     """From threads, then a batch size, to what is timed."""
     file: Path | None = None
+    observes: tuple[Port, ...] = ()
+    """What goes into the file."""
     memory: dict[int, int] | None = None
 
     @property
@@ -199,7 +201,8 @@ def _target(path: Path, place: Path, options: BenchOptions, stack: ExitStack) ->
 def _file_target(path: Path) -> Target:
     artifact = open_artifact(path)
     (runtime,) = (name for name, suffix in SUFFIXES.items() if suffix == path.suffix)
-    subject = Subject(str(path), path.name, runtime, _opener(path), path)
+    observes = artifact.interface.observations
+    subject = Subject(str(path), path.name, runtime, _opener(path), path, observes)
     return Target(str(path), [subject], [], {path.name: _parameters_of(artifact)})
 
 
@@ -228,10 +231,12 @@ def _checkpoint_target(path: Path, place: Path, options: BenchOptions, stack: Ex
             file = place / f"{name}{SUFFIXES[runtime]}"
             try:
                 export_policy(policy, file, runtime, recorded=given, about={}, compacted=False)
+                # What can be written can't always be run: C needs a compiler.
+                observes = open_artifact(file).interface.observations
             except InputError as error:
                 target.notes.append(f"{name}, {runtime}: {error}")
             else:
-                opened = Subject(target.path, name, runtime, _opener(file), file)
+                opened = Subject(target.path, name, runtime, _opener(file), file, observes)
                 target.subjects.append(opened)
     return target
 
@@ -366,11 +371,7 @@ def _check_alike(subjects: Sequence[Subject]) -> None:
     """Refuse to compare policies that don't see the same."""
     if len({subject.name for subject in subjects}) < len(subjects):
         raise InputError("The same checkpoint or file was given twice.")
-    ports = {
-        subject.target: open_artifact(subject.file).interface.observations
-        for subject in subjects
-        if subject.file is not None
-    }
+    ports = {subject.target: subject.observes for subject in subjects if subject.observes}
     different = {target for target, held in ports.items() if held != next(iter(ports.values()))}
     if different:
         raise InputError(

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-import torch
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from rayprune.config import EvaluationConfig
 from rayprune.deploy.noninferiority import (
@@ -27,12 +27,9 @@ from rayprune.deploy.noninferiority import (
 from rayprune.errors import CheckpointError, ConfigError
 from rayprune.rllib.checkpoints import CONFIG_FILE, locate, read_experiment
 from rayprune.rllib.closeness import action_difference, agreement
-from rayprune.rllib.comparison import dense_policy
-from rayprune.rllib.evaluation import Evaluator
-from rayprune.rllib.experiment import config_of
-from rayprune.rllib.pairs import Actor, Pair, PolicyActor, play_pairs
+from rayprune.rllib.pairs import Pair, play_pairs
+from rayprune.rllib.players import Player, environment_of, is_file, open_players
 from rayprune.rllib.return_range import GIVEN, ReturnRange, known_range, pilot_range
-from rayprune.rllib.threads import fitting_threads
 from rayprune.tracking.record import Record, prepare_out, to_json, write_atomic
 from rayprune.tracking.report.certificate_page import write_certificate_page
 
@@ -115,26 +112,6 @@ class CertifyReporter(Protocol):
 
 
 @dataclass(slots=True)
-class Player:
-    """A policy under test."""
-
-    name: str
-    evaluator: Evaluator
-
-    def actor(self) -> Actor:
-        """Return it as one that plays; each has its own memory."""
-        return PolicyActor(self.evaluator)
-
-    def parameters(self) -> dict[str, int]:
-        """Return how many parameters the policy has, and how many aren't zero."""
-        held = list(self.evaluator.module.parameters())
-        return {
-            "total": sum(p.numel() for p in held),
-            "nonzero": sum(int(torch.count_nonzero(p)) for p in held),
-        }
-
-
-@dataclass(slots=True)
 class _Actions:
     """What both would do on the dense policy's states."""
 
@@ -159,7 +136,8 @@ def certify(
     """Play pairs of episodes until the question is decided or the most are played.
 
     Args:
-        dense: the reference: rayprune's checkpoint, plain RLlib's, or a finished run's directory.
+        dense: the reference: rayprune's checkpoint, plain RLlib's, a finished run's directory, or
+            an exported file.
         pruned: likewise; both play in its environment.
         options: what is to be shown.
         out: a directory of its own; gets pairs.jsonl (a row a pair), certificate.json and
@@ -191,25 +169,30 @@ def certify(
     faults = options.faults()
     if faults:
         raise ConfigError(faults)
-    players = _open(dense, pruned)
+    players, config = open_players(dense, pruned)
     try:
         _check_spaces(*players)
         prepare_out(out, resume=False)
         with Record.open(out / PAIRS_FILE) as record:
-            test = _Certification(players, options, _first_seed(pruned, options))
+            test = _Certification(players, config, options, _first_seed(pruned, options))
             result = test.run(record, out, reporter)
     finally:
         for player in players:
-            player.evaluator.close()
+            player.close()
     write_certificate_page(result, [asdict(pair) for pair in test.pairs], out / PAGE_FILE)
     return result
 
 
 class _Certification:
-    def __init__(self, players: Sequence[Player], options: CertifyOptions, seed: int) -> None:
+    def __init__(
+        self,
+        players: Sequence[Player],
+        config: AlgorithmConfig,
+        options: CertifyOptions,
+        seed: int,
+    ) -> None:
         self._dense, self._pruned = players
-        self._options, self._seed = options, seed
-        self._config = self._pruned.evaluator.config
+        self._config, self._options, self._seed = config, options, seed
         self._actors = self._dense.actor(), self._pruned.actor()
         self._shadow = self._pruned.actor()
         self._actions = _Actions()
@@ -265,9 +248,9 @@ class _Certification:
         return self._play(range(begin, end), compare=len(self._actions.dense) < STATES)
 
     def _play(self, seeds: Sequence[int], *, compare: bool) -> list[Pair]:
-        with fitting_threads(self._dense.evaluator.module):
+        with self._dense.threads():
             return play_pairs(
-                self._pruned.evaluator.make_env,
+                environment_of(self._config),
                 *self._actors,
                 seeds,
                 self._shadow if compare else None,
@@ -322,35 +305,22 @@ class _Certification:
         }
 
 
-def _open(dense: Path, pruned: Path) -> list[Player]:
-    directory = locate(pruned)
-    config = config_of(directory)
-    reference = dense_policy(locate(dense), config)
-    players: list[Player] = []
-    try:
-        for made, place in (reference, (config, directory)):
-            player = Player(str(place), Evaluator(made))
-            players.append(player)
-            player.evaluator.load_checkpoint(place)
-    except BaseException:
-        for player in players:
-            player.evaluator.close()
-        raise
-    return players
-
-
 def _check_spaces(dense: Player, pruned: Player) -> None:
-    spaces = [player.evaluator.spaces["__env_single__"] for player in (dense, pruned)]
-    if spaces[0] != spaces[1]:
-        raise CheckpointError(
-            f"{dense.name!r} plays with the spaces {spaces[0]}, but {pruned.name!r} with "
-            f"{spaces[1]}: only policies for the same environment can be compared."
-        )
+    for part, ours, theirs in zip(
+        ("observations", "actions"), dense.spaces(), pruned.spaces(), strict=True
+    ):
+        if ours != theirs:
+            raise CheckpointError(
+                f"The {part} of {dense.name!r} are {ours}, but those of {pruned.name!r} {theirs}: "
+                "only policies for the same environment can be compared."
+            )
 
 
 def _first_seed(pruned: Path, options: CertifyOptions) -> int:
     if options.seed is not None:
         return options.seed
+    if is_file(pruned):
+        return EvaluationConfig().test_seed
     directory = locate(pruned)
     ours = (directory / CONFIG_FILE).is_file()
     return (read_experiment(directory).evaluation if ours else EvaluationConfig()).test_seed

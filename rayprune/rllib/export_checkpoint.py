@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +26,7 @@ from rayprune.rllib.checkpoints import CONFIG_FILE, locate, module_state, read_e
 from rayprune.rllib.deployable import deployable
 from rayprune.rllib.evaluation import Acted, Evaluator
 from rayprune.rllib.experiment import config_of
+from rayprune.tracking.record import to_json
 from rayprune.tracking.versions import versions
 
 _MOST_STEPS: Final = 10_000
@@ -182,6 +184,7 @@ def _source(directory: Path, config: AlgorithmConfig) -> dict[str, Any]:
         "weights_sha256": digest.hexdigest(),
         "algorithm": type(config).__name__.removesuffix("Config"),
         "env": str(config.env),
+        "env_config": json.loads(to_json(dict(config.env_config))),
         "versions": versions(),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import types
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
@@ -10,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from rayprune.errors import ConfigError
 from rayprune.pruning.registry import choice_fault
-from rayprune.search.objectives import Objectives
+from rayprune.search.objectives import LATENCY, Objectives
 from rayprune.search.space import Choices, Range, Space
 from rayprune.validation import faults_from, shown
 
@@ -29,6 +30,8 @@ METHODS: Final[Mapping[str, str]] = types.MappingProxyType(
 _ONE_OBJECTIVE: Final = ("pbt", "pb2", "asha")
 _UNCONSTRAINED: Final = ("pb2", "asha")
 _COPYING: Final = ("mo_pbt", "pbt", "pb2")
+_TIMING: Final = ("onnx", "onnxscript", "onnxruntime")
+"""What the objective `latency` needs."""
 
 
 def _whole(value: object) -> object:
@@ -109,6 +112,12 @@ def _together(config: SearchConfig) -> list[str]:
         faults.append(
             f"`search.population` must be at least 2 for `{config.method}`, whose worst copy the "
             f"best, but is {config.population}. Raise it, or use `random`."
+        )
+    missing = [name for name in _TIMING if importlib.util.find_spec(name) is None]
+    if LATENCY in objectives.names and missing:
+        faults.append(
+            f"`search.objectives.latency` times exported policies, which needs "
+            f"{' and '.join(missing)}: pip install 'rayprune[deploy]'. Or use `flops`."
         )
     unknown = sorted(set(config.resources or {}) - {"cpu", "gpu"})
     faults += [choice_fault("search.resources", name, ["cpu", "gpu"]) for name in unknown]

@@ -22,11 +22,12 @@ KNOWN: Final[Mapping[str, str]] = types.MappingProxyType(
         "sparsity": "max",
         "flops": "min",
         "parameters": "min",
+        "latency": "min",
     }
 )
 """What a sweep measures of each trial, and which way one would usually want it."""
-LATER: Final[Mapping[str, str]] = types.MappingProxyType({"latency": "flops"})
-"""What a later release measures, and what stands in for it until then."""
+LATENCY: Final = "latency"
+"""Microseconds of one action of the exported policy; measured only where it is an objective."""
 
 DIRECTIONS: Final = ("max", "min")
 _SUBJECT_TO: Final = "subject_to"
@@ -85,10 +86,9 @@ class Objectives:
     def faults_of(cls, values: object, prefix: str = "search.objectives") -> list[str]:
         """Return every fault of a YAML file's ``search.objectives``.
 
-        >>> for fault in Objectives.faults_of({"retrun": "max", "latency": "min"}):
+        >>> for fault in Objectives.faults_of({"retrun": "max"}):
         ...     print(fault)
         `search.objectives.retrun` is not a known key. Did you mean 'return'?
-        `search.objectives.latency` comes with a later release. Use `flops` for now.
         """
         if not isinstance(values, Mapping) or not values:
             return [
@@ -100,8 +100,6 @@ class Objectives:
             field = f"{prefix}.{name}"
             if name == _SUBJECT_TO:
                 faults += _constraint_faults(direction, field)
-            elif name in LATER:
-                faults.append(f"`{field}` comes with a later release. Use `{LATER[name]}` for now.")
             elif name not in KNOWN:
                 faults.append(unknown_key(field, [*KNOWN, _SUBJECT_TO]))
             elif direction not in DIRECTIONS:

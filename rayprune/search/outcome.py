@@ -13,7 +13,7 @@ from rayprune.rllib import checkpoints
 from rayprune.rllib.experiment import build_config
 from rayprune.rllib.summary import Subject, measure, summarise_run
 from rayprune.search.journal import Journal
-from rayprune.search.objectives import Objectives
+from rayprune.search.objectives import LATENCY, Objectives
 from rayprune.search.pareto import scattered_subset
 from rayprune.search.plan import Sweep
 from rayprune.tracking.record import read_rows, to_json, write_atomic
@@ -24,7 +24,7 @@ REFERENCE_FILE: Final = "reference.json"
 FRONT_SIZE: Final = 12
 """Points of the front that are measured on test seeds and reported."""
 SCHEMA: Final = 1
-_MEASURED: Final = ("return", "sparsity", "flops", "parameters", "env_steps")
+_MEASURED: Final = ("return", "sparsity", "flops", "parameters", "env_steps", LATENCY)
 
 
 def write_outcome(
@@ -113,7 +113,7 @@ def _reference(sweep: Sweep, points: Sequence[Mapping[str, Any]]) -> list[float]
 def _point(point: Mapping[str, Any], test: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "trial": point["trial"],
-        **{key: point[key] for key in _MEASURED},
+        **_measured(point),
         "test_return": test["iqm"],
         "test": dict(test),
         "config": point["values"],
@@ -128,10 +128,18 @@ def _entry(journal: Journal, trial: str, error: str | None) -> dict[str, Any]:
         "status": "done" if error is None else "failed",
         "error": error,
         "config": files.last.get("values"),
-        **{key: files.last.get(key) for key in _MEASURED},
+        **_measured(files.last),
         "age": files.last.get("training_iteration"),
         "donor": files.donor,
     }
+
+
+def _measured(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was measured of a trial; a latency only where it was."""
+    found = {key: result.get(key) for key in _MEASURED}
+    if found[LATENCY] is None:
+        del found[LATENCY]
+    return found
 
 
 def _tests(sweep: Sweep, points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -23,8 +23,10 @@ from rayprune.rllib import checkpoints, rows
 from rayprune.rllib.barrier import cross_barrier
 from rayprune.rllib.evaluation import Evaluator
 from rayprune.rllib.experiment import build_config
+from rayprune.rllib.policy_latency import policy_latency
 from rayprune.rllib.resources import learner_gpus, resolve_gpus
 from rayprune.rllib.signals import begin_if_reached
+from rayprune.search.objectives import LATENCY
 from rayprune.search.space import Space
 from rayprune.tracking.versions import versions
 
@@ -38,10 +40,11 @@ CHECKPOINT: Final = "rayprune"
 class PruningTrial(tune.Trainable):
     """Trains one interval a step; its config is the experiment and the space's values in it.
 
-    A result holds ``return`` (validation IQM), ``sparsity``, ``flops``, ``parameters``,
-    ``env_steps``, ``values`` (of the space's keys), ``rows`` (of the record), and where those rows
-    belong: ``token`` names the state after them, ``since`` the ``[trial, token]`` of the checkpoint
-    that the trial last went on from (None: from nothing), and ``before`` counts its rows since.
+    A result holds ``return`` (validation IQM), ``sparsity``, ``flops``, ``parameters``, where it is
+    an objective ``latency``, ``env_steps``, ``values`` (of the space's keys), ``rows`` (of the
+    record), and where those rows belong: ``token`` names the state after them, ``since`` the
+    ``[trial, token]`` of the checkpoint that the trial last went on from (None: from nothing), and
+    ``before`` counts its rows since.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -55,6 +58,7 @@ class PruningTrial(tune.Trainable):
         self._values = space.read(config)
         self._experiment = experiment_of(raw, space, self._values)
         self._interval = int(raw["search"]["interval"])
+        self._timed = LATENCY in raw["search"].get("objectives", {})
         self._yaml = to_yaml(self._experiment, versions())
         self._env_steps, self._iterations, self._wall_time_s = 0, 0, 0.0
         self._since: list[str] | None = None
@@ -139,8 +143,10 @@ class PruningTrial(tune.Trainable):
         validation = self._evaluator.evaluate(seed, evaluation.episodes)
         schedule = self._experiment.pruning.schedule
         begin_if_reached(self._algorithm, schedule, validation["iqm"], self._env_steps)
+        timed = {LATENCY: policy_latency(self._evaluator, seed)} if self._timed else {}
         return {
             "validation": validation,
+            **timed,
             **rows.diagnostics_of(self._algorithm, self._evaluator, seed),
         }
 
@@ -151,6 +157,7 @@ class PruningTrial(tune.Trainable):
             "sparsity": row["sparsity"],
             "flops": row["flops"]["sparse"],
             "parameters": row["parameters"]["nonzero"],
+            **({LATENCY: row[LATENCY]} if self._timed else {}),
             "env_steps": self._env_steps,
             "values": dict(self._values),
             "token": self._state[1],

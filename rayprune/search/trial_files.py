@@ -34,6 +34,7 @@ KEPT: Final = (
     "sparsity",
     "flops",
     "parameters",
+    "latency",
     "env_steps",
     "values",
     "token",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ import pytest
 import torch
 
 from rayprune.errors import ConfigError, InputError
+from rayprune.rllib import policy_latency
 from rayprune.rllib.bench import BenchOptions, bench
 from rayprune.rllib.bench_record import latency_of, record_latency
+from rayprune.rllib.evaluation import Evaluator
+from rayprune.rllib.experiment import config_of
 from rayprune.rllib.export_checkpoint import export_checkpoint
 from tests.made_up_bench import made_up_bench
 from tests.rllib import configs
@@ -134,6 +138,30 @@ def test_where_no_file_was_timed_there_is_no_latency_to_tell() -> None:
     made_up["rows"] = made_up["rows"][:3]
     assert latency_of(made_up, "runs/a") is None
     assert latency_of(made_up, "runs/other") is None
+
+
+def test_a_searchs_latency_is_timed_once_for_all_policies_of_the_same_widths(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluator = Evaluator(config_of(checkpoint))
+    evaluator.load_checkpoint(checkpoint)
+    times = iter([11.0, 12.0])
+    with monkeypatch.context() as patched:
+        patched.setattr(policy_latency, "_timed", lambda *_: next(times))
+        timed = partial(policy_latency.policy_latency, evaluator, 10_000, tmp_path)
+        first = evaluator.module.encoder.actor_encoder.net.mlp[0]
+        assert timed() == 11.0
+        with torch.no_grad():
+            first.weight[20:, 1] = 0  # single weights make no unit go
+        assert timed() == 11.0
+        with torch.no_grad():
+            first.weight[20] = 0
+        assert timed() == 12.0
+        assert timed() == 12.0
+        assert len(list(tmp_path.iterdir())) == 2
+    other = policy_latency.policy_latency(evaluator, 10_000, tmp_path / "other")
+    assert 0 < other < 1e5
+    evaluator.close()
 
 
 def test_all_faulty_options_are_told_at_once() -> None:

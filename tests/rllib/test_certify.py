@@ -13,6 +13,7 @@ import pytest
 from rayprune.errors import CheckpointError, ConfigError, InputError
 from rayprune.rllib.certify import PILOT_PAIRS, CertifyOptions, certify
 from rayprune.rllib.evaluation import Evaluator
+from rayprune.rllib.export_checkpoint import export_checkpoint
 from rayprune.rllib.return_range import ReturnRange, known_range
 from rayprune.tracking.record import read_rows
 from tests.rllib import configs
@@ -133,7 +134,7 @@ def test_where_no_range_is_known_a_pilot_on_other_seeds_suggests_one(
 ) -> None:
     place = checkpoint("Pendulum-v1")
     assert known_range("Pendulum-v1", {"g": 9.81}) is None
-    options = CertifyOptions(margin=0.9, episodes=20)
+    options = CertifyOptions(margin=0.9, episodes=2)
     known = run(place, place, tmp_path / "known", options)
     assert known["range"]["source"] == "environment"
     rllib_config = configs.ppo("Pendulum-v1").environment(env_config={"g": 9.81})
@@ -143,7 +144,7 @@ def test_where_no_range_is_known_a_pilot_on_other_seeds_suggests_one(
     result = run(tmp_path / "gravity", tmp_path / "gravity", tmp_path / "pilot", options)
     alone = Evaluator(rllib_config)
     alone.load_checkpoint(tmp_path / "gravity")
-    returns = alone.returns(20_020, PILOT_PAIRS)
+    returns = alone.returns(20_002, PILOT_PAIRS)
     alone.close()
     spread = max(max(returns) - min(returns), abs(min(returns)))
     assert result["range"]["source"] == "pilot"
@@ -167,6 +168,9 @@ def test_another_network_is_refused_and_nothing_is_written(
     pendulum = checkpoint("Pendulum-v1")
     with pytest.raises(CheckpointError):
         run(pendulum, policy, tmp_path / "out")
+    export_checkpoint(pendulum, tmp_path / "pendulum.pt2", "torch", episodes=1)
+    with pytest.raises(CheckpointError, match="only policies for the same environment"):
+        run(tmp_path / "pendulum.pt2", policy, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -176,6 +180,38 @@ def test_policies_of_other_widths_can_be_compared(
     result = run(policy, checkpoint(fcnet_hiddens=[8, 4]), tmp_path / "out")
     counts = result["parameters"]
     assert counts["pruned"]["total"] < counts["dense"]["total"] / 4
+
+
+@pytest.mark.parametrize("lstm", [False, True], ids=["mlp", "lstm"])
+def test_an_exported_file_plays_as_its_checkpoint_does(
+    checkpoint: Make, policy: Path, tmp_path: Path, lstm: bool
+) -> None:
+    model = {"use_lstm": True, "lstm_cell_size": 8, "max_seq_len": 10}
+    place, file = checkpoint(**model) if lstm else policy, tmp_path / "policy.pt2"
+    export_checkpoint(place, file, "torch", episodes=1)
+    result = run(place, file, tmp_path / "out")
+    rows = read_rows(tmp_path / "out" / "pairs.jsonl")
+    assert all(row["dense"] == row["pruned"] for row in rows)
+    assert len({row["dense"] for row in rows}) > 1
+    assert result["divergence"]["diverged"] == 0.0
+    assert result["certified"]
+
+
+def test_two_exported_files_play_in_the_environment_that_they_name(
+    policy: Path, tmp_path: Path
+) -> None:
+    files = [tmp_path / "policy.pt2", tmp_path / "policy.onnx"]
+    for file, kind in zip(files, ("torch", "onnx"), strict=True):
+        export_checkpoint(policy, file, kind, episodes=1)
+    result = run(files[0], files[1], tmp_path / "out")
+    assert (result["env"], result["certified"]) == ("CartPole-v1", True)
+
+
+def test_a_file_that_draws_its_actions_is_refused(policy: Path, tmp_path: Path) -> None:
+    file = tmp_path / "policy.pt2"
+    export_checkpoint(policy, file, "torch", episodes=1, sample=True)
+    with pytest.raises(InputError, match="without --sample"):
+        run(policy, file, tmp_path / "out")
 
 
 def test_all_faulty_options_are_told_at_once() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from rayprune.rllib import policy_latency
 from rayprune.rllib.learners import foreach_learner
 from rayprune.rllib.optimizers import moments
 from rayprune.search.trial import RAW, PruningTrial
@@ -51,9 +52,24 @@ def donor(tmp_path: Path) -> Path:
     for _ in range(2):
         result = trial.train()
     assert result["sparsity"] == pytest.approx(0.5, abs=0.01)
+    assert "latency" not in result
     trial.save(str(tmp_path / "donor"))
     trial.stop()
     return tmp_path / "donor"
+
+
+def test_a_trial_is_timed_where_latency_is_an_objective(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policy_latency, "_place", lambda: tmp_path)
+    search = {**RAW_EXPERIMENT["search"], "objectives": {"return": "max", "latency": "min"}}
+    timed = {**config(0.5), RAW: json.dumps({**RAW_EXPERIMENT, "search": search})}
+    trial = PruningTrial(timed)
+    result = trial.train()
+    trial.stop()
+    assert 0 < result["latency"] < 1e5
+    assert result["rows"][-1]["latency"] == result["latency"]
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def learner_of(trial: PruningTrial) -> Any:

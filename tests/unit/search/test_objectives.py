@@ -39,11 +39,10 @@ def test_a_dense_return_can_be_given():
 
 def test_all_faults_come_together():
     found = Objectives.faults_of(
-        {"retrun": "max", "latency": "min", "flops": "mni", "subject_to": {"return_at_last": 95}}
+        {"retrun": "max", "flops": "mni", "subject_to": {"return_at_last": 95}}
     )
     assert found == [
         "`search.objectives.retrun` is not a known key. Did you mean 'return'?",
-        "`search.objectives.latency` comes with a later release. Use `flops` for now.",
         "`search.objectives.flops` must be one of ['max', 'min'], but is 'mni'. "
         "Did you mean 'min'?",
         "`search.objectives.subject_to.return_at_last` is not a known key. "

@@ -57,6 +57,15 @@ def test_a_fault_names_field_and_way_out(values, part):
     assert any(part in fault for fault in faults(**values)), faults(**values)
 
 
+def test_latency_is_an_objective_where_policies_can_be_exported(monkeypatch):
+    assert faults(objectives={"return": "max", "latency": "min"}) == []
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    (told,) = faults(objectives={"return": "max", "latency": "min"})
+    assert "`search.objectives.latency`" in told
+    assert "rayprune[deploy]" in told
+    assert faults() == []
+
+
 def test_a_missing_block_says_what_to_give():
     with pytest.raises(ConfigError, match="`search` is missing"):
         SearchConfig.from_raw(None)
