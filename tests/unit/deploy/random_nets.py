@@ -139,7 +139,17 @@ def build(topology: Topology, cut: Cut) -> nn.Module:
                 parameter *= _mask(parameter, cut)
             elif "bias" in name:
                 parameter *= torch.rand(parameter.shape) < 0.7
+        for cell in net.modules():
+            if isinstance(cell, nn.RNNBase):
+                _still(cell)
     return net
+
+
+def _still(cell: nn.RNNBase) -> None:
+    """Give some hidden units no new content, so that they stay at zero."""
+    units = (torch.rand(cell.hidden_size) < 0.3).nonzero().flatten()
+    for parameter in cell.parameters():
+        parameter.unflatten(0, (-1, cell.hidden_size))[2, units] = 0
 
 
 def _mask(weight: Tensor, cut: Cut) -> Tensor:

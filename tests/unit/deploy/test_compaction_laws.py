@@ -38,7 +38,8 @@ def test_the_compacted_network_computes_what_the_masked_one_does(topology, cut):
 
 
 @pytest.mark.matrix
-@settings(max_examples=4000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@pytest.mark.parametrize("part", range(20))  # each within the suite's time limit for a test
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(topologies, cuts)
-def test_thousands_of_compacted_networks_compute_what_the_masked_ones_do(topology, cut):
+def test_thousands_of_compacted_networks_compute_what_the_masked_ones_do(part, topology, cut):
     check(topology, cut)
