@@ -106,6 +106,7 @@ def test_exported_files_are_compared_with_the_first_of_their_format(
         run(files[0], files[0])
 
 
+@pytest.mark.slow  # a process for each of the files
 def test_memory_is_measured_in_a_process_of_its_own(checkpoint: Path) -> None:
     options = BenchOptions(batches=(1, 64), threads=(1,), rounds=5, formats=("onnx",))
     rows = [r for r in run(checkpoint, options=options)["rows"] if r["runtime"] == "onnx"]

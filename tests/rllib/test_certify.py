@@ -129,6 +129,7 @@ def test_a_range_that_a_return_breaks_is_refused_with_the_seed(
         run(policy, policy, tmp_path / "out", options)
 
 
+@pytest.mark.slow  # Pendulum's episodes are long
 def test_where_no_range_is_known_a_pilot_on_other_seeds_suggests_one(
     checkpoint: Make, tmp_path: Path
 ) -> None:

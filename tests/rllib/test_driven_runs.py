@@ -197,7 +197,13 @@ LAWS: dict[str, Mapping[str, Any]] = {
 
 @pytest.mark.parametrize(
     ("kind", "crash_at"),
-    [("iterative", 500), ("lottery", 900), ("gated", 500), ("gated", 700), ("waiting", 700)],
+    [
+        ("iterative", 500),
+        ("lottery", 900),
+        ("gated", 500),
+        pytest.param("gated", 700, marks=pytest.mark.slow),  # after a roll-back
+        ("waiting", 700),
+    ],
 )
 def test_a_resumed_run_equals_the_uninterrupted_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, crash_at: int

@@ -470,6 +470,7 @@ def test_ppo_trains_and_comes_back_from_its_checkpoint(
     restored.stop()
 
 
+@pytest.mark.slow  # remote workers; test_matrix.py has both with RLlib's modules
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize(
     ("config_class", "module_class"), [(APPOConfig, PrunableLSTM), (IMPALAConfig, PrunableMLP)]

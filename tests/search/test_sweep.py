@@ -398,6 +398,7 @@ sys.exit(code)
 """
 
 
+@pytest.mark.slow  # several Ray nodes for minutes; the actor's death above is tried in every run
 def test_a_node_that_dies_takes_no_trial_with_it(tmp_path: Path) -> None:
     config, out = write(tmp_path / "c.yaml"), tmp_path / "out"
     command = [sys.executable, "-c", CLUSTER, str(config), str(out)]

@@ -57,6 +57,7 @@ def test_a_killed_run_resumes_and_equals_the_uninterrupted_one(tmp_path: Path) -
     assert steps == [row["env_steps"] for row in read_rows(whole / "results.jsonl")]
 
 
+@pytest.mark.slow  # three drivers start Ray; the kill above is tried in every run
 def test_a_kill_in_the_middle_of_writing_a_checkpoint_costs_only_that_one(tmp_path: Path) -> None:
     config = write(
         tmp_path / "c.yaml",
@@ -191,6 +192,7 @@ def test_a_full_or_read_only_disk_is_an_error_before_training(
 
 
 @needs_mount
+@pytest.mark.slow  # three drivers start Ray; a disk that is full at first is tried in every run
 def test_a_disk_that_fills_up_stops_the_run_which_then_resumes(tmp_path: Path) -> None:
     config = write(tmp_path / "c.yaml", stop={"env_steps": 4000})
     with mounted(tmp_path / "disk", "size=96m") as disk:
