@@ -164,7 +164,8 @@ def test_a_restored_round_waits_for_trials_that_came_to_no_result(tmp_path):
 @pytest.mark.parametrize("synch", [False, True], ids=["asynchronous", "synchronous"])
 def test_a_trial_that_fails_for_good_holds_nobody_up(tmp_path, synch):
     results = tuner(tmp_path, scheduler(tmp_path, synch=synch), population=4, fails=2).fit()
-    assert len(results.errors) == 1
+    # Where trials decide one by one, it may have been replaced by a clone before it fails.
+    assert len(results.errors) in ({1} if synch else {0, 1})
     assert clocks(tmp_path)[1:] == [STEPS] * 3
 
 
