@@ -25,7 +25,7 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 
-from rayprune.config import ExperimentConfig, load_experiment
+from rayprune.config import EvaluationConfig, ExperimentConfig, load_experiment
 from rayprune.deploy.storage import rewrite_sparsely
 from rayprune.errors import CheckpointError
 from rayprune.pruning.adopt import plain_state
@@ -166,6 +166,13 @@ def read_experiment(directory: Path) -> ExperimentConfig:
     """Return the experiment that a checkpoint was written by."""
     read_meta(directory)
     return load_experiment(directory / CONFIG_FILE, check_paths=False)
+
+
+def read_evaluation(directory: Path) -> EvaluationConfig:
+    """Return how a checkpoint's experiment evaluates; the defaults for one of plain RLlib."""
+    if not (directory / CONFIG_FILE).is_file():
+        return EvaluationConfig()
+    return read_experiment(directory).evaluation
 
 
 def read_rllib_config(directory: Path) -> AlgorithmConfig:

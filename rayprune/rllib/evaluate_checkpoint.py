@@ -7,8 +7,7 @@ from typing import Any
 
 import torch
 
-from rayprune.config import EvaluationConfig
-from rayprune.rllib.checkpoints import CONFIG_FILE, locate, read_experiment
+from rayprune.rllib.checkpoints import locate, read_evaluation
 from rayprune.rllib.comparison import dense_policy, measure_closeness
 from rayprune.rllib.evaluation import Evaluator
 from rayprune.rllib.experiment import config_of
@@ -38,9 +37,7 @@ def evaluate_checkpoint(
         CheckpointError: nothing there is a checkpoint.
     """
     directory = locate(checkpoint)
-    config, evaluation = config_of(directory), EvaluationConfig()
-    if (directory / CONFIG_FILE).is_file():
-        evaluation = read_experiment(directory).evaluation
+    config, evaluation = config_of(directory), read_evaluation(directory)
     evaluator = Evaluator(config)
     try:
         evaluator.load_checkpoint(directory)

@@ -15,14 +15,13 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.columns import Columns
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES
 
-from rayprune.config import EvaluationConfig
 from rayprune.deploy.capture import plain_copy
 from rayprune.deploy.checking import Agreement, agreement
 from rayprune.deploy.exporting import check_path, export_policy
 from rayprune.deploy.interface import Array, Interface
 from rayprune.deploy.proving import draw_noise, module_run
 from rayprune.errors import InvariantError
-from rayprune.rllib.checkpoints import CONFIG_FILE, locate, module_state, read_experiment
+from rayprune.rllib.checkpoints import locate, module_state, read_evaluation
 from rayprune.rllib.deployable import deployable
 from rayprune.rllib.evaluation import Acted, Evaluator
 from rayprune.rllib.experiment import config_of
@@ -70,9 +69,7 @@ def export_checkpoint(
     """
     check_path(out, format, overwrite=overwrite)
     directory = locate(checkpoint)
-    config, evaluation = config_of(directory), EvaluationConfig()
-    if (directory / CONFIG_FILE).is_file():
-        evaluation = read_experiment(directory).evaluation
+    config, evaluation = config_of(directory), read_evaluation(directory)
     evaluator = Evaluator(config)
     try:
         evaluator.load_checkpoint(directory)
