@@ -1,4 +1,4 @@
-"""Linear layers that have become the identity, and are held there."""
+"""Layers that have become the identity, and are held there."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from rayprune.pruning.layers import MaskedLayer, MaskedLinear
+from rayprune.pruning.identity import can_be_identity, identity_weight
+from rayprune.pruning.layers import MaskedLayer
 
 
 class Bypasses:
-    """The bypassed layers of one module: weights the identity matrix, bias zero, gradients zero."""
+    """The bypassed layers of one module: weights the identity's, bias zero, gradients zero."""
 
     def __init__(self) -> None:
-        self._layers: dict[str, MaskedLinear] = {}
+        self._layers: dict[str, MaskedLayer] = {}
 
     @property
     def names(self) -> list[str]:
@@ -22,9 +23,9 @@ class Bypasses:
         return list(self._layers)
 
     def add(self, layers: Mapping[str, MaskedLayer]) -> None:
-        """Bypass those layers of whose mask nothing but the diagonal is left."""
+        """Bypass those layers of whose mask nothing but the identity is left."""
         for name, layer in layers.items():
-            if isinstance(layer, MaskedLinear) and name not in self._layers and _is_diagonal(layer):
+            if name not in self._layers and _is_identity(layer):
                 layer.bypassed = True
                 self._layers[name] = layer
         self.hold()
@@ -58,16 +59,18 @@ class Bypasses:
     def fixed(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
         """Yield the parameters, each with the value that it is held at."""
         for layer in self._layers.values():
-            yield layer.get_parameter("weight"), torch.eye(layer.in_features).to(layer.weight)
-            if layer.bias is not None:
-                yield layer.get_parameter("bias"), torch.zeros_like(layer.bias)
+            weight = layer.get_parameter("weight")
+            yield weight, identity_weight(weight.shape).to(weight)
+            bias = dict(layer.named_parameters(recurse=False)).get("bias")
+            if bias is not None:
+                yield bias, torch.zeros_like(bias)
 
     def __bool__(self) -> bool:
         return bool(self._layers)
 
 
-def _is_diagonal(layer: MaskedLinear) -> bool:
+def _is_identity(layer: MaskedLayer) -> bool:
     mask = layer.masks.get("weight")
-    if mask is None or mask.shape[0] != mask.shape[1]:
+    if mask is None or not can_be_identity(layer):
         return False
-    return torch.equal(mask, torch.eye(mask.shape[0], dtype=torch.bool, device=mask.device))
+    return torch.equal(mask, identity_weight(mask.shape).to(mask.device))

@@ -34,7 +34,7 @@ class PruningConfig(BaseModel):
         criterion: what ranks the weights; a key of `rayprune.pruning.criteria.CRITERIA`.
         granularity: ``weight``, ``neuron`` (output units; ``filter`` is an alias), ``block``,
             ``n:m`` such as ``2:4`` (it implies the sparsity), ``input`` (sensors),
-            ``layer`` (residual blocks, Linear layers of one width) or ``hybrid``.
+            ``layer`` (residual blocks, layers of one width) or ``hybrid``.
         hybrid: with granularity ``hybrid``: ``{"neuron": u, "weight": w}``, the fraction of the
             units and the fraction of *all* prunable weights to prune, those of pruned units
             included. Units go first, then the lowest weights of those that are left
@@ -167,6 +167,17 @@ class PruningConfig(BaseModel):
             return self.hybrid["weight"]
         pattern = parse(self.granularity)
         return 0.0 if pattern is None else pattern.sparsity
+
+    @property
+    def dense(self) -> bool:
+        """Whether it prunes nothing at all.
+
+        >>> PruningConfig(sparsity=0).dense, PruningConfig(granularity="2:4").dense
+        (True, False)
+        """
+        named = () if isinstance(self.distribution, str) else self.distribution.values()
+        targets = [self.target, *named, *(group["sparsity"] for group in self.groups.values())]
+        return not self.unbounded and self.penalty is None and all(t == 0 for t in targets)
 
     @property
     def resolved_horizon(self) -> int:

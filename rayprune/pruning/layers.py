@@ -18,6 +18,9 @@ class MaskedLayer(nn.Module):
     masks: dict[str, Tensor]
     """Parameter name -> bool tensor shaped like it, True = keep; a name is absent until pruned."""
 
+    bypassed: bool = False
+    """Whether granularity ``layer`` has made it the identity."""
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.masks = {}
@@ -29,8 +32,8 @@ class MaskedLayer(nn.Module):
         return self
 
     def extra_repr(self) -> str:
-        """Add the layer's sparsity to what torch shows, once it is pruned."""
-        shown = super().extra_repr()
+        """Add to what torch shows the layer's sparsity, once it is pruned, and that it is gone."""
+        shown = super().extra_repr() + (", removed: the identity" if self.bypassed else "")
         if not self.masks:
             return shown
         total = sum(weight.numel() for weight in prunable_parameters(self).values())
@@ -47,13 +50,6 @@ class MaskedLinear(MaskedLayer, nn.Linear):
     >>> layer
     MaskedLinear(in_features=2, out_features=1, bias=True, sparsity=0.500)
     """
-
-    bypassed: bool = False
-    """Whether granularity ``layer`` has made it the identity."""
-
-    def extra_repr(self) -> str:
-        """Say of a bypassed layer that it is one."""
-        return super().extra_repr() + (", removed: the identity" if self.bypassed else "")
 
 
 class MaskedConv1d(MaskedLayer, nn.Conv1d):

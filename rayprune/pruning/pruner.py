@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from rayprune.errors import ConfigError, InputError, did_you_mean
 from rayprune.pruning.across import Across
+from rayprune.pruning.arrival import arrived
 from rayprune.pruning.attach import Exclusions, make_maskable, maskable_layers, tied_layers
 from rayprune.pruning.awaiting import awaits, standing_units
 from rayprune.pruning.budgets import (
@@ -361,6 +362,11 @@ class Pruner:
         )
         timing = self._timing
         return over and not self._fading and not timing.is_due(timing.tick(clock) or 0.0)
+
+    @property
+    def arrived(self) -> bool:
+        """Whether no more is left than the schedule leaves at its end; never with a threshold."""
+        return not self._fading and arrived(self.config, self._phases, self._eligible)
 
     @property
     def accumulates(self) -> frozenset[str]:

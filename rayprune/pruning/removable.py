@@ -1,12 +1,13 @@
-"""Which parts of a network can go whole: residual branches, and Linear layers of one width.
+"""Which parts of a network can go whole: residual branches, and layers of one width.
 
 A residual block says so by a class attribute ``residual_branch``, the names of the children whose
 output is added to the block's input. With all their weights zero, and no biases, the block is
 exactly the identity.
 
-A Linear with as many inputs as outputs goes by becoming the identity matrix, with a zero bias. That
-is a network of the same class, which needs no wrapper to be saved, synchronised, exported or read
-by plain RLlib; its n ones are counted as weights that are left. What follows it stays: after a
+A Linear with as many inputs as outputs, or a convolution that keeps channels and size, goes by
+becoming the identity, with a zero bias. That is a network of the same class, which needs no wrapper
+to be saved, synchronised, exported or read by plain RLlib; its n ones are counted as weights that
+are left. What follows it stays: after a
 ReLU a second one changes nothing, so that layer and activation can be dropped together; a second
 tanh does change its input, and stays as an activation without weights.
 """
@@ -22,7 +23,8 @@ from torch import nn
 
 from rayprune.errors import ConfigError
 from rayprune.pruning.attach import join
-from rayprune.pruning.layers import MaskedLayer, MaskedLinear
+from rayprune.pruning.identity import can_be_identity, identity_weight
+from rayprune.pruning.layers import MaskedLayer
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ class Unit:
     name: str
     layers: tuple[str, ...]
     identity: bool
-    """Whether it goes by becoming the identity matrix, and not by becoming zero."""
+    """Whether it goes by becoming the identity, and not by becoming zero."""
 
 
 def find_units(
@@ -53,10 +55,7 @@ def find_units(
     units += [
         Unit(name, (name,), identity=True)
         for name, layer in layers.items()
-        if isinstance(layer, MaskedLinear)
-        and layer.in_features == layer.out_features > 1
-        and name not in inside
-        and name not in barred
+        if can_be_identity(layer) and name not in inside and name not in barred
     ]
     return units
 
@@ -76,11 +75,16 @@ def without(weights: Mapping[str, Any], unit: Unit) -> dict[str, Any]:
         for name, value in weights.items():
             if name == join(layer, "weight") or name.startswith(f"{layer}.weight_"):
                 held = np.asarray(value)
-                eye = np.eye(held.shape[0], dtype=held.dtype)
-                changed[name] = eye if unit.identity else np.zeros_like(held)
+                changed[name] = _gone(held, unit)
             elif name == join(layer, "bias"):
                 changed[name] = np.zeros_like(np.asarray(value))
     return changed
+
+
+def _gone(weight: np.ndarray[Any, Any], unit: Unit) -> np.ndarray[Any, Any]:
+    if unit.identity:
+        return identity_weight(weight.shape).numpy().astype(weight.dtype)
+    return np.zeros_like(weight)
 
 
 def _blocks(module: nn.Module, layers: Mapping[str, MaskedLayer]) -> Iterable[Unit]:

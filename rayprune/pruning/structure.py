@@ -71,9 +71,9 @@ def _in_units(
     by_layer = {name: unit for unit in units for name in unit.layers}
     if not by_layer:
         raise ConfigError(
-            "`granularity` can't be 'layer': the network has no residual block and no Linear with "
-            "as many inputs as outputs. Choose PrunableResidualCNN or hidden layers of one width, "
-            "or another granularity."
+            "`granularity` can't be 'layer': the network has no residual block and no layer whose "
+            "output is shaped like its input. Choose PrunableResidualCNN or hidden layers of one "
+            "width, or another granularity."
         )
     return tuple(
         dataclasses.replace(layer, unit=by_layer[layer.name])

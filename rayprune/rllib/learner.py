@@ -216,7 +216,7 @@ class PruningMixin(_Base):
 
         Returns:
             ``{module id: {"sparsity", "groups", "itop", "layers", "parameters", "violations",
-            "finite", "digest", "kept", "finished", "weights_seq_no", "step", "updates",
+            "finite", "digest", "kept", "finished", "arrived", "weights_seq_no", "step", "updates",
             "mask_updates"}}``. `itop` is `Pruner.coverage`; `violations`
             counts pruned weights that are not zero, in the module and in its target networks;
             `digest` identifies the masks, for comparison over Learners; `kept` counts the kept
@@ -417,6 +417,7 @@ class PruningMixin(_Base):
             "finite": all(bool(torch.isfinite(p).all()) for p in parameters),
             "digest": _digest(masks),
             "finished": pruner.finished(self._step),
+            "arrived": pruner.arrived,
             "most": pruner.most,
             "kept": {
                 name: int(mask.sum())

@@ -107,7 +107,12 @@ class Run:
 
     def _start_from(self, checkpoint: Path) -> None:
         transfer, seeds = self._experiment.transfer, self._experiment.evaluation
-        taken = start_from(self._algorithm, checkpoint, partly=transfer is not None)
+        taken = start_from(
+            self._algorithm,
+            checkpoint,
+            partly=transfer is not None,
+            masks=not self._experiment.pruning.dense,
+        )
         if transfer is not None:
             self._evaluator.load(rows.policy_of(self._algorithm))
             result = self._evaluator.evaluate(seeds.validation_seed, seeds.episodes)
@@ -210,7 +215,7 @@ class Run:
         if validated and self._validation is not None:
             if verdict is Verdict.ACCEPT:
                 progress.accept(name, self._validation)
-            elif report["finished"] and not self._director.gated:
+            elif self._is_candidate(report) and not self._director.gated:
                 progress.compare_with_best(name, self._validation)
         self._tell_of_empty_layers(report["layers"])
         progress.newest, progress.director = name, self._director.get_state()
@@ -222,6 +227,14 @@ class Run:
         checkpoints.save(algorithm, self._out / "checkpoints" / name, self._yaml, meta)
         checkpoints.prune_old(self._out, keep={name, progress.best or name})
         cross_barrier(algorithm, self._experiment.seed, progress.clock)
+
+    def _is_candidate(self, report: dict[str, Any]) -> bool:
+        """Whether a policy is one to hand over: at its target, at the schedule's end or before.
+
+        A run that starts from a pruned policy may be at its target from the first step.
+        """
+        there = self._experiment.start_from is not None and report["arrived"]
+        return bool(report["finished"] or there)
 
     def _tell_of_empty_layers(self, layers: list[LayerCount]) -> None:
         if self._experiment.pruning.granularity == "layer":

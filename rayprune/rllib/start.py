@@ -30,7 +30,9 @@ class Taken:
     """Parameters of this run's network that the policy had none for, of their shape."""
 
 
-def start_from(algorithm: Algorithm, checkpoint: Path, *, partly: bool = False) -> Taken:
+def start_from(
+    algorithm: Algorithm, checkpoint: Path, *, partly: bool = False, masks: bool = True
+) -> Taken:
     """Put a checkpoint's policy into a freshly built algorithm, with optimizers of its own.
 
     Args:
@@ -38,6 +40,7 @@ def start_from(algorithm: Algorithm, checkpoint: Path, *, partly: bool = False) 
         checkpoint: rayprune's, plain RLlib's, a finished run's directory, or an RLModule's own
             checkpoint. It may hold what ``torch.nn.utils.prune`` pruned.
         partly: take what fits, and leave the rest of the network as it is (transfer).
+        masks: take its masks; without them its zeros train like all other weights.
 
     Raises:
         CheckpointError: it is no checkpoint, or, unless ``partly``, of another network.
@@ -45,8 +48,8 @@ def start_from(algorithm: Algorithm, checkpoint: Path, *, partly: bool = False) 
     directory = locate_policy(checkpoint)
     if not partly:
         check_fits(directory, module_of(algorithm))
-    weights, masks = _policy(directory)
-    source = ray.put((weights, masks))
+    weights, held = _policy(directory)
+    source = ray.put((weights, held if masks else {}))
     taken: list[Taken] = foreach_learner(algorithm, lambda learner: _take(learner, source))
     runner = directory / "env_runner"
     # A filter of other observations fits no more than the layer that follows it.

@@ -140,6 +140,29 @@ def test_a_longer_pole_starts_with_every_weight_and_mask(cartpole: Path, tmp_pat
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["transfer"] == transfer
 
 
+def test_a_policy_at_its_target_from_the_start_is_a_candidate_at_once_and_its_dense_twin_is_dense(
+    cartpole: Path, tmp_path: Path
+) -> None:
+    what = experiments.experiment(
+        experiments.PPO,
+        start_from=str(cartpole),
+        seed=5,
+        stop={"env_steps": 400},
+        pruning={"sparsity": 0.8, "schedule": {"kind": "one_shot", "begin": 10_000}},
+        evaluation={**experiments.PPO["evaluation"], "dense": "train"},
+    )
+    experiments.train(what, tmp_path / "run")
+    for place, sparsity in (("run", 0.8), ("run/dense", 0.0)):
+        rows = read_rows(tmp_path / place / "results.jsonl")
+        assert not rows[0]["pruning_finished"]
+        assert rows[0]["sparsity"] == pytest.approx(sparsity, abs=0.02)
+        metas = [
+            json.loads(path.read_text())
+            for path in sorted((tmp_path / place / "checkpoints").glob("*/rayprune.json"))
+        ]
+        assert all(meta["best"] is not None for meta in metas)
+
+
 def test_other_spaces_get_new_first_layers_and_heads_and_keep_the_rest(
     cartpole: Path, tmp_path: Path
 ) -> None:

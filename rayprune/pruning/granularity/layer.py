@@ -9,14 +9,15 @@ import torch
 from torch import Tensor
 
 from rayprune.pruning.granularity.parts import POOLINGS, Named, Part
+from rayprune.pruning.identity import identity_weight
 
 
 @dataclass(frozen=True, slots=True)
 class LayerPart(Part):
-    """One unit: the branch of a residual block, or a Linear with as many inputs as outputs.
+    """One unit: the branch of a residual block, or a layer whose output is shaped like its input.
 
-    A branch goes by its weights being zero. A Linear that goes becomes the identity: of its mask
-    the diagonal stays, and `rayprune.pruning.bypass` holds ones on it.
+    A branch goes by its weights being zero. A layer that goes becomes the identity: of its mask
+    stays what `identity_weight` says, and `rayprune.pruning.bypass` holds ones there.
 
     >>> part = LayerPart({"0.weight": torch.Size([2, 2])}, unit="0", identity=True)
     >>> dict(part.expand(torch.tensor([False]), {}))
@@ -42,7 +43,7 @@ class LayerPart(Part):
             if bool(keep):
                 yield name, torch.ones(shape, dtype=torch.bool, device=keep.device)
             elif self.identity:
-                yield name, torch.eye(shape[0], dtype=torch.bool, device=keep.device)
+                yield name, identity_weight(shape).to(keep.device)
             else:
                 yield name, torch.zeros(shape, dtype=torch.bool, device=keep.device)
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from rayprune import Pruner, PruningConfig, unmask
 from rayprune.errors import ConfigError, InputError
+from rayprune.pruning.identity import identity_weight
 from rayprune.pruning.removable import Unit, without
 
 RAMP = {"kind": "linear", "begin": 0, "end": 100, "every": 50}
@@ -74,6 +75,59 @@ def test_a_linear_of_one_width_that_goes_is_exactly_the_identity_and_says_so():
     assert "removed: the identity" in repr(module[2])
     hidden = module[1](module[0](torch.randn(5, 4)))
     assert torch.equal(module[3](module[2](hidden)), hidden)  # a ReLU after a ReLU
+
+
+def test_a_convolution_that_keeps_channels_and_size_goes_by_its_kernels_centre():
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1),
+        nn.Conv2d(4, 4, (3, 5), padding=(2, 2), dilation=(2, 1)),
+        nn.Conv2d(4, 4, 3, padding="same", padding_mode="circular", bias=False),
+        nn.Flatten(),
+        nn.Linear(4 * 6 * 7, 2),
+    )
+    smallest(module, "1", "2")
+    pruner = Pruner(
+        module,
+        PruningConfig(granularity="layer", sparsity=0.99, criterion="l1", schedule=RAMP),
+        heads=["4"],
+    )
+    pruner.prune_to()
+    x = torch.randn(2, 4, 6, 7)
+    assert torch.equal(module[1](x), x)
+    assert torch.equal(module[2](x), x)
+    assert int(pruner.masks["1.weight"].sum()) == 4
+    assert "removed: the identity" in repr(module[1])
+    assert "removed" not in repr(module[0])
+    unit = Unit("1", ("1",), identity=True)
+    held = {name: value.numpy() for name, value in module.state_dict().items()}
+    held["1.weight"] = np.random.default_rng(0).normal(size=held["1.weight"].shape)
+    assert torch.equal(torch.as_tensor(without(held, unit)["1.weight"]).float(), module[1].weight)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(4, 4, 3),
+        nn.Conv2d(4, 4, 3, padding=1, stride=2),
+        nn.Conv2d(4, 4, 2, padding="same"),
+        nn.Conv2d(4, 4, 3, padding=1, groups=2),
+        nn.Conv2d(4, 6, 3, padding=1),
+        nn.Conv1d(4, 4, 3, padding=1, dilation=2),
+        nn.Conv1d(4, 4, 3, padding="valid"),
+    ],
+    ids=["shrinks", "strides", "even kernel", "groups", "widens", "dilation", "valid"],
+)
+def test_a_convolution_that_changes_its_inputs_shape_or_mixes_halves_stays(layer):
+    with pytest.raises(ConfigError, match="no layer whose output is shaped like its input"):
+        Pruner(layer, PruningConfig(granularity="layer", sparsity=0.5))
+
+
+@given(st.sampled_from([1, 3, 5]), st.sampled_from([1, 2]), st.integers(2, 5))
+def test_the_identity_of_a_convolution_is_what_torch_calls_dirac(side, dimensions, width):
+    shape = (width, width, *[side] * dimensions)
+    expected = nn.init.dirac_(torch.empty(shape))
+    assert torch.equal(identity_weight(shape).float(), expected)
 
 
 def test_a_network_without_the_layer_computes_the_same():
@@ -222,7 +276,9 @@ def test_weights_without_a_unit_are_those_that_its_removal_leaves():
 
 
 def test_what_is_no_layer_to_remove_is_refused():
-    with pytest.raises(ConfigError, match="has no residual block and no Linear with as many"):
+    with pytest.raises(
+        ConfigError, match="has no residual block and no layer whose output is shaped"
+    ):
         Pruner(nn.Linear(3, 2), PruningConfig(granularity="layer", sparsity=0.5))
     with pytest.raises(ConfigError, match=r"'0\.one' in its `residual_branch` has a bias"):
         Pruner(nn.Sequential(Residual(bias=True)), PruningConfig(granularity="layer", sparsity=0.5))
