@@ -79,3 +79,14 @@ def test_a_dense_config_has_arrived_and_says_that_it_is_dense():
         {"granularity": "1:4"},
     ):
         assert not PruningConfig(**config).dense
+
+
+def test_one_weight_too_many_is_not_there():
+    done = pruner_of(sparsity=0.8, distribution="uniform")
+    done.update(2000)
+    masks = {name: mask.clone() for name, mask in done.masks.items()}
+    row, column = (~masks["2.weight"]).nonzero()[0]
+    masks["2.weight"][row, column] = True
+    early = pruner_of(sparsity=0.8, distribution="uniform")
+    take_masks(early, masks)
+    assert not early.arrived
