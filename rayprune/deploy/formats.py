@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import torch
 from torch.export import ExportedProgram
 
 from rayprune.deploy.c.writing import write_c
@@ -15,6 +16,7 @@ from rayprune.deploy.interface import Array
 from rayprune.deploy.metadata import Metadata
 from rayprune.deploy.onnx_file import write_onnx
 from rayprune.deploy.policy import DeployablePolicy
+from rayprune.deploy.semi_structured import fitting, report
 from rayprune.deploy.torch_file import write_torch
 
 
@@ -55,7 +57,9 @@ def _onnx(order: Order, path: Path) -> Written:
 def _torch(order: Order, path: Path) -> Written:
     captured = capture(order.policy)
     write_torch(captured, path, order.metadata)
-    return Written(captured)
+    inputs = [torch.from_numpy(given) for given in order.examples[0]]
+    told = report(order.policy, inputs) if fitting(order.policy).packed else None
+    return Written(captured, {"semi_structured": told} if told else {})
 
 
 def _c(order: Order, path: Path) -> Written:
