@@ -55,3 +55,19 @@ def history(path):
                 }
             )
     return rows
+
+
+def summary(path):
+    """Return what a `.wandb` file's run ends with; a nested key is joined by dots."""
+    held = {}
+    for record in wandb_records(path):
+        if record.WhichOneof("record_type") == "summary":
+            for item in record.summary.update:
+                held[".".join(item.nested_key) or item.key] = json.loads(item.value_json)
+    return held
+
+
+def run_id(path):
+    """Return the id of a `.wandb` file's run."""
+    records = wandb_records(path)
+    return next(r.run.run_id for r in records if r.WhichOneof("record_type") == "run")

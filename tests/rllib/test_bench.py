@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from rayprune.config import to_yaml
 from rayprune.errors import ConfigError, InputError
 from rayprune.rllib import policy_latency
 from rayprune.rllib.bench import BenchOptions, bench
@@ -18,8 +20,10 @@ from rayprune.rllib.bench_record import latency_of, record_latency
 from rayprune.rllib.evaluation import Evaluator
 from rayprune.rllib.experiment import config_of
 from rayprune.rllib.export_checkpoint import export_checkpoint
+from rayprune.tracking.wandb import WandbTracker
 from tests.made_up_bench import made_up_bench
-from tests.rllib import configs
+from tests.rllib import configs, experiments
+from tests.wandb_files import run_id, summary, wandb_files
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -132,6 +136,32 @@ def test_a_runs_summary_gets_the_fastest_pruned_file(tmp_path: Path) -> None:
     assert (latency["dense_us"], latency["forward_inference_us"]) == (24.0, 120.0)
     assert latency["speed_up"]["same_runtime"]["ratio"] == 3.0
     assert len(latency["rows"]) == 5
+
+
+def test_a_runs_own_wandb_run_gets_the_figures_and_no_new_run_is_begun(tmp_path: Path) -> None:
+    what = experiments.experiment(experiments.PPO, tracking={"wandb": "offline"})
+    made_up = made_up_bench()
+    for row in made_up["rows"]:
+        row["target"] = str(tmp_path)
+    (tmp_path / "learner_group").mkdir()
+    (tmp_path / "summary.json").write_text(json.dumps({"schema": 1, "latency": None}))
+    (tmp_path / "rayprune.yaml").write_text(to_yaml(what, {}))
+    (tmp_path / "rayprune.json").write_text(json.dumps({"schema": 1}))
+    record_latency(tmp_path, made_up, print)
+    assert not (tmp_path / "wandb").exists()
+    names = {"name": "tiny-seed3", "group": "tiny", "tags": (), "tell": print}
+    trained = WandbTracker(tmp_path, mode="offline", project="p", **names)
+    trained.start({"name": "tiny", "algorithm": "PPO"})
+    trained.row({"env_steps": 400, "return_mean": 20.0})
+    trained.finish({"schema": 1})
+    time.sleep(1.1)  # W&B names a run's files by the second
+    record_latency(tmp_path, made_up, print)
+    first, last = wandb_files(tmp_path)
+    assert run_id(first) == run_id(last)
+    held = summary(last)
+    assert (held["latency/median_us"], held["latency/dense_us"]) == (8.0, 24.0)
+    assert held["latency/forward_inference_us"] == 120.0
+    assert held["latency/speed_up/same_runtime/ratio"] == 3.0
 
 
 def test_where_no_file_was_timed_there_is_no_latency_to_tell() -> None:
