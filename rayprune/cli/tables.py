@@ -26,6 +26,7 @@ def summary_table(summary: Mapping[str, Any], before: str, after: str) -> Table:
         ("sparsity of prunable weights", "", percent(sparsity["prunable"])),
         ("sparsity of all parameters", "", percent(sparsity["all"])),
         ("parameters", count(parameters["total"]), count(parameters["nonzero"])),
+        *_held(parameters),
         ("FLOPs of one action", count(flops["dense"]), f"{count(flops['sparse'])} (sparse)"),
     ]
     if "gate" in summary:
@@ -42,6 +43,12 @@ def summary_table(summary: Mapping[str, Any], before: str, after: str) -> Table:
     for label, dense_cell, cell in rows:
         table.add_row(label, *([dense_cell] if dense else []), cell)
     return table
+
+
+def _held(parameters: Mapping[str, int]) -> list[tuple[str, str, str]]:
+    """Return a row for what live compaction has left, zeros included; none where nothing went."""
+    held = parameters.get("held", parameters["total"])
+    return [("parameters held", "", count(held))] if held < parameters["total"] else []
 
 
 def evaluation_table(result: Mapping[str, Any], title: str) -> Table:

@@ -9,6 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from rayprune.pruning.resizing import tell_sizes
+
 Kept = tuple[Tensor, ...]
 """For each leading axis of a parameter the indices that are kept."""
 
@@ -114,20 +116,8 @@ def apply_plan(module: nn.Module, plan: Plan) -> nn.Module:
                 masks = layer.__dict__.get("masks", {})
                 if key in masks:
                     masks[key] = plan.pick(f"{prefix}.{key}" if prefix else key, masks[key])
-        _resize(layer)
+        tell_sizes(layer)
     return module
-
-
-def _resize(layer: nn.Module) -> None:
-    """Make a layer say the sizes that its parameters have."""
-    if isinstance(layer, nn.Linear):
-        layer.out_features, layer.in_features = layer.weight.shape
-    elif isinstance(layer, (nn.Conv1d, nn.Conv2d)) and layer.groups == 1:
-        layer.out_channels, layer.in_channels = layer.weight.shape[:2]
-    elif isinstance(layer, nn.RNNBase) and not layer.proj_size:
-        layer.input_size = layer.get_parameter("weight_ih_l0").shape[1]
-        layer.hidden_size = layer.get_parameter("weight_hh_l0").shape[1]
-        layer.flatten_parameters()
 
 
 def _picked(tree: Any, kept: Mapping[int, Tensor]) -> Any:

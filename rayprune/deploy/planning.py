@@ -26,6 +26,7 @@ def plan_compaction(
     shrink_states: bool = False,
     merge: bool = True,
     keep: Iterable[str] = (),
+    tied: Iterable[tuple[str, str]] = (),
 ) -> Plan:
     """Find what of a module can go without changing what it computes; change nothing.
 
@@ -39,6 +40,8 @@ def plan_compaction(
         merge: whether of several constants that no bias can hold one may carry them all. Then
             weights become nonzero that were zero, which masks would not allow.
         keep: names of layers that keep all of their units.
+        tied: pairs of weights, by full name, whose layers keep the same units: of a network and its
+            target network.
 
     Raises:
         InputError: the forward can't be traced.
@@ -54,6 +57,9 @@ def plan_compaction(
     for weight, units in reading.units.items():
         if layer_of(weight) in set(keep):
             reading.channels.pin(units)
+    for one, other in tied:
+        if one in reading.units and other in reading.units:
+            reading.channels.tie(reading.units[one], reading.units[other])
     return _plan(reading, merge=merge)
 
 

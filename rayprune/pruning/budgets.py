@@ -5,9 +5,10 @@ from __future__ import annotations
 import fnmatch
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from rayprune.errors import ConfigError, did_you_mean
 from rayprune.pruning.attach import join
@@ -18,6 +19,7 @@ from rayprune.pruning.granularity.inputs import Columns, SensorPart, reading_par
 from rayprune.pruning.granularity.layer import LayerPart
 from rayprune.pruning.layers import MaskedLayer, prunable_parameters
 from rayprune.pruning.masks import kept_count
+from rayprune.pruning.origins import Origins
 from rayprune.pruning.registry import choice_fault
 from rayprune.pruning.removable import Unit
 
@@ -39,6 +41,8 @@ class PrunableLayer:
     """Under granularity ``input``, which of its inputs reads each sensor."""
     unit: Unit | None = None
     """Under granularity ``layer``, what it goes together with."""
+    origins: Origins = field(default_factory=Origins, compare=False)
+    """What the parameters were before any compaction; the module's, shared by its layers."""
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -55,9 +59,33 @@ class PrunableLayer:
         return parts_of(self.module, named, config.granularity)
 
     def shape(self, config: PruningConfig) -> Shape:
-        """Return what a distribution knows of the layer."""
-        count = sum(part.count for part in self.parts(config))
-        return Shape(matrix_shape(self.parameters), count)
+        """Return what a distribution knows of the layer, as it was before any compaction."""
+        parts = parts_of(self.module, self._whole, config.granularity)
+        return Shape(self.dims, sum(part.count for part in parts))
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """The layer's shape as one matrix, ``(out, in, ...)``, before any compaction."""
+        return matrix_shape(self._whole)
+
+    @property
+    def _whole(self) -> dict[str, Tensor]:
+        shapes = {n: self.origins.shape(self.full_name(n), w) for n, w in self.parameters.items()}
+        return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+
+    @property
+    def total(self) -> int:
+        """The prunable weights that the layer had before any compaction."""
+        return sum(self.origins.size(self.full_name(n), w) for n, w in self.parameters.items())
+
+    @property
+    def pruned(self) -> int:
+        """How many of them are masked, or went with a unit that was."""
+        masks = self.module.masks
+        return self.total - sum(
+            self.origins.kept_in(self.full_name(name), weight, masks.get(name))
+            for name, weight in self.parameters.items()
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,8 +322,13 @@ def reach_faults(config: PruningConfig, budget: Budget) -> list[str]:
 
 def _counts(config: PruningConfig, budget: Budget) -> tuple[int, int]:
     """Return how many compete in a budget, and how many of them are not protected."""
-    total = sum(part.count for part in parts_over(config, budget.layers))
-    return total, sum(part.count for part in parts_over(config, budget.free))
+    return _competing(config, budget.layers), _competing(config, budget.free)
+
+
+def _competing(config: PruningConfig, layers: Iterable[PrunableLayer]) -> int:
+    if spans_layers(config.granularity):
+        return sum(part.count for part in parts_over(config, layers))
+    return sum(layer.shape(config).count for layer in layers)
 
 
 def _name_faults(

@@ -62,7 +62,10 @@ class PruningConfig(BaseModel):
             frozen policy to the loss: that of before the first pruning, of the ``"start"``, or of
             a checkpoint. The adaptor does it; `Pruner` does not. None: no such term.
         remedies: what keeps learning stable, by the keys of `rayprune.pruning.remedies.REMEDIES`.
-        compact_every: not yet available; None.
+        compact_every: env steps between live compactions: where masks have changed since the last
+            one, units that do nothing are removed from the networks that are trained, with their
+            moments and target networks. For granularities ``neuron`` and ``hybrid``. The adaptor
+            does it; `Pruner` does not. None never does.
         evidence: what criteria that need data go by. ``objective``, a key of
             `rayprune.pruning.objectives.OBJECTIVES`; how many ``observations`` and ``minibatches``
             at most; ``estimator`` of information gain, ``gaussian`` or ``binned``; how many

@@ -73,6 +73,11 @@ class Accumulated:
         self.steps = 0
         self._sums[GRADIENT].clear()
 
+    def pick(self, pick: Callable[[str, Tensor], Tensor]) -> None:
+        """Keep what compaction has left of each tensor."""
+        for named in self._sums.values():
+            named.update({name: pick(name, total) for name, total in named.items()})
+
     def state_dict(self) -> dict[str, Any]:
         """Return everything as numbers and NumPy arrays."""
         sums = {

@@ -8,7 +8,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from rayprune.errors import did_you_mean
-from rayprune.pruning import granularity_faults
+from rayprune.pruning import compaction_faults, granularity_faults
 from rayprune.pruning.criteria import CRITERIA
 from rayprune.pruning.distillation_faults import distillation_faults, teacher_faults
 from rayprune.pruning.distributions import DISTRIBUTIONS
@@ -205,11 +205,6 @@ def _groups(field: str, value: Any) -> Faults:
                 yield from _sparsity(f"{field}.{name}.{key}", sparsity)
 
 
-def _compact_every(field: str, value: Any) -> Faults:
-    if value is not None:
-        yield f"`{field}` must be null in this version, but is {value!r}."
-
-
 def _plasticity(field: str, value: Any) -> Faults:
     if value is None:
         return
@@ -242,7 +237,7 @@ _CHECKS: Mapping[str, Callable[[str, Any], Faults]] = {
     "protect": _protect,
     "groups": _groups,
     "on_clone": _choice(["hold", "regrow"]),
-    "compact_every": _compact_every,
+    "compact_every": compaction_faults.compact_every,
     "evidence": evidence_faults,
     "distillation": distillation_faults,
     "plasticity": _plasticity,
@@ -257,6 +252,7 @@ def _across(prefix: str, values: Mapping[str, Any]) -> Faults:
     yield from regrowth_faults(prefix, values)
     yield from penalty_faults(prefix, values)
     yield from remedy_faults(prefix, values)
+    yield from compaction_faults.across(prefix, values)
     sparsity, threshold = values.get("sparsity"), values.get("threshold")
     groups, distribution = values.get("groups") or {}, values.get("distribution", "uniform")
     yield from kind_conflicts(prefix, values)

@@ -147,6 +147,10 @@ class Masking:
             layer.module.masks.pop(key, None)
             if name in masks:
                 layer.module.masks[key] = masks[name].to(self.weight(name).device)
+        self.forget()
+
+    def forget(self) -> None:
+        """Look parameters and masks up anew: others have taken their places."""
         self._multipliers.clear()
         self._pairs = None
 

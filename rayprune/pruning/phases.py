@@ -102,6 +102,7 @@ def _single(config: PruningConfig, kind: str) -> PruningConfig:
         criterion="l1" if by_units else config.criterion,
         hybrid=None,
         penalty=None,  # the whole config's, whatever the phases are
+        compact_every=None,  # likewise
         sparsity=0.0 if dense else config.hybrid[kind],
         groups={group: {"sparsity": spec[kind]} for group, spec in config.groups.items()},
     )

@@ -38,10 +38,10 @@ from rayprune.pruning.evidence import (
     Source,
 )
 from rayprune.pruning.fading import Fading
-from rayprune.pruning.granularity import matrix_shape
 from rayprune.pruning.layers import MASKABLE
 from rayprune.pruning.masking import Masking
 from rayprune.pruning.measuring import measure
+from rayprune.pruning.origins import Kept, Origins
 from rayprune.pruning.penalty import shrink
 from rayprune.pruning.phases import Phase, phase_faults, phases_of
 from rayprune.pruning.removable import Unit
@@ -110,8 +110,10 @@ class Pruner:
         if not found:
             kinds = ", ".join(kind.__name__ for kind in MASKABLE)
             raise InputError(f"The module has no layer to prune: none is a {kinds}.")
+        self.origins = Origins()
+        """What the parameters were before compaction in mid-training."""
         self._all = tuple(
-            PrunableLayer(name, layer, groups(name) if groups else "all")
+            PrunableLayer(name, layer, groups(name) if groups else "all", origins=self.origins)
             for name, layer in found.items()
         )
         self._always_exempt = _matching("exempt", exempt, list(found))
@@ -266,7 +268,8 @@ class Pruner:
 
         The next mask update chooses among them by the criterion, where `start` chooses by chance.
         """
-        self.load_state_dict(pack_state(self._masking.shapes, {}, {}, Progress()))
+        empty = pack_state(self._masking.shapes, {}, {}, Progress())
+        self.load_state_dict({**empty, "origins": self.origins.state_dict()})
 
     @torch.no_grad()
     def update(
@@ -458,8 +461,7 @@ class Pruner:
             raise InputError(
                 f"`group` must be one of {groups}, but is {group!r}.{did_you_mean(group, groups)}"
             )
-        total = sum(_total(layer) for layer in layers)
-        return sum(_pruned(layer) for layer in layers) / total
+        return sum(layer.pruned for layer in layers) / sum(layer.total for layer in layers)
 
     def layer_counts(self) -> list[LayerCount]:
         """Count the weights of every maskable layer, exempt ones included."""
@@ -474,7 +476,11 @@ class Pruner:
         shapes = self._masking.shapes
         packed = pack_state(shapes, self.masks, self._fading.ages, self._progress)
         sums = {"accumulated": self.accumulated.state_dict()}
-        held = {"bypassed": self.bypasses.names, "returns": dict(self.returns)}
+        held = {
+            "bypassed": self.bypasses.names,
+            "returns": dict(self.returns),
+            "origins": self.origins.state_dict(),
+        }
         return {**packed, **sums, **held, "dynamics": self._dynamics.state_dict()}
 
     @torch.no_grad()
@@ -487,6 +493,7 @@ class Pruner:
         masks, ages, progress = unpack_state(state, self._masking.shapes)
         weights = self._masking.weights
         self._masking.replace(masks)
+        self.origins.load_state_dict(state.get("origins"))
         self._fading = Fading({name: age.to(weights[name].device) for name, age in ages.items()})
         self._dynamics.load_state_dict(state.get("dynamics"), weights)
         self._progress = progress
@@ -494,6 +501,33 @@ class Pruner:
         self.bypasses.replace(state.get("bypassed", ()), {x.name: x.module for x in self._all})
         self.returns = dict(state.get("returns", {}))
         self.mask_weights()
+
+    def compaction_due(self, step: float, updates: float | None = None) -> bool:
+        """Return whether ``compact_every`` wants dead units looked for now."""
+        every = self.config.compact_every
+        return self.origins.due(_clock(step, updates), every, self._progress.updates)
+
+    def compacted(
+        self,
+        step: float,
+        before: Mapping[str, tuple[int, ...]],
+        kept: Mapping[str, Kept],
+        pick: Callable[[str, Tensor], Tensor],
+    ) -> None:
+        """Follow a compaction of the module, whose parameters and masks have shrunk already.
+
+        Args:
+            step: the clock.
+            before: the shapes that its parameters had.
+            kept: the indices that are left of those that shrank; empty if nothing went.
+            pick: takes them out of a tensor shaped like the parameter of that name.
+        """
+        self.origins.note(step, self.config.compact_every or 1, self._progress.updates)
+        if kept:
+            self.origins.narrow(before, kept, by_unit=self.config.granularity == "neuron")
+            self._masking.forget()
+            self._fading.pick(pick)
+            self.accumulated.pick(pick)
 
     def _summed(self) -> Evidence:
         """Return the evidence that training itself has summed up, if the criterion asks for any."""
@@ -587,7 +621,7 @@ class Pruner:
         self._progress.updates += 1
         if self.config.granularity == "layer":
             self.bypasses.add({layer.name: layer.module for layer in self._layers})
-        churn = (pruned + grown) / sum(_total(layer) for layer in self._layers)
+        churn = (pruned + grown) / sum(layer.total for layer in self._layers)
         return MaskChange(
             step, pruned, churn, self.sparsity(), tuple(changed), grown, regrown, scales
         )
@@ -634,10 +668,10 @@ class Pruner:
         return LayerCount(
             name=layer.name,
             parameters=tuple(layer.full_name(name) for name in weights),
-            shape=matrix_shape(weights),
-            total=_total(layer),
+            shape=layer.dims,
+            total=layer.total,
             nonzero=sum(int(torch.count_nonzero(weight)) for weight in weights.values()),
-            sparsity=_pruned(layer) / _total(layer),
+            sparsity=layer.pruned / layer.total,
             protected=protected,
             group=layer.group,
             exempt=layer.name in self._exempt,
@@ -655,15 +689,6 @@ class Pruner:
 
 def _clock(step: float, updates: float | None) -> float:
     return step if step or updates is None else updates
-
-
-def _total(layer: PrunableLayer) -> int:
-    return sum(weight.numel() for weight in layer.parameters.values())
-
-
-def _pruned(layer: PrunableLayer) -> int:
-    masks = layer.module.masks.values()
-    return sum(mask.numel() - int(torch.count_nonzero(mask)) for mask in masks)
 
 
 def _shapes(layer: PrunableLayer) -> dict[str, torch.Size]:

@@ -30,6 +30,7 @@ from rayprune.deploy.storage import rewrite_sparsely
 from rayprune.errors import CheckpointError
 from rayprune.pruning.adopt import plain_state
 from rayprune.rllib.barrier import load_buffer, save_buffer
+from rayprune.rllib.compacted import origins_in
 from rayprune.rllib.learners import foreach_learner
 from rayprune.rllib.remedies import apply_to_targets
 from rayprune.tracking.record import storage_error, to_json, write_atomic
@@ -265,9 +266,12 @@ def check_fits(directory: Path, module: Any) -> None:
         directory: an Algorithm's checkpoint.
         module: a torch RLModule; an inference-only one may lack parameters of the checkpoint.
     """
-    held = {name: tuple(value.shape) for name, value in module_state(directory).items()}
+    state, origins = module_state(directory), origins_in(directory)
+    held = {name: tuple(value.shape) for name, value in state.items()}
     own = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    wrong = [name for name, shape in own.items() if held.get(name) != shape]
+    # What was compacted in mid-training belongs to a module of the original sizes, which resizes.
+    whole = {name: origins.shape(name, value) for name, value in state.items()}
+    wrong = [name for name, shape in own.items() if shape not in (held.get(name), whole.get(name))]
     if not getattr(module, "inference_only", False):
         wrong += [name for name in held if name not in own]
     if wrong:

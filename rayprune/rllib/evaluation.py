@@ -7,14 +7,17 @@ policies are compared on the same episodes.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import gymnasium as gym
 import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.apis import TargetNetworkAPI
 from ray.rllib.env.env_context import EnvContext
@@ -24,6 +27,7 @@ from ray.rllib.utils.spaces.space_utils import unbatch
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
 from rayprune.pruning.counting import count_flops
+from rayprune.pruning.resizing import fit_to, misfits
 from rayprune.rllib.checkpoints import check_fits, module_state
 from rayprune.rllib.threads import fitting_threads
 from rayprune.tracking.statistics import summarise
@@ -68,6 +72,7 @@ class Evaluator:
         self._runner = (own.env_runner_cls or SingleAgentEnvRunner)(config=own, worker_index=0)
         if whole:
             self._runner.module = _whole_module(own, self.spaces)
+        self._whole: Any = None
         self._freeze_filters()
 
     @property
@@ -93,6 +98,7 @@ class Evaluator:
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Take over weights and connector states, as an EnvRunner's `get_state` gives them."""
+        self._fit(state[COMPONENT_RL_MODULE][DEFAULT_MODULE_ID])
         self._runner.set_state(dict(state))
 
     def load_checkpoint(self, directory: Path) -> None:
@@ -102,7 +108,9 @@ class Evaluator:
             CheckpointError: it is of another network, or can't be read.
         """
         check_fits(directory, self.module)
-        self.module.set_state(module_state(directory))
+        weights = module_state(directory)
+        self._fit(weights)
+        self.module.set_state(weights)
         for name in ("env_to_module", "module_to_env"):
             for place in (directory / "env_runner", directory):
                 state = place / f"{name}_connector"
@@ -181,17 +189,27 @@ class Evaluator:
     def flops(self, seed: int) -> dict[str, int]:
         """Return the FLOPs of one greedy action at batch 1, dense and counting non-zeros only.
 
+        What live compaction has taken out counts among the dense ones, as zeros do.
+
         Args:
             seed: of the episode whose first observation is acted on.
         """
-        batch, module = self.first_batch(seed), self.module
-        with torch.no_grad():
-            counted = count_flops(module, lambda: module.forward_inference(batch))
-        return {"dense": counted.dense, "sparse": counted.sparse}
+        batch = self.first_batch(seed)
+        now, whole = (
+            count_flops(module, partial(module.forward_inference, batch))
+            for module in (self.module, self._whole or self.module)
+        )
+        return {"dense": whole.dense, "sparse": now.sparse}
 
     def close(self) -> None:
         """Close the environments."""
         self._runner.stop()
+
+    def _fit(self, weights: Mapping[str, Any]) -> None:
+        """Let the module take the sizes of a policy that shrank while it was trained."""
+        if self._whole is None and misfits(self.module, weights):
+            self._whole = copy.deepcopy(self.module)
+        fit_to(self.module, weights)
 
     def _common(self, episodes: list[SingleAgentEpisode], shared: dict[str, Any]) -> dict[str, Any]:
         return {

@@ -34,9 +34,12 @@ from rayprune.pruning.sensors import Sensors
 from rayprune.rllib import unsaved
 from rayprune.rllib.bypassed import hold_bypassed
 from rayprune.rllib.clock import clock_of
+from rayprune.rllib.compacted import STATE_KEY
 from rayprune.rllib.distillation import Distiller
 from rayprune.rllib.evidence import Witness
 from rayprune.rllib.groups import group_of, output_heads
+from rayprune.rllib.importable import importable
+from rayprune.rllib.live import LiveCompaction
 from rayprune.rllib.module_configs import ModuleConfigs, check_ids, is_pruned
 from rayprune.rllib.optimizers import checks_spared, fuse_adam, learning_rates, moments
 from rayprune.rllib.rewinder import Rewinder
@@ -48,10 +51,6 @@ if TYPE_CHECKING:
     _Base = TorchLearner
 else:
     _Base = object
-
-STATE_KEY: Final = "rayprune"
-"""Key of masks, progress and carried-over values in a Learner's state."""
-
 
 UNCHANGED: Final = MaskChange(step=None, pruned=0, churn=0.0, sparsity=0.0, changed=())
 
@@ -71,6 +70,7 @@ class PruningMixin(_Base):
         self._rewinder = Rewinder(self)
         self._mailbox = Mailbox()
         self._distiller = Distiller(self)
+        self._live = LiveCompaction(self)
         self._sparsity: dict[str, float] = {}
         self._churn: dict[str, float] = {}
         self._gathers: dict[str, bool] = {}
@@ -92,6 +92,7 @@ class PruningMixin(_Base):
         """Remove a module as RLlib does, and its Pruner."""
         self._pruners.pop(module_id, None)
         self._watch.detach(module_id)
+        self._live.detach(module_id)
         return super().remove_module(module_id, **kwargs)
 
     def before_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
@@ -110,6 +111,7 @@ class PruningMixin(_Base):
     def compute_losses(self, *, fwd_out: dict[str, Any], batch: Any) -> dict[str, Any]:
         """Compute RLlib's losses, and add what distillation asks for; criteria see the batch."""
         self._witness.keep(batch, self._pruners)
+        self._live.keep(batch, self._pruners)
         losses: dict[str, Any] = super().compute_losses(fwd_out=fwd_out, batch=batch)
         self._distiller.add_to(losses, fwd_out, batch)
         return losses
@@ -170,6 +172,8 @@ class PruningMixin(_Base):
                     self._witness.note(module_id)
                     self._churn[module_id] = self._churn.get(module_id, 0.0) + change.churn
                     self._after_mask_change(module_id, change.sparsity, change)
+                if self._live.compact_if_due(module_id, pruner, self._step):
+                    self._after_mask_change(module_id, pruner.sparsity())
             self.metrics.log_value(
                 (module_id, CONFIG_KEY, "sparsity"), self._sparsity[module_id], window=1
             )
@@ -235,6 +239,10 @@ class PruningMixin(_Base):
         """Return the figures of `rayprune.pruning.plasticity` that are new, by module id."""
         return self._watch.take()
 
+    def drop_watch(self, module_id: str) -> None:
+        """Take the hooks of an open window off a module that is about to change."""
+        self._watch.drop(module_id)
+
     def restart_watching(self) -> None:
         """Give up what is half measured: a checkpoint doesn't hold it."""
         self._watch.restart(self._updates)
@@ -293,6 +301,7 @@ class PruningMixin(_Base):
         """
         options = {name: _options(opt) for name, opt in self._named_optimizers.items()}
         with self._mask_lock:
+            self._live.fit(state)
             super().set_state(state)
             ours = state.get(STATE_KEY)
             if ours is not None:
@@ -352,6 +361,7 @@ class PruningMixin(_Base):
         begun = self._pruners[module_id].start()
         if begun is not None:
             self._after_mask_change(module_id, begun.sparsity)
+        self._live.attach(module_id, self._pruners[module_id])
         self._watch.attach(module_id, self._pruners[module_id])
         self._watch.begin_step(self._updates)
 
@@ -403,14 +413,16 @@ class PruningMixin(_Base):
         layers = pruner.layer_counts()
         groups = dict.fromkeys(layer.group for layer in layers if not layer.exempt)
         copies = {id(p) for _, net in _target_pairs(module) for p in net.parameters()}
-        parameters = [p for p in module.parameters() if id(p) not in copies]
+        named = {n: p for n, p in module.named_parameters() if id(p) not in copies}
+        parameters = list(named.values())
         return {
             "sparsity": pruner.sparsity(),
             "groups": {g: pruner.sparsity(g) for g in groups},
             "itop": pruner.coverage(),
             "layers": layers,
             "parameters": {
-                "total": sum(p.numel() for p in parameters),
+                "total": sum(pruner.origins.size(name, p) for name, p in named.items()),
+                "held": sum(p.numel() for p in parameters),
                 "nonzero": sum(int(torch.count_nonzero(p)) for p in parameters),
             },
             "violations": {**pruner.violations(), **{k: n for k, n in stale.items() if n}},
@@ -515,7 +527,7 @@ def pruned(base: type) -> type[PruningMixin]:
     if not issubclass(base, TorchLearner):
         raise TypeError(f"`learner_class` must be a TorchLearner, but is {base.__qualname__}.")
     name = f"Pruning{base.__name__}{_SEPARATOR}{base.__module__.replace('.', '__dot__')}"
-    if _importable(base):
+    if importable(base):
         return cast("type[PruningMixin]", __getattr__(name))
     return type(f"Pruning{base.__name__}", (PruningMixin, base), {"__module__": base.__module__})
 
@@ -532,12 +544,3 @@ def __getattr__(name: str) -> Any:
         base = getattr(module, class_name)
         _made[name] = type(name, (PruningMixin, base), {"__module__": __name__})
     return _made[name]
-
-
-def _importable(cls: type) -> bool:
-    if cls.__module__ == "__main__" or cls.__qualname__ != cls.__name__:
-        return False
-    try:
-        return getattr(importlib.import_module(cls.__module__), cls.__name__, None) is cls
-    except ImportError:
-        return False

@@ -27,12 +27,12 @@ from rayprune.pruning.criteria import CRITERIA, evidence_for
 from rayprune.pruning.pruner import LayerCount, Pruner
 from rayprune.rllib import checkpoints
 from rayprune.rllib.closeness import Seen, differences
+from rayprune.rllib.compacted import pruner_states
 from rayprune.rllib.evaluation import Evaluator
 from rayprune.rllib.experiment import config_of
 from rayprune.rllib.groups import group_of
 from rayprune.rllib.learner import heads_of
 from rayprune.rllib.recording import Recording
-from rayprune.rllib.start import masks_of
 from rayprune.tracking.record import Record, prepare_out, read_rows, to_json, write_atomic
 from rayprune.tracking.report.sensitivity_page import write_sensitivity_page
 from rayprune.tracking.statistics import paired_gap, summarise
@@ -230,7 +230,7 @@ class _Scan:
         self._targets = _targets_of(module)
         self._heads = heads_of(module, self._targets)
         self._weights = {name: p.detach().clone() for name, p in module.named_parameters()}
-        self._masks: Any = masks_of(self._directory).get(DEFAULT_MODULE_ID)
+        self._masks: Any = pruner_states(self._directory).get(DEFAULT_MODULE_ID)
         pruner = self._pruner({})
         self._sparsity_now = pruner.sparsity()
         layers = [layer for layer in pruner.layer_counts() if not layer.exempt]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,12 @@ import numpy as np
 import ray
 import torch
 from ray.rllib.algorithms.algorithm import Algorithm
-from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP, DEFAULT_MODULE_ID
+from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rayprune.pruning.adopt import plain_state
 from rayprune.pruning.state import unpack_state
 from rayprune.rllib.checkpoints import check_fits, locate_policy, module_of, raw_module_state
-from rayprune.rllib.learner import STATE_KEY
+from rayprune.rllib.compacted import origins_in, pruner_states
 from rayprune.rllib.learners import foreach_learner
 from rayprune.rllib.rows import policy_of
 
@@ -83,26 +82,21 @@ def _take(learner: Any, source: Any) -> Taken:
 def _policy(directory: Path) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, torch.Tensor]]:
     """Return a policy's plain weights and its masks by parameter name; a plain one has none."""
     state, masks = plain_state(raw_module_state(directory))
-    return {name: np.asarray(value) for name, value in state.items()}, {
+    # A policy that shrank while it was trained comes in its original shape, with masks where units
+    # have gone: only so can it meet networks of any shape, and shrink again if this run wants it.
+    whole = origins_in(directory).inflate(
+        {name: torch.from_numpy(np.array(value)) for name, value in state.items()}
+    )
+    return {name: value.numpy() for name, value in whole.items()}, {
         **masks,
         **_masks(directory),
     }
 
 
-def masks_of(directory: Path) -> dict[str, Any]:
-    """Return the Pruner states that a Learner saved, by module id; a plain one saved none."""
-    path = directory / COMPONENT_LEARNER_GROUP / COMPONENT_LEARNER / "state.pkl"
-    if not path.is_file():
-        return {}
-    with path.open("rb") as file:
-        held = pickle.load(file).get(STATE_KEY)
-    return {} if held is None else dict(held["modules"])
-
-
 def _masks(directory: Path) -> dict[str, torch.Tensor]:
     """Return the masks that a rayprune Learner saved, by parameter name."""
-    state = masks_of(directory).get(DEFAULT_MODULE_ID)
+    state = pruner_states(directory).get(DEFAULT_MODULE_ID)
     if state is None:
         return {}
     shapes = {name: tuple(shape) for name, shape in state["shapes"].items()}
-    return unpack_state(state, shapes)[0]
+    return origins_in(directory).inflate_masks(unpack_state(state, shapes)[0], shapes)

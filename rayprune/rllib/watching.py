@@ -37,6 +37,10 @@ class Watch:
         if held is not None:
             held[1].drop()
 
+    def drop(self, module_id: str) -> None:
+        """Give up a module's open window: its layers are about to change."""
+        self._modules[module_id][1].drop()
+
     def begin_step(self, updates: int) -> None:
         """Open the windows that begin with the next optimizer step, `updates` being done."""
         for pruner, plasticity in self._modules.values():

@@ -15,6 +15,7 @@ from rayprune.rllib.learner import pruned
 from rayprune.rllib.module_configs import MODULES_KEY, REGISTERED_KEY
 from rayprune.rllib.registered import own_parts
 from rayprune.rllib.remedies import prepare, replay_faults
+from rayprune.rllib.shrinkable import make_shrinkable
 from rayprune.rllib.signals import CONFIG_KEY, DRIVEN_KEY
 
 Config = TypeVar("Config", bound=AlgorithmConfig)
@@ -92,6 +93,8 @@ def with_pruning(
         raise ConfigError(faults)
     result = config.copy(copy_frozen=False)
     prepare(result, remedies)
+    if held["compact_every"] is not None:
+        make_shrinkable(result)
     held.update(_chosen(pruning, modules))
     held.update({DRIVEN_KEY: True} if driven else {})
     result.learners(

@@ -65,7 +65,24 @@ def test_all_faults_come_at_once_with_field_constraint_value_and_way_out():
         ({"groups": {"pi": 0.5}}, "`groups.pi` must be {sparsity: s}, or with granularity"),
         ({"groups": {"pi": {"sparsity": 1}}}, "`groups.pi.sparsity` must be in [0, 1)"),
         ({"on_clone": "grow"}, "`on_clone` must be one of ['hold', 'regrow'], but is 'grow'."),
-        ({"compact_every": 10}, "`compact_every` must be null in this version"),
+        (
+            {"compact_every": 0, "granularity": "neuron"},
+            "`compact_every` must be an integer of at least 1 (env steps)",
+        ),
+        ({"compact_every": "often", "granularity": "neuron"}, "null, but is 'often'."),
+        ({"compact_every": 10}, "`compact_every` needs a `granularity` that removes whole units"),
+        (
+            {"compact_every": 10, "granularity": "2:4", "sparsity": None},
+            "'neuron' or 'hybrid', but it is '2:4'",
+        ),
+        (
+            {"compact_every": 10, "granularity": "neuron", "schedule": {"kind": "gated"}},
+            "`schedule.kind` 'gated' rolls back to denser masks",
+        ),
+        (
+            {"compact_every": 10, "granularity": "neuron", "threshold": {"percentile": 50}},
+            "`threshold` {'percentile': 50} counts what is pruned already",
+        ),
         ({"fused_optimizer": "yes"}, "`fused_optimizer` must be true or false"),
         ({"pooling": "max"}, "`pooling` must be one of ['l2', 'mean', 'sum'], but is 'max'."),
         ({"horizon": 1.5}, "`horizon` must be an integer"),
@@ -141,3 +158,22 @@ def test_sparsity_may_be_left_out_where_groups_or_layers_have_theirs():
 def test_one_shot_may_keep_an_end_that_it_does_not_use():
     schedule = {"kind": "one_shot", "begin": 0.9, "end": 0.8}
     assert PruningConfig(sparsity=0.5, schedule=schedule, horizon=100).build_schedule(0.5).end == 90
+
+
+def test_all_that_a_network_that_shrinks_can_not_follow_is_told_at_once():
+    given = {"sparsity": 0.5, "compact_every": 10, "on_clone": "regrow"}
+    found = "\n".join(faults(**given, schedule={"kind": "rigl"}))
+    assert "`compact_every` needs a `granularity` that removes whole units" in found
+    assert "`on_clone` 'regrow' needs weights that are gone" in found
+    assert "`schedule.kind` 'rigl' is sparse from the start or lets weights grow back" in found
+    assert found.count("or leave `compact_every` out") == 3
+    rewound = "\n".join(faults(**given, schedule={"kind": "lottery", "rounds": 2}))
+    assert "`schedule.kind` 'lottery' rewinds to weights of the whole network" in rewound
+
+
+def test_live_compaction_goes_with_units_and_schedules_that_only_prune():
+    for values in ({"granularity": "filter"}, {"granularity": "neuron", "operation": FADING}):
+        assert faults(sparsity=0.5, compact_every=10, **values) == []
+
+
+FADING = {"scale": 0.5, "steps": 3}

@@ -1,0 +1,197 @@
+"""Networks shrink while they are trained, everywhere, and nothing else changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import torch
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.rl_module.rl_module import RLModule, RLModuleSpec
+
+from rayprune.errors import ConfigError
+from rayprune.rllib import prune
+from rayprune.rllib.callback import learner_reports
+from rayprune.rllib.checkpoints import MODULE, locate
+from rayprune.rllib.evaluation import Evaluator
+from rayprune.rllib.experiment import base_config
+from rayprune.rllib.learners import foreach_learner
+from tests.rllib import configs, experiments
+from tests.rllib.test_resume import CrashAt, CrashError, _equal, _pairs, _rows, _state
+
+pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(300)]
+
+LIVE = {"granularity": "neuron", "sparsity": 0.75, "compact_every": 100}
+IN_RUN: dict[str, Any] = {
+    **LIVE,
+    "schedule": {"kind": "linear", "begin": 200, "end": 600, "every": 200},
+}
+
+
+def sizes(module: Any) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
+
+
+def runner_sizes(algo: Any) -> list[dict[str, tuple[int, ...]]]:
+    found: list[dict[str, tuple[int, ...]]] = algo.env_runner_group.foreach_env_runner(
+        lambda runner: sizes(runner.module)
+    )
+    return found
+
+
+def module_of(algo: Any) -> Any:
+    return configs.learner_of(algo).module[DEFAULT_MODULE_ID]
+
+
+def check_books(learner: Any) -> None:
+    """Assert that optimizers and the Learner hold the module's own parameters, moments alike."""
+    own = set(learner.module[DEFAULT_MODULE_ID].parameters())
+    alpha = set(getattr(learner, "curr_log_alpha", {}).values())
+    assert set(learner._params) <= own | alpha
+    stepped = set()
+    for _, optimizer in learner.get_optimizers_for_module(DEFAULT_MODULE_ID):
+        stepped |= {weight for group in optimizer.param_groups for weight in group["params"]}
+        for weight, state in optimizer.state.items():
+            assert weight in own | alpha
+            assert all(m.dim() == 0 or m.shape == weight.shape for m in state.values())
+    assert stepped <= own | alpha
+
+
+def test_ppo_shrinks_on_learner_and_env_runners_and_the_sparsity_remembers() -> None:
+    algo = configs.build(prune(configs.ppo(), configs.pruning(**LIVE)))
+    try:
+        before = sizes(module_of(algo))
+        for _ in range(2):
+            result = algo.train()
+        after = sizes(module_of(algo))
+        for net in ("actor", "critic"):
+            assert after[f"encoder.{net}_encoder.net.mlp.0.weight"] == (8, 4)
+            assert after[f"encoder.{net}_encoder.net.mlp.2.weight"] == (8, 8)
+        assert after["pi.net.mlp.0.weight"] == (2, 8)
+        assert runner_sizes(algo)[0].items() <= after.items()
+        check_books(configs.learner_of(algo))
+        told = result["rayprune"][DEFAULT_MODULE_ID]
+        assert told["sparsity"] == 0.75
+        total = sum(torch.Size(shape).numel() for shape in before.values())
+        held = sum(torch.Size(shape).numel() for shape in after.values())
+        assert told["parameters"] == {"total": total, "held": held, "nonzero": held}
+        layers = learner_reports(algo)[0][DEFAULT_MODULE_ID]["layers"]
+        shapes = {f"{layer.name}.weight": layer.shape for layer in layers}
+        assert shapes == {name: shape for name, shape in before.items() if name in shapes}
+    finally:
+        algo.stop()
+
+
+@pytest.mark.parametrize("algorithm", ["dqn", "sac"])
+def test_target_networks_shrink_with_their_sources(algorithm: str) -> None:
+    config = {"dqn": configs.dqn, "sac": configs.sac}[algorithm]()
+    algo = configs.build(prune(config, configs.pruning(**LIVE)))
+    try:
+        for _ in range(3):
+            algo.train()
+        module, report = module_of(algo), learner_reports(algo)[0][DEFAULT_MODULE_ID]
+        for source, target in module.get_target_network_pairs():
+            assert sizes(source) == sizes(target)
+        assert report["parameters"]["held"] < 0.3 * report["parameters"]["total"]
+        assert report["violations"] == {}
+        assert runner_sizes(algo)[0].items() <= sizes(module).items()
+        check_books(configs.learner_of(algo))
+    finally:
+        algo.stop()
+
+
+@pytest.mark.slow
+def test_two_learners_shrink_alike_and_a_restarted_env_runner_comes_back_small() -> None:
+    config = configs.ppo().learners(num_learners=2).env_runners(num_env_runners=1)
+    config.fault_tolerance(restart_failed_env_runners=True)
+    algo = configs.build(prune(config, configs.pruning(**LIVE)))
+    try:
+        for _ in range(2):
+            algo.train()
+        first, second = learner_reports(algo)
+        assert first[DEFAULT_MODULE_ID]["digest"] == second[DEFAULT_MODULE_ID]["digest"]
+        shapes = foreach_learner(algo, lambda x: sizes(x.module[DEFAULT_MODULE_ID].unwrapped()))
+        assert shapes[0] == shapes[1]
+        assert shapes[0]["pi.net.mlp.0.weight"] == (2, 8)
+        sums = foreach_learner(
+            algo,
+            lambda x: [float(p.double().sum()) for p in x.module[DEFAULT_MODULE_ID].parameters()],
+        )
+        assert sums[0] == sums[1]
+        actor = next(iter(algo.env_runner_group._worker_manager.actors().values()))
+        ray.kill(actor, no_restart=False)
+        for _ in range(3):
+            algo.train()
+        remote = runner_sizes(algo)[-1]
+        assert remote["pi.net.mlp.0.weight"] == (2, 8)
+    finally:
+        algo.stop()
+
+
+def test_a_resumed_run_that_shrank_equals_the_uninterrupted_one(tmp_path: Path) -> None:
+    what = experiments.experiment(experiments.PPO, pruning=IN_RUN)
+    whole = experiments.train(what, tmp_path / "whole")
+    with pytest.raises(CrashError):
+        experiments.train(what, tmp_path / "cut", reporter=CrashAt(610))
+    resumed = experiments.train(what, tmp_path / "cut", resume=True)
+    differing = [
+        path
+        for path, first, second in _pairs(_state(tmp_path / "whole"), _state(tmp_path / "cut"))
+        if not _equal(first, second)
+    ]
+    assert differing == []
+    assert _rows(tmp_path / "whole") == _rows(tmp_path / "cut")
+    assert whole["returns"] == resumed["returns"]
+    check_summary(whole)
+    check_checkpoint(what, locate(tmp_path / "whole"))
+
+
+def check_summary(summary: Mapping[str, Any]) -> None:
+    """Assert that a summary says both what masks alone would, and what is left."""
+    parameters = summary["parameters"]
+    assert summary["sparsity"]["prunable"] == 0.75
+    assert parameters["held"] < 0.3 * parameters["total"]
+    assert summary["sparsity"]["all"] == 1 - parameters["nonzero"] / parameters["total"]
+    assert summary["flops"]["dense"] == 2 * (4 * 16 + 16 * 16 + 16 * 2)
+    assert summary["flops"]["sparse"] == 2 * (4 * 4 + 4 * 4 + 4 * 2)
+
+
+def check_checkpoint(what: Any, checkpoint: Path) -> None:
+    """Assert that an evaluation and RLlib itself load the small policy."""
+    evaluator = Evaluator(base_config(what))
+    evaluator.load_checkpoint(checkpoint)
+    assert sizes(evaluator.module)["pi.net.mlp.0.weight"] == (2, 4)
+    alone = RLModule.from_checkpoint(checkpoint / MODULE)
+    observations = {"obs": torch.randn(3, 4)}
+    logits = [
+        m.forward_inference(observations)["action_dist_inputs"] for m in (evaluator.module, alone)
+    ]
+    assert torch.equal(*logits)
+    evaluator.close()
+
+
+@pytest.mark.slow
+def test_another_run_starts_from_what_shrank_and_shrinks_only_if_it_wants(tmp_path: Path) -> None:
+    experiments.train(experiments.experiment(experiments.PPO, pruning=IN_RUN), tmp_path / "first")
+    for live in (True, False):
+        what = experiments.experiment(
+            experiments.PPO,
+            pruning={**IN_RUN, "compact_every": 100 if live else None},
+            start_from=str(tmp_path / "first"),
+            stop={"env_steps": 400},
+        )
+        summary = experiments.train(what, tmp_path / f"next_{live}")
+        assert summary["sparsity"]["prunable"] == 0.75
+        assert (summary["parameters"]["held"] < summary["parameters"]["total"]) is live
+
+
+def test_a_spec_that_was_set_after_prune_is_named() -> None:
+    from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
+
+    config = prune(configs.ppo(), configs.pruning(**LIVE))
+    config.rl_module(rl_module_spec=RLModuleSpec(module_class=DefaultPPOTorchRLModule))
+    with pytest.raises(ConfigError, match="Call `prune` last"):
+        configs.build(config)
