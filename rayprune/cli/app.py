@@ -21,11 +21,13 @@ from rayprune.cli.certify import certify
 from rayprune.cli.evaluate import evaluate
 from rayprune.cli.export import export
 from rayprune.cli.list import list_names
+from rayprune.cli.missing import missing_package
 from rayprune.cli.options import person
 from rayprune.cli.prune import prune
 from rayprune.cli.record import record
 from rayprune.cli.report import report
 from rayprune.cli.sensitivity import sensitivity
+from rayprune.cli.submit import submit
 from rayprune.cli.sweep import sweep
 from rayprune.cli.train import train
 from rayprune.errors import ConfigError, InputError, RaypruneError
@@ -80,6 +82,7 @@ _COMMANDS: Mapping[str, Callable[..., dict[str, Any]]] = {
     "certify": certify,
     "export": export,
     "sweep": sweep,
+    "submit": submit,
     "report": report,
     "list": list_names,
 }
@@ -138,7 +141,9 @@ def exit_code(error: Exception) -> int:
     """Return the exit code that an error stands for."""
     if isinstance(error, InterruptedCommandError):
         return INTERRUPTED
-    return 2 if isinstance(error, InputError) or _is_usage_error(error) else 1
+    return (
+        2 if isinstance(error, (InputError, ModuleNotFoundError)) or _is_usage_error(error) else 1
+    )
 
 
 def _message(error: Exception) -> str:
@@ -148,6 +153,8 @@ def _message(error: Exception) -> str:
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "rayprune"
         return f"{error.format_message()} Try `{command} --help`."  # type: ignore[attr-defined]
+    if isinstance(error, ModuleNotFoundError):
+        return missing_package(error)
     first_line = (str(error).strip().splitlines() or ["(no message)"])[0]
     return f"{type(error).__name__}: {first_line}. Rerun with --debug for the traceback."
 

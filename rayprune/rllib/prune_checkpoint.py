@@ -14,9 +14,9 @@ from rayprune.errors import ConfigError
 from rayprune.pruning.config import PruningConfig
 from rayprune.rllib import checkpoints, rows
 from rayprune.rllib.callback import check_learners, learner_reports
+from rayprune.rllib.cluster import connect
 from rayprune.rllib.experiment import build_module, check_network, config_of
 from rayprune.rllib.learners import foreach_learner
-from rayprune.rllib.resources import connect
 from rayprune.rllib.summary import Subject, measure, summarise_run
 from rayprune.rllib.wrap import prune
 from rayprune.tracking.record import prepare_out, to_json, write_atomic

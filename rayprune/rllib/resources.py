@@ -1,14 +1,9 @@
-"""Connects to Ray, resolves `auto`, and refuses at once what the cluster can't give."""
+"""Resolves `auto`, and refuses at once what the cluster can't give."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import socket
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Final
-from urllib.parse import urlsplit
+from typing import Any
 
 import ray
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -16,59 +11,6 @@ from ray.tune import PlacementGroupFactory
 
 from rayprune.errors import ResourceError
 from rayprune.rllib.experiment import AUTO
-
-LOCAL: Final = "local"
-PATIENCE_S: Final = 5.0
-"""How long a cluster may take to accept a connection."""
-
-
-def connect(address: str | None, config: AlgorithmConfig) -> bool:
-    """Connect to Ray; return whether this call started or joined it, and so should leave it.
-
-    Args:
-        address: a cluster's address, ``"local"`` for an own Ray, or None for ``RAY_ADDRESS`` where
-            that is set (a job has it) and an own Ray otherwise: whatever cluster happens to run on
-            this machine is never joined by accident.
-        config: the algorithm that will run; an own Ray declares as many CPUs as it asks for.
-
-    Raises:
-        ResourceError: no Ray answers at the address.
-    """
-    if ray.is_initialized():
-        return False
-    where = address or os.environ.get("RAY_ADDRESS") or LOCAL
-    _check_answers(where)
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    try:
-        if where == LOCAL:
-            # One thread an actor: several torch processes on few cores fight for them otherwise.
-            os.environ.setdefault("OMP_NUM_THREADS", "1")
-            cpus = max(os.cpu_count() or 1, int(request(config).get("CPU", 1)))
-            ray.init(address=LOCAL, num_cpus=cpus, include_dashboard=False, **quiet)
-        else:
-            ray.init(address=where, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise _no_cluster(where, str(error).splitlines()[0]) from error
-    _protect_token()
-    return True
-
-
-def _check_answers(where: str) -> None:
-    """Raise ResourceError if nothing listens there: Ray itself would try for minutes."""
-    parts = urlsplit(where if "://" in where else f"ray://{where}")
-    try:
-        if parts.hostname is None or parts.port is None:
-            return
-        socket.create_connection((parts.hostname, parts.port), timeout=PATIENCE_S).close()
-    except (OSError, ValueError) as error:
-        raise _no_cluster(where, str(error)) from error
-
-
-def _no_cluster(where: str, reason: str) -> ResourceError:
-    return ResourceError(
-        f"No Ray cluster answers at {where!r}: {reason.rstrip('.')}. Start one with "
-        "`ray start --head`, or leave `--address` out to run on this machine."
-    )
 
 
 def resolve_gpus(config: AlgorithmConfig, asked: object) -> AlgorithmConfig:
@@ -138,13 +80,6 @@ def _way_out(kind: str) -> str:
 
 def _number(amount: float) -> str:
     return f"{amount:g}"
-
-
-def _protect_token() -> None:
-    """Ray writes its authentication token for everybody to read."""
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
-    with contextlib.suppress(OSError):
-        path.chmod(0o600)
 
 
 def learner_gpus(rllib: Mapping[str, Mapping[str, Any]]) -> object:

@@ -12,10 +12,11 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from rayprune.config import ExperimentConfig, load_experiment, to_yaml
 from rayprune.errors import ConfigError
+from rayprune.rllib.cluster import connect
 from rayprune.rllib.dense import dense_reference
 from rayprune.rllib.experiment import build_config
 from rayprune.rllib.interruption import Interruption
-from rayprune.rllib.resources import check_resources, connect, learner_gpus, resolve_gpus
+from rayprune.rllib.resources import check_resources, learner_gpus, resolve_gpus
 from rayprune.rllib.run import CONFIG_FILE, Run
 from rayprune.rllib.transfer import train_fresh
 from rayprune.tracking.progress import Reporter

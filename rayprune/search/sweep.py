@@ -22,6 +22,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from rayprune import yaml12
 from rayprune.errors import ConfigError, RunError
 from rayprune.rllib import resources
+from rayprune.rllib.cluster import connect
 from rayprune.rllib.dense import dense_reference
 from rayprune.rllib.experiment import base_config, build_config
 from rayprune.rllib.interruption import Interrupted, Interruption
@@ -304,7 +305,7 @@ def _environment() -> Iterator[None]:
 
 @contextmanager
 def _ray(address: str | None, config: AlgorithmConfig) -> Iterator[None]:
-    ours = resources.connect(address, config)
+    ours = connect(address, config)
     try:
         yield
     finally:

@@ -1,0 +1,147 @@
+"""``rayprune submit``: a run or a sweep as a job on a Ray cluster."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rayprune.cli.options import AsJson, Debug, Overrides, person
+
+
+def submit(
+    config: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CONFIG",
+            help="A YAML file; one with a `search` block is a sweep.",
+            show_default=False,
+        ),
+    ],
+    overrides: Overrides = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Replace the file's seed.", show_default=False)
+    ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR", help="Where the cluster writes the results: a path that its nodes share."
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with what is in the directory.")
+    ] = False,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="The head's dashboard, such as http://HEAD:8265; default: RAY_API_SERVER_ADDRESS.",
+        ),
+    ] = None,
+    working_dir: Annotated[
+        Path,
+        typer.Option(metavar="DIR", help="The directory that travels, with CONFIG in it."),
+    ] = Path(),
+    runtime_env: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Ray's further runtime environment in YAML, such as env_vars. "
+            "The dashboard shows it: no secrets.",
+        ),
+    ] = None,
+    no_wait: Annotated[
+        bool, typer.Option("--no-wait", help="Don't follow the job to its end.")
+    ] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> dict[str, Any]:
+    """Train or sweep a config as a job on a Ray cluster; follow its log, exit with its code.
+
+    Ctrl-C leaves the job running. A cluster with a token: RAY_AUTH_MODE=token, RAY_AUTH_TOKEN.
+
+    Example: rayprune submit tune_configs/pbt_cartpole.yaml --address http://HEAD:8265 --out
+    /shared/runs/pbt_cartpole
+    """
+    from rayprune.jobs.head import check_head, client, head_url, require_job_client
+    from rayprune.jobs.package import make_job, require_lasting
+
+    raw = _checked(config, overrides or (), seed)
+    lasting = require_lasting(out)
+    options = {"set": overrides, "seed": seed, "out": lasting, "resume": resume, "debug": debug}
+    job = make_job(config, raw, options, working_dir, runtime_env)
+    url = head_url(address)
+    require_job_client()
+    check_head(url)
+    with client(url) as cluster:
+        _send(cluster, job)
+        told = {"job": job.name, "address": url, "entrypoint": job.entrypoint, "out": lasting}
+        person().print(f"Job            {job.name}\nResults        {lasting}", markup=False)
+        if no_wait:
+            person().print(_commands(job.name, url), markup=False)
+            return {**told, "status": "PENDING", "exit_code": 0}
+        return {**told, **_follow(cluster, job.name, url)}
+
+
+def _checked(config: Path, overrides: Any, seed: int | None) -> dict[str, Any]:
+    """Return what the file says; refuse what shows without RLlib. The job checks the rest first."""
+    from rayprune.config import experiment_faults, load_raw
+    from rayprune.errors import ConfigError
+    from rayprune.search.config import search_faults
+
+    raw, faults = load_raw(config, overrides, seed)
+    if raw.get("search") is not None:
+        faults += search_faults(raw["search"])[0]
+    else:
+        faults += experiment_faults(raw, check_paths=False)[0]
+    if faults:
+        raise ConfigError(faults)
+    return raw
+
+
+def _send(cluster: Any, job: Any) -> None:
+    from rayprune.errors import ResourceError
+
+    try:
+        cluster.submit_job(
+            entrypoint=job.entrypoint,
+            submission_id=job.name,
+            runtime_env=dict(job.runtime_env),
+            metadata={"rayprune": job.name},
+        )
+    except (RuntimeError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ResourceError(f"The cluster did not take the job: {reason}") from error
+
+
+def _follow(cluster: Any, name: str, url: str) -> dict[str, Any]:
+    from rayprune.jobs.follow import Follower
+
+    try:
+        details = Follower(cluster, name, _show).to_the_end()
+    except KeyboardInterrupt as error:
+        told = f"Job {name} goes on without this terminal.\n{_commands(name, url)}"
+        raise KeyboardInterrupt(told) from error
+    status = details.status.value
+    code = 0 if status == "SUCCEEDED" else details.driver_exit_code or 1
+    if code:
+        person().print(f"Job {name} {status.lower()}, exit code {code}.", markup=False)
+        if details.driver_exit_code is None:
+            # It never came to its command, so that its log can't say why.
+            person().print(str(details.message), markup=False)
+    return {"status": status, "exit_code": code, "message": details.message}
+
+
+def _show(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()
+
+
+def _commands(name: str, url: str) -> str:
+    """Return how to follow and how to stop a job."""
+    return "\n".join(
+        f"{what:<14} ray job {command} --address {url} {name}"
+        for what, command in (("Follow", "logs --follow"), ("Status", "status"), ("Stop", "stop"))
+    )

@@ -1,0 +1,1 @@
+"""Runs as jobs on a Ray cluster, submitted from a machine outside it."""

@@ -1,0 +1,160 @@
+"""Real hosts on one machine: network, process and mount namespaces, joined by a bridge.
+
+Each host has its own address, ``/proc``, ``/dev/shm`` and ``/tmp/ray``, and shares the rest of the
+file system. It needs root.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+BIN = Path(sys.executable).parent
+ROOT = Path(__file__).parents[2]
+SHELL = """
+mount -t proc proc /proc && mount -t tmpfs tmpfs /dev/shm
+mkdir -p /tmp/ray && mount -t tmpfs tmpfs /tmp/ray
+hostname {name}
+exec {command}
+"""
+MEMORY = 100_000_000
+"""Bytes of a node's object store: the least that Ray takes is 75 MiB."""
+
+
+def possible() -> bool:
+    """Whether this process may make hosts."""
+    if os.name == "nt" or os.geteuid() != 0 or not shutil.which("ip"):
+        return False
+    made = subprocess.run(["unshare", "-n", "-p", "-m", "-u", "-f", "true"], capture_output=True)
+    return made.returncode == 0
+
+
+class Hosts:
+    """Hosts that run one Ray node each; made by `hosts`."""
+
+    def __init__(self, count: int) -> None:
+        number = os.getpid()
+        # An interface's name has at most 15 characters.
+        self._tag = f"rp{number % 100_000}"
+        self._net = f"10.{64 + number % 128}.{number // 128 % 256}"
+        self._count = count
+        self._nodes: dict[int, subprocess.Popen[bytes]] = {}
+
+    @property
+    def url(self) -> str:
+        """Where the head takes jobs."""
+        return f"http://{self.ip(0)}:8265"
+
+    @property
+    def gcs(self) -> str:
+        """Where nodes and drivers join."""
+        return f"{self.ip(0)}:6379"
+
+    def ip(self, host: int) -> str:
+        return f"{self._net}.{host + 1}"
+
+    def make(self) -> None:
+        _ip("link", "add", self._tag, "type", "bridge")
+        _ip("addr", "add", f"{self._net}.254/24", "dev", self._tag)
+        _ip("link", "set", self._tag, "up")
+        for host in range(self._count):
+            space, wire = self._space(host), f"{self._tag}v{host}"
+            _ip("netns", "add", space)
+            _ip("link", "add", wire, "type", "veth", "peer", "name", "eth0", "netns", space)
+            _ip("link", "set", wire, "master", self._tag, "up")
+            _ip("-n", space, "addr", "add", f"{self.ip(host)}/24", "dev", "eth0")
+            _ip("-n", space, "link", "set", "eth0", "up")
+            _ip("-n", space, "link", "set", "lo", "up")
+            _ip("-n", space, "route", "add", "default", "via", f"{self._net}.254")
+
+    def unmake(self) -> None:
+        for host in list(self._nodes):
+            self.kill(host)
+        for host in range(self._count):
+            # What is left in a space of processes dies with its first, and the wire with its space.
+            subprocess.run(["ip", "netns", "del", self._space(host)], capture_output=True)
+        subprocess.run(["ip", "link", "del", self._tag], capture_output=True)
+
+    def start(self, host: int, cpus: int, environment: Mapping[str, str], log: Path) -> None:
+        """Start a host's Ray node: the first host's is the head."""
+        role = ["--head", "--port=6379", "--dashboard-host=0.0.0.0"]
+        role = role if host == 0 else [f"--address={self.gcs}"]
+        command = [
+            *(str(BIN / "ray"), "start", *role, f"--node-ip-address={self.ip(host)}"),
+            *(f"--num-cpus={cpus}", f"--object-store-memory={MEMORY}"),
+            *("--disable-usage-stats", "--block"),
+        ]
+        shell = SHELL.format(name=f"host{host}", command=" ".join(command))
+        spaces = ["unshare", "-p", "-m", "-u", "-f", "--kill-child", "bash", "-ec", shell]
+        with log.open("wb") as file:
+            self._nodes[host] = subprocess.Popen(
+                ["ip", "netns", "exec", self._space(host), *spaces],
+                stdout=file,
+                stderr=file,
+                env={**cleaned(), **environment},
+                cwd=ROOT,
+            )
+
+    def kill(self, host: int) -> None:
+        """Cut a host's power."""
+        node = self._nodes.pop(host)
+        node.kill()
+        node.wait()
+
+    def run(self, host: int, command: list[str], **options: Any) -> subprocess.Popen[str]:
+        """Start a command in a host's network."""
+        return subprocess.Popen(["ip", "netns", "exec", self._space(host), *command], **options)
+
+    def _space(self, host: int) -> str:
+        return f"{self._tag}h{host}"
+
+
+@contextmanager
+def hosts(count: int) -> Iterator[Hosts]:
+    """Give that many hosts; take them and all that runs on them away again."""
+    made = Hosts(count)
+    try:
+        made.make()
+        yield made
+    finally:
+        made.unmake()
+
+
+def cleaned() -> dict[str, str]:
+    """Return the environment without what would lead Ray elsewhere; tokens are off, explicitly."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    path = f"{BIN}:{os.environ['PATH']}"
+    # A node has 30 s to start, which is little where several share one busy core.
+    patience = {"RAY_raylet_start_wait_time_s": "200"}
+    return {**kept, **patience, "PATH": path, "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
+
+
+def wait_for_nodes(url: str, count: int, token: str | None = None, limit_s: float = 240) -> None:
+    """Wait until the head's dashboard knows of that many nodes alive."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    request = urllib.request.Request(f"{url}/nodes?view=summary", headers=headers)
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(request, timeout=5) as answer:
+                summary = json.load(answer)["data"]["summary"]
+            if sum(node["raylet"].get("state") == "ALIVE" for node in summary) >= count:
+                return
+        except (urllib.error.URLError, OSError, KeyError, ValueError):
+            pass
+        time.sleep(0.5)
+    raise TimeoutError(f"{count} nodes did not come up at {url} within {limit_s} s")
+
+
+def _ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, capture_output=True)
