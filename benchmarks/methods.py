@@ -49,6 +49,7 @@ class Table:
 ERK = "pruning.distribution=erk"
 RIGL = "{kind: rigl, begin: 0.0, end: 0.75, every: 4000, minibatches: 100}"
 DENSE = ("pruning.sparsity=0",)
+NEURONS = ("pruning.granularity=neuron", "pruning.sparsity=0.75")
 
 
 def small(hidden: int) -> tuple[str, ...]:
@@ -76,6 +77,8 @@ TABLES = {
             "lottery": (
                 schedule("{kind: lottery, rounds: 3, rewind_to: 4000, round_steps: 26000}"),
             ),
+            "neurons": NEURONS,
+            "neurons live": (*NEURONS, "pruning.compact_every=10000"),
         },
     ),
     "lunarlander": Table(
@@ -86,6 +89,8 @@ TABLES = {
             "small dense": small(77),
             "cubic": (),
             "RigL": (ERK, schedule(RIGL.replace("4000", "16384"))),
+            "neurons": NEURONS,
+            "neurons live": (*NEURONS, "pruning.compact_every=20000"),
         },
     ),
 }

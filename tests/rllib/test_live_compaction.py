@@ -85,7 +85,7 @@ def test_ppo_shrinks_on_learner_and_env_runners_and_the_sparsity_remembers() -> 
         algo.stop()
 
 
-@pytest.mark.parametrize("algorithm", ["dqn", "sac"])
+@pytest.mark.parametrize("algorithm", ["dqn", pytest.param("sac", marks=pytest.mark.slow)])
 def test_target_networks_shrink_with_their_sources(algorithm: str) -> None:
     config = {"dqn": configs.dqn, "sac": configs.sac}[algorithm]()
     algo = configs.build(prune(config, configs.pruning(**LIVE)))
