@@ -6,12 +6,13 @@ import shlex
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 import rayprune
 from rayprune import yaml12
 from rayprune.errors import ConfigError, InputError
+from rayprune.tracking.record import check_lasting
 
 STOP_WAIT_S: Final = 60
 """How long a job that is stopped may take to write its checkpoint; Ray's own patience is 3 s."""
@@ -74,7 +75,9 @@ def require_lasting(out: str | None) -> str:
     Raises:
         InputError: none is given, or it is relative to the job's own directory.
     """
-    if out and (Path(out).is_absolute() or "://" in out):
+    if out:
+        check_lasting(out)
+    if out and PurePosixPath(out).is_absolute():
         return out
     given = "is missing" if not out else f"{out!r} is relative"
     raise InputError(

@@ -7,6 +7,7 @@ import errno
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -18,6 +19,8 @@ from rayprune.errors import StorageError
 LEAST_FREE_BYTES = 64 * 2**20
 """A run isn't started on a disk with less left: its checkpoints would not fit."""
 
+_JOBS_FILES = "working_dir_files"
+"""Where Ray (2.60) unpacks what a job has sent along."""
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FORBIDDEN = {errno.EACCES, errno.EPERM}
 
@@ -162,6 +165,7 @@ def prepare_out(out: str | Path, resume: bool, marker: str = "config.yaml") -> N
         StorageError: the directory holds something, or nothing to resume, or can't be written.
     """
     out = Path(out)
+    check_lasting(out)
     try:
         if out.exists() and not out.is_dir():
             raise StorageError(f"{str(out)!r} is a file: give a directory with --out.")
@@ -185,6 +189,27 @@ def prepare_out(out: str | Path, resume: bool, marker: str = "config.yaml") -> N
         raise StorageError(
             f"The disk of {str(out)!r} has {free / 2**20:.0f} MiB left, and a run needs at least "
             f"{LEAST_FREE_BYTES >> 20}. Free some, or give a directory elsewhere with --out."
+        )
+
+
+def check_lasting(out: str | Path) -> None:
+    """Raise StorageError if results at ``out`` would not be where they are looked for.
+
+    >>> check_lasting("s3://bucket/run")
+    Traceback (most recent call last):
+    rayprune.errors.StorageError: '--out s3://bucket/run' is no path, and ...
+    """
+    # `Path` has made one slash of two. A drive's name is one letter.
+    url = re.fullmatch(r"([A-Za-z][\w+.-]+):/+(.*)", str(out))
+    if url is not None:
+        raise StorageError(
+            f"'--out {url[1]}://{url[2]}' is no path, and results are written to paths only: give "
+            "one that all nodes share (NFS, EFS, Filestore, a mounted bucket)."
+        )
+    if _JOBS_FILES in Path(out).absolute().parts:
+        raise StorageError(
+            f"'--out {out}' lies in the job's own directory, which goes with the job: give an "
+            "absolute path that all nodes share."
         )
 
 

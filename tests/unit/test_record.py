@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -203,3 +204,15 @@ def test_a_nearly_full_disk_is_refused(tmp_path, monkeypatch):
 
 def test_values_json_does_not_know_become_text(tmp_path):
     assert json.loads(to_json({"path": tmp_path, 3: {1}})) == {"path": str(tmp_path), "3": [1]}
+
+
+def test_a_run_is_refused_where_it_would_be_lost(tmp_path, monkeypatch):
+    for out in ("s3://bucket/x", Path("gs://bucket/x"), Path("s3:/bucket")):
+        with pytest.raises(StorageError, match="no path"):
+            prepare_out(out, resume=False)
+    unpacked = tmp_path / "working_dir_files" / "_ray_pkg_1"
+    unpacked.mkdir(parents=True)
+    monkeypatch.chdir(unpacked)
+    with pytest.raises(StorageError, match="goes with the job"):
+        prepare_out("runs/x", resume=False)
+    assert list(unpacked.iterdir()) == []
