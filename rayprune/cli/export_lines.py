@@ -14,7 +14,9 @@ def export_lines(result: Mapping[str, Any]) -> Iterator[str]:
     """
     yield f"File           {result['out']} ({result['bytes']:,} bytes), certificate beside it"
     held = result["parameters"]
-    if not held["given_zero_weights"]:
+    if result["about"]["compacted_in_training"]:
+        yield "Small already  Its dead units went while it was trained (`pruning.compact_every`)."
+    elif not held["given_zero_weights"]:
         yield "No masks       No weight of the checkpoint is zero: this is the dense policy."
     yield (
         f"Parameters     {held['given']:,} of the checkpoint's module; {held['total']:,} exported, "

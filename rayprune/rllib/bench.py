@@ -32,6 +32,7 @@ from rayprune.deploy.policy import DeployablePolicy
 from rayprune.deploy.shrinking import shrink
 from rayprune.errors import ConfigError, InputError
 from rayprune.rllib.checkpoints import locate
+from rayprune.rllib.compacted import origins_in
 from rayprune.rllib.deployable import deployable
 from rayprune.rllib.evaluation import Evaluator
 from rayprune.rllib.experiment import config_of
@@ -49,6 +50,11 @@ NOISE: Final = 0.2
 """By how much a control may be off before the figures are doubted aloud."""
 DENSE: Final = "dense"
 PRUNED: Final = "pruned"
+NOTHING_DEAD: Final = "No unit is dead, so that nothing can be removed: prune neurons."
+GONE_IN_TRAINING: Final = (
+    "Its dead units went while it was trained, so that 'dense' is what is left of it: give the dense "
+    "policy's checkpoint first to compare with that."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,7 +229,7 @@ def _checkpoint_target(path: Path, place: Path, options: BenchOptions, stack: Ex
     if smaller.certificate["removed"]:
         policies[PRUNED] = (smaller.policy, smaller.inputs(inputs))
     else:
-        target.notes.append("No unit is dead, so that nothing can be removed: prune neurons.")
+        target.notes.append(GONE_IN_TRAINING if origins_in(directory) else NOTHING_DEAD)
     for name, (policy, given) in policies.items():
         target.parameters[name] = sum(p.numel() for p in policy.parameters())
         target.subjects.append(Subject(target.path, name, EAGER, _eager(policy)))

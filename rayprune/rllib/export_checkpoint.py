@@ -22,6 +22,7 @@ from rayprune.deploy.interface import Array, Interface
 from rayprune.deploy.proving import draw_noise, module_run
 from rayprune.errors import InvariantError
 from rayprune.rllib.checkpoints import locate, module_state, read_evaluation
+from rayprune.rllib.compacted import origins_in
 from rayprune.rllib.deployable import deployable
 from rayprune.rllib.evaluation import Acted, Evaluator
 from rayprune.rllib.experiment import config_of
@@ -179,6 +180,7 @@ def _source(directory: Path, config: AlgorithmConfig) -> dict[str, Any]:
     return {
         "checkpoint": str(directory),
         "weights_sha256": digest.hexdigest(),
+        "compacted_in_training": bool(origins_in(directory)),
         "algorithm": type(config).__name__.removesuffix("Config"),
         "env": str(config.env),
         "env_config": json.loads(to_json(dict(config.env_config))),

@@ -18,6 +18,7 @@ from rayprune.rllib.callback import learner_reports
 from rayprune.rllib.checkpoints import MODULE, locate
 from rayprune.rllib.evaluation import Evaluator
 from rayprune.rllib.experiment import base_config
+from rayprune.rllib.export_checkpoint import export_checkpoint
 from rayprune.rllib.learners import foreach_learner
 from tests.rllib import configs, experiments
 from tests.rllib.test_resume import CrashAt, CrashError, _equal, _pairs, _rows, _state
@@ -174,8 +175,13 @@ def check_checkpoint(what: Any, checkpoint: Path) -> None:
 
 
 @pytest.mark.slow
-def test_another_run_starts_from_what_shrank_and_shrinks_only_if_it_wants(tmp_path: Path) -> None:
+def test_what_shrank_is_exported_and_another_run_starts_from_it_and_shrinks_only_if_it_wants(
+    tmp_path: Path,
+) -> None:
     experiments.train(experiments.experiment(experiments.PPO, pruning=IN_RUN), tmp_path / "first")
+    exported = export_checkpoint(tmp_path / "first", tmp_path / "small.pt2", "torch", episodes=1)
+    assert exported["about"]["compacted_in_training"]
+    assert exported["parameters"]["total"] == 4 * 4 + 4 + 4 * 4 + 4 + 2 * 4 + 2
     for live in (True, False):
         what = experiments.experiment(
             experiments.PPO,

@@ -9,6 +9,7 @@ import pytest
 CERTIFICATE = {
     "out": "walker.c",
     "bytes": 1234,
+    "about": {"compacted_in_training": False},
     "parameters": {"given": 900, "given_zero_weights": 600, "total": 300, "zero_weights": 12},
     "compaction": {"removed": [{"layer": "pi.0", "kind": "neuron", "units": 48, "of": 64}]},
     "self_test": {"passed": None, "why": "no C compiler was found: not tested"},
@@ -75,3 +76,14 @@ def test_a_policy_without_masks_is_called_dense(rayprune, calls, checkpoint, mon
     monkeypatch.setitem(CERTIFICATE, "parameters", dense)
     answer = rayprune("export", checkpoint, "--format", "onnx")
     assert "No weight of the checkpoint is zero: this is the dense policy." in answer.stderr
+
+
+def test_a_policy_that_shrank_in_training_is_not_called_dense(
+    rayprune, calls, checkpoint, monkeypatch
+):
+    whole = {**CERTIFICATE["parameters"], "given_zero_weights": 0}
+    monkeypatch.setitem(CERTIFICATE, "parameters", whole)
+    monkeypatch.setitem(CERTIFICATE, "about", {"compacted_in_training": True})
+    answer = rayprune("export", checkpoint, "--format", "c")
+    assert "Its dead units went while it was trained" in answer.stderr
+    assert "this is the dense policy" not in answer.stderr
