@@ -52,8 +52,8 @@ DENSE: Final = "dense"
 PRUNED: Final = "pruned"
 NOTHING_DEAD: Final = "No unit is dead, so that nothing can be removed: prune neurons."
 GONE_IN_TRAINING: Final = (
-    "Its dead units went while it was trained, so that 'dense' is what is left of it: give the dense "
-    "policy's checkpoint first to compare with that."
+    "Its dead units went while it was trained, so that 'dense' is what is left of it: give the "
+    "dense policy's checkpoint first to compare with that."
 )
 
 
