@@ -45,6 +45,17 @@ def capture(policy: DeployablePolicy, *, batch: int | None = None) -> ExportedPr
     return _capture(_without_unused(whole), inputs, shapes)
 
 
+def recapture(module: nn.Module, captured: ExportedProgram) -> ExportedProgram:
+    """Capture a rewritten graph, for any batch size.
+
+    Args:
+        module: computes what ``captured`` does, of the same inputs.
+        captured: with any batch size.
+    """
+    inputs, _ = captured.example_inputs
+    return _capture(module, inputs, tuple({0: Dim("batch")} for _ in inputs))
+
+
 def example_inputs(policy: DeployablePolicy, batch: int) -> tuple[Tensor, ...]:
     """Return zeros for each input of a policy."""
     return tuple(torch.from_numpy(port.zeros(batch)) for port in policy.interface.inputs)

@@ -11,9 +11,10 @@ import torch
 from torch.export import ExportedProgram
 
 from rayprune.deploy.artifact import Artifact
-from rayprune.deploy.capture import quiet
+from rayprune.deploy.capture import quiet, recapture
 from rayprune.deploy.interface import Array
 from rayprune.deploy.metadata import KEY, Metadata
+from rayprune.deploy.single_step import sees_single_steps, written_out
 from rayprune.errors import InputError
 
 
@@ -28,7 +29,7 @@ def write_onnx(captured: ExportedProgram, path: Path, metadata: Metadata) -> Non
     try:
         with quiet():
             program: Any = torch.onnx.export(
-                captured,
+                _without_sequences(captured),
                 dynamo=True,
                 verbose=False,
                 input_names=[port.name for port in ports.inputs],
@@ -42,6 +43,12 @@ def write_onnx(captured: ExportedProgram, path: Path, metadata: Metadata) -> Non
     program.model.metadata_props[KEY] = metadata.to_json()
     # One file: weights beside it would be left behind when it is copied.
     program.save(str(path), external_data=False)
+
+
+def _without_sequences(captured: ExportedProgram) -> ExportedProgram:
+    if not sees_single_steps(captured):
+        return captured
+    return recapture(written_out(captured), captured)
 
 
 class OnnxArtifact(Artifact):
