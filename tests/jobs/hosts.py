@@ -134,8 +134,8 @@ def cleaned() -> dict[str, str]:
     """Return the environment without what would lead Ray elsewhere; tokens are off, explicitly."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     path = f"{BIN}:{os.environ['PATH']}"
-    # A node has 30 s to start, which is little where several share one busy core.
-    patience = {"RAY_raylet_start_wait_time_s": "200"}
+    # A node and its agents have 30 s to start: little where several share one busy core.
+    patience = {"RAY_raylet_start_wait_time_s": "200", "RAY_agent_register_timeout_ms": "200000"}
     return {**kept, **patience, "PATH": path, "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
 
 
