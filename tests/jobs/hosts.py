@@ -81,7 +81,8 @@ class Hosts:
         for host in list(self._nodes):
             self.kill(host)
         for host in range(self._count):
-            # What is left in a space of processes dies with its first, and the wire with its space.
+            # First, and by name: a space lives on while a process in it is still dying.
+            subprocess.run(["ip", "link", "del", f"{self._tag}v{host}"], capture_output=True)
             subprocess.run(["ip", "netns", "del", self._space(host)], capture_output=True)
         subprocess.run(["ip", "link", "del", self._tag], capture_output=True)
 
