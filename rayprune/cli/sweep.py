@@ -16,6 +16,7 @@ from rayprune.cli.options import (
     quiet_rllib,
     require_rllib,
 )
+from rayprune.errors import InputError
 
 
 def sweep(
@@ -36,6 +37,17 @@ def sweep(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the population in the directory.")
     ] = False,
+    plan: Annotated[
+        bool,
+        typer.Option("--plan", help="Only tell what fits at once and how long it would take."),
+    ] = False,
+    nodes: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COUNTxCPUS[+GPUS]",
+            help="With --plan: nodes of a cluster that isn't there, such as 100x16+1; repeatable.",
+        ),
+    ] = None,
     address: Address = None,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -54,7 +66,10 @@ def sweep(
     from rayprune.search.plan import load_sweep
     from rayprune.search.sweep import REPORT_FILE, run_sweep
 
+    _check_options(plan, nodes, resume)
     raw = load_sweep(config, overrides or (), seed)
+    if plan:
+        return _planned(raw, address, nodes, as_json)
     out = out or Path("runs") / f"{raw['name']}-seed{raw.get('seed', 0)}"
     console = person()
     reporter = PopulationReporter(console)
@@ -72,3 +87,24 @@ def sweep(
             checkpoint = out / points[-1]["checkpoint"]
             console.print(f"Next             rayprune evaluate {checkpoint}", markup=False)
     return outcome
+
+
+def _check_options(plan: bool, nodes: list[str] | None, resume: bool) -> None:
+    if nodes and not plan:
+        raise InputError("`--nodes` describes a cluster that isn't there: use it with --plan.")
+    if plan and resume:
+        raise InputError("`--plan` runs nothing that `--resume` could go on with: drop either.")
+
+
+def _planned(
+    raw: dict[str, Any], address: str | None, nodes: list[str] | None, as_json: bool
+) -> dict[str, Any]:
+    from rayprune.cli.plan import plan_lines
+    from rayprune.search.nodes import parse_nodes
+    from rayprune.search.planning import plan_sweep
+
+    cluster = parse_nodes(nodes) if nodes else None
+    told = plan_sweep(raw, address=address, nodes=cluster)
+    if not as_json:
+        person().print("\n".join(plan_lines(told)), markup=False)
+    return told

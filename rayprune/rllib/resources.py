@@ -13,29 +13,37 @@ from rayprune.errors import ResourceError
 from rayprune.rllib.experiment import AUTO
 
 
-def resolve_gpus(config: AlgorithmConfig, asked: object) -> AlgorithmConfig:
+def resolve_gpus(
+    config: AlgorithmConfig, asked: object, there: Mapping[str, float] | None = None
+) -> AlgorithmConfig:
     """Return ``config`` with GPUs for its Learners as asked for, ``auto`` resolved.
 
     Args:
         config: the algorithm.
         asked: `rllib.learners.num_gpus_per_learner`: a number, ``"auto"`` or None.
+        there: all resources of a cluster; None for those of the one that Ray is on.
 
     `auto` takes one GPU per Learner where the cluster has that many, and none otherwise.
     """
     if asked != AUTO:
         return config
     needed = max(config.num_learners, 1)
-    there = ray.cluster_resources().get("GPU", 0) >= needed
-    return config.learners(num_gpus_per_learner=1 if there else 0)
+    gpus = (ray.cluster_resources() if there is None else there).get("GPU", 0)
+    return config.learners(num_gpus_per_learner=1 if gpus >= needed else 0)
 
 
-def check_resources(config: AlgorithmConfig) -> None:
+def check_resources(config: AlgorithmConfig, there: Mapping[str, float] | None = None) -> None:
     """Raise ResourceError if the cluster can't hold what ``config`` asks for.
+
+    Args:
+        config: the algorithm, its GPUs resolved.
+        there: all resources of a cluster; None for those of the one that Ray is on.
 
     A local Learner would fail with an assertion deep inside RLlib, a remote one would wait for
     ever without a word.
     """
-    needed, there = request(config), ray.cluster_resources()
+    needed = request(config)
+    there = ray.cluster_resources() if there is None else there
     for kind in ("GPU", "CPU"):
         if needed.get(kind, 0) > there.get(kind, 0):
             raise ResourceError(

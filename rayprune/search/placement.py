@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import ray
@@ -31,27 +32,35 @@ class Placement:
         return tune.PlacementGroupFactory(list(self.bundles), strategy=self.strategy)
 
 
-def place(config: AlgorithmConfig, search: SearchConfig, trials: int) -> Placement:
-    """Work out a trial's resources and count how many fit on the cluster that Ray is on.
+def place(
+    config: AlgorithmConfig,
+    search: SearchConfig,
+    trials: int,
+    nodes: Sequence[Mapping[str, float]] | None = None,
+) -> Placement:
+    """Work out a trial's resources and count how many fit on a cluster.
 
     Args:
         config: of a trial, its GPUs resolved.
         search: `resources` may ask for more than RLlib does.
         trials: how many there are.
+        nodes: what each node has; None for those of the cluster that Ray is on.
 
     Raises:
         ResourceError: not even one fits, or `search.resources` is less than RLlib asks for.
     """
-    check_resources(config)
+    nodes = present_nodes() if nodes is None else nodes
+    has = total(nodes)
+    check_resources(config, has)
     factory = placement_group(config)
     bundles = _enlarged([dict(bundle) for bundle in factory.bundles], search)
-    needed = _total(bundles)
-    there = {kind: ray.cluster_resources().get(kind, 0.0) for kind in {**needed, "CPU": 0}}
-    at_once = _fits(bundles)
-    text = f"A trial needs {_listed(needed)}; the cluster has {_listed(there)}"
+    needed = total(bundles)
+    there = {kind: has.get(kind, 0.0) for kind in {**needed, "CPU": 0}}
+    at_once = _fits(bundles, nodes)
+    text = f"A trial needs {listed(needed)}; the cluster has {listed(there)}"
     if at_once == 0:
         raise ResourceError(
-            f"{text} on {len(_nodes())} node(s), so that none fits. Lower `search.resources`, "
+            f"{text} on {len(nodes)} node(s), so that none fits. Lower `search.resources`, "
             "`num_env_runners` or `num_learners`, or use --address."
         )
     at_once = min(at_once, trials)
@@ -75,9 +84,9 @@ def _enlarged(bundles: list[dict[str, float]], search: SearchConfig) -> list[dic
     return bundles
 
 
-def _fits(bundles: list[dict[str, float]]) -> int:
+def _fits(bundles: list[dict[str, float]], nodes: Sequence[Mapping[str, float]]) -> int:
     """Count the trials that fit, packed greedily: a bundle never spans two nodes."""
-    free = _nodes()
+    free = [dict(node) for node in nodes]
     count = 0
     while count < 10_000 and all(_take(bundle, free) for bundle in bundles):
         count += 1
@@ -93,17 +102,20 @@ def _take(bundle: dict[str, float], free: list[dict[str, float]]) -> bool:
     return False
 
 
-def _nodes() -> list[dict[str, float]]:
+def present_nodes() -> list[dict[str, float]]:
+    """Return what each living node of the cluster that Ray is on has."""
     return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
 
 
-def _total(bundles: list[dict[str, float]]) -> dict[str, float]:
-    total: dict[str, float] = {}
-    for bundle in bundles:
-        for kind, amount in bundle.items():
-            total[kind] = total.get(kind, 0) + amount
-    return {kind: amount for kind, amount in total.items() if amount}
+def total(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the sum of bundles, or of nodes, by kind of resource."""
+    summed: dict[str, float] = {}
+    for part in parts:
+        for kind, amount in part.items():
+            summed[kind] = summed.get(kind, 0) + amount
+    return {kind: amount for kind, amount in summed.items() if amount}
 
 
-def _listed(amounts: dict[str, float]) -> str:
+def listed(amounts: Mapping[str, float]) -> str:
+    """Return ``2 CPU, 1 GPU``."""
     return ", ".join(f"{amount:g} {kind}" for kind, amount in sorted(amounts.items()))

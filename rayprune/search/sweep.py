@@ -95,7 +95,7 @@ def run_sweep(
     if resume:
         _check_same_sweep(sweep)
     config = base_config(sweep.experiment)
-    with _ray(address, config):
+    with on_ray(address, config):
         config = resources.resolve_gpus(
             build_config(sweep.experiment), resources.learner_gpus(sweep.experiment.rllib)
         )
@@ -304,7 +304,8 @@ def _environment() -> Iterator[None]:
 
 
 @contextmanager
-def _ray(address: str | None, config: AlgorithmConfig) -> Iterator[None]:
+def on_ray(address: str | None, config: AlgorithmConfig) -> Iterator[None]:
+    """Be connected to Ray inside the block; a Ray that is started for it ends with it."""
     ours = connect(address, config)
     try:
         yield
