@@ -120,6 +120,7 @@ def test_wrong_plans_are_refused_before_ray_starts(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow  # three processes that import Ray
 def test_the_command_prints_one_object_and_writes_nothing(tmp_path: Path) -> None:
     config = tmp_path / "sweep.yaml"
     config.write_text(json.dumps(raw()))
