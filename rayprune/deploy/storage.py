@@ -77,13 +77,18 @@ def dumps(value: Any) -> bytes:
 def rewrite_sparsely(directory: Path, name: str) -> None:
     """Write the pickles of one name under a directory anew, where that makes them smaller.
 
+    One that plain `pickle` can't write stays as it is: somebody's state may hold a local class.
+
     Args:
         directory: searched through all its levels.
         name: of the files.
     """
     for path in sorted(directory.rglob(name)):
         held = path.read_bytes()
-        smaller = dumps(pickle.loads(held))
+        try:
+            smaller = dumps(pickle.loads(held))
+        except (pickle.PicklingError, AttributeError, TypeError):
+            continue
         if len(smaller) < len(held):
             path.write_bytes(smaller)
 

@@ -92,7 +92,7 @@ class Masking:
         for name, mask in (self.masks | silenced).items():
             if name in tensors:
                 tensor = tensors[name]
-                tensor.mul_(mask.to(device=tensor.device, dtype=tensor.dtype))
+                keep_only(tensor, mask.to(tensor.device))
 
     def violations(self) -> dict[str, int]:
         """Return how many pruned weights are not zero, by full parameter name; empty if right."""

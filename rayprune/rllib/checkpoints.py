@@ -40,6 +40,8 @@ CONFIG_FILE: Final = "rayprune.yaml"
 MODULE: Final = Path("learner_group", "learner", "rl_module", DEFAULT_MODULE_ID)
 """Where an Algorithm's checkpoint holds the default policy."""
 _MODULE_FILE: Final = "module_state.pkl"
+_LEARNER_FILE: Final = "state.pkl"
+"""Its optimizers' moments, which are as sparse as the weights, and twice as many."""
 
 
 def save(
@@ -66,6 +68,7 @@ def save(
         # Absolute: pyarrow takes a relative path for a URI without a scheme.
         algorithm.save_to_path(str(temporary.absolute()))
         rewrite_sparsely(temporary, _MODULE_FILE)
+        rewrite_sparsely(temporary / MODULE.parts[0], _LEARNER_FILE)
         save_buffer(algorithm, temporary)
         if experiment_yaml is not None:
             write_atomic(temporary / CONFIG_FILE, experiment_yaml)

@@ -19,6 +19,8 @@ OURS = {"ray_version": ray.__version__}
 
 @pytest.fixture(autouse=True)
 def _no_addresses(monkeypatch):
+    # Another test of this process may have left a Ray that `connect` would stay with.
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
 

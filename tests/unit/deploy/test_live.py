@@ -168,7 +168,13 @@ def test_the_next_step_moves_all_that_is_kept_as_it_would_have(drawn, seed, spar
     for name, parameter in small.net.named_parameters():
         moved = module.net.get_parameter(name).detach() - before[name]
         wanted = plan.pick(f"net.{name}", moved)
-        torch.testing.assert_close(parameter - small_before[name], wanted, rtol=0, atol=1e-7)
+        found = parameter - small_before[name]
+        weight = kept_masks.get(f"net.{name.removesuffix('.bias')}.weight")
+        if name.endswith(".bias") and weight is not None:
+            # A dead unit that is left carries the constants of others: its bias moves for all.
+            live = weight.flatten(1).any(dim=1)
+            found, wanted = found[live], wanted[live]
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-7)
 
 
 def step(

@@ -12,7 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rayprune.deploy.storage import dumps, pack, rewrite_sparsely, unpack
+from rayprune.pruning.attach import make_maskable
+from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.masks import keep_only
+from rayprune.pruning.pruner import Pruner
 
 KINDS = ["float32", "float64", "float16", "int64", "uint8"]
 
@@ -99,3 +102,25 @@ def test_what_a_mask_zeroes_has_no_sign_that_would_have_to_be_stored():
     half = torch.tensor([-1.0, 2.0], dtype=torch.bfloat16)
     keep_only(half, torch.tensor([False, True]))
     assert not torch.signbit(half[0])
+
+
+def test_masked_moments_have_no_sign_either():
+    layer = torch.nn.Linear(2, 2, bias=False)
+    make_maskable(layer)
+    pruner = Pruner(layer, PruningConfig(sparsity=0.5))
+    pruner.prune_to(0.5)
+    (name,) = pruner.masks
+    moment = -torch.ones(2, 2)
+    pruner.mask_tensors({name: moment})
+    assert (moment == 0).sum() == 2
+    assert torch.equal(torch.signbit(moment), pruner.masks[name])
+
+
+def test_a_state_that_pickle_cannot_write_stays_as_it_is(tmp_path):
+    import cloudpickle
+
+    path = tmp_path / "state.pkl"
+    path.write_bytes(cloudpickle.dumps({"f": lambda: 7, "zeros": np.zeros(10_000)}))
+    held = path.read_bytes()
+    rewrite_sparsely(tmp_path, "state.pkl")
+    assert path.read_bytes() == held
