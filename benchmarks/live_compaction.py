@@ -28,7 +28,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 from overhead import CASES as NETWORKS
-from overhead import NET, Ratio, compare, ratio
+from overhead import NET, Ratio, compare, line, ratio
 
 SPARSITY = 0.75
 EPISODE = 100
@@ -150,11 +150,7 @@ def show(name: str, ratios: list[Ratio], parameters: Mapping[str, int]) -> None:
         said = "A/A control"
         if found.target is not None:
             said = f"target {found.target}: {'met' if found.median >= found.target else 'MISSED'}"
-        ours, theirs = found.milliseconds
-        print(
-            f"  {found.name:24} {found.median:6.3f}  [{found.low:.3f}, {found.high:.3f}]"
-            f"  {ours:9.1f} / {theirs:9.1f} ms   {said}"
-        )
+        print(line(found, said))
 
 
 def main() -> None:

@@ -313,11 +313,16 @@ def show(title: str, ratios: list[Ratio], *, forward: bool = False) -> None:
         said = verdict(found)
         if forward and found.target is not None:
             said = forward_verdict(found, ratios[0])
-        ours, theirs = found.milliseconds
-        print(
-            f"  {found.name:32} {found.median:6.3f}  [{found.low:.3f}, {found.high:.3f}]"
-            f"  {ours:9.3f} / {theirs:9.3f} ms   {said}"
-        )
+        print(line(found, said))
+
+
+def line(found: Ratio, said: str) -> str:
+    """Return one row of a table: the ratio, its interval, both times, and a verdict."""
+    ours, theirs = found.milliseconds
+    return (
+        f"  {found.name:32} {found.median:6.3f}  [{found.low:.3f}, {found.high:.3f}]"
+        f"  {ours:9.3f} / {theirs:9.3f} ms   {said}"
+    )
 
 
 def main() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rayprune.cli.progress import duration
+
 
 def plan_lines(plan: Mapping[str, Any]) -> list[str]:
     """Return a plan as lines: what a trial needs, how many run at once, how long it takes.
@@ -31,20 +33,6 @@ def plan_lines(plan: Mapping[str, Any]) -> list[str]:
     if estimate["dense"][1]:
         lines.append(f"Dense       {_span(estimate['dense'])}, before the population")
     return [*lines, f"The sweep   {_span(estimate['sweep'])}"]
-
-
-def duration(seconds: float) -> str:
-    """Return a time as people say it.
-
-    >>> [duration(seconds) for seconds in (0.4, 59, 61, 3599, 7260, 200_000)]
-    ['1 s', '59 s', '1:01 min', '59:59 min', '2:01 h', '55:33 h']
-    """
-    whole = max(round(seconds), 1)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60}:{whole % 60:02d} min"
-    return f"{whole // 3600}:{whole % 3600 // 60:02d} h"
 
 
 def _span(bounds: tuple[float, float]) -> str:

@@ -16,7 +16,7 @@ from rayprune.deploy.interface import Array
 from rayprune.deploy.metadata import Metadata
 from rayprune.deploy.onnx_file import write_onnx
 from rayprune.deploy.policy import DeployablePolicy
-from rayprune.deploy.semi_structured import fitting, report
+from rayprune.deploy.semi_structured import report
 from rayprune.deploy.torch_file import write_torch
 
 
@@ -58,8 +58,8 @@ def _torch(order: Order, path: Path) -> Written:
     captured = capture(order.policy)
     write_torch(captured, path, order.metadata)
     inputs = [torch.from_numpy(given) for given in order.examples[0]]
-    told = report(order.policy, inputs) if fitting(order.policy).packed else None
-    return Written(captured, {"semi_structured": told} if told else {})
+    told = report(order.policy, inputs)
+    return Written(captured, {"semi_structured": told} if told["packed"] else {})
 
 
 def _c(order: Order, path: Path) -> Written:

@@ -24,7 +24,7 @@ _CAPABILITY: Final = (8, 0)
 """Ampere, the first with sparse tensor cores."""
 _ROWS, _COLUMNS = 32, 64
 """Sizes come in multiples of these, for torch's CUTLASS kernels and cuSPARSELt alike."""
-_MOST_ZEROS, _GROUP = 2, 4
+_MOST_LEFT, _GROUP = 2, 4
 _ROUNDS, _CALLS = 20, 20
 
 
@@ -170,6 +170,6 @@ def _in_the_way(weight: Tensor) -> str | None:
     if rows % _ROWS or columns % _COLUMNS:
         return f"its size {rows}x{columns} is no multiple of {_ROWS}x{_COLUMNS}"
     kept = (weight.detach().reshape(rows, -1, _GROUP) != 0).sum(dim=2)
-    if bool((kept > _GROUP - _MOST_ZEROS).any()):
+    if bool((kept > _MOST_LEFT).any()):
         return "more than two of four neighbouring inputs are left"
     return None

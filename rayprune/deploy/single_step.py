@@ -145,6 +145,7 @@ def _cell(
 
 
 def _sees_one_step(node: Any) -> bool:
-    shape = node.args[0].meta["val"].shape
-    bidirectional, batch_first = node.args[7], node.args[8]
-    return not bidirectional and shape[1 if batch_first else 0] == 1
+    inputs, _, weights, has_biases, layers, _, _, bidirectional, batch_first = node.args
+    # A projection of the hidden state (`proj_size`) would be one weight more in each layer.
+    plain = not bidirectional and len(weights) == layers * (4 if has_biases else 2)
+    return plain and inputs.meta["val"].shape[1 if batch_first else 0] == 1

@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
-from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core import COMPONENT_LEARNER_GROUP, DEFAULT_MODULE_ID
 
 from rayprune.config import EvaluationConfig, ExperimentConfig, load_experiment
 from rayprune.deploy.storage import rewrite_sparsely
@@ -68,7 +68,7 @@ def save(
         # Absolute: pyarrow takes a relative path for a URI without a scheme.
         algorithm.save_to_path(str(temporary.absolute()))
         rewrite_sparsely(temporary, _MODULE_FILE)
-        rewrite_sparsely(temporary / MODULE.parts[0], _LEARNER_FILE)
+        rewrite_sparsely(temporary / COMPONENT_LEARNER_GROUP, _LEARNER_FILE)
         save_buffer(algorithm, temporary)
         if experiment_yaml is not None:
             write_atomic(temporary / CONFIG_FILE, experiment_yaml)

@@ -220,7 +220,7 @@ class PruningMixin(_Base):
 
         Returns:
             ``{module id: {"sparsity", "groups", "itop", "layers", "parameters", "violations",
-            "finite", "digest", "kept", "finished", "arrived", "weights_seq_no", "step", "updates",
+            "finite", "digest", "kept", "finished", "weights_seq_no", "step", "updates",
             "mask_updates"}}``. `itop` is `Pruner.coverage`; `violations`
             counts pruned weights that are not zero, in the module and in its target networks;
             `digest` identifies the masks, for comparison over Learners; `kept` counts the kept
@@ -242,6 +242,11 @@ class PruningMixin(_Base):
     def drop_watch(self, module_id: str) -> None:
         """Take the hooks of an open window off a module that is about to change."""
         self._watch.drop(module_id)
+
+    def arrived(self) -> dict[str, bool]:
+        """Return `Pruner.arrived` by module id; it counts every mask."""
+        with self._mask_lock:
+            return {mid: pruner.arrived for mid, pruner in self._pruners.items()}
 
     def restart_watching(self) -> None:
         """Give up what is half measured: a checkpoint doesn't hold it."""
@@ -429,7 +434,6 @@ class PruningMixin(_Base):
             "finite": all(bool(torch.isfinite(p).all()) for p in parameters),
             "digest": _digest(masks),
             "finished": pruner.finished(self._step),
-            "arrived": pruner.arrived,
             "most": pruner.most,
             "kept": {
                 name: int(mask.sum())

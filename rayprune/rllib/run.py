@@ -25,6 +25,7 @@ from rayprune.rllib.evaluation import Evaluator
 from rayprune.rllib.failures import failure
 from rayprune.rllib.interruption import Interrupted, Interruption
 from rayprune.rllib.layer_returns import post_layer_returns
+from rayprune.rllib.learners import foreach_learner
 from rayprune.rllib.progress import Progress
 from rayprune.rllib.start import start_from
 from rayprune.rllib.summary import Subject, summarise_run
@@ -215,7 +216,7 @@ class Run:
         if validated and self._validation is not None:
             if verdict is Verdict.ACCEPT:
                 progress.accept(name, self._validation)
-            elif self._is_candidate(report) and not self._director.gated:
+            elif not self._director.gated and (report["finished"] or self._arrived()):
                 progress.compare_with_best(name, self._validation)
         self._tell_of_empty_layers(report["layers"])
         progress.newest, progress.director = name, self._director.get_state()
@@ -228,13 +229,12 @@ class Run:
         checkpoints.prune_old(self._out, keep={name, progress.best or name})
         cross_barrier(algorithm, self._experiment.seed, progress.clock)
 
-    def _is_candidate(self, report: dict[str, Any]) -> bool:
-        """Whether a policy is one to hand over: at its target, at the schedule's end or before.
-
-        A run that starts from a pruned policy may be at its target from the first step.
-        """
-        there = self._experiment.start_from is not None and report["arrived"]
-        return bool(report["finished"] or there)
+    def _arrived(self) -> bool:
+        """Whether a policy that was taken over is at its target, maybe from the first step on."""
+        if self._experiment.start_from is None:
+            return False
+        arrived = foreach_learner(self._algorithm, lambda learner: learner.arrived())
+        return bool(arrived[0][DEFAULT_MODULE_ID])
 
     def _tell_of_empty_layers(self, layers: list[LayerCount]) -> None:
         if self._experiment.pruning.granularity == "layer":

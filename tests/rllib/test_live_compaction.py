@@ -21,7 +21,7 @@ from rayprune.rllib.experiment import base_config
 from rayprune.rllib.export_checkpoint import export_checkpoint
 from rayprune.rllib.learners import foreach_learner
 from tests.rllib import configs, experiments
-from tests.rllib.test_resume import CrashAt, CrashError, _equal, _pairs, _rows, _state
+from tests.rllib.test_resume import CrashAt, CrashError, check_same_run
 
 pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(300)]
 
@@ -138,13 +138,7 @@ def test_a_resumed_run_that_shrank_equals_the_uninterrupted_one(tmp_path: Path) 
     with pytest.raises(CrashError):
         experiments.train(what, tmp_path / "cut", reporter=CrashAt(610))
     resumed = experiments.train(what, tmp_path / "cut", resume=True)
-    differing = [
-        path
-        for path, first, second in _pairs(_state(tmp_path / "whole"), _state(tmp_path / "cut"))
-        if not _equal(first, second)
-    ]
-    assert differing == []
-    assert _rows(tmp_path / "whole") == _rows(tmp_path / "cut")
+    check_same_run(tmp_path / "whole", tmp_path / "cut")
     assert whole["returns"] == resumed["returns"]
     check_summary(whole)
     check_checkpoint(what, locate(tmp_path / "whole"))

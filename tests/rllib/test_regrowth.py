@@ -15,7 +15,7 @@ from rayprune.rllib.callback import learner_reports
 from rayprune.rllib.optimizers import moments
 from tests.rllib import configs, experiments
 from tests.rllib.invariants import check_by_hand
-from tests.rllib.test_resume import CrashAt, CrashError, _equal, _pairs, _rows, _state
+from tests.rllib.test_resume import CrashAt, CrashError, _rows, check_same_run
 
 pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(300)]
 
@@ -141,9 +141,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
     with pytest.raises(CrashError):
         experiments.train(what, tmp_path / "cut", reporter=CrashAt(crash_at))
     experiments.train(what, tmp_path / "cut", resume=True)
-    whole, cut = _state(tmp_path / "whole"), _state(tmp_path / "cut")
-    assert [path for path, one, other in _pairs(whole, cut) if not _equal(one, other)] == []
-    assert _rows(tmp_path / "whole") == _rows(tmp_path / "cut")
+    check_same_run(tmp_path / "whole", tmp_path / "cut")
     row = _rows(tmp_path / "whole")[-1]
     assert row["itop"]["all"] > 0.25
     assert np.isclose(row["sparsity"], 0.8, atol=0.01)

@@ -49,13 +49,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
     assert not (tmp_path / "cut" / "summary.json").exists()
     resumed = experiments.train(what, tmp_path / "cut", resume=True)
 
-    differing = [
-        path
-        for path, first, second in _pairs(_state(tmp_path / "whole"), _state(tmp_path / "cut"))
-        if not _equal(first, second)
-    ]
-    assert differing == []
-    assert _rows(tmp_path / "whole") == _rows(tmp_path / "cut")
+    check_same_run(tmp_path / "whole", tmp_path / "cut")
     assert _without_time(whole) == _without_time(resumed)
 
 
@@ -110,6 +104,17 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     longer = experiments.experiment(experiments.PPO, stop={"env_steps": 800})
     with pytest.raises(CheckpointError, match="is damaged"):
         experiments.train(longer, tmp_path / "run", resume=True)
+
+
+def check_same_run(one: Path, other: Path) -> None:
+    """Assert that two runs ended in the same state, to the bit, and recorded the same rows."""
+    differing = [
+        path
+        for path, first, second in _pairs(_state(one), _state(other))
+        if not _equal(first, second)
+    ]
+    assert differing == []
+    assert _rows(one) == _rows(other)
 
 
 def _state(run: Path) -> dict[str, Any]:

@@ -87,13 +87,18 @@ def test_no_sequence_is_left_where_states_have_no_axis_for_layers():
     assert [name for name in found if any(move in name for move in moves)] == []
 
 
-def test_two_directions_and_longer_sequences_stay_as_they_are():
+def test_two_directions_projections_and_longer_sequences_stay_as_they_are():
     class Longer(Policy):
         def forward(self, x, h, c):
             x = torch.tanh(self.before(x)).unsqueeze(1).expand(-1, 2, -1)
             return self.lstm(x, (h.transpose(0, 1), c.transpose(0, 1)))[0]
 
     assert not sees_single_steps(captured_of(Longer()))
+    projected = Policy()
+    projected.lstm = nn.LSTM(7, 9, proj_size=6, batch_first=True)
+    with quiet(), torch.no_grad():
+        inputs = (torch.randn(3, 5), torch.randn(3, 1, 6), torch.randn(3, 1, 9))
+        assert not sees_single_steps(torch.export.export(projected.eval(), inputs))
     both = Policy(bidirectional=True)
     both.after = nn.Linear(12, 3)
     assert not sees_single_steps(captured_of(both, layers=2))
