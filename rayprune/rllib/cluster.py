@@ -10,7 +10,6 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import ray
-from ray._raylet import Config  # type: ignore[attr-defined]  # compiled
 from ray.exceptions import AuthenticationError
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
@@ -20,8 +19,10 @@ from rayprune.rllib.resources import request
 LOCAL: Final = "local"
 PATIENCE_S: Final = 5
 """How long a head may take to answer the first bytes."""
-JOINING_S: Final = 9
-"""How long it may then take to let us in."""
+JOINING_S: Final = 3
+"""How long it may then take to let us in; Ray itself asks for twenty seconds."""
+_JOINING: Final = "RAY_gcs_server_port_wait_time_s"
+"""Where Ray (2.60) looks how often to ask, about once a second."""
 _HELLO: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 """The preface of HTTP/2 (RFC 9113, 3.4) and empty settings: what gRPC servers expect first."""
 _SETTINGS: Final = 4
@@ -51,13 +52,14 @@ def connect(address: str | None, config: AlgorithmConfig) -> bool:
         ray.init(address=LOCAL, num_cpus=cpus, include_dashboard=False, **quiet)
     else:
         _check_answers(where)
-        _be_impatient()
         _join(where, quiet)
     _protect_token()
     return True
 
 
 def _join(where: str, quiet: dict[str, Any]) -> None:
+    held = os.environ.get(_JOINING)
+    os.environ[_JOINING] = held or str(JOINING_S)
     try:
         ray.init(address=where, **quiet)
     except AuthenticationError as error:
@@ -67,6 +69,9 @@ def _join(where: str, quiet: dict[str, Any]) -> None:
         raise (_no_cluster if where == "auto" else _refused)(where) from error
     except (RuntimeError, ValueError) as error:
         raise _unfit(where, error) from error
+    finally:
+        if held is None:
+            del os.environ[_JOINING]
 
 
 def _check_answers(where: str) -> None:
@@ -123,13 +128,6 @@ def _unfit(where: str, error: Exception) -> ResourceError:
         f"{told.replace('Version mismatch', f'The cluster at {where!r} has other versions')}. "
         "Use the same here, or send a job, which runs on the cluster's: `rayprune submit CONFIG`."
     )
-
-
-def _be_impatient() -> None:
-    """Ray tries for twenty seconds to talk to a head that has refused its token."""
-    os.environ.setdefault("RAY_py_gcs_connect_timeout_s", str(JOINING_S))
-    # It has read its environment when it was imported.
-    Config.initialize("")
 
 
 def _protect_token() -> None:
