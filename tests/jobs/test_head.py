@@ -8,10 +8,11 @@ from contextlib import contextmanager
 
 import pytest
 import ray
+from ray.exceptions import AuthenticationError
 
 from rayprune.errors import InputError, ResourceError
 from rayprune.jobs.head import check_head, client, head_url
-from rayprune.rllib.cluster import connect
+from rayprune.rllib.cluster import _JOINING, connect
 from tests.jobs.loopback import answering
 
 OURS = {"ray_version": ray.__version__}
@@ -133,3 +134,19 @@ def test_a_driver_is_told_that_what_listens_is_not_ray(first_bytes):
 def test_a_driver_is_told_that_the_port_is_missing(address):
     with pytest.raises(ResourceError, match="HOST:PORT"):
         connect(address, None)
+
+
+def test_a_driver_is_let_in_or_refused_within_seconds(monkeypatch):
+    seen = []
+
+    def refuse(**_):
+        seen.append(os.environ[_JOINING])
+        raise AuthenticationError("no")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    monkeypatch.delenv(_JOINING, raising=False)
+    settings = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))  # what a gRPC server says first
+    with saying(settings) as address, pytest.raises(ResourceError, match="RAY_AUTH_TOKEN"):
+        connect(address, None)
+    assert seen == ["3"]
+    assert _JOINING not in os.environ
