@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -77,15 +78,33 @@ class OnnxArtifact(Artifact):
             raise InputError(f"{str(path)!r} is no ONNX file that can be read: {error}") from error
         held = self.session.get_modelmeta().custom_metadata_map
         super().__init__(path, Metadata.from_json(held.get(KEY), path))
-        self._names = [port.name for port in self.interface.inputs]
         # What the outputs don't depend on is no input of the file.
-        self._taken = {given.name for given in self.session.get_inputs()}
+        taken = {given.name for given in self.session.get_inputs()}
+        names = [port.name for port in self.interface.inputs]
+        self._taken = [(index, name) for index, name in enumerate(names) if name in taken]
+        self._given = [given.name for given in self.session.get_outputs()]
+        self._bound = threading.local()
 
     def run(self, inputs: list[Array]) -> list[Array]:
         """Run the session; see `Artifact.run`."""
-        feed = {n: given for n, given in zip(self._names, inputs, strict=True) if n in self._taken}
-        outputs: list[Array] = self.session.run(None, feed)
+        binding = self._binding(len(inputs[0]))
+        for index, name in self._taken:
+            binding.bind_cpu_input(name, inputs[index])
+        self.session.run_with_iobinding(binding)
+        outputs: list[Array] = binding.copy_outputs_to_cpu()
         return outputs
+
+    def _binding(self, batch: int) -> Any:
+        """Return this thread's, made once for calls of one batch size: a control loop's are.
+
+        A call of `session.run` takes 3 us more, of 14 to 20 for a pruned network.
+        """
+        if getattr(self._bound, "batch", None) != batch:
+            binding = self.session.io_binding()
+            for name in self._given:
+                binding.bind_output(name, "cpu")
+            self._bound.binding, self._bound.batch = binding, batch
+        return self._bound.binding
 
 
 def require(packages: Sequence[str]) -> None:

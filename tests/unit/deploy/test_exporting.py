@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,19 @@ def test_an_opened_file_acts_as_the_policy_at_any_batch_size(kind, name, tmp_pat
         assert agreement(policy.interface, expected, artifact.run(inputs)).holds
     assert isinstance(policy.network, nn.Module)
     assert policy.training, "the policy is left as it was"
+
+
+def test_what_an_onnx_file_returned_stays_as_it_was_whoever_else_calls_it(tmp_path):
+    policy = make_maskable(policies.recurrent())
+    export_policy(policy, tmp_path / "policy.onnx", "onnx", recorded=seen(policy), about={})
+    artifact = open_artifact(tmp_path / "policy.onnx")
+    given = [[x[n : n + size] for x in seen(policy)] for size in (1, 4) for n in range(40)]
+    expected = [[x.copy() for x in artifact.run(inputs)] for inputs in given]
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(artifact.run, given * 20))
+    for outputs, wanted in zip(found, expected * 20, strict=True):
+        for output, right in zip(outputs, wanted, strict=True):
+            np.testing.assert_allclose(output, right, rtol=1e-5, atol=1e-6)
 
 
 def test_a_recurrent_file_goes_on_from_the_state_it_returned(tmp_path):

@@ -68,6 +68,18 @@ def test_unsquashed_actions_reach_their_bounds_and_no_further():
     assert actions.tolist() == [[0.0, 5.0], [2.0, 0.0], [2.0, 0.0]]
 
 
+@pytest.mark.parametrize("module", [Unsquash, Clip])
+@pytest.mark.parametrize("bound", [0.5, 3.0])
+def test_bounds_that_are_alike_do_what_single_ones_do(module, bound):
+    low, high = torch.tensor([-bound, -bound]), torch.tensor([bound, bound])
+    alone = [module(low[:1], high[:1]), module(torch.tensor([-bound, -9.0]), high)]
+    actions = torch.tensor([[-7.0], [-1.0], [-0.3], [0.7], [7.0]])
+    both = module(low, high)(actions.expand(-1, 2))
+    assert torch.equal(both[:, :1], alone[0](actions))
+    assert torch.equal(both[:, :1], alone[1](actions.expand(-1, 2))[:, :1])
+    assert both.abs().max() == bound
+
+
 def test_clipped_actions_may_have_no_bound():
     clip = Clip(torch.tensor([-1.0, -np.inf]), torch.tensor([1.0, np.inf]))
     assert clip(torch.tensor([[9.0, 9.0]])).tolist() == [[1.0, 9.0]]
