@@ -296,7 +296,7 @@ def named_checkpoints(experiment: ExperimentConfig) -> dict[str, str]:
 
 
 def _path_faults(experiment: ExperimentConfig) -> list[str]:
-    # A URI such as s3://... is for Ray to open.
+    # A URL such as s3://... is for `checkpoints.locate` to fetch.
     return [
         f"`{field}` must be a checkpoint's directory{_OR.get(field, '')}, but there is no {path!r}."
         for field, path in named_checkpoints(experiment).items()

@@ -12,8 +12,9 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 def start(*arguments: object) -> subprocess.Popen[str]:
     """Start a command; its output waits in pipes."""
     command = [sys.executable, "-m", "rayprune", *map(str, arguments)]
+    now = {**os.environ, "OMP_NUM_THREADS": "1"}  # with what a fixture has set
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=now
     )
 
 

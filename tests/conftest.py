@@ -6,6 +6,7 @@ import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,3 +33,19 @@ def ray_session() -> Iterator[None]:
     # Iterators of Ray Data that outlive Ray fail in whatever the collector interrupts.
     gc.collect()
     ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def store_server() -> Iterator[Any]:
+    """Serve a bucket for S3's clients, and set the environment that finds it."""
+    from tests.buckets import serving
+
+    with pytest.MonkeyPatch.context() as patch, serving(patch) as store:
+        yield store
+
+
+@pytest.fixture
+def bucket(store_server: Any) -> Iterator[Any]:
+    """Give that bucket, a `tests.buckets.Store`; it is empty again after the test."""
+    yield store_server
+    store_server.empty()

@@ -65,8 +65,7 @@ def bench(
 
     Example: rayprune bench runs/ppo_cartpole-seed0 --deadline 0.1
     """
-    for path in targets:
-        require_checkpoint(path)
+    targets = [require_checkpoint(path) for path in targets]
     sizes = _whole_numbers("batches", batches, {})
     counts = _whole_numbers("threads", threads, {"all": 0})
     require_rllib()

@@ -78,8 +78,7 @@ def certify(
 
     Example: rayprune certify runs/ppo_cartpole-seed0/dense runs/ppo_cartpole-seed0 --margin 0.05
     """
-    for path in (dense, pruned):
-        require_checkpoint(path)
+    dense, pruned = require_checkpoint(dense), require_checkpoint(pruned)
     require_rllib()
     quiet_rllib()
     from rayprune.rllib.certify import PAGE_FILE, CertifyOptions

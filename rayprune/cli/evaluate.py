@@ -18,6 +18,7 @@ from rayprune.cli.options import (
     require_checkpoint,
     require_rllib,
 )
+from rayprune.storage.copies import shown
 
 
 def evaluate(
@@ -42,9 +43,9 @@ def evaluate(
 
     Example: rayprune evaluate runs/demo/checkpoints/best --episodes 100 --seed 30000
     """
-    require_checkpoint(checkpoint)
+    checkpoint = require_checkpoint(checkpoint)
     if dense is not None:
-        require_checkpoint(dense)
+        dense = require_checkpoint(dense)
     require_rllib()
     quiet_rllib()
     from rayprune.cli.tables import closeness_line, evaluation_table, sensor_lines
@@ -55,7 +56,7 @@ def evaluate(
     )
     if not as_json:
         console = person()
-        console.print(evaluation_table(result, str(checkpoint)))
+        console.print(evaluation_table(result, shown(checkpoint)))
         if "closeness" in result:
             console.print(closeness_line(result["closeness"]), markup=False)
         for line in sensor_lines(result):

@@ -57,7 +57,7 @@ def export(
             f"`--format` must be one of {sorted(SUFFIXES)}, but is {format!r}."
             f"{did_you_mean(format, SUFFIXES)}"
         )
-    require_checkpoint(checkpoint)
+    checkpoint = require_checkpoint(checkpoint)
     require_rllib()
     quiet_rllib()
     from rayprune.cli.export_lines import export_lines

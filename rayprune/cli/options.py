@@ -11,9 +11,13 @@ import typer
 from rich.console import Console
 
 from rayprune.errors import CheckpointError, InputError
+from rayprune.tracking.remote import fetch_checkpoint
 
 Checkpoint = Annotated[
-    Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint's directory.", show_default=False)
+    Path,
+    typer.Argument(
+        metavar="CHECKPOINT", help="A checkpoint's directory or URL.", show_default=False
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -54,10 +58,12 @@ def quiet_rllib() -> None:
         logging.getLogger(module.__name__).setLevel(logging.ERROR)
 
 
-def require_checkpoint(path: Path) -> None:
-    """Refuse a checkpoint that isn't there before Ray is imported."""
+def require_checkpoint(path: Path) -> Path:
+    """Refuse a checkpoint that isn't there before Ray is imported; fetch one that has a URL."""
+    path = fetch_checkpoint(path)
     if not path.exists():
         raise CheckpointError(
             f"There is no checkpoint {str(path)!r}. A run keeps its own in its directory's "
             "checkpoints/, and summary.json names the best."
         )
+    return path

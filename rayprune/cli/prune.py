@@ -60,7 +60,7 @@ def prune(
     pruning = pruning_config(
         {key: value for key, value in named.items() if value is not None}, overrides or ()
     )
-    require_checkpoint(checkpoint)
+    checkpoint = require_checkpoint(checkpoint)
     require_rllib()
     quiet_rllib()
     from rayprune.cli.tables import summary_table

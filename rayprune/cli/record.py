@@ -33,7 +33,7 @@ def record(
 
     Example: rayprune record runs/ppo_cartpole --out data/cartpole --episodes 50
     """
-    require_checkpoint(checkpoint)
+    checkpoint = require_checkpoint(checkpoint)
     require_rllib()
     quiet_rllib()
     from rayprune.rllib.record_episodes import record_episodes

@@ -8,18 +8,22 @@ from typing import Annotated, Any
 import typer
 
 from rayprune.cli.options import AsJson, Debug, person
+from rayprune.storage.urls import url_of
+from rayprune.tracking.remote import fetch_record
 
 
 def report(
     directories: Annotated[
         list[Path],
         typer.Argument(
-            metavar="DIR...", help="Directories of runs and of sweeps.", show_default=False
+            metavar="DIR|URL...", help="Directories of runs and of sweeps.", show_default=False
         ),
     ],
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="The page; default: report.html in the first DIR."),
+        typer.Option(
+            metavar="FILE", help="The page; default: report.html in the first DIR, or here."
+        ),
     ] = None,
     wandb: Annotated[
         bool,
@@ -36,7 +40,9 @@ def report(
     """
     from rayprune.tracking.report import report_data, write_report
 
-    page = write_report(directories, out or directories[0] / "report.html")
+    here = Path() if url_of(directories[0]) else directories[0]
+    directories = [fetch_record(directory) for directory in directories]
+    page = write_report(directories, out or here / "report.html")
     told: dict[str, Any] = {"report": str(page), **_counts(report_data(directories))}
     console = person()
     if not as_json:

@@ -65,7 +65,7 @@ def sensitivity(
     Example: rayprune sensitivity runs/ppo_cartpole-seed0/dense --target 0.9
     """
     ladder = parse_sparsities(sparsities)
-    require_checkpoint(checkpoint)
+    checkpoint = require_checkpoint(checkpoint)
     require_rllib()
     quiet_rllib()
     from rayprune.rllib.sensitivity import ScanOptions, scan_sensitivity

@@ -27,7 +27,8 @@ def submit(
     out: Annotated[
         str | None,
         typer.Option(
-            metavar="DIR", help="Where the cluster writes the results: a path that its nodes share."
+            metavar="DIR|URL",
+            help="Where the cluster writes the results: a path that its nodes share, or s3://...",
         ),
     ] = None,
     resume: Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +17,7 @@ from rayprune.cli.options import (
     quiet_rllib,
     require_rllib,
 )
+from rayprune.storage.urls import join, url_of
 
 
 def train(
@@ -28,7 +30,10 @@ def train(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="The run's directory; default: runs/NAME-seedN."),
+        typer.Option(
+            metavar="DIR|URL",
+            help="The run's directory, or s3://BUCKET/NAME; default: runs/NAME-seedN.",
+        ),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last checkpoint in the directory.")
@@ -66,7 +71,8 @@ def train(
         console.print(summary_table(summary, "dense", "pruned"))
         for line in sensor_lines(summary):
             console.print(line, markup=False)
-        checkpoint = out / str(summary["checkpoint"])
-        console.print(f"Run directory  {out}\nCheckpoint     {checkpoint}", markup=False)
-        console.print(f"Next           rayprune evaluate {checkpoint}", markup=False)
+        checkpoint = join(out, str(summary["checkpoint"]))
+        place = url_of(out) or out
+        console.print(f"Run directory  {place}\nCheckpoint     {checkpoint}", markup=False)
+        console.print(f"Next           rayprune evaluate {shlex.quote(checkpoint)}", markup=False)
     return summary

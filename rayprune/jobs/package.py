@@ -12,6 +12,7 @@ from typing import Any, Final
 import rayprune
 from rayprune import yaml12
 from rayprune.errors import ConfigError, InputError
+from rayprune.storage.urls import url_of
 from rayprune.tracking.record import check_lasting
 
 STOP_WAIT_S: Final = 60
@@ -77,12 +78,12 @@ def require_lasting(out: str | None) -> str:
     """
     if out:
         check_lasting(out)
-    if out and PurePosixPath(out).is_absolute():
+    if out and (url_of(out) or PurePosixPath(out).is_absolute()):
         return out
     given = "is missing" if not out else f"{out!r} is relative"
     raise InputError(
         f"`--out` {given}, and a job's own directory goes with it: give a path that all nodes "
-        "share, such as /shared/runs/NAME."
+        "share, such as /shared/runs/NAME, or a URL such as s3://BUCKET/NAME."
     )
 
 

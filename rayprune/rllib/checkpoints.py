@@ -34,6 +34,7 @@ from rayprune.rllib.compacted import origins_in
 from rayprune.rllib.learners import foreach_learner
 from rayprune.rllib.remedies import apply_to_targets
 from rayprune.tracking.record import storage_error, to_json, write_atomic
+from rayprune.tracking.remote import fetch_checkpoint
 
 META_FILE: Final = "rayprune.json"
 CONFIG_FILE: Final = "rayprune.yaml"
@@ -199,9 +200,14 @@ def read_rllib_config(directory: Path) -> AlgorithmConfig:
 def locate(path: Path) -> Path:
     """Return the checkpoint that ``path`` means: itself, or a finished run's chosen one.
 
+    Args:
+        path: a directory, or a URL, of which a local copy is made.
+
     Raises:
         CheckpointError: nothing there is a checkpoint.
+        StorageError: a URL can't be read.
     """
+    path = fetch_checkpoint(path)
     if not path.exists():
         raise CheckpointError(f"checkpoint {str(path)!r} does not exist.")
     summary = path / "summary.json"
@@ -237,6 +243,7 @@ def locate_policy(path: Path) -> Path:
     Raises:
         CheckpointError: nothing there is a checkpoint.
     """
+    path = fetch_checkpoint(path)
     return path if is_module(path) else locate(path)
 
 

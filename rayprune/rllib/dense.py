@@ -13,6 +13,7 @@ from rayprune.rllib.interruption import Interruption
 from rayprune.rllib.resources import learner_gpus, resolve_gpus
 from rayprune.rllib.run import CONFIG_FILE, Run
 from rayprune.rllib.summary import measure
+from rayprune.storage.copies import shown
 from rayprune.tracking.progress import Reporter
 from rayprune.tracking.record import prepare_out
 
@@ -42,7 +43,7 @@ def dense_reference(
         return {
             "validation": measure(config, directory, seeds.validation_seed, seeds.episodes),
             "test": measure(config, directory, seeds.test_seed, seeds.episodes),
-            "checkpoint": str(directory.absolute()),
+            "checkpoint": shown(directory.absolute()),
         }
     twin, place = dense_twin(experiment), out / DENSE_DIRECTORY
     resume = (place / CONFIG_FILE).is_file()
@@ -52,7 +53,7 @@ def dense_reference(
     returns, checkpoint = summary["returns"], place / str(summary["checkpoint"])
     return {
         **{k: returns[k] for k in ("validation", "test")},
-        "checkpoint": str(checkpoint.absolute()),
+        "checkpoint": shown(checkpoint.absolute()),
     }
 
 

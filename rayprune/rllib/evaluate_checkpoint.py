@@ -13,6 +13,7 @@ from rayprune.rllib.evaluation import Evaluator
 from rayprune.rllib.experiment import config_of
 from rayprune.rllib.sensors import sensor_report
 from rayprune.rllib.summary import measure
+from rayprune.storage.copies import shown
 
 
 def evaluate_checkpoint(
@@ -60,7 +61,7 @@ def evaluate_checkpoint(
         first = next(iter(seeds.values()))
         compared["closeness"] = measure_closeness((config, directory), reference, first, number)
     return {
-        "checkpoint": str(directory),
+        "checkpoint": shown(directory),
         "env": str(config.env),
         "policy_parameters": {
             "total": sum(p.numel() for p in parameters),

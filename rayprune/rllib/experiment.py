@@ -26,7 +26,7 @@ from rayprune.config import (
     load_raw,
     named_checkpoints,
 )
-from rayprune.errors import CheckpointError, ConfigError, did_you_mean
+from rayprune.errors import CheckpointError, ConfigError, StorageError, did_you_mean
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.pruner import Pruner
 from rayprune.rllib.algorithms import (
@@ -151,7 +151,7 @@ def checkpoint_faults(experiment: ExperimentConfig) -> list[str]:
     for field, path in named_checkpoints(experiment).items():
         try:
             (locate_policy if field == "start_from" else locate)(Path(path))
-        except CheckpointError as error:
+        except (CheckpointError, StorageError) as error:
             faults.append(f"`{field}`: {error}")
     return faults
 

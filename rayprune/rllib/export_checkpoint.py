@@ -26,6 +26,7 @@ from rayprune.rllib.compacted import origins_in
 from rayprune.rllib.deployable import deployable
 from rayprune.rllib.evaluation import Acted, Evaluator
 from rayprune.rllib.experiment import config_of
+from rayprune.storage.copies import shown
 from rayprune.tracking.record import to_json
 from rayprune.tracking.versions import versions
 
@@ -101,7 +102,7 @@ def export_checkpoint(
         quantised=quantised,
         overwrite=overwrite,
     )
-    return {"out": str(out), "checkpoint": str(directory), **certificate}
+    return {"out": str(out), "checkpoint": shown(directory), **certificate}
 
 
 class Recorded:
@@ -178,7 +179,7 @@ def _source(directory: Path, config: AlgorithmConfig) -> dict[str, Any]:
         digest.update(name.encode())
         digest.update(np.ascontiguousarray(values).tobytes())
     return {
-        "checkpoint": str(directory),
+        "checkpoint": shown(directory),
         "weights_sha256": digest.hexdigest(),
         "compacted_in_training": bool(origins_in(directory)),
         "algorithm": type(config).__name__.removesuffix("Config"),

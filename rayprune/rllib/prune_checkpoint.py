@@ -19,6 +19,7 @@ from rayprune.rllib.experiment import build_module, check_network, config_of
 from rayprune.rllib.learners import foreach_learner
 from rayprune.rllib.summary import Subject, measure, summarise_run
 from rayprune.rllib.wrap import prune
+from rayprune.storage.copies import shown
 from rayprune.tracking.record import prepare_out, to_json, write_atomic
 from rayprune.tracking.versions import versions
 
@@ -72,7 +73,7 @@ def prune_checkpoint(
         evaluation=evaluation,
     )
     progress = {"env_steps": 0, "updates": 0, "wall_time_s": 0.0, "best": target.name}
-    dense = {"test": before, "checkpoint": str(directory)}
+    dense = {"test": before, "checkpoint": shown(directory)}
     summary = summarise_run(subject, target, progress, dense)
     write_atomic(out / "summary.json", to_json(summary, indent=2) + "\n")
     return summary

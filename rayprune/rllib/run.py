@@ -31,6 +31,7 @@ from rayprune.rllib.start import start_from
 from rayprune.rllib.summary import Subject, summarise_run
 from rayprune.rllib.threads import fitting_threads
 from rayprune.rllib.transfer import summarise_transfer, write_start
+from rayprune.storage.copies import commit, shown
 from rayprune.tracking.progress import Reporter
 from rayprune.tracking.record import Record, read_rows, to_json, write_atomic
 from rayprune.tracking.tracker import Tracker, open_tracker
@@ -69,7 +70,9 @@ class Run:
         """Train until the stop criterion, from the newest checkpoint if there is one."""
         finished = self._finished_summary() if resume else None
         if finished is not None:
-            self._reporter.message(f"{self._experiment.name} is finished already: {self._out}")
+            self._reporter.message(
+                f"{self._experiment.name} is finished already: {shown(self._out)}"
+            )
             return finished
         write_atomic(self._out / CONFIG_FILE, self._yaml)
         with open_tracker(self._experiment, self._out, self._reporter.message) as tracker:
@@ -124,6 +127,7 @@ class Run:
             )
 
     def _loop(self, record: Record, tracker: Tracker) -> None:
+        commit(self._out)  # without the rows that will be done again
         finished = learner_reports(self._algorithm)[0][DEFAULT_MODULE_ID]["finished"]
         while not self._done(finished):
             mark = self._evaluation_mark()
@@ -227,6 +231,7 @@ class Run:
         }
         checkpoints.save(algorithm, self._out / "checkpoints" / name, self._yaml, meta)
         checkpoints.prune_old(self._out, keep={name, progress.best or name})
+        commit(self._out)
         cross_barrier(algorithm, self._experiment.seed, progress.clock)
 
     def _arrived(self) -> bool:
@@ -262,7 +267,7 @@ class Run:
         if self._progress.newest is None:
             return "No checkpoint had been written yet."
         newest = self._out / "checkpoints" / self._progress.newest
-        return f"The last good checkpoint is {newest}; --resume goes on from there."
+        return f"The last good checkpoint is {shown(newest)}; --resume goes on from there."
 
     def _finished_summary(self) -> dict[str, Any] | None:
         path = self._out / SUMMARY_FILE
@@ -286,4 +291,5 @@ class Run:
         summary.update(self._director.report())
         summary.update(summarise_transfer(self._experiment, self._out))
         write_atomic(self._out / SUMMARY_FILE, to_json(summary, indent=2) + "\n")
+        commit(self._out)
         return summary

@@ -33,6 +33,7 @@ from rayprune.rllib.experiment import config_of
 from rayprune.rllib.groups import group_of
 from rayprune.rllib.learner import heads_of
 from rayprune.rllib.recording import Recording
+from rayprune.storage.copies import shown
 from rayprune.tracking.record import Record, prepare_out, read_rows, to_json, write_atomic
 from rayprune.tracking.report.sensitivity_page import write_sensitivity_page
 from rayprune.tracking.statistics import paired_gap, summarise
@@ -159,7 +160,7 @@ def scan_sensitivity(
     try:
         prepare_out(out, resume, marker=ROWS_FILE)
         with Record.open(out / ROWS_FILE) as record:
-            settings = {"settings": {**scan.settings(), "checkpoint": str(directory.absolute())}}
+            settings = {"settings": {**scan.settings(), "checkpoint": shown(directory.absolute())}}
             known = _known_rows(out / ROWS_FILE, settings, record)
             result = scan.run(record, known, reporter)
     finally:
@@ -327,7 +328,7 @@ class _Scan:
         layers = [self._layer(layer, rows, allowed) for layer in self._layers]
         return {
             "schema": SCHEMA,
-            "checkpoint": str(self._directory),
+            "checkpoint": shown(self._directory),
             "env": str(self._config.env),
             "algorithm": type(self._config).__name__.removesuffix("Config"),
             "settings": {**asdict(options), "seed": self._seed},

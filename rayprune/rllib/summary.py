@@ -16,6 +16,7 @@ from rayprune.rllib.evaluation import Evaluator
 from rayprune.rllib.experiment import base_config
 from rayprune.rllib.sensors import sensor_report
 from rayprune.tracking.learning import learning_of
+from rayprune.tracking.remote import fetch_checkpoint
 from rayprune.tracking.statistics import summarise
 
 SCHEMA = 1
@@ -65,7 +66,9 @@ def summarise_run(
     parameters = pruning["parameters"]
     seeds, config = evaluation, subject.config
     policy, dense = (config, checkpoint), dense or {}
-    reference = dense_policy(Path(dense["checkpoint"]), config) if "checkpoint" in dense else None
+    reference = None
+    if "checkpoint" in dense:
+        reference = dense_policy(fetch_checkpoint(dense["checkpoint"]), config)
     tested = returns_of(policy, seeds.test_seed, seeds.episodes)
     returns = {
         "validation": measure(config, checkpoint, seeds.validation_seed, seeds.episodes),

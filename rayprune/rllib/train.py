@@ -19,6 +19,7 @@ from rayprune.rllib.interruption import Interruption
 from rayprune.rllib.resources import check_resources, learner_gpus, resolve_gpus
 from rayprune.rllib.run import CONFIG_FILE, Run
 from rayprune.rllib.transfer import train_fresh
+from rayprune.storage.copies import commit, mirrored, shown
 from rayprune.tracking.progress import Reporter
 from rayprune.tracking.record import prepare_out, write_atomic
 from rayprune.tracking.versions import versions
@@ -38,7 +39,7 @@ def run_training(
 
     Args:
         experiment: what to do.
-        out: the run's directory.
+        out: the run's directory, or its URL in an object store.
         resume: go on from the newest checkpoint in ``out``.
         address: a Ray cluster, None for `RAY_ADDRESS` or an own Ray.
         reporter: told of the progress.
@@ -48,6 +49,15 @@ def run_training(
         RunError: training failed; the last good checkpoint is intact.
         Interrupted: a signal asked to stop; a checkpoint has been written.
     """
+    with mirrored(out, resume=resume, marker=CONFIG_FILE, tell=reporter.message) as home:
+        summary = _run(experiment, home, resume, address, reporter)
+    reporter.close()
+    return summary
+
+
+def _run(
+    experiment: ExperimentConfig, out: Path, resume: bool, address: str | None, reporter: Reporter
+) -> dict[str, Any]:
     prepare_out(out, resume)
     if resume:
         check_same_run(experiment, out / CONFIG_FILE)
@@ -58,11 +68,10 @@ def run_training(
         if not resume:
             # Before the twin is trained: an interrupted one must find a run to go on with.
             write_atomic(out / CONFIG_FILE, to_yaml(experiment, versions()))
+            commit(out)
         dense = dense_reference(experiment, out, reporter, interruption)
         train_fresh(experiment, out, reporter, interruption)
-        summary = Run(experiment, config, out, reporter, interruption, dense).run(resume)
-    reporter.close()
-    return summary
+        return Run(experiment, config, out, reporter, interruption, dense).run(resume)
 
 
 def check_same_run(experiment: ExperimentConfig, held: Path) -> None:
@@ -76,7 +85,7 @@ def check_same_run(experiment: ExperimentConfig, held: Path) -> None:
     before = _leaves(load_experiment(held, check_paths=False).model_dump(exclude=_MAY_DIFFER))
     now = _leaves(experiment.model_dump(exclude=_MAY_DIFFER))
     faults = [
-        f"`{key}` was {before.get(key)!r} in {str(held)!r}, but is {now.get(key)!r}. "
+        f"`{key}` was {before.get(key)!r} in {shown(held)!r}, but is {now.get(key)!r}. "
         "Resume with the run's own config, or give another directory with --out."
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key)

@@ -7,7 +7,6 @@ import errno
 import json
 import math
 import os
-import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from rayprune.errors import StorageError
+from rayprune.storage.urls import check_url, url_of
 
 LEAST_FREE_BYTES = 64 * 2**20
 """A run isn't started on a disk with less left: its checkpoints would not fit."""
@@ -164,6 +164,11 @@ def prepare_out(out: str | Path, resume: bool, marker: str = "config.yaml") -> N
     Raises:
         StorageError: the directory holds something, or nothing to resume, or can't be written.
     """
+    if (url := url_of(out)) is not None:
+        raise StorageError(
+            f"'--out {url}' is no path, and this command writes to paths only. `rayprune train` "
+            "and `rayprune sweep` write to URLs."
+        )
     out = Path(out)
     check_lasting(out)
     try:
@@ -196,20 +201,17 @@ def check_lasting(out: str | Path) -> None:
     """Raise StorageError if results at ``out`` would not be where they are looked for.
 
     >>> check_lasting("s3://bucket/run")
+    >>> check_lasting("s4://bucket/run")
     Traceback (most recent call last):
-    rayprune.errors.StorageError: '--out s3://bucket/run' is no path, and ...
+    rayprune.errors.StorageError: 's4://bucket/run': there is no storage of the kind 's4'. ...
     """
-    # `Path` has made one slash of two. A drive's name is one letter.
-    url = re.fullmatch(r"([A-Za-z][\w+.-]+):/+(.*)", str(out))
-    if url is not None:
-        raise StorageError(
-            f"'--out {url[1]}://{url[2]}' is no path, and results are written to paths only: give "
-            "one that all nodes share (NFS, EFS, Filestore, a mounted bucket)."
-        )
+    if (url := url_of(out)) is not None:
+        check_url(url)
+        return
     if _JOBS_FILES in Path(out).absolute().parts:
         raise StorageError(
             f"'--out {out}' lies in the job's own directory, which goes with the job: give an "
-            "absolute path that all nodes share."
+            "absolute path that all nodes share, or a URL such as s3://BUCKET/NAME."
         )
 
 

@@ -65,10 +65,17 @@ def test_all_faults_of_the_environment_are_told(tmp_path):
 
 
 def test_results_go_where_they_last():
-    assert require_lasting("/shared/x") == "/shared/x"
+    for out in ("/shared/x", "s3://bucket/x", "gs://bucket/x?scheme=http"):
+        assert require_lasting(out) == out
 
 
-@pytest.mark.parametrize("out", [None, "", "runs/x", "s3://bucket/x"])
+@pytest.mark.parametrize("out", [None, "", "runs/x"])
 def test_results_in_the_jobs_own_directory_are_refused(out):
     with pytest.raises(InputError, match="share"):
+        require_lasting(out)
+
+
+@pytest.mark.parametrize("out", ["s4://bucket/x", "s3://bucket", "s3://key:secret@bucket/x"])
+def test_results_at_a_url_that_can_be_no_place_are_refused_before_the_job_is_sent(out):
+    with pytest.raises(InputError, match="://"):
         require_lasting(out)

@@ -208,7 +208,7 @@ def test_values_json_does_not_know_become_text(tmp_path):
 
 def test_a_run_is_refused_where_it_would_be_lost(tmp_path, monkeypatch):
     for out in ("s3://bucket/x", Path("gs://bucket/x"), Path("s3:/bucket")):
-        with pytest.raises(StorageError, match="no path"):
+        with pytest.raises(StorageError, match="this command writes to paths only"):
             prepare_out(out, resume=False)
     unpacked = tmp_path / "working_dir_files" / "_ray_pkg_1"
     unpacked.mkdir(parents=True)
