@@ -88,6 +88,7 @@ TABLES = {
             "dense": DENSE,
             "small dense": small(77),
             "cubic": (),
+            "cubic ERK": (ERK,),
             "RigL": (ERK, schedule(RIGL.replace("4000", "16384"))),
             "neurons": NEURONS,
             "neurons live": (*NEURONS, "pruning.compact_every=20000"),
