@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -142,6 +143,8 @@ def client(url: str) -> Iterator[Any]:
     """
     from ray.job_submission import JobSubmissionClient
 
+    # Else it names each file that it leaves out of the package, several times.
+    logging.getLogger("ray").setLevel(logging.WARNING)
     before = os.environ.get(_ADDRESS)
     os.environ[_ADDRESS] = url
     try:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import gymnasium as gym
+from gymnasium.error import DependencyNotInstalled
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
@@ -186,8 +187,7 @@ def network_faults(experiment: ExperimentConfig) -> list[str]:
     except Exception as error:  # RLlib raises whatever it meets
         return [
             f"`{experiment.algorithm}` can't be built for `env` {experiment.env!r}: "
-            f"{_first_line(error)} Check `rllib.rl_module` and `env_config`, or choose another "
-            "`algorithm` or `env`."
+            f"{_first_line(error)} {_way_out(error)}"
         ]
     if module is None:
         return faults
@@ -419,3 +419,13 @@ def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[0] if lines else type(error).__name__
     return text if text.endswith(".") else f"{text}."
+
+
+def _way_out(error: BaseException) -> str:
+    """Return what to do about an environment or a network that can't be built."""
+    if isinstance(error, ImportError | DependencyNotInstalled):
+        return (
+            "Install it, on a cluster in the image of its nodes: rayprune[box2d], "
+            "rayprune[mujoco] and rayprune[minatar] bring what their environments need."
+        )
+    return "Check `rllib.rl_module` and `env_config`, or choose another `algorithm` or `env`."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,18 @@ def test_an_environment_that_the_algorithm_cant_take_is_refused(tmp_path: Path) 
     text = faults_of(tmp_path, **{**experiments.DQN, "env": "Pendulum-v1"})
     assert "`DQN` can't be built for `env` 'Pendulum-v1'" in text
     assert "needs actions in a Discrete space" in text
+
+
+def test_an_environment_that_is_not_installed_says_which_extra_brings_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "Box2D", None)
+    for name in [n for n in sys.modules if n.startswith("gymnasium.envs.box2d")]:
+        monkeypatch.delitem(sys.modules, name)
+    text = faults_of(tmp_path, env="LunarLander-v3")
+    assert "Box2D is not installed" in text
+    assert "rayprune[box2d]" in text
+    assert "the image of its nodes" in text
 
 
 def test_the_largest_feasible_sparsity_is_the_one_that_is_then_accepted(tmp_path: Path) -> None:
