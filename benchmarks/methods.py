@@ -46,7 +46,7 @@ class Table:
     """Name -> overrides of the config, as ``--set`` takes them."""
 
 
-ERK = "pruning.distribution=erk"
+ERK, UNIFORM = "pruning.distribution=erk", "pruning.distribution=uniform"
 RIGL = "{kind: rigl, begin: 0.0, end: 0.75, every: 4000, minibatches: 100}"
 DENSE = ("pruning.sparsity=0",)
 NEURONS = ("pruning.granularity=neuron", "pruning.sparsity=0.75")
@@ -87,11 +87,11 @@ TABLES = {
         {
             "dense": DENSE,
             "small dense": small(77),
-            "cubic": (),
+            "cubic": (UNIFORM,),
             "cubic ERK": (ERK,),
             "RigL": (ERK, schedule(RIGL.replace("4000", "16384"))),
-            "neurons": NEURONS,
-            "neurons live": (*NEURONS, "pruning.compact_every=20000"),
+            "neurons": (*NEURONS, UNIFORM),
+            "neurons live": (*NEURONS, UNIFORM, "pruning.compact_every=20000"),
         },
     ),
 }
