@@ -19,6 +19,7 @@ from rayprune.errors import ConfigError, InvariantError, NonFiniteError
 from rayprune.pruning.criteria import RETURN
 from rayprune.pruning.schedule_times import waits_for_return
 from rayprune.rllib.learners import foreach_learner
+from rayprune.rllib.lost_learners import watch_learners
 from rayprune.rllib.remedies import apply_to_buffer, apply_to_targets
 from rayprune.rllib.signals import CONFIG_KEY, DRIVEN_KEY, begin_if_reached
 
@@ -39,8 +40,9 @@ class PruningCallback(RLlibCallback):
     _told = False
 
     def on_algorithm_init(self, *, algorithm: Algorithm, **_: Any) -> None:
-        """Set the remedies that act from the first step on."""
+        """Set the remedies that act from the first step on, and look after remote Learners."""
         apply_to_targets(algorithm, 0)
+        watch_learners(algorithm)
 
     def on_train_result(self, *, algorithm: Algorithm, result: dict[str, Any], **_: Any) -> None:
         """Read the Learners, add ``result["rayprune"]``, and raise on a broken promise.

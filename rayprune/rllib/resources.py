@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import ray
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -11,6 +11,9 @@ from ray.tune import PlacementGroupFactory
 
 from rayprune.errors import ResourceError
 from rayprune.rllib.experiment import AUTO
+
+_COUNTED: Final = ("CPU", "GPU")
+"""The resources that RLlib has settings of their own for."""
 
 
 def resolve_gpus(
@@ -39,15 +42,18 @@ def check_resources(config: AlgorithmConfig, there: Mapping[str, float] | None =
         config: the algorithm, its GPUs resolved.
         there: all resources of a cluster; None for those of the one that Ray is on.
 
-    A local Learner would fail with an assertion deep inside RLlib, a remote one would wait for
-    ever without a word.
+    A local Learner would fail with an assertion deep inside RLlib, a remote one or an EnvRunner
+    would wait for ever without a word. The CPU of the algorithm's own process is not counted: a
+    driver reserves none, and a trial's is counted with its whole placement.
     """
     needed = request(config)
+    needed["CPU"] = needed.get("CPU", 0) - placement_group(config).bundles[0].get("CPU", 0)
     there = ray.cluster_resources() if there is None else there
-    for kind in ("GPU", "CPU"):
-        if needed.get(kind, 0) > there.get(kind, 0):
+    for kind in sorted(needed, key=lambda kind: (kind != "GPU", kind)):
+        if needed[kind] > there.get(kind, 0):
+            what = f"{kind}s" if kind in _COUNTED else f"of the resource {kind!r}"
             raise ResourceError(
-                f"`rllib` asks for {_number(needed[kind])} {kind}s "
+                f"`rllib` asks for {_number(needed[kind])} {what} "
                 f"({_shares(config, kind)}), but the cluster has "
                 f"{_number(there.get(kind, 0))}. {_way_out(kind)}"
             )
@@ -70,20 +76,27 @@ def request(config: AlgorithmConfig) -> dict[str, float]:
 
 
 def _shares(config: AlgorithmConfig, kind: str) -> str:
-    plural = kind.lower() + "s"
     learners = max(config.num_learners, 1)
-    per_learner = getattr(config, f"num_{plural}_per_learner")
-    per_runner = getattr(config, f"num_{plural}_per_env_runner")
+    if kind in _COUNTED:
+        key = f"num_{kind.lower()}s_per"
+        of_learner = getattr(config, f"{key}_learner")
+        of_runner = getattr(config, f"{key}_env_runner")
+    else:
+        key = "custom_resources_per"
+        of_learner = (config.custom_resources_per_learner or {}).get(kind, 0)
+        of_runner = config.custom_resources_per_env_runner.get(kind, 0)
     return (
-        f"{learners} Learner(s) with `num_{plural}_per_learner` {per_learner}, "
-        f"{config.num_env_runners} EnvRunner(s) with `num_{plural}_per_env_runner` {per_runner}"
+        f"{learners} Learner(s) with `{key}_learner` {of_learner}, "
+        f"{config.num_env_runners} EnvRunner(s) with `{key}_env_runner` {of_runner}"
     )
 
 
 def _way_out(kind: str) -> str:
     if kind == "GPU":
         return "Set `rllib.learners.num_gpus_per_learner` to `auto` or 0, or use --address."
-    return "Lower `num_env_runners` or `num_learners`, or use --address."
+    if kind == "CPU":
+        return "Lower `num_env_runners` or `num_learners`, or use --address."
+    return f"Start nodes with `ray start --resources '{{\"{kind}\": ...}}'`, or use --address."
 
 
 def _number(amount: float) -> str:

@@ -8,12 +8,13 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
+from ray.exceptions import RayError
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rayprune.config import ExperimentConfig, load_experiment, to_yaml
-from rayprune.errors import NonFiniteError
+from rayprune.errors import NonFiniteError, RaypruneError
 from rayprune.pruning.criteria import RETURN
 from rayprune.pruning.gate import Verdict
 from rayprune.pruning.pruner import LayerCount
@@ -22,7 +23,7 @@ from rayprune.rllib.barrier import cross_barrier
 from rayprune.rllib.callback import learner_reports
 from rayprune.rllib.director import Director
 from rayprune.rllib.evaluation import Evaluator
-from rayprune.rllib.failures import failure
+from rayprune.rllib.failures import build, failure
 from rayprune.rllib.interruption import Interrupted, Interruption
 from rayprune.rllib.layer_returns import post_layer_returns
 from rayprune.rllib.learners import foreach_learner
@@ -83,13 +84,16 @@ class Run:
 
     def _train(self, tracker: Tracker) -> None:
         self._evaluator = Evaluator(self._config)
-        self._algorithm = self._config.build_algo()
+        self._algorithm = build(self._config)
         try:
             with fitting_threads(self._evaluator.module):
                 self._begin()
                 keep_until = self._progress.clock
                 with Record.open(self._out / RECORD_FILE, keep_until=keep_until) as record:
                     self._loop(record, tracker)
+        except RayError as error:
+            # A node that is lost between two iterations, in a validation or a checkpoint.
+            raise self._failed(error) from error
         finally:
             self._algorithm.stop()
             self._evaluator.close()
@@ -163,7 +167,7 @@ class Run:
         best = self._out / "checkpoints" / str(self._progress.best)
         self._reporter.message(f"Rolled back to {best.name} at {self._progress.moment}.")
         self._algorithm.stop()
-        self._algorithm = self._config.build_algo()
+        self._algorithm = build(self._config)
         meta = checkpoints.restore(self._algorithm, best)
         self._validation = meta["validation"]
         self._progress.discard_since(meta)
@@ -173,7 +177,7 @@ class Run:
         try:
             result = algorithm.train()
         except Exception as error:
-            raise failure(error, algorithm, progress.moment, self._way_back()) from error
+            raise self._failed(error) from error
         progress.iteration += 1
         progress.wall_time_s += time.monotonic() - started
         row = rows.row_of(result, progress.iteration, progress.wall_time_s, self._experiment)
@@ -262,6 +266,9 @@ class Run:
         return self._director.ended or self._progress.done(
             self._experiment.stop, self._validation, pruning_finished
         )
+
+    def _failed(self, error: Exception) -> RaypruneError:
+        return failure(error, self._algorithm, self._progress.moment, self._way_back())
 
     def _way_back(self) -> str:
         if self._progress.newest is None:

@@ -23,6 +23,7 @@ from rayprune.rllib import checkpoints, rows
 from rayprune.rllib.barrier import cross_barrier
 from rayprune.rllib.evaluation import Evaluator
 from rayprune.rllib.experiment import build_config
+from rayprune.rllib.failures import build
 from rayprune.rllib.policy_latency import policy_latency
 from rayprune.rllib.resources import learner_gpus, resolve_gpus
 from rayprune.rllib.signals import begin_if_reached
@@ -68,7 +69,7 @@ class PruningTrial(tune.Trainable):
             build_config(self._experiment), learner_gpus(self._experiment.rllib)
         )
         self._evaluator = Evaluator(algorithm_config)
-        self._algorithm = algorithm_config.build_algo()
+        self._algorithm = build(algorithm_config)
         cross_barrier(self._algorithm, self._experiment.seed, 0)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

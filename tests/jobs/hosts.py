@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -24,7 +25,9 @@ ROOT = Path(__file__).parents[2]
 SHELL = """
 mount -t proc proc /proc && mount -t tmpfs tmpfs /dev/shm
 mkdir -p /tmp/ray && mount -t tmpfs tmpfs /tmp/ray
-hostname {name}
+hostname {name} && printf '127.0.0.1 localhost\n{address} {name}\n' > /tmp/ray/hosts
+# Gloo, over which Learners talk, listens at the address of the host's own name.
+mount --bind /tmp/ray/hosts /etc/hosts
 exec {command}
 """
 MEMORY = 100_000_000
@@ -68,7 +71,7 @@ class Hosts:
         _ip("addr", "add", f"{self._net}.254/24", "dev", self._tag)
         _ip("link", "set", self._tag, "up")
         for host in range(self._count):
-            space, wire = self._space(host), f"{self._tag}v{host}"
+            space, wire = self._space(host), self._wire(host)
             _ip("netns", "add", space)
             _ip("link", "add", wire, "type", "veth", "peer", "name", "eth0", "netns", space)
             _ip("link", "set", wire, "master", self._tag, "up")
@@ -82,33 +85,44 @@ class Hosts:
             self.kill(host)
         for host in range(self._count):
             # First, and by name: a space lives on while a process in it is still dying.
-            subprocess.run(["ip", "link", "del", f"{self._tag}v{host}"], capture_output=True)
+            subprocess.run(["ip", "link", "del", self._wire(host)], capture_output=True)
             subprocess.run(["ip", "netns", "del", self._space(host)], capture_output=True)
         subprocess.run(["ip", "link", "del", self._tag], capture_output=True)
 
-    def start(self, host: int, cpus: int, environment: Mapping[str, str], log: Path) -> None:
+    def start(
+        self,
+        host: int,
+        cpus: int,
+        environment: Mapping[str, str],
+        log: Path,
+        resources: Mapping[str, float],
+    ) -> None:
         """Start a host's Ray node: the first host's is the head."""
         role = ["--head", "--port=6379", "--dashboard-host=0.0.0.0"]
         role = role if host == 0 else [f"--address={self.gcs}"]
         command = [
             *(str(BIN / "ray"), "start", *role, f"--node-ip-address={self.ip(host)}"),
             *(f"--num-cpus={cpus}", f"--object-store-memory={MEMORY}"),
-            *("--disable-usage-stats", "--block"),
+            *("--disable-usage-stats", "--block", f"--resources={json.dumps(dict(resources))}"),
         ]
-        shell = SHELL.format(name=f"host{host}", command=" ".join(command))
+        name, address = f"host{host}", self.ip(host)
+        _ip("link", "set", self._wire(host), "up")
+        shell = SHELL.format(name=name, address=address, command=shlex.join(command))
         spaces = ["unshare", "-p", "-m", "-u", "-f", "--kill-child", "bash", "-ec", shell]
         with log.open("wb") as file:
             self._nodes[host] = subprocess.Popen(
                 ["ip", "netns", "exec", self._space(host), *spaces],
                 stdout=file,
                 stderr=file,
-                env={**cleaned(), **environment},
+                # Ray's files would else be in a directory that the hosts share.
+                env={**cleaned(), **environment, "TMPDIR": "/tmp"},
                 cwd=ROOT,
             )
 
     def kill(self, host: int) -> None:
-        """Cut a host's power."""
+        """Cut a host's power: its connections aren't closed, they fall silent."""
         node = self._nodes.pop(host)
+        _ip("link", "set", self._wire(host), "down")
         node.kill()
         node.wait()
 
@@ -118,6 +132,9 @@ class Hosts:
 
     def _space(self, host: int) -> str:
         return f"{self._tag}h{host}"
+
+    def _wire(self, host: int) -> str:
+        return f"{self._tag}v{host}"
 
 
 @contextmanager

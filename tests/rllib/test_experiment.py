@@ -155,6 +155,22 @@ def test_a_request_that_the_cluster_cant_meet_says_what_is_there() -> None:
         resources.check_resources(config)
 
 
+def test_a_driver_takes_no_cpu_of_the_cluster_where_learners_are_remote() -> None:
+    config = configs.ppo().learners(num_learners=2).env_runners(num_env_runners=2)
+    resources.check_resources(config, {"CPU": 4})
+    with pytest.raises(ResourceError, match=r"asks for 4 CPUs .* cluster has 3"):
+        resources.check_resources(config, {"CPU": 3})
+
+
+def test_a_resource_of_the_clusters_own_that_no_node_has_is_told() -> None:
+    config = configs.ppo().env_runners(custom_resources_per_env_runner={"fast": 0.5})
+    config.env_runners(num_env_runners=3)
+    resources.check_resources(config, {"CPU": 4, "fast": 1.5})
+    told = "asks for 1.5 of the resource 'fast' .* cluster has 1.* `ray start --resources"
+    with pytest.raises(ResourceError, match=told):
+        resources.check_resources(config, {"CPU": 4, "fast": 1})
+
+
 @pytest.mark.usefixtures("ray_session")
 def test_auto_takes_no_gpu_where_there_is_none() -> None:
     config = resources.resolve_gpus(configs.ppo().learners(num_learners=2), "auto")
