@@ -26,8 +26,8 @@ POLL_S: Final = 5.0
 def watch_learners(algorithm: Algorithm) -> None:
     """Start a thread that kills what is left of an algorithm's Learners when one's node is dead.
 
-    Training then fails with Ray's own error, which names the node, instead of waiting. A single
-    Learner waits for nobody, and isn't watched.
+    Training then fails at once, with Ray's own error. Learners on one node wait for no other, and
+    aren't watched.
     """
     group: Any = learner_group(algorithm)
     if group.is_local or len(group) < 2:
@@ -54,4 +54,7 @@ def _watch(held: weakref.ref[Any], nodes: set[str]) -> None:
 
 
 def _dead() -> set[str]:
-    return {node["NodeID"] for node in ray.nodes() if not node["Alive"]}
+    try:
+        return {node["NodeID"] for node in ray.nodes() if not node["Alive"]}
+    except Exception:  # Ray is about to shut down, or its head doesn't answer just now
+        return set()

@@ -158,7 +158,7 @@ def cleaned() -> dict[str, str]:
 
 
 def wait_for_nodes(url: str, count: int, token: str | None = None, limit_s: float = 240) -> None:
-    """Wait until the head's dashboard knows of that many nodes alive."""
+    """Wait until the head's dashboard knows of just that many nodes alive."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     request = urllib.request.Request(f"{url}/nodes?view=summary", headers=headers)
     deadline = time.monotonic() + limit_s
@@ -166,12 +166,12 @@ def wait_for_nodes(url: str, count: int, token: str | None = None, limit_s: floa
         try:
             with urllib.request.urlopen(request, timeout=5) as answer:
                 summary = json.load(answer)["data"]["summary"]
-            if sum(node["raylet"].get("state") == "ALIVE" for node in summary) >= count:
+            if sum(node["raylet"].get("state") == "ALIVE" for node in summary) == count:
                 return
         except (urllib.error.URLError, OSError, KeyError, ValueError):
             pass
         time.sleep(0.5)
-    raise TimeoutError(f"{count} nodes did not come up at {url} within {limit_s} s")
+    raise TimeoutError(f"{count} nodes were not what {url} knew of within {limit_s} s")
 
 
 def _ip(*arguments: str) -> None:

@@ -71,9 +71,10 @@ def test_learners_hold_the_same_masks_after_an_env_runners_node_is_lost(
     seen: Callable[[], list[dict[str, Any]]] = lambda: lines(tmp_path / "seen.jsonl")  # noqa: E731
     # In the middle of the ramp, so that masks change with one EnvRunner gone.
     wait_for(job, lambda: len(seen()) >= 4)
-    three.kill(2)
     lost = len(seen())
+    three.kill(2)
     wait_for(job, lambda: len(seen()) >= lost + 5)
+    three.wait(2)
     three.start(2, cpus=1, runner=1)
     wait_for(job, lambda: len(seen()[-1]["env_runners"]) == 2)
     (tmp_path / "enough").touch()
@@ -119,8 +120,8 @@ def test_a_run_outlives_an_env_runners_node_and_resumes_after_a_learners(
     rows: Callable[[], list[dict[str, Any]]] = lambda: lines(out / "results.jsonl")  # noqa: E731
     job = three.submit(directory, "c.yaml", "--out", out)
     wait_for(job, lambda: len(rows()) >= 4)
-    three.kill(2)
     lost = len(rows())
+    three.kill(2)
     wait_for(job, lambda: len(rows()) >= lost + 4)
     three.kill(1)
     stdout, stderr = job.communicate(timeout=300)
@@ -128,6 +129,7 @@ def test_a_run_outlives_an_env_runners_node_and_resumes_after_a_learners(
     assert json.loads(stdout)["status"] == "FAILED"
     assert "--resume" in stderr
 
+    three.wait(1)
     three.start(1, cpus=2, learner=1, runner=1)
     three.start(2, cpus=1, runner=1)
     three.wait(3)
