@@ -15,7 +15,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -157,21 +157,42 @@ def cleaned() -> dict[str, str]:
     return {**kept, **patience, "PATH": path, "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
 
 
-def wait_for_nodes(url: str, count: int, token: str | None = None, limit_s: float = 240) -> None:
+def wait_for_nodes(url: str, count: int, token: str | None = None) -> None:
     """Wait until the head's dashboard knows of just that many nodes alive."""
+
+    def reached() -> bool:
+        summary = ask(f"{url}/nodes?view=summary", token)["data"]["summary"]
+        return sum(node["raylet"].get("state") == "ALIVE" for node in summary) == count
+
+    _wait(reached, f"{count} nodes were not what {url} knew of")
+
+
+def wait_for_agent(url: str, token: str | None = None) -> None:
+    """Wait until the head takes a job, one that does nothing: it comes up before it can."""
+    nothing = json.dumps({"entrypoint": "true"}).encode()
+    _wait(lambda: bool(ask(f"{url}/api/jobs/", token, nothing)), f"{url} took no job")
+
+
+def ask(url: str, token: str | None, posted: bytes | None = None) -> Any:
+    """Return what a head answers."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    request = urllib.request.Request(f"{url}/nodes?view=summary", headers=headers)
+    if posted is not None:
+        headers["Content-Type"] = "application/json"
+    request = urllib.request.Request(url, data=posted, headers=headers)
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        return json.load(answer)
+
+
+def _wait(ready: Callable[[], bool], what: str, limit_s: float = 240) -> None:
     deadline = time.monotonic() + limit_s
     while time.monotonic() < deadline:
         try:
-            with urllib.request.urlopen(request, timeout=5) as answer:
-                summary = json.load(answer)["data"]["summary"]
-            if sum(node["raylet"].get("state") == "ALIVE" for node in summary) == count:
+            if ready():
                 return
         except (urllib.error.URLError, OSError, KeyError, ValueError):
             pass
         time.sleep(0.5)
-    raise TimeoutError(f"{count} nodes were not what {url} knew of within {limit_s} s")
+    raise TimeoutError(f"{what} within {limit_s:g} s")
 
 
 def _ip(*arguments: str) -> None:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.jobs.hosts import ROOT, Hosts, cleaned, hosts, possible, wait_for_nodes
+from tests.jobs.hosts import ROOT, Hosts, cleaned, hosts, possible, wait_for_agent, wait_for_nodes
 from tests.jobs.processes import Processes, processes
 
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "the-token-of-the-test"}
@@ -34,6 +34,7 @@ class Nodes:
         self._made.start(host, cpus, TOKEN, self._place / f"host{host}.log", resources)
         if host == 0:
             self.wait(1)
+            wait_for_agent(self._made.url, token=TOKEN["RAY_AUTH_TOKEN"])
 
     def wait(self, count: int) -> None:
         wait_for_nodes(self._made.url, count, token=TOKEN["RAY_AUTH_TOKEN"])
