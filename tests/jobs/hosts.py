@@ -12,6 +12,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -24,7 +25,7 @@ BIN = Path(sys.executable).parent
 ROOT = Path(__file__).parents[2]
 SHELL = """
 mount -t proc proc /proc && mount -t tmpfs tmpfs /dev/shm
-mkdir -p /tmp/ray && mount -t tmpfs tmpfs /tmp/ray
+mkdir -p /tmp/ray && mount --bind {files} /tmp/ray
 hostname {name} && printf '127.0.0.1 localhost\n{address} {name}\n' > /tmp/ray/hosts
 # Gloo, over which Learners talk, listens at the address of the host's own name.
 mount --bind /tmp/ray/hosts /etc/hosts
@@ -97,7 +98,7 @@ class Hosts:
         log: Path,
         resources: Mapping[str, float],
     ) -> None:
-        """Start a host's Ray node: the first host's is the head."""
+        """Start a host's Ray node: the first host's is the head. Ray's logs stay beside `log`."""
         role = ["--head", "--port=6379", "--dashboard-host=0.0.0.0"]
         role = role if host == 0 else [f"--address={self.gcs}"]
         command = [
@@ -107,7 +108,10 @@ class Hosts:
         ]
         name, address = f"host{host}", self.ip(host)
         _ip("link", "set", self._wire(host), "up")
-        shell = SHELL.format(name=name, address=address, command=shlex.join(command))
+        files = tempfile.mkdtemp(prefix=f"host{host}-", dir=log.parent)
+        shell = SHELL.format(
+            name=name, address=address, files=shlex.quote(files), command=shlex.join(command)
+        )
         spaces = ["unshare", "-p", "-m", "-u", "-f", "--kill-child", "bash", "-ec", shell]
         with log.open("wb") as file:
             self._nodes[host] = subprocess.Popen(
