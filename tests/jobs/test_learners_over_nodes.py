@@ -37,13 +37,13 @@ TRAIN: dict[str, Any] = {
 }
 
 
-@pytest.fixture
-def three(tmp_path: Path) -> Iterator[Nodes]:
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     """A Learner on the head, a Learner and an EnvRunner on the second, an EnvRunner on the third.
 
-    The four of them take all CPUs: a job's driver takes none.
+    The four of them take all CPUs: a job's driver takes none. Each test leaves the three running.
     """
-    with nodes(tmp_path) as made:
+    with nodes(tmp_path_factory.mktemp("nodes")) as made:
         made.start(0, cpus=1, learner=1)
         made.start(1, cpus=2, learner=1, runner=1)
         made.start(2, cpus=1, runner=1)
