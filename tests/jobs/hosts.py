@@ -96,7 +96,7 @@ class Hosts:
         cpus: int,
         environment: Mapping[str, str],
         log: Path,
-        resources: Mapping[str, float],
+        resources: Mapping[str, float] | None = None,
     ) -> None:
         """Start a host's Ray node: the first host's is the head. Ray's logs stay beside `log`."""
         role = ["--head", "--port=6379", "--dashboard-host=0.0.0.0"]
@@ -104,7 +104,7 @@ class Hosts:
         command = [
             *(str(BIN / "ray"), "start", *role, f"--node-ip-address={self.ip(host)}"),
             *(f"--num-cpus={cpus}", f"--object-store-memory={MEMORY}"),
-            *("--disable-usage-stats", "--block", f"--resources={json.dumps(dict(resources))}"),
+            *("--disable-usage-stats", "--block", f"--resources={json.dumps(resources or {})}"),
         ]
         name, address = f"host{host}", self.ip(host)
         _ip("link", "set", self._wire(host), "up")
