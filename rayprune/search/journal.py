@@ -48,10 +48,13 @@ class Journal:
         files = self.files(trial)
         if self._sweep.search.method == "pb2":
             self._infer_exploit(files, trial, result)
+        before = files.exploits
         files.append(result)
         if trial in self._ahead:
             self._expect(self._ahead.pop(trial))
-        self._write_lineage()
+        if files.exploits != before:
+            # It looks at all exploits of all trials, of which there may be many thousands.
+            self._write_lineage()
         del result["rows"]
         self._reporter.trial(trial, result)
 

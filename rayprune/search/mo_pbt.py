@@ -227,15 +227,27 @@ class MultiObjectivePBT(PopulationBasedTraining):
         return TrialScheduler.PAUSE if others_wait else TrialScheduler.CONTINUE
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
-        """Hold the synchronous round if all trials have come to it; then choose as upstream."""
+        """Hold the synchronous round if all trials have come to it; then choose who goes on.
+
+        Upstream chooses the one that is furthest behind, even while it is being handed an actor:
+        clones are then reset one after the other, and the actors of the others stand idle. With
+        hundreds of them one would wait until its donor has deleted what it is to be copied from.
+        """
         if self._synch:
             live = [trial for trial in tune_controller.get_trials() if not trial.is_finished()]
             if live and all(self._at_round(trial) for trial in live):
                 self._hold_round(tune_controller, live)
         for trial in list(self._kept):
             self._release_actor(tune_controller, trial)
-        chosen: Trial | None = super().choose_trial_to_run(tune_controller)
-        return chosen
+        handed = _controller(tune_controller)._resetting_trials
+        waiting = [t for t in tune_controller.get_trials() if self._may_run(t) and t not in handed]
+        return min(waiting, key=lambda t: self._trial_state[t].last_train_time, default=None)
+
+    def _may_run(self, trial: Trial) -> bool:
+        if trial.status not in (Trial.PENDING, Trial.PAUSED):
+            return False
+        clock = self._trial_state[trial].last_train_time
+        return bool(not self._synch or clock < self._next_perturbation_sync)
 
     def _overdue(self, state: _State, clock: float) -> float:
         """Return how far a trial is past its next decision; negative before it."""
@@ -259,7 +271,8 @@ class MultiObjectivePBT(PopulationBasedTraining):
         del trial
         state.scores = {key: result.get(key) for key in self._objectives.keys}
         state.last_train_time = time
-        state.last_result = result
+        # Lists, such as a trial's rows, are only weight in a driver that holds a thousand of these.
+        state.last_result = {k: v for k, v in result.items() if not isinstance(v, list)}
         return self._set_last_score(state)
 
     def _set_last_score(self, state: _State) -> float:

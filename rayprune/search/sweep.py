@@ -57,12 +57,16 @@ CHECKPOINTS_KEPT: Final = 4
 _ENVIRONMENT: Final = {
     # Their rows are lost when a trial is paused, resumed or cloned; ours aren't.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    # A driver that is killed loses what it has not written.
-    "TUNE_GLOBAL_CHECKPOINT_S": "0",
     # Its own tables: ours are there.
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
+
+
+_AT_EACH_EVENT: Final = 32
+"""Trials up to which Tune's state is written after each event."""
+_STATE_S_PER_TRIAL: Final = 0.01
+"""Seconds between two writings, for each trial where there are more: some percent of the time."""
 
 
 def run_sweep(
@@ -153,7 +157,7 @@ def _fit(sweep: Sweep, placement: Placement, resume: bool) -> list[Trial]:
     held = sweep.out / TUNE_DIRECTORY
     # A function that is there already is not added again.
     logging.getLogger("ray.tune.execution.tune_controller").addFilter(_unsaid)
-    with _environment():
+    with _environment(sweep.trials):
         for _ in range(sweep.search.max_failures + 1):
             if resume and can_restore(held):
                 tuner = tune.Tuner.restore(
@@ -290,9 +294,13 @@ def _trial_id(trial: Trial) -> str:
 
 
 @contextmanager
-def _environment() -> Iterator[None]:
-    before = {key: os.environ.get(key) for key in _ENVIRONMENT}
-    os.environ.update(_ENVIRONMENT)
+def _environment(trials: int) -> Iterator[None]:
+    # A driver that is killed loses what it has not written. But each time the state of all trials
+    # is written, and the events come faster the more trials there are.
+    every = 0.0 if trials <= _AT_EACH_EVENT else trials * _STATE_S_PER_TRIAL
+    environment = {**_ENVIRONMENT, "TUNE_GLOBAL_CHECKPOINT_S": f"{every:g}"}
+    before = {key: os.environ.get(key) for key in environment}
+    os.environ.update(environment)
     try:
         yield
     finally:

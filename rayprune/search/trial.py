@@ -105,6 +105,7 @@ class PruningTrial(tune.Trainable):
             "pruning": rows.pruning_meta(self._algorithm),
         }
         checkpoints.save(self._algorithm, Path(checkpoint_dir) / CHECKPOINT, self._yaml, meta)
+        without_rows(self._last_result)
         cross_barrier(self._algorithm, self._experiment.seed, self._env_steps)
 
     def load_checkpoint(self, checkpoint: Any) -> None:
@@ -164,6 +165,15 @@ class PruningTrial(tune.Trainable):
             "token": self._state[1],
             "since": self._since,
         }
+
+
+def without_rows(result: dict[str, Any] | None) -> None:
+    """Take the rows out of what Tune keeps with a trial's checkpoint: the driver has them by now.
+
+    Tune (Ray 2.60) holds the last result with each checkpoint that it knows of, and writes all of
+    them into its state of the experiment, again and again.
+    """
+    (result or {}).pop("rows", None)
 
 
 def experiment_of(

@@ -116,8 +116,8 @@ class TrialFiles:
             rows[0]["exploit"] = self._marks[self._length] = exploit
         if self._tracker is None or exploit is not None:
             self._write_config(result["values"])
+        self._record.append(*({**row, "values": result["values"]} for row in rows))
         for row in rows:
-            self._record.append({**row, "values": result["values"]})
             if self._tracker is not None:
                 self._tracker.row(row)
         self._length += len(rows)

@@ -58,20 +58,20 @@ class Record:
             _repair(path, keep_until)
         return cls(path, _open_for_appending(path))
 
-    def append(self, row: Mapping[str, object]) -> None:
-        """Write one row, whole or not at all.
+    def append(self, *rows: Mapping[str, object]) -> None:
+        """Write rows, all or none; several cost the disk as much as one.
 
         Args:
-            row: values that JSON has, NumPy scalars and arrays; NaN and infinities become null.
+            rows: values that JSON has, NumPy scalars and arrays; NaN and infinities become null.
 
         Raises:
             StorageError: the disk is full, read-only or gone; the earlier rows are unharmed.
         """
-        line = to_json(row).encode() + b"\n"
+        lines = "".join(to_json(row) + "\n" for row in rows).encode()
         try:
             before = os.fstat(self._descriptor).st_size
             try:
-                _write_all(self._descriptor, line)
+                _write_all(self._descriptor, lines)
                 _sync(self._descriptor)
             except OSError:
                 # Where even this fails, the torn line is dropped when the record is opened again.

@@ -85,6 +85,17 @@ def test_rows_follow_each_other(journal, sweep):
     assert clocks(sweep) == [50, 100, 150, 200]
 
 
+def test_the_lineage_of_all_is_not_looked_at_for_results_without_an_exploit(journal, monkeypatch):
+    member = Member("a")
+    journal.result("a", member.step())
+    monkeypatch.setattr(Journal, "_exploits", lambda self: pytest.fail("looked at all exploits"))
+    journal.result("a", member.step())
+    journal.exploit(exploit("a", "b", 80))
+    member.load("b", "b-1", 80)
+    with pytest.raises(pytest.fail.Exception, match="looked"):
+        journal.result("a", member.step())
+
+
 def test_what_a_restored_trial_does_again_takes_the_place_of_what_it_did(journal, sweep):
     member = Member("a")
     first = member.step()

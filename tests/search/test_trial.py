@@ -53,7 +53,11 @@ def donor(tmp_path: Path) -> Path:
         result = trial.train()
     assert result["sparsity"] == pytest.approx(0.5, abs=0.01)
     assert "latency" not in result
+    assert result["rows"]
     trial.save(str(tmp_path / "donor"))
+    # Tune keeps the last result with each checkpoint; the rows are with the driver by then.
+    assert trial._last_result["env_steps"] == result["env_steps"]
+    assert "rows" not in trial._last_result
     trial.stop()
     return tmp_path / "donor"
 

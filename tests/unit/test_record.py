@@ -59,6 +59,15 @@ def test_a_row_is_readable_while_the_record_is_open(path):
         assert read_rows(path) == [{"env_steps": 1}]
 
 
+def test_several_rows_cost_the_disk_as_much_as_one(path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(record, "_sync", synced.append)
+    with Record.open(path) as rows:
+        rows.append({"n": 1}, {"n": 2}, {"n": 3})
+    assert read_rows(path) == [{"n": 1}, {"n": 2}, {"n": 3}]
+    assert len(synced) == 1
+
+
 def test_reopening_appends(path):
     for step in (1, 2):
         with Record.open(path) as rows:
@@ -117,7 +126,7 @@ def test_a_row_cut_short_by_a_full_disk_leaves_the_others_whole(path, monkeypatc
         rows.append({"env_steps": 1})
         monkeypatch.setattr(os, "write", half_then_full)
         with pytest.raises(StorageError, match="is full"):
-            rows.append({"env_steps": 2, "name": "x" * 100})
+            rows.append({"env_steps": 2}, {"env_steps": 2, "name": "x" * 10})
         monkeypatch.undo()
         rows.append({"env_steps": 3})
     assert [row["env_steps"] for row in read_rows(path)] == [1, 3]

@@ -1,0 +1,1 @@
+"""What scaling.py runs in processes of their own."""
