@@ -65,7 +65,10 @@ def main() -> None:
     logging.getLogger("ray").setLevel(logging.ERROR)
     if not args.actorless:
         ray.init(address="local", num_cpus=args.slots, include_dashboard=False, log_to_driver=False)
-    with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as stack:
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place,
+        contextlib.ExitStack() as stack,
+    ):
         if args.actorless:
             actorless.InProcess.slots = args.slots
             actorless.replace_actors(stack, f"{place}/session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -38,6 +39,25 @@ def test_rayprunes_driver_is_measured_without_ray_beside_plain_tune() -> None:
     assert "archive" not in plain["parts"]
     # Rows, which Tune is not to hold, would be many times as much.
     assert ours["state_bytes"] / 3 < 40_000
+
+
+@pytest.mark.parametrize(("arrays", "status"), [(241_397, 0), (400_000, 1)])
+def test_a_checkpoint_that_is_not_smaller_in_proportion_is_told(
+    arrays: int, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    script = importlib.import_module("scaling")
+    rows = [
+        {
+            "sparsity": sparsity,
+            **{form: {"arrays": n, "all": n} for form in ("stored", "with_zeros")},
+        }
+        for sparsity, n in ((0.0, 1_625_063), (0.9, arrays))
+    ]
+    monkeypatch.setattr(script, "ask", lambda *_: rows)
+    monkeypatch.setattr("sys.argv", ["scaling.py", "--parts", "bytes"])
+    assert script.main() == status
+    assert ("NOT IN PROPORTION" in capsys.readouterr().out) == bool(status)
 
 
 @pytest.mark.slow  # two Rays; the checkpoints' bytes have a test of their own
