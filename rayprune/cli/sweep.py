@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ from rayprune.cli.options import (
     require_rllib,
 )
 from rayprune.errors import InputError
+from rayprune.storage.urls import join, url_of
 
 
 def sweep(
@@ -32,7 +34,10 @@ def sweep(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="The sweep's directory; default: runs/NAME-seedN."),
+        typer.Option(
+            metavar="DIR|URL",
+            help="The sweep's directory, or s3://BUCKET/NAME; default: runs/NAME-seedN.",
+        ),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the population in the directory.")
@@ -81,10 +86,11 @@ def sweep(
         reporter.close()
     if not as_json:
         console.print(front_table(outcome["front"], outcome["dense_return"]))
-        console.print(f"Sweep directory  {out}\nReport           {out / REPORT_FILE}", markup=False)
+        place, page = url_of(out) or out, join(out, REPORT_FILE)
+        console.print(f"Sweep directory  {place}\nReport           {page}", markup=False)
         points = outcome["front"]["points"]
         if points:
-            checkpoint = out / points[-1]["checkpoint"]
+            checkpoint = shlex.quote(join(out, points[-1]["checkpoint"]))
             console.print(f"Next             rayprune evaluate {checkpoint}", markup=False)
     return outcome
 

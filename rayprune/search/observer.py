@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from ray.tune import Callback
 from ray.tune.experiment import Trial
@@ -17,15 +17,19 @@ from ray.tune.experiment import Trial
 from rayprune.search.journal import Journal
 from rayprune.search.progress import SweepReporter
 from rayprune.search.tune_state import StateKeeper
-
-TUNE_DIRECTORY: Final = "tune"
-"""Where Tune's own files are, in the sweep's directory."""
+from rayprune.search.tune_storage import TuneStorage
+from rayprune.storage.copies import commit
 
 
 class _Opened(NamedTuple):
     journal: Journal
     reporter: SweepReporter
     keeper: StateKeeper
+    storage: TuneStorage
+
+    def commit(self) -> None:
+        """Make what the journal has written last, before Tune goes on from it."""
+        commit(self.storage.out)
 
 
 _open: dict[str, _Opened] = {}
@@ -39,7 +43,8 @@ def _opened(out: str) -> _Opened:
 @contextmanager
 def observing(out: Path, journal: Journal, reporter: SweepReporter) -> Iterator[None]:
     """Let a sweep's observers find their journal."""
-    _open[str(out)] = _Opened(journal, reporter, StateKeeper(out / TUNE_DIRECTORY))
+    storage = TuneStorage.of(out)
+    _open[str(out)] = _Opened(journal, reporter, StateKeeper(storage.kept), storage)
     try:
         yield
     finally:
@@ -54,19 +59,25 @@ class Observer(Callback):
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Tune may have written its state."""
-        _opened(self._out).keeper.keep()
+        opened = _opened(self._out)
+        opened.keeper.keep(opened.storage.written(trials))
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         """A trial was measured."""
-        _opened(self._out).journal.result(trial.trial_id, result)
+        opened = _opened(self._out)
+        opened.journal.result(trial.trial_id, result)
+        opened.commit()
 
     def on_checkpoint(
         self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: Any, **info: Any
     ) -> None:
         """A trial's checkpoint was written."""
-        _opened(self._out).journal.checkpoint(trial.trial_id, Path(checkpoint.path))
+        opened = _opened(self._out)
+        with checkpoint.as_directory() as directory:
+            opened.journal.checkpoint(trial.trial_id, Path(directory))
+        opened.commit()
 
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
@@ -90,7 +101,9 @@ class Lineage:
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         """A trial became a clone."""
-        _opened(self._out).journal.exploit(event)
+        opened = _opened(self._out)
+        opened.journal.exploit(event)
+        opened.commit()
 
 
 def failed_for_good(trial: Trial) -> bool:

@@ -16,7 +16,10 @@ from rayprune.search.journal import Journal
 from rayprune.search.objectives import LATENCY, Objectives
 from rayprune.search.pareto import scattered_subset
 from rayprune.search.plan import Sweep
+from rayprune.storage.copies import commit, drop, shown
+from rayprune.storage.urls import join
 from rayprune.tracking.record import read_rows, to_json, write_atomic
+from rayprune.tracking.remote import fetch_checkpoint, fetch_record
 
 FRONT_FILE: Final = "front.json"
 SUMMARY_FILE: Final = "sweep.json"
@@ -51,6 +54,7 @@ def write_outcome(
         for trial in errors
         for entry in journal.files(trial).archive.entries
     ]
+    commit(sweep.out)  # the policies, for the machines that measure them
     summaries = _summaries(sweep, journal, list(errors), dense)
     front = _front(sweep, points)
     write_atomic(sweep.out / FRONT_FILE, to_json(front, indent=2) + "\n")
@@ -145,7 +149,7 @@ def _measured(result: Mapping[str, Any]) -> dict[str, Any]:
 def _tests(sweep: Sweep, points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Measure points on the test seeds, side by side on the cluster."""
     jobs = [
-        _on_test_seeds.remote(str(sweep.out / "trials" / point["trial"] / point["checkpoint"]))
+        _on_test_seeds.remote(shown(sweep.out / "trials" / point["trial"] / point["checkpoint"]))
         for point in points
     ]
     return list(ray.get(jobs))
@@ -160,8 +164,8 @@ def _summaries(
         entries = journal.files(trial).archive.entries
         if entries:
             best = entries[sweep.objectives.rank(entries)[0]]
-            home = sweep.out / "trials" / trial
-            jobs[trial] = _summary.remote(str(home / best["checkpoint"]), trial, best, dense)
+            home = shown(sweep.out / "trials" / trial)
+            jobs[trial] = _summary.remote(home, trial, best, dense)
     summaries = dict(zip(jobs, ray.get(list(jobs.values())), strict=True))
     for trial, summary in summaries.items():
         path = sweep.out / "trials" / trial / "summary.json"
@@ -171,17 +175,36 @@ def _summaries(
 
 @ray.remote(num_cpus=1)
 def _on_test_seeds(checkpoint: str) -> dict[str, Any]:
-    experiment = checkpoints.read_experiment(Path(checkpoint))
-    evaluation = experiment.evaluation
-    config = build_config(experiment)
-    return measure(config, Path(checkpoint), evaluation.test_seed, evaluation.episodes)
+    directory = fetch_checkpoint(checkpoint)
+    try:
+        experiment = checkpoints.read_experiment(directory)
+        evaluation = experiment.evaluation
+        config = build_config(experiment)
+        return measure(config, directory, evaluation.test_seed, evaluation.episodes)
+    finally:
+        drop(directory)
 
 
 @ray.remote(num_cpus=1)
 def _summary(
-    checkpoint: str, trial: str, point: Mapping[str, Any], dense: Mapping[str, Any] | None
+    home: str, trial: str, point: Mapping[str, Any], dense: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    experiment = checkpoints.read_experiment(Path(checkpoint))
+    directory, records = fetch_checkpoint(join(home, point["checkpoint"])), fetch_record(home)
+    try:
+        return _summarised(directory, records / "results.jsonl", trial, point, dense)
+    finally:
+        drop(directory)
+        drop(records)
+
+
+def _summarised(
+    checkpoint: Path,
+    record: Path,
+    trial: str,
+    point: Mapping[str, Any],
+    dense: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    experiment = checkpoints.read_experiment(checkpoint)
     subject = Subject.of(experiment.model_copy(update={"name": trial}))
     progress = {
         "env_steps": point["env_steps"],
@@ -189,6 +212,5 @@ def _summary(
         "wall_time_s": point["time_s"],
         "best": point["checkpoint"],
     }
-    record = Path(checkpoint).parents[1] / "results.jsonl"
     rows = read_rows(record) if record.is_file() else []
-    return summarise_run(subject, Path(checkpoint), progress, dense, rows)
+    return summarise_run(subject, checkpoint, progress, dense, rows)

@@ -29,7 +29,6 @@ from rayprune.rllib.interruption import Interrupted, Interruption
 from rayprune.search.journal import Journal
 from rayprune.search.mo_pbt import MultiObjectivePBT, PopulationPBT
 from rayprune.search.observer import (
-    TUNE_DIRECTORY,
     Lineage,
     Observer,
     error_of,
@@ -43,7 +42,8 @@ from rayprune.search.plan import Sweep
 from rayprune.search.progress import SweepReporter
 from rayprune.search.space import Choices
 from rayprune.search.trial import RAW, PruningTrial
-from rayprune.search.tune_state import can_restore
+from rayprune.search.tune_storage import TUNE_DIRECTORY, TuneStorage
+from rayprune.storage.copies import commit, mirrored, shown
 from rayprune.tracking.record import prepare_out, to_json, write_atomic
 from rayprune.tracking.report import write_report
 from rayprune.tracking.wandb import track_sweep
@@ -81,7 +81,7 @@ def run_sweep(
 
     Args:
         raw: the nested mapping that `load_sweep` returned.
-        out: the sweep's directory.
+        out: the sweep's directory, or its URL in an object store.
         resume: go on with the sweep in ``out``: trials, scores, clocks and lineage.
         address: a Ray cluster, None for ``RAY_ADDRESS`` or an own Ray.
         reporter: told of the progress.
@@ -94,7 +94,15 @@ def run_sweep(
         RunError: trials failed for good; the front of the others has been written.
         Interrupted: Ctrl-C; the population's checkpoints are written.
     """
-    sweep = Sweep.of(raw, out)
+    with mirrored(
+        out, resume=resume, marker=SWEEP_FILE, tell=reporter.message, apart=[TUNE_DIRECTORY]
+    ) as home:
+        return _run(Sweep.of(raw, home), resume, address, reporter)
+
+
+def _run(
+    sweep: Sweep, resume: bool, address: str | None, reporter: SweepReporter
+) -> dict[str, Any]:
     prepare_out(sweep.out, resume, marker=SWEEP_FILE)
     if resume:
         _check_same_sweep(sweep)
@@ -108,6 +116,7 @@ def run_sweep(
         if not resume:
             # Not before it is known to fit: what is refused leaves nothing that is in the way.
             write_atomic(sweep.out / SWEEP_FILE, yaml12.dump(yaml12.plain(dict(sweep.raw))))
+            commit(sweep.out)
         outcome = _search(sweep, placement, resume, reporter)
     reporter.close()
     track_sweep(sweep.out, sweep.experiment.tracking, reporter.message)
@@ -116,8 +125,9 @@ def run_sweep(
     if failed:
         raise RunError(
             f"{len(failed)} of {len(outcome['trials'])} trials failed for good: "
-            f"{', '.join(failed)}. The front of the others is in {sweep.out / 'front.json'}, and "
-            f"{sweep.out / SUMMARY_FILE} has the errors. --resume tries them again."
+            f"{', '.join(failed)}. The front of the others is in "
+            f"{shown(sweep.out / 'front.json')}, and {shown(sweep.out / SUMMARY_FILE)} has the "
+            "errors. --resume tries them again."
         )
     return outcome
 
@@ -154,15 +164,13 @@ def _unsaid(record: logging.LogRecord) -> bool:
 def _fit(sweep: Sweep, placement: Placement, resume: bool) -> list[Trial]:
     """Let Tune train the population; return its trials, unfinished if it was interrupted."""
     trainable = tune.with_resources(PruningTrial, placement.factory())
-    held = sweep.out / TUNE_DIRECTORY
+    storage = TuneStorage.of(sweep.out)
     # A function that is there already is not added again.
     logging.getLogger("ray.tune.execution.tune_controller").addFilter(_unsaid)
     with _environment(sweep.trials):
         for _ in range(sweep.search.max_failures + 1):
-            if resume and can_restore(held):
-                tuner = tune.Tuner.restore(
-                    str(held), trainable, resume_unfinished=True, resume_errored=True
-                )
+            if resume and storage.can_restore():
+                tuner = storage.restore(trainable)
             else:
                 tuner = _tuner(sweep, trainable, placement)
             trials = list(tuner.fit()._experiment_analysis.trials)
@@ -192,7 +200,7 @@ def _tuner(sweep: Sweep, trainable: Any, placement: Placement) -> tune.Tuner:
         ),
         run_config=RunConfig(
             name=TUNE_DIRECTORY,
-            storage_path=str(sweep.out),
+            **TuneStorage.of(sweep.out).options,
             stop={"env_steps": sweep.experiment.stop.env_steps},
             failure_config=FailureConfig(max_failures=sweep.search.max_failures),
             checkpoint_config=CheckpointConfig(
@@ -280,7 +288,7 @@ def _check_same_sweep(sweep: Sweep) -> None:
     held, now = yaml12.read_mapping(path), yaml12.plain(dict(sweep.raw))
     keys = (held.keys() | now.keys()) - {"tracking"}
     faults = [
-        f"`{key}` differs from that of the sweep in {str(path)!r}. Resume with the sweep's own "
+        f"`{key}` differs from that of the sweep in {shown(path)!r}. Resume with the sweep's own "
         "config, or give another directory with --out."
         for key in sorted(keys)
         if held.get(key) != now.get(key)

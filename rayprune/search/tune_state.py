@@ -19,7 +19,7 @@ from typing import Final
 from rayprune.tracking.record import write_atomic
 
 KEPT_DIRECTORY: Final = ".state"
-"""In Tune's directory: the last whole files."""
+"""In Tune's directory, where that is on this machine: the last whole files."""
 TUNER_FILE: Final = "tuner.pkl"
 _READERS: Final[Mapping[str, Callable[[bytes], object]]] = {
     "experiment_state-*.json": json.loads,
@@ -32,23 +32,27 @@ _EVERY_S: Final = 0.5
 class StateKeeper:
     """Keeps the newest state of one experiment."""
 
-    def __init__(self, held: Path) -> None:
+    def __init__(self, kept: Path) -> None:
         """Begin.
 
         Args:
-            held: Tune's directory of the experiment.
+            kept: where the last whole files are to be.
         """
-        self._held = held
+        self._kept = kept
         self._seen: dict[str, int] = {}
         self._next = 0.0
 
-    def keep(self) -> None:
-        """Keep copies of the newest files that are whole and haven't been kept yet."""
+    def keep(self, held: Path) -> None:
+        """Keep copies of the newest files that are whole and haven't been kept yet.
+
+        Args:
+            held: where Tune writes them.
+        """
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + _EVERY_S
         for pattern in _READERS:
-            newest = max(self._held.glob(pattern), default=None)
+            newest = max(held.glob(pattern), default=None)
             if newest is not None and self._seen.get(newest.name) != newest.stat().st_mtime_ns:
                 self._keep(newest, pattern)
 
@@ -56,26 +60,26 @@ class StateKeeper:
         changed, content = newest.stat().st_mtime_ns, newest.read_bytes()
         if not _is_whole(content, pattern):
             return
-        kept = self._held / KEPT_DIRECTORY
-        kept.mkdir(exist_ok=True)
-        write_atomic(kept / newest.name, content)
-        for older in set(kept.glob(pattern)) - {kept / newest.name}:
+        self._kept.mkdir(exist_ok=True)
+        write_atomic(self._kept / newest.name, content)
+        for older in set(self._kept.glob(pattern)) - {self._kept / newest.name}:
             older.unlink()
         self._seen[newest.name] = changed
 
 
-def can_restore(held: Path) -> bool:
+def can_restore(held: Path, kept: Path) -> bool:
     """Whether an experiment is there to go on with; mends it where a killed driver broke it.
 
     Without a whole state no result has been recorded either, so that a sweep may begin anew.
 
     Args:
         held: Tune's directory of the experiment.
+        kept: where the last whole files are.
     """
     for path, pattern in _files(held):
         if not _is_whole(path.read_bytes(), pattern):
             path.unlink()
-    for path, _ in _files(held / KEPT_DIRECTORY):
+    for path, _ in _files(kept):
         if not (held / path.name).exists():
             shutil.copy2(path, held)
     tuner = held / TUNER_FILE

@@ -109,6 +109,12 @@ def commit(directory: Path) -> None:
                 )
 
 
+def place_of(directory: Path) -> Place | None:
+    """Return where a directory that `mirrored` gave is kept, None for any other."""
+    held = _mirrors.get(directory.absolute())
+    return None if held is None else held[0].place
+
+
 def shown(path: str | Path) -> str:
     """Return what a person calls a path: its URL where it is a copy's.
 
@@ -147,6 +153,14 @@ def fetched(source: str | Path, wanted: Wanted) -> Path:
         with told_of(url), suppress(FileNotFoundError):
             return _fetch(place, wanted)
     raise StorageError(f"{url!r} changes faster than it can be read. Try again.")
+
+
+def drop(copy: Path) -> None:
+    """Delete a copy that `fetched` has made before the process ends; leave any other path alone."""
+    for key, (_, home) in list(_fetched.items()):
+        if home == copy:
+            del _fetched[key]
+            shutil.rmtree(home.parent, ignore_errors=True)
 
 
 def _fetch(place: Place, wanted: Wanted) -> Path:

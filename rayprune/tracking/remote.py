@@ -13,7 +13,7 @@ _CHECKPOINTS: Final = "checkpoints/"
 _SUMMARY: Final = "summary.json"
 _META: Final = "rayprune.json"
 """Without it a checkpoint of ours isn't whole (`rayprune.rllib.checkpoints`)."""
-_NOT_REPORTED: Final = {"checkpoints", "tune", "wandb", "tensorboard"}
+_NOT_REPORTED: Final = {"checkpoints", "tune", "tune-state", "wandb", "tensorboard"}
 
 
 def fetch_record(source: str | Path) -> Path:

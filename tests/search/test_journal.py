@@ -10,9 +10,12 @@ from rayprune.search.journal import Journal
 from rayprune.search.plan import Sweep
 from rayprune.search.progress import NullSweepReporter
 from rayprune.search.trial_files import TrialFiles
+from rayprune.storage.mirror import Mirror
+from rayprune.storage.urls import Place
 from rayprune.tracking import record
 from rayprune.tracking.record import read_rows
 from tests.search.made_up_tune import MadeUpTune
+from tests.unit.storage.dying import Dying
 
 RAW = {
     "name": "made_up",
@@ -368,6 +371,11 @@ def test_records_hold_every_row_once_whatever_is_killed(sweep, tmp_path, monkeyp
             # Rounds make it plain where a row belongs. Without them a trial may copy one state of a
             # donor twice, and a state of Tune's from before both would be taken for the second.
             tune.restore(killed(sweep), draw.choice([0, 0, 1, 2, 5] if synch else [0, 0, 1]))
+    check_records(sweep, tune)
+
+
+def check_records(sweep, tune):
+    """Compare what the journal has written with what the trials carried themselves."""
     exploits = []
     for name, member in tune.members.items():
         rows = read_rows(sweep.out / "trials" / name / "results.jsonl")
@@ -378,3 +386,50 @@ def test_records_hold_every_row_once_whatever_is_killed(sweep, tmp_path, monkeyp
             assert json.loads(meta.read_text())["clock"] == entry["env_steps"]
             assert rows[entry["rows"] - 1]["env_steps"] == entry["env_steps"]
     assert read_rows(sweep.out / "lineage.jsonl") == sorted(exploits, key=lambda e: e["time"])
+
+
+class InABucket:
+    """A driver's journal whose directory is committed after each call, as the observer does."""
+
+    def __init__(self, home, store):
+        home.mkdir(parents=True)
+        self.store = Dying(store)
+        place = Place(url="s3://bucket/sweep", base=None, path="sweep", files=self.store.root())
+        self.mirror = Mirror(home, place, apart=["tune"])
+        self.mirror.fetch()
+        self.sweep = Sweep.of(RAW, home)
+        self.journal = killed(self.sweep)
+
+    def __getattr__(self, name):
+        def call(*arguments):
+            getattr(self.journal, name)(*arguments)
+            self.mirror.commit()
+
+        return call
+
+
+@pytest.mark.parametrize("synch", [True, False], ids=["synchronous", "asynchronous"])
+@pytest.mark.parametrize("seed", range(6))
+def test_so_they_do_in_a_bucket_from_machine_to_machine(tmp_path, monkeypatch, synch, seed):
+    draw = random.Random(seed)
+    monkeypatch.setattr(TrialFiles, "_write_config", lambda self, values: None)  # slow YAML
+    monkeypatch.setattr(record, "_sync", lambda descriptor: None)  # no power is cut here
+    tune = MadeUpTune(draw, synch, tmp_path / "tune")
+    (tmp_path / "store").mkdir()
+    driver = InABucket(tmp_path / "0", tmp_path / "store")
+    tune.restore(driver, 0)
+    kills = 0
+    while not tune.done:
+        if kills < 5 and draw.random() < 0.2:
+            driver.store.at = driver.store.count + draw.randrange(1, 25)
+        try:
+            tune.step()
+        except OSError:
+            kills += 1
+            driver = InABucket(tmp_path / str(kills), tmp_path / "store")
+            # A commit is a whole call of the journal, so that without rounds Tune's state is as far
+            # behind here as with a lag of one above.
+            tune.restore(driver, draw.choice([0, 0, 1, 2, 5]) if synch else 0)
+    last = InABucket(tmp_path / "last", tmp_path / "store")
+    assert kills > 0
+    check_records(last.sweep, tune)

@@ -1,8 +1,11 @@
 """What is told of a trial that failed."""
 
+from contextlib import contextmanager
 from types import SimpleNamespace
 
-from rayprune.search.observer import error_of
+from rayprune.search import observer
+from rayprune.search.observer import Lineage, Observer, error_of, observing
+from rayprune.search.progress import NullSweepReporter
 
 
 def nothing():
@@ -21,3 +24,34 @@ def test_a_trials_error_is_told_in_a_line_or_that_it_is_lost():
     # A disk that was full when Tune wrote it.
     lost = SimpleNamespace(get_pickled_error=unreadable, get_error=nothing)
     assert "can't be read" in error_of(lost)
+
+
+@contextmanager
+def directory_of(path):
+    yield str(path)
+
+
+def test_what_tune_tells_is_committed_before_tune_goes_on(tmp_path, monkeypatch):
+    told = []
+    journal = SimpleNamespace(
+        result=lambda trial, result: told.append(("result", trial)),
+        checkpoint=lambda trial, directory: told.append(("checkpoint", directory)),
+        exploit=lambda event: told.append(("exploit", event)),
+    )
+    monkeypatch.setattr(observer, "commit", lambda out: told.append(("commit", out)))
+    trial = SimpleNamespace(trial_id="a")
+    checkpoint = SimpleNamespace(as_directory=lambda: directory_of(tmp_path / "7"))
+    with observing(tmp_path, journal, NullSweepReporter()):
+        # Unpickled after a kill, they know another machine's directory.
+        Observer(tmp_path / "before").on_trial_result(1, [trial], trial, {})
+        Observer(tmp_path).on_checkpoint(1, [trial], trial, checkpoint)
+        Lineage(tmp_path)({"trial": "a"})
+    committed = ("commit", tmp_path)
+    assert told == [
+        ("result", "a"),
+        committed,
+        ("checkpoint", tmp_path / "7"),
+        committed,
+        ("exploit", {"trial": "a"}),
+        committed,
+    ]
