@@ -21,6 +21,7 @@ from rayprune.cli.options import (
 from rayprune.cli.progress import number
 from rayprune.cli.tables import count, percent
 from rayprune.errors import ConfigError
+from rayprune.storage.urls import url_of
 
 
 def bench(
@@ -28,7 +29,8 @@ def bench(
         list[Path],
         typer.Argument(
             metavar="CHECKPOINT|FILE...",
-            help="Checkpoints, runs and exported files; the first is the others' reference.",
+            help="Checkpoints, runs, URLs of these, and exported files; the first is the others' "
+            "reference.",
             show_default=False,
         ),
     ],
@@ -65,6 +67,8 @@ def bench(
 
     Example: rayprune bench runs/ppo_cartpole-seed0 --deadline 0.1
     """
+    # A bucket's summary is its run's alone.
+    ours = [path for path in targets if url_of(path) is None]
     targets = [require_checkpoint(path) for path in targets]
     sizes = _whole_numbers("batches", batches, {})
     counts = _whole_numbers("threads", threads, {"all": 0})
@@ -87,7 +91,7 @@ def bench(
     with Stages(console) as reporter:
         result: dict[str, Any] = run(targets, options, reporter)
     page = None if out is None else write_bench(result, out)
-    told = [path for path in targets if record_latency(path, result, console.print)]
+    told = [path for path in ours if record_latency(path, result, console.print)]
     if not as_json:
         for table in bench_tables(result):
             console.print(table)

@@ -37,6 +37,7 @@ from rayprune.rllib.deployable import deployable
 from rayprune.rllib.evaluation import Evaluator
 from rayprune.rllib.experiment import config_of
 from rayprune.rllib.export_checkpoint import Recorded
+from rayprune.storage.copies import shown
 from rayprune.tracking.versions import versions
 
 SCHEMA: Final = 1
@@ -208,8 +209,8 @@ def _file_target(path: Path) -> Target:
     artifact = open_artifact(path)
     (runtime,) = (name for name, suffix in SUFFIXES.items() if suffix == path.suffix)
     observes = artifact.interface.observations
-    subject = Subject(str(path), path.name, runtime, _opener(path), path, observes)
-    return Target(str(path), [subject], [], {path.name: _parameters_of(artifact)})
+    subject = Subject(shown(path), path.name, runtime, _opener(path), path, observes)
+    return Target(shown(path), [subject], [], {path.name: _parameters_of(artifact)})
 
 
 def _checkpoint_target(path: Path, place: Path, options: BenchOptions, stack: ExitStack) -> Target:
@@ -219,7 +220,7 @@ def _checkpoint_target(path: Path, place: Path, options: BenchOptions, stack: Ex
     evaluator.load_checkpoint(directory)
     seed = EvaluationConfig().validation_seed
     whole = plain_copy(deployable(evaluator))
-    target = Target(str(path))
+    target = Target(shown(path))
     target.subjects.append(Subject(target.path, DENSE, RLLIB, _rllib(evaluator, seed)))
     recorded = Recorded(whole.interface)
     evaluator.returns(seed, 1, recorded.watch)

@@ -6,13 +6,18 @@ Credentials and endpoints come from the environment, or endpoints from the URL's
 
 from __future__ import annotations
 
+import os
 import re
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.error import HTTPError
+from urllib.parse import parse_qsl, urlsplit
+from urllib.request import urlopen
 
 from rayprune.errors import StorageError, did_you_mean
 
@@ -20,6 +25,9 @@ SCHEMES: Final = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs")
 """Those that pyarrow has a file system for."""
 OBJECT_STORES: Final = ("s3", "gcs", "abfs")
 """pyarrow's names of the file systems that have no directories of their own."""
+
+PATIENCE_S: Final = 5
+"""How long an endpoint may take to answer anything."""
 
 _URL: Final = re.compile(r"([A-Za-z][\w+.-]+):/+(.*)")
 _WAYS_OUT: Final = {
@@ -105,10 +113,11 @@ def check_url(url: str) -> None:
 
 
 def open_url(url: str) -> Place:
-    """Return the place that a URL names; nothing has been asked of it yet.
+    """Return the place that a URL names; whether it is there hasn't been asked yet.
 
     Raises:
-        StorageError: pyarrow can't make a file system of it.
+        StorageError: pyarrow can't make a file system of it, or the endpoint that it or the
+            environment names does not answer.
     """
     check_url(url)
     try:
@@ -123,6 +132,7 @@ def open_url(url: str) -> Place:
             base, path = fs.FileSystem.from_uri(_with_single_puts(url))
     except pyarrow.ArrowInvalid as error:
         raise StorageError(f"{url!r} is refused by pyarrow: {error}.") from error
+    _check_answers(url)
     path = path.rstrip("/")
     return Place(url=url, base=base, path=path, files=fs.SubTreeFileSystem(path, base))
 
@@ -143,6 +153,37 @@ def storage_fault(url: str, error: OSError) -> StorageError:
     if way_out is None and any(sign in told for sign in _WAYS_OUT_OF_DENIALS):
         way_out = _WAYS_OUT["ACCESS_DENIED"]
     return StorageError(f"{url!r} can't be used. {way_out or told.splitlines()[0]}")
+
+
+def _check_answers(url: str) -> None:
+    """Raise StorageError if an endpoint of one's own is silent: pyarrow would wait for minutes."""
+    endpoint = _endpoint(url)
+    if endpoint is None:
+        return
+    try:
+        urlopen(endpoint, timeout=PATIENCE_S).close()
+    except HTTPError as error:
+        error.close()  # whatever it says, it answers
+    except (OSError, HTTPException) as error:
+        if not isinstance(getattr(error, "reason", error), ssl.SSLError):  # for pyarrow to judge
+            raise storage_fault(url, OSError(f"NETWORK_CONNECTION: {error}")) from error
+
+
+def _endpoint(url: str) -> str | None:
+    """Return the URL of the S3 endpoint that is named anywhere, in the order of pyarrow's search.
+
+    >>> _endpoint("s3://bucket/run?endpoint_override=host:9000&scheme=http")
+    'http://host:9000'
+    """
+    parts = urlsplit(url)
+    if parts.scheme != "s3":
+        return None
+    query = dict(parse_qsl(parts.query))
+    environment = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    endpoint = query.get("endpoint_override") or environment
+    if not endpoint or "://" in endpoint:
+        return endpoint or None
+    return f"{query.get('scheme', 'https')}://{endpoint}"
 
 
 def _with_single_puts(url: str) -> str:

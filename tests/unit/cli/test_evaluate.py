@@ -47,3 +47,13 @@ def test_evaluate_shows_how_close_it_is_to_the_dense_policy(rayprune, adaptor, c
     answer = rayprune("evaluate", checkpoint, "--dense", checkpoint)
     assert adaptor.calls[0][2]["dense"] == checkpoint
     assert "On 9,000 states of the dense policy: 98.0 % same actions" in answer.stderr
+
+
+def test_a_checkpoint_in_a_bucket_is_fetched_and_called_by_its_url(rayprune, adaptor, bucket):
+    bucket.client.put_object(Bucket="bucket", Key="c/rayprune.json", Body=b"{}")
+    answer = rayprune("evaluate", bucket.url("c"))
+    assert answer.code == 0
+    ((_, (copy,), _),) = adaptor.calls
+    assert (copy / "rayprune.json").read_bytes() == b"{}"
+    assert "s3://bucket/c" in answer.stderr
+    assert str(copy) not in answer.stderr

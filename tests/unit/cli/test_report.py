@@ -57,3 +57,19 @@ def test_the_help_has_an_example(rayprune):
     answer = rayprune("report", "--help")
     assert answer.code == 0
     assert "Example: rayprune report" in answer.stdout
+
+
+def test_a_report_of_a_bucket_is_written_here(rayprune, bucket, tmp_path, monkeypatch):
+    run = write_made_up_run(tmp_path / "run")
+    for path in run.rglob("*"):
+        if path.is_file():
+            key = f"runs/{path.relative_to(run).as_posix()}"
+            bucket.client.put_object(Bucket="bucket", Key=key, Body=path.read_bytes())
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    told = json.loads(rayprune("report", bucket.url("runs"), "--json").stdout)
+    assert (told["report"], told["runs"]) == ("report.html", 1)
+    assert (tmp_path / "here" / "report.html").is_file()
+    answer = rayprune("report", bucket.url("nothing"))
+    assert answer.code == 2
+    assert "There is nothing at 's3://bucket/nothing'" in answer.stderr

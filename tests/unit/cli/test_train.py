@@ -43,3 +43,11 @@ def test_all_faults_of_a_config_are_told(rayprune, adaptor, config):
     assert "`pruning.sparsity` must be in [0, 1), but is 1.0." in answer.stderr
     assert "`sed` is not a known key. Did you mean 'seed'?" in answer.stderr
     assert adaptor.calls == []
+
+
+def test_a_run_in_a_bucket_is_told_by_its_url(rayprune, adaptor, config):
+    answer = rayprune("train", config, "--out", "s3://bucket/tiny?scheme=http")
+    assert answer.code == 0
+    assert "Run directory  s3://bucket/tiny?scheme=http" in answer.stderr
+    checkpoint = "'s3://bucket/tiny/checkpoints/000200000?scheme=http'"
+    assert f"rayprune evaluate {checkpoint}" in answer.stderr

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from rayprune.errors import StorageError
-from rayprune.storage.urls import check_url, join, open_url, told_of, url_of
+from rayprune.storage import urls
+from rayprune.storage.urls import _endpoint, check_url, join, open_url, told_of, url_of
 
 
 def test_a_path_that_has_swallowed_a_slash_is_still_a_url():
@@ -90,18 +91,29 @@ def test_a_bucket_that_is_not_there_is_named(bucket):
         place.files.open_output_stream("a").close()
 
 
-def test_an_endpoint_that_does_not_answer_is_told_within_seconds(monkeypatch):
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        port = closed.getsockname()[1]
-    for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(key, "x")
-    place = open_url(f"s3://bucket/run?endpoint_override=127.0.0.1:{port}&scheme=http&region=x")
-    with (
-        pytest.raises(StorageError, match=r"does not answer.*AWS_ENDPOINT_URL"),
-        told_of(place.url),
-    ):
-        place.files.open_output_stream("a").close()
+@pytest.mark.parametrize("listens", [False, True], ids=["closed", "silent"])
+def test_an_endpoint_that_does_not_answer_is_told_within_seconds(monkeypatch, listens):
+    monkeypatch.setattr(urls, "PATIENCE_S", 0.2)
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        if listens:
+            nobody.listen()
+        host = f"127.0.0.1:{nobody.getsockname()[1]}"
+        with pytest.raises(StorageError, match=r"does not answer.*AWS_ENDPOINT_URL") as caught:
+            open_url(f"s3://bucket/run?endpoint_override={host}&scheme=http&region=x")
+    assert host in str(caught.value)
+
+
+def test_endpoints_are_found_where_pyarrow_finds_them(monkeypatch):
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    monkeypatch.delenv("AWS_ENDPOINT_URL_S3", raising=False)
+    assert _endpoint("s3://bucket/run") is None
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://a:1")
+    assert _endpoint("s3://bucket/run") == "http://a:1"
+    assert _endpoint("gs://bucket/run") is None
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://b:1")
+    assert _endpoint("s3://bucket/run") == "http://b:1"
+    assert _endpoint("s3://bucket/run?endpoint_override=c:1") == "https://c:1"
 
 
 @pytest.mark.parametrize("code", ["ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "EXPIRED_TOKEN"])
