@@ -26,6 +26,7 @@ class Gate:
         self._app = app
         self._lock = threading.Lock()
         self.count, self.at = 0, None
+        self.denies = False
         self.reached, self.opened = threading.Event(), threading.Event()
 
     def close_at(self, number: int) -> None:
@@ -36,7 +37,7 @@ class Gate:
 
     def open(self) -> None:
         """Refuse what is held back, pass on what comes."""
-        self.at = None
+        self.at, self.denies = None, False
         self.opened.set()
 
     def __call__(self, environ, start_response):
@@ -44,6 +45,12 @@ class Gate:
             with self._lock:
                 self.count += 1
                 held = self.at is not None and self.count >= self.at
+            if self.denies:
+                body = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+                length = str(len(body))
+                headers = [("Content-Type", "application/xml"), ("Content-Length", length)]
+                start_response("403 Forbidden", headers)
+                return [body]
             if held:
                 self.reached.set()
                 self.opened.wait(300)

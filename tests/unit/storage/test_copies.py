@@ -82,6 +82,12 @@ def test_a_place_that_can_not_be_used_is_told_before_anything_is_done(bucket, ur
         run(url).__enter__()
 
 
+def test_credentials_that_may_not_write_are_told_before_anything_is_done(bucket):
+    bucket.gate.denies = True
+    with pytest.raises(StorageError, match=r"'s3://bucket/run'.*denied. Set AWS_ACCESS_KEY_ID"):
+        run(bucket.url("run")).__enter__()
+
+
 def test_what_fails_to_go_up_goes_with_the_next_commit(bucket, monkeypatch):
     told: list[str] = []
     with run(bucket.url("run"), told.append) as home:
