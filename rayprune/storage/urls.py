@@ -10,7 +10,7 @@ import os
 import re
 import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -122,19 +122,19 @@ def open_url(url: str) -> Place:
     check_url(url)
     try:
         import pyarrow
-        from pyarrow import fs
     except ImportError as error:
         raise StorageError(
             f"{url!r} needs pyarrow, which is not installed: pip install 'rayprune[rllib]'."
         ) from error
     try:
         with told_of(url):
-            base, path = fs.FileSystem.from_uri(_with_single_puts(url))
+            base, path = _file_system(url)
     except pyarrow.ArrowInvalid as error:
         raise StorageError(f"{url!r} is refused by pyarrow: {error}.") from error
     _check_answers(url)
     path = path.rstrip("/")
-    return Place(url=url, base=base, path=path, files=fs.SubTreeFileSystem(path, base))
+    files = pyarrow.fs.SubTreeFileSystem(path, base)
+    return Place(url=url, base=base, path=path, files=files)
 
 
 @contextmanager
@@ -186,8 +186,15 @@ def _endpoint(url: str) -> str | None:
     return f"{query.get('scheme', 'https')}://{endpoint}"
 
 
-def _with_single_puts(url: str) -> str:
-    """Let S3 take a small file in one request: pyarrow begins an upload in parts otherwise."""
-    if not url.startswith("s3://") or "allow_delayed_open" in url:
-        return url
-    return f"{url}{'&' if '?' in url else '?'}allow_delayed_open=true"
+def _file_system(url: str) -> tuple[Any, str]:
+    """Return pyarrow's file system and the path in it."""
+    from pyarrow import ArrowInvalid, fs
+
+    if url.startswith("s3://") and "allow_delayed_open" not in url:
+        with suppress(ArrowInvalid):  # an older pyarrow, or a fault that the next line finds, too
+            # A small file is one request: pyarrow begins an upload in parts otherwise.
+            mark = "&" if "?" in url else "?"
+            made: tuple[Any, str] = fs.FileSystem.from_uri(f"{url}{mark}allow_delayed_open=true")
+            return made
+    plain: tuple[Any, str] = fs.FileSystem.from_uri(url)
+    return plain

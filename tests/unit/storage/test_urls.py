@@ -6,8 +6,11 @@ import pickle
 import socket
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import pyarrow
 import pytest
+from pyarrow import fs
 
 from rayprune.errors import StorageError
 from rayprune.storage import urls
@@ -73,6 +76,17 @@ def test_a_small_file_is_one_request(bucket):
     with place.files.open_output_stream("a") as stream:
         stream.write(b"here")
     assert bucket.gate.count == before + 1
+
+
+def test_a_pyarrow_that_does_not_know_single_requests_is_used_without(bucket, monkeypatch):
+    def older(url):
+        if "allow_delayed_open" in url:
+            raise pyarrow.ArrowInvalid("Unexpected query parameter")
+        return newer(url)
+
+    newer = fs.FileSystem.from_uri
+    monkeypatch.setattr(fs, "FileSystem", SimpleNamespace(from_uri=older))
+    assert open_url(bucket.url("run")).path == "bucket/run"
 
 
 def test_nothing_secret_is_pickled_with_a_file_system(bucket):
