@@ -1,7 +1,10 @@
 """Ray nodes that are processes on one machine, where hosts of their own can't be made.
 
 They share the address, ``/proc`` and ``/tmp/ray``, so that a node's death is that of its processes
-alone, and no network goes with it. `Processes` is to be used as `tests.jobs.hosts.Hosts` is.
+alone, and no network goes with it. A job's working directory isn't safe there: the agent of another
+node may clear it away, so that a sweep, whose driver needs it, can't be tried like this.
+
+`Processes` is to be used as `tests.jobs.hosts.Hosts` is.
 """
 
 from __future__ import annotations
@@ -38,6 +41,8 @@ class Processes:
             self._child = _child(environment, log)
         node = {"num_cpus": cpus, "resources": dict(resources), "object_store_memory": MEMORY}
         if host == 0:
+            # Any free port: another Ray's head on this machine may hold the usual one.
+            node["dashboard_agent_listen_port"] = None
             node |= {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
         self.url = f"http://{self._tell('start', host, node)}"
 
