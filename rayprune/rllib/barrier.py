@@ -64,7 +64,9 @@ def reseed(seed: int) -> None:
 def save_buffer(algorithm: Algorithm, directory: Path) -> None:
     """Write the replay buffer, if the algorithm has one, to ``directory``."""
     buffer = getattr(algorithm, "local_replay_buffer", None)
-    if buffer is not None:
+    assert algorithm.config is not None
+    # CQL makes one, as DQN does, never fills it, and it can't be pickled.
+    if buffer is not None and not algorithm.config.is_offline:
         # Pickled whole: its own get_state and set_state raise on each other's output.
         with (directory / BUFFER_FILE).open("wb") as file:
             pickle.dump(buffer, file, protocol=pickle.HIGHEST_PROTOCOL)

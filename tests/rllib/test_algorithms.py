@@ -18,7 +18,7 @@ from rayprune.rllib.evaluate_checkpoint import evaluate_checkpoint
 from rayprune.rllib.experiment import experiment_parts_faults
 from rayprune.rllib.record_episodes import DATA_FILE, record_episodes
 from rayprune.tracking.record import read_rows
-from tests.rllib import experiments
+from tests.rllib import experiments, matrix
 from tests.rllib.test_resume import CrashAt, CrashError
 
 pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(300)]
@@ -94,6 +94,21 @@ def test_behaviour_cloning_counts_updates_and_goes_on_after_a_crash(
     assert [row["updates"] for row in rows] == [20, 40, 60, 80, 100, 120]
     assert [row["updates"] for row in rows if "validation" in row] == [60, 120]
     assert rows[0]["sparsity"] < rows[2]["sparsity"] == pytest.approx(0.8, abs=0.02)
+
+
+@pytest.mark.slow  # Ray Data starts twice; test_matrix.py writes and reads a checkpoint of CQL
+def test_cql_writes_checkpoints_and_goes_on_after_a_crash(
+    ray_session: None, tmp_path: Path
+) -> None:
+    raw = offline("CQL", matrix.record("Pendulum-v1", tmp_path / "data"), lr=None)
+    raw["rllib"]["offline_data"]["input_read_episodes"] = True
+    what, out = experiments.experiment(raw), tmp_path / "run"
+    with pytest.raises(CrashError):
+        experiments.train(what, out, reporter=CrashAtUpdate(90))
+    summary = experiments.train(what, out, resume=True)
+    assert summary["updates"] == 120
+    assert summary["sparsity"]["prunable"] == pytest.approx(0.8, abs=0.02)
+    assert [row["updates"] for row in read_rows(out / "results.jsonl")] == [*range(20, 121, 20)]
 
 
 class CrashAtUpdate(CrashAt):

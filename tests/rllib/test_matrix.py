@@ -18,7 +18,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rayprune.rllib import prune
 from rayprune.rllib.callback import check_env_runners, learner_reports
-from rayprune.rllib.checkpoints import load_algorithm
+from rayprune.rllib.checkpoints import restore, save
 from rayprune.rllib.experiment import build_module
 from tests.rllib import configs, matrix
 from tests.rllib.envs import Images
@@ -120,13 +120,13 @@ def _keeps_every_promise(case: matrix.Case, data: dict[str, Path], tmp_path: Pat
         report = learner_reports(algo)[0][DEFAULT_MODULE_ID]
         assert report["finished"]
         _check_sparsity(report, granularity)
-        algo.save_to_path(tmp_path)
+        save(algo, tmp_path / "saved", None, {"env_steps": 600})
         saved = learner_reports(algo)[0][DEFAULT_MODULE_ID]
     finally:
         algo.stop()
     restored = configs.build(config)
     try:
-        load_algorithm(restored, tmp_path)
+        restore(restored, tmp_path / "saved")
         again = learner_reports(restored)[0][DEFAULT_MODULE_ID]
         assert again["digest"] == saved["digest"]
         assert again["sparsity"] == saved["sparsity"] > 0
