@@ -1,8 +1,8 @@
 """Ray nodes that are processes on one machine, where hosts of their own can't be made.
 
-They share the address, ``/proc`` and ``/tmp/ray``, so that a node's death is that of its processes
-alone, and no network goes with it. A job's working directory isn't safe there: the agent of another
-node may clear it away, so that a sweep, whose driver needs it, can't be tried like this.
+They share the address and ``/proc``, so that a node's death is that of its processes alone, and no
+network goes with it. Each has a directory of its own in place of ``/tmp/ray``: in a shared one a
+node's agent unpacks a job's working directory over that of the others, under a running driver.
 
 `Processes` is to be used as `tests.jobs.hosts.Hosts` is.
 """
@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +28,8 @@ class Processes:
 
     def __init__(self) -> None:
         self._child: subprocess.Popen[str] | None = None
+        # Not beside the test's files: paths of sockets have at most 107 characters.
+        self._files = Path(tempfile.mkdtemp(prefix="rp", dir="/tmp"))
         self.url = ""
 
     def start(
@@ -39,7 +43,9 @@ class Processes:
         """Start a node: the first one is the head, which takes jobs. Its URL is then in `url`."""
         if self._child is None:
             self._child = _child(environment, log)
+        files = self._files / f"node{host}"
         node = {"num_cpus": cpus, "resources": dict(resources), "object_store_memory": MEMORY}
+        node["temp_dir"] = str(files)
         if host == 0:
             # Any free port: another Ray's head on this machine may hold the usual one.
             node["dashboard_agent_listen_port"] = None
@@ -54,6 +60,7 @@ class Processes:
         """Kill what is left."""
         if self._child is not None:
             self._child.communicate(timeout=60)
+        shutil.rmtree(self._files, ignore_errors=True)
 
     def _tell(self, verb: str, host: int, node: Mapping[str, Any]) -> str:
         child = self._child
@@ -92,6 +99,7 @@ def _child(environment: Mapping[str, str], log: Path) -> subprocess.Popen[str]:
 
 def _serve() -> None:
     """Start and kill nodes as the lines of the standard input say, and tell the head's address."""
+    from ray._private.utils import write_ray_address
     from ray.cluster_utils import Cluster
 
     # Ray prints; the answers must stay alone.
@@ -102,6 +110,9 @@ def _serve() -> None:
         verb, host, arguments = json.loads(line)
         if verb == "start":
             nodes[host] = cluster.add_node(wait=False, **arguments)
+            # As `ray start --head` does: Ray looks there for the cluster of a job, and would take
+            # any that it finds running on this machine.
+            write_ray_address(cluster.address, arguments["temp_dir"])
         else:
             cluster.remove_node(nodes.pop(host), allow_graceful=False)
         print(json.dumps(cluster.webui_url), file=answers, flush=True)
