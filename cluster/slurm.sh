@@ -51,7 +51,7 @@ mkdir -p "$(dirname "$out")"
 srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 \
   ray symmetric-run --address "$address" --min-nodes "$SLURM_JOB_NUM_NODES" \
   --num-cpus="${SLURM_CPUS_PER_TASK:-1}" --num-gpus="${SLURM_GPUS_ON_NODE:-0}" \
-  --include-dashboard=false --disable-usage-stats -- \
+  --disable-usage-stats -- \
   bash -c 'code=0; rayprune sweep "${@:2}" || code=$?; echo "$code" > "$1"; exit "$code"' _ "$ended" \
   "$config" --out "$out" --address "$address" "${resume[@]}" "$@" || true
 

@@ -29,7 +29,7 @@ mkdir -p /tmp/ray && mount --bind {files} /tmp/ray
 hostname {name} && printf '127.0.0.1 localhost\n{address} {name}\n' > /tmp/ray/hosts
 # Gloo, over which Learners talk, listens at the address of the host's own name.
 mount --bind /tmp/ray/hosts /etc/hosts
-exec {command}
+exec "$@"
 """
 MEMORY = 100_000_000
 """Bytes of a node's object store: the least that Ray takes is 75 MiB."""
@@ -106,22 +106,32 @@ class Hosts:
             *(f"--num-cpus={cpus}", f"--object-store-memory={MEMORY}"),
             *("--disable-usage-stats", "--block", f"--resources={json.dumps(resources or {})}"),
         ]
-        name, address = f"host{host}", self.ip(host)
-        _ip("link", "set", self._wire(host), "up")
-        files = tempfile.mkdtemp(prefix=f"host{host}-", dir=log.parent)
-        shell = SHELL.format(
-            name=name, address=address, files=shlex.quote(files), command=shlex.join(command)
-        )
-        spaces = ["unshare", "-p", "-m", "-u", "-f", "--kill-child", "bash", "-ec", shell]
         with log.open("wb") as file:
             self._nodes[host] = subprocess.Popen(
-                ["ip", "netns", "exec", self._space(host), *spaces],
+                [*self.enter(host, log.parent), *command],
                 stdout=file,
                 stderr=file,
                 # Ray's files would else be in a directory that the hosts share.
                 env={**cleaned(), **environment, "TMPDIR": "/tmp"},
                 cwd=ROOT,
             )
+
+    def enter(self, host: int, place: Path) -> list[str]:
+        """Return what to put before a command that shall run on a host.
+
+        Args:
+            host: its number.
+            place: where the folder that it takes for `/tmp/ray` is made.
+        """
+        name, address = f"host{host}", self.ip(host)
+        _ip("link", "set", self._wire(host), "up")
+        files = tempfile.mkdtemp(prefix=f"host{host}-", dir=place)
+        shell = SHELL.format(name=name, address=address, files=shlex.quote(files))
+        spaces = ["unshare", "-p", "-m", "-u", "-f", "--kill-child"]
+        return [
+            *("ip", "netns", "exec", self._space(host), *spaces),
+            *("bash", "-ec", shell, name),
+        ]
 
     def kill(self, host: int) -> None:
         """Cut a host's power: its connections aren't closed, they fall silent."""
