@@ -16,7 +16,7 @@ import json
 import os
 import pickle
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -89,7 +89,7 @@ def restore(algorithm: Algorithm, directory: Path) -> dict[str, Any]:
         CheckpointError: it is of another network, or damaged.
     """
     meta = read_meta(directory)
-    check_fits(directory, module_of(algorithm))
+    check_fits_algorithm(directory, algorithm)
     load_algorithm(algorithm, directory)
     load_buffer(algorithm, directory)
     apply_to_targets(algorithm, meta["env_steps"])
@@ -267,7 +267,20 @@ def prune_old(run: Path, keep: set[str]) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def check_fits(directory: Path, module: Any) -> None:
+def check_fits_algorithm(directory: Path, algorithm: Algorithm) -> None:
+    """Raise CheckpointError unless a checkpoint's default policy is of ``algorithm``'s network.
+
+    An EnvRunner lacks what only the Learner needs, and a recurrent one doesn't say so.
+    """
+    learners = foreach_learner(algorithm, _names)[0]
+    check_fits(directory, module_of(algorithm), elsewhere=learners)
+
+
+def _names(learner: Any) -> frozenset[str]:
+    return frozenset(_unwrapped(learner).state_dict())
+
+
+def check_fits(directory: Path, module: Any, elsewhere: Collection[str] = ()) -> None:
     """Raise CheckpointError unless a checkpoint's default policy has ``module``'s parameters.
 
     RLlib loads what has the same name and passes over the rest without a word.
@@ -275,6 +288,7 @@ def check_fits(directory: Path, module: Any) -> None:
     Args:
         directory: an Algorithm's checkpoint.
         module: a torch RLModule; an inference-only one may lack parameters of the checkpoint.
+        elsewhere: names of parameters that another one may lack, too.
     """
     state, origins = module_state(directory), origins_in(directory)
     held = {name: tuple(value.shape) for name, value in state.items()}
@@ -283,7 +297,7 @@ def check_fits(directory: Path, module: Any) -> None:
     whole = {name: origins.shape(name, value) for name, value in state.items()}
     wrong = [name for name, shape in own.items() if shape not in (held.get(name), whole.get(name))]
     if not getattr(module, "inference_only", False):
-        wrong += [name for name in held if name not in own]
+        wrong += [name for name in held if name not in own and name not in elsewhere]
     if wrong:
         name = wrong[0]
         raise CheckpointError(
