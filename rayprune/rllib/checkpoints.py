@@ -16,7 +16,7 @@ import json
 import os
 import pickle
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -31,6 +31,7 @@ from rayprune.errors import CheckpointError
 from rayprune.pruning.adopt import plain_state
 from rayprune.rllib.barrier import load_buffer, save_buffer
 from rayprune.rllib.compacted import origins_in
+from rayprune.rllib.groups import kept_back
 from rayprune.rllib.learners import foreach_learner
 from rayprune.rllib.remedies import apply_to_targets
 from rayprune.tracking.record import storage_error, to_json, write_atomic
@@ -89,7 +90,7 @@ def restore(algorithm: Algorithm, directory: Path) -> dict[str, Any]:
         CheckpointError: it is of another network, or damaged.
     """
     meta = read_meta(directory)
-    check_fits_algorithm(directory, algorithm)
+    check_fits(directory, module_of(algorithm))
     load_algorithm(algorithm, directory)
     load_buffer(algorithm, directory)
     apply_to_targets(algorithm, meta["env_steps"])
@@ -267,28 +268,15 @@ def prune_old(run: Path, keep: set[str]) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def check_fits_algorithm(directory: Path, algorithm: Algorithm) -> None:
-    """Raise CheckpointError unless a checkpoint's default policy is of ``algorithm``'s network.
-
-    An EnvRunner lacks what only the Learner needs, and a recurrent one doesn't say so.
-    """
-    learners = foreach_learner(algorithm, _names)[0]
-    check_fits(directory, module_of(algorithm), elsewhere=learners)
-
-
-def _names(learner: Any) -> frozenset[str]:
-    return frozenset(_unwrapped(learner).state_dict())
-
-
-def check_fits(directory: Path, module: Any, elsewhere: Collection[str] = ()) -> None:
+def check_fits(directory: Path, module: Any) -> None:
     """Raise CheckpointError unless a checkpoint's default policy has ``module``'s parameters.
 
     RLlib loads what has the same name and passes over the rest without a word.
 
     Args:
         directory: an Algorithm's checkpoint.
-        module: a torch RLModule; an inference-only one may lack parameters of the checkpoint.
-        elsewhere: names of parameters that another one may lack, too.
+        module: a torch RLModule; it may lack what only a Learner needs, such as target networks
+            (with an LSTM it has critics, so that RLlib doesn't call it inference-only).
     """
     state, origins = module_state(directory), origins_in(directory)
     held = {name: tuple(value.shape) for name, value in state.items()}
@@ -297,7 +285,8 @@ def check_fits(directory: Path, module: Any, elsewhere: Collection[str] = ()) ->
     whole = {name: origins.shape(name, value) for name, value in state.items()}
     wrong = [name for name, shape in own.items() if shape not in (held.get(name), whole.get(name))]
     if not getattr(module, "inference_only", False):
-        wrong += [name for name in held if name not in own and name not in elsewhere]
+        apart = kept_back(module)
+        wrong += [name for name in held if name not in own and not name.startswith(apart)]
     if wrong:
         name = wrong[0]
         raise CheckpointError(

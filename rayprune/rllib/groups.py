@@ -1,10 +1,12 @@
-"""Which of an RLModule's layers are policy, value or shared, and which are output heads."""
+"""Which of an RLModule's layers are policy, value or shared, heads, or the Learner's."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
+
+from ray.rllib.core.rl_module.apis import InferenceOnlyAPI
 
 # Words between dots and underscores in RLlib's own module names: `encoder.actor_encoder`, `pi`,
 # `af` (DQN's advantage stream), `encoder.critic_encoder`, `vf`, `qf_encoder`, `qf_twin`.
@@ -58,3 +60,13 @@ def output_heads(layers: Iterable[str]) -> frozenset[str]:
     if len(last_of_group) > 1:
         last_of_group.pop(SHARED, None)
     return frozenset(last_of_group.values())
+
+
+def kept_back(module: Any) -> tuple[str, ...]:
+    """Return the name prefixes of what only the Learner needs: critics, and target networks.
+
+    RLlib's LSTM modules have a critic encoder on the EnvRunner too, at its initial weights.
+    """
+    if not isinstance(module, InferenceOnlyAPI):
+        return ()
+    return tuple(module.get_non_inference_attributes())

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import torch
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
-from ray.rllib.core.rl_module.apis import InferenceOnlyAPI, TargetNetworkAPI
+from ray.rllib.core.rl_module.apis import TargetNetworkAPI
 
 from rayprune.errors import ConfigError
 from rayprune.pruning.adopt import is_torch_pruned, take_masks
@@ -37,7 +37,7 @@ from rayprune.rllib.clock import clock_of
 from rayprune.rllib.compacted import STATE_KEY
 from rayprune.rllib.distillation import Distiller
 from rayprune.rllib.evidence import Witness
-from rayprune.rllib.groups import group_of, output_heads
+from rayprune.rllib.groups import group_of, kept_back, output_heads
 from rayprune.rllib.importable import importable
 from rayprune.rllib.live import LiveCompaction
 from rayprune.rllib.module_configs import ModuleConfigs, check_ids, is_pruned
@@ -438,7 +438,7 @@ class PruningMixin(_Base):
             "kept": {
                 name: int(mask.sum())
                 for name, mask in masks.items()
-                if not name.startswith(_kept_back(module))
+                if not name.startswith(kept_back(module))
             },
             "weights_seq_no": self._weights_seq_no,
             "step": self._step,
@@ -487,16 +487,6 @@ def _target_pairs(module: Any) -> list[tuple[torch.nn.Module, torch.nn.Module]]:
         return []
     pairs = module.get_target_network_pairs()
     return [(source, target) for source, target in pairs if isinstance(target, torch.nn.Module)]
-
-
-def _kept_back(module: Any) -> tuple[str, ...]:
-    """Return the name prefixes of what stays on the Learner: critics, mostly.
-
-    RLlib's LSTM modules have a critic encoder on the EnvRunner too, at its initial weights.
-    """
-    if not isinstance(module, InferenceOnlyAPI):
-        return ()
-    return tuple(module.get_non_inference_attributes())
 
 
 def _options(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:

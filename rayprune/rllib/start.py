@@ -14,11 +14,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rayprune.pruning.adopt import plain_state
 from rayprune.pruning.state import unpack_state
-from rayprune.rllib.checkpoints import (
-    check_fits_algorithm,
-    locate_policy,
-    raw_module_state,
-)
+from rayprune.rllib.checkpoints import check_fits, locate_policy, module_of, raw_module_state
 from rayprune.rllib.compacted import origins_in, pruner_states
 from rayprune.rllib.learners import foreach_learner
 from rayprune.rllib.rows import policy_of
@@ -50,7 +46,7 @@ def start_from(
     """
     directory = locate_policy(checkpoint)
     if not partly:
-        check_fits_algorithm(directory, algorithm)
+        check_fits(directory, module_of(algorithm))
     weights, held = _policy(directory)
     source = ray.put((weights, held if masks else {}))
     taken: list[Taken] = foreach_learner(algorithm, lambda learner: _take(learner, source))

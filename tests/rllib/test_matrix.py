@@ -12,13 +12,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rayprune.rllib import prune
 from rayprune.rllib.callback import check_env_runners, learner_reports
-from rayprune.rllib.checkpoints import restore, save
+from rayprune.rllib.checkpoints import module_state, restore, save
+from rayprune.rllib.evaluation import Evaluator
 from rayprune.rllib.experiment import build_module
 from tests.rllib import configs, matrix
 from tests.rllib.envs import Images
@@ -124,6 +126,7 @@ def _keeps_every_promise(case: matrix.Case, data: dict[str, Path], tmp_path: Pat
         saved = learner_reports(algo)[0][DEFAULT_MODULE_ID]
     finally:
         algo.stop()
+    _evaluates(plain, tmp_path / "saved")
     restored = configs.build(config)
     try:
         restore(restored, tmp_path / "saved")
@@ -133,6 +136,18 @@ def _keeps_every_promise(case: matrix.Case, data: dict[str, Path], tmp_path: Pat
         assert not again["violations"]
     finally:
         restored.stop()
+
+
+def _evaluates(config: Any, checkpoint: Path) -> None:
+    """Assert that a policy without a Learner takes the checkpoint's weights."""
+    evaluator = Evaluator(config)
+    try:
+        evaluator.load_checkpoint(checkpoint)
+        saved = module_state(checkpoint)
+        for name, weight in evaluator.module.named_parameters():
+            assert np.array_equal(weight.detach().numpy(), saved[name]), name
+    finally:
+        evaluator.close()
 
 
 def _wait_for(condition: Callable[[], bool]) -> None:
