@@ -34,9 +34,13 @@ def export(
     ] = False,
     compact: Annotated[bool, typer.Option(help="Remove dead units first, exactly.")] = True,
     lanes: Annotated[
-        int,
-        typer.Option(metavar="4|8|16", help="For c: floats in a vector register of its machine."),
-    ] = 8,
+        int | None,
+        typer.Option(
+            metavar="4|8|16",
+            help="For c and onnx: floats in a vector register of the machine that the file is for. "
+            "Default: 8 for c, and what this machine has for onnx.",
+        ),
+    ] = None,
     int8: Annotated[
         bool,
         typer.Option("--int8", help="For onnx: int8 weights on top; refused if that is slower."),

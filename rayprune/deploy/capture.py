@@ -46,14 +46,15 @@ def capture(policy: DeployablePolicy, *, batch: int | None = None) -> ExportedPr
 
 
 def recapture(module: nn.Module, captured: ExportedProgram) -> ExportedProgram:
-    """Capture a rewritten graph, for any batch size.
+    """Capture a rewritten graph, for any batch size or a fixed one as before.
 
     Args:
         module: computes what ``captured`` does, of the same inputs.
-        captured: with any batch size.
+        captured: the graph before.
     """
     inputs, _ = captured.example_inputs
-    return _capture(module, inputs, tuple({0: Dim("batch")} for _ in inputs))
+    fixed = not captured.range_constraints
+    return _capture(module, inputs, None if fixed else tuple({0: Dim("batch")} for _ in inputs))
 
 
 def example_inputs(policy: DeployablePolicy, batch: int) -> tuple[Tensor, ...]:

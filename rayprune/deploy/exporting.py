@@ -14,7 +14,7 @@ from torch.export import ExportedProgram
 
 from rayprune.deploy.artifact import SUFFIXES, open_artifact
 from rayprune.deploy.capture import plain_copy
-from rayprune.deploy.formats import WRITERS, Order, Written
+from rayprune.deploy.formats import LANES, WRITERS, Order, Written
 from rayprune.deploy.int8 import quantise
 from rayprune.deploy.interface import Array
 from rayprune.deploy.metadata import Metadata
@@ -36,7 +36,7 @@ def export_policy(
     recorded: list[Array],
     about: Mapping[str, Any],
     compacted: bool = True,
-    lanes: int = 8,
+    lanes: int | None = None,
     quantised: bool = False,
     seed: int = 0,
     overwrite: bool = False,
@@ -53,7 +53,8 @@ def export_policy(
         recorded: the policy's inputs as they were met, in the interface's order.
         about: what the file shall say of its source; JSON only.
         compacted: remove dead units first, exactly.
-        lanes: of format ``c``: floats in a vector register of the machine that it is for.
+        lanes: of formats ``c`` and ``onnx``: floats in a vector register of the machine that the
+            file is for, one of `LANES`; None for 8 in C, and for this machine's in ONNX.
         quantised: of format ``onnx``: int8 on top, which then only comes close.
         seed: of the random inputs.
         overwrite: replace files that are there.
@@ -67,6 +68,8 @@ def export_policy(
         StorageError: a file is in the way, or can't be written.
     """
     check_path(path, format, overwrite=overwrite)
+    if lanes is not None and lanes not in LANES:
+        raise InputError(f"`lanes` must be one of {list(LANES)}, but is {lanes}.")
     if quantised and format != "onnx":
         raise InputError(f"`--int8` is for `--format onnx`, but the format is {format!r}.")
     plain = plain_copy(policy)
@@ -78,7 +81,15 @@ def export_policy(
     # The format is told by the name's end, which is to be the same while it is unproven.
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
     try:
-        written = WRITERS[format](_order(small, plain, path, recorded, about, lanes), temporary)
+        order = Order(
+            policy=small.policy,
+            metadata=Metadata(small.policy.interface, about),
+            name=path.stem,
+            examples=_examples(small, plain, recorded),
+            lanes=lanes,
+            rounds=quantised,
+        )
+        written = WRITERS[format](order, temporary)
         found = _equivalence(small, plain, temporary, inputs) if written.testable else {}
         rounded = {"int8": quantise(temporary, small.inputs(recorded))} if quantised else {}
         certificate = {
@@ -147,23 +158,12 @@ def _parameters(masked: torch.nn.Module, exported: ExportedProgram) -> dict[str,
     }
 
 
-def _order(
-    small: Shrunk,
-    plain: DeployablePolicy,
-    path: Path,
-    recorded: list[Array],
-    about: Mapping[str, Any],
-    lanes: int,
-) -> Order:
+def _examples(
+    small: Shrunk, plain: DeployablePolicy, recorded: list[Array]
+) -> tuple[list[Array], list[Array]]:
+    """Return recorded inputs, and the outputs that are expected of them."""
     some = small.grounded([x[:_EXAMPLES] for x in recorded])
-    expected = small.outputs(module_run(plain)(some))
-    return Order(
-        policy=small.policy,
-        metadata=Metadata(small.policy.interface, about),
-        name=path.stem,
-        examples=(small.inputs(some), expected),
-        lanes=lanes,
-    )
+    return small.inputs(some), small.outputs(module_run(plain)(some))
 
 
 def _equivalence(

@@ -16,8 +16,14 @@ from rayprune.deploy.interface import Array
 from rayprune.deploy.metadata import Metadata
 from rayprune.deploy.onnx_file import write_onnx
 from rayprune.deploy.policy import DeployablePolicy
+from rayprune.deploy.rewriting.channels_last import read_channels_last
+from rayprune.deploy.rewriting.graphs import rewritten
 from rayprune.deploy.semi_structured import report
 from rayprune.deploy.torch_file import write_torch
+
+LANES: Final = (4, 8, 16)
+"""Floats in a vector register: 4 of SSE and NEON, 8 of AVX2, 16 of AVX-512."""
+_LANES_IN_C: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +37,10 @@ class Order:
     """Of the file when it is done, without its end."""
     examples: tuple[Sequence[Array], Sequence[Array]]
     """Recorded inputs, and the outputs that are expected of them."""
-    lanes: int
-    """Of format ``c``: floats in a vector register."""
+    lanes: int | None
+    """Floats in a vector register of the machine that the file is for; None for the default."""
+    rounds: bool
+    """Whether its weights will be int8."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +58,14 @@ class Written:
 
 def _onnx(order: Order, path: Path) -> Written:
     captured = capture(order.policy)
-    write_onnx(captured, path, order.metadata)
-    return Written(captured)
+    # Convolutions of int8 take longer in any other form.
+    lanes = None if order.rounds else order.lanes or _lanes_here()
+    write_onnx(captured, path, order.metadata, lanes)
+    return Written(captured, {"lanes": lanes})
+
+
+def _lanes_here() -> int:
+    return 16 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 8
 
 
 def _torch(order: Order, path: Path) -> Written:
@@ -64,7 +78,9 @@ def _torch(order: Order, path: Path) -> Written:
 
 def _c(order: Order, path: Path) -> Written:
     captured = capture(order.policy, batch=1)
-    source, told = write_c(captured, path, order.metadata, order.name, order.examples, order.lanes)
+    graph = rewritten(captured, read_channels_last)
+    lanes = order.lanes or _LANES_IN_C
+    source, told = write_c(graph, path, order.metadata, order.name, order.examples, lanes)
     tested = told["self_test"]["passed"] is not None
     return Written(captured, told, {".h": source.header}, testable=tested)
 

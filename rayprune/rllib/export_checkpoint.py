@@ -42,7 +42,7 @@ def export_checkpoint(
     *,
     sample: bool = False,
     compacted: bool = True,
-    lanes: int = 8,
+    lanes: int | None = None,
     quantised: bool = False,
     episodes: int | None = None,
     overwrite: bool = False,
@@ -56,7 +56,7 @@ def export_checkpoint(
         out: the file.
         format: a key of `rayprune.deploy.formats.WRITERS`.
         compacted: remove dead units first, exactly.
-        lanes: of format ``c``: floats in a vector register of the machine that it is for.
+        lanes: as `export_policy` takes it.
         quantised: of format ``onnx``: int8 on top, which then only comes close.
         sample: the file draws actions with noise that it is given; else it acts greedily.
         episodes: how many to record; None for as many as the experiment evaluates with.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -11,58 +12,57 @@ from rayprune.deploy.c.program import Program, Value
 from rayprune.deploy.interface import Array
 
 Pair = tuple[int, int]
+_HALF: Final = ROWS // 2
 
-CONVOLVE: Final = """
-/* A convolution without padding: 16 filters at a time, and 4 places beside each other. */
-static void convolve(const float *w, const float *bias, int filters, int channels, int height,
-                     int width, int kh, int kw, int sy, int sx, const float *x, float *y) {
-  const int oh = (height - kh) / sy + 1, ow = (width - kw) / sx + 1;
-  int f, oy, ox, c, ky, kx, l, p;
-  for (f = 0; f < filters; f += 16, w += 16L * channels * kh * kw)
-    for (oy = 0; oy < oh; oy++)
-      for (ox = 0; ox < ow; ox += 4) {
-        const int places = ow - ox < 4 ? ow - ox : 4;
-        const float *k = w, *in = x + (long)oy * sy * width + (long)ox * sx;
-        /* The last places of a row may be fewer: those beyond read the first again. */
-        const int step1 = places > 1 ? sx : 0, step2 = places > 2 ? 2 * sx : 0;
-        const int step3 = places > 3 ? 3 * sx : 0;
-        float out[4][16];
+_CONVOLVE: Final = """
+/* A convolution without padding: {filters} filters at a time, and {places} places side by side. */
+static void convolve_{filters}(const float *w, const float *bias, int filters, int channels,
+                        int height, int width, int kh, int kw, int sy, int sx, const float *x,
+                        float *y) {{
+  const int oh = (height - kh) / sy + 1, ow = (width - kw) / sx + 1, all = oh * ow;
+  int f, o, c, ky, kx, l, p;
+  for (f = 0; f < filters; f += {filters}, w += {filters}L * channels * kh * kw)
+    for (o = 0; o < all; o += {places}) {{
+      const float *in[{places}], *k = w;
+      float out[{places}][{filters}];
 #ifdef LANES
-        vec sum[4][VECTORS];
-        for (p = 0; p < 4; p++)
-          for (l = 0; l < VECTORS; l++) sum[p][l] = ((const vec *)(bias + f))[l];
-        for (c = 0; c < channels; c++)
-          for (ky = 0; ky < kh; ky++) {
-            const float *row = in + ((long)c * height + ky) * width;
-            for (kx = 0; kx < kw; kx++, k += 16)
-              for (l = 0; l < VECTORS; l++) {
-                const vec weight = ((const vec *)k)[l];
-                sum[0][l] += weight * row[kx];
-                sum[1][l] += weight * row[kx + step1];
-                sum[2][l] += weight * row[kx + step2];
-                sum[3][l] += weight * row[kx + step3];
-              }
-          }
-        for (p = 0; p < 4; p++) for (l = 0; l < VECTORS; l++) ((vec *)out[p])[l] = sum[p][l];
-#else
-        for (p = 0; p < 4; p++) for (l = 0; l < 16; l++) out[p][l] = bias[f + l];
-        for (c = 0; c < channels; c++)
-          for (ky = 0; ky < kh; ky++) {
-            const float *row = in + ((long)c * height + ky) * width;
-            for (kx = 0; kx < kw; kx++, k += 16)
-              for (l = 0; l < 16; l++) {
-                out[0][l] += k[l] * row[kx];
-                out[1][l] += k[l] * row[kx + step1];
-                out[2][l] += k[l] * row[kx + step2];
-                out[3][l] += k[l] * row[kx + step3];
-              }
-          }
+      vec sum[{places}][{filters} / LANES];
 #endif
-        for (l = 0; l < 16 && f + l < filters; l++)
-          for (p = 0; p < places; p++) y[((long)(f + l) * oh + oy) * ow + ox + p] = out[p][l];
-      }
-}
+      for (p = 0; p < {places}; p++) {{
+        /* Places beyond the last are the last again. */
+        const int place = o + p < all ? o + p : all - 1;
+        in[p] = x + (long)(place / ow) * sy * width + (long)(place % ow) * sx;
+      }}
+#ifdef LANES
+      for (p = 0; p < {places}; p++)
+        for (l = 0; l < {filters} / LANES; l++) sum[p][l] = ((const vec *)(bias + f))[l];
+#else
+      for (p = 0; p < {places}; p++) for (l = 0; l < {filters}; l++) out[p][l] = bias[f + l];
+#endif
+      for (c = 0; c < channels; c++)
+        for (ky = 0; ky < kh; ky++) {{
+          const long row = ((long)c * height + ky) * width;
+          for (kx = 0; kx < kw; kx++, k += {filters})
+#ifdef LANES
+            for (p = 0; p < {places}; p++)
+              for (l = 0; l < {filters} / LANES; l++)
+                sum[p][l] += ((const vec *)k)[l] * in[p][row + kx];
+#else
+            for (p = 0; p < {places}; p++)
+              for (l = 0; l < {filters}; l++) out[p][l] += k[l] * in[p][row + kx];
+#endif
+        }}
+#ifdef LANES
+      for (p = 0; p < {places}; p++)
+        for (l = 0; l < {filters} / LANES; l++) ((vec *)out[p])[l] = sum[p][l];
+#endif
+      for (l = 0; l < {filters} && f + l < filters; l++)
+        for (p = 0; p < {places} && o + p < all; p++) y[(long)(f + l) * all + o + p] = out[p][l];
+    }}
+}}
 """
+CONVOLVE_8: Final = _CONVOLVE.format(filters=8, places=8)
+CONVOLVE_16: Final = _CONVOLVE.format(filters=16, places=4)
 
 POOL: Final = """
 /* The largest of each window; what lies beyond the borders doesn't count. */
@@ -97,27 +97,47 @@ def add_convolution(
         bias: ``(filters,)``, or None for zeros.
         stride: down, across.
     """
-    filters, channels, kh, kw = weight.shape
+    filters, _, kh, kw = weight.shape
     height, width = x.shape[-2:]
-    padded = np.pad(weight, ((0, -filters % ROWS), (0, 0), (0, 0), (0, 0)))
-    tiles = padded.reshape(-1, ROWS, channels, kh, kw).transpose(0, 2, 3, 4, 1)
-    shift = np.zeros(filters, np.float32) if bias is None else bias
-    names = [
-        program.constant(tiles.astype(np.float32)),
-        program.constant(np.pad(shift, (0, -filters % ROWS))),
-    ]
-    program.kernels.add("convolve")
-    program.layouts.append(
-        {"filters": filters, "channels": channels, "kernel": [kh, kw], "layout": "convolve"}
-    )
     out = ((height - kh) // stride[0] + 1, (width - kw) // stride[1] + 1)
     result = program.buffer((1, filters, *out))
-    sizes = (filters, channels, height, width, kh, kw, *stride)
-    program.add(
-        f"convolve({names[0]}, {names[1]}, {', '.join(map(str, sizes))}, "
-        f"{program.pointer(x)}, {result.pointer});"
-    )
+    shift = np.zeros(filters, np.float32) if bias is None else bias
+    for begin, end, tile in _tiles(filters, program.lanes):
+        some = (weight[begin:end], shift[begin:end])
+        place = f"{result.pointer} + {begin * out[0] * out[1]}"
+        _add_tiles(program, x, *some, stride, tile, place)
     return result
+
+
+def _add_tiles(
+    program: Program, x: Value, weight: Array, bias: Array, stride: Pair, tile: int, place: str
+) -> None:
+    """Add filters that are computed ``tile`` at a time, and write them to ``place``."""
+    filters, channels, kh, kw = weight.shape
+    rest = -filters % tile
+    padded = np.pad(weight, ((0, rest), (0, 0), (0, 0), (0, 0)))
+    tiles = padded.reshape(-1, tile, channels, kh, kw).transpose(0, 2, 3, 4, 1)
+    names = [
+        program.constant(tiles.astype(np.float32)),
+        program.constant(np.pad(bias, (0, rest))),
+    ]
+    kernel = f"convolve_{tile}"
+    program.kernels.add(kernel)
+    program.layouts.append(
+        {"filters": filters, "channels": channels, "kernel": [kh, kw], "layout": kernel}
+    )
+    sizes = ", ".join(map(str, (filters, channels, *x.shape[-2:], kh, kw, *stride)))
+    program.add(f"{kernel}({', '.join(names)}, {sizes}, {program.pointer(x)}, {place});")
+
+
+def _tiles(filters: int, lanes: int) -> Iterator[tuple[int, int, int]]:
+    """Yield ranges of filters, and how many of each are computed at a time."""
+    whole = filters - filters % ROWS
+    if whole:
+        yield 0, whole, ROWS
+    if filters > whole:
+        narrow = filters - whole <= _HALF and lanes <= _HALF
+        yield whole, filters, _HALF if narrow else ROWS
 
 
 def add_pool(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from rayprune.deploy.c.convolution import CONVOLVE, POOL
+from rayprune.deploy.c.convolution import CONVOLVE_8, CONVOLVE_16, POOL
 
 HEAD: Final = """
 #if defined(__GNUC__) && !defined(POLICY_PLAIN)
@@ -98,7 +98,8 @@ KERNELS: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
         ("exp_",),
         "static float sigmoid_(float x) { return 1.0f / (1.0f + exp_(-x)); }\n",
     ),
-    "convolve": ((), CONVOLVE),
+    "convolve_8": ((), CONVOLVE_8),
+    "convolve_16": ((), CONVOLVE_16),
     "pool": ((), POOL),
     "min_": ((), "static float min_(float a, float b) { return a < b ? a : b; }\n"),
     "max_": ((), "static float max_(float a, float b) { return a > b ? a : b; }\n"),

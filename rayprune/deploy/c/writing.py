@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from torch.export import ExportedProgram
 
@@ -14,10 +14,7 @@ from rayprune.deploy.c.program import c_name
 from rayprune.deploy.c.source import Source, write_source
 from rayprune.deploy.interface import Array
 from rayprune.deploy.metadata import Metadata
-from rayprune.errors import InputError, InvariantError
-
-LANES: Final = (4, 8, 16)
-"""Floats in a vector register: 4 of SSE and NEON, 8 of AVX2, 16 of AVX-512."""
+from rayprune.errors import InvariantError
 
 
 def write_c(
@@ -36,7 +33,7 @@ def write_c(
         metadata: goes into a comment.
         name: what the file will be called, without its end; the functions' names begin with it.
         examples: the self-test's inputs and the outputs expected of them.
-        lanes: one of `LANES`.
+        lanes: floats in a vector register: 4, 8 or 16.
 
     Returns:
         The texts, and what the certificate says of them.
@@ -45,8 +42,6 @@ def write_c(
         InputError: an operator isn't supported.
         InvariantError: the self-test fails.
     """
-    if lanes not in LANES:
-        raise InputError(f"`lanes` must be one of {list(LANES)}, but is {lanes}.")
     name = c_name(name)
     program = lower(captured, metadata.interface, lanes)
     told = Metadata(metadata.interface, {**metadata.about, "c_name": name})

@@ -71,3 +71,26 @@ def recurrent() -> DeployablePolicy:
     observe = Observe([Normalise([(torch.full((4,), 0.5), torch.full((4,), 2.0))], clip=10.0)])
     decide = Decide(Aim(), Unsquash(torch.tensor([-1.0, 0.0]), torch.tensor([1.0, 5.0])))
     return DeployablePolicy(observe, Remembering(4, 8, 4), decide, interface)
+
+
+class Seeing(nn.Module):
+    """What is left of an Atari network: few filters over an image, channels last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convs = nn.Sequential(nn.Conv2d(4, 8, 8, 4), nn.ReLU(), nn.Conv2d(8, 11, 4, 2))
+        self.out = nn.Linear(11 * 9 * 9, 3)
+
+    def forward(self, image: Tensor) -> tuple[Tensor]:
+        return (self.out(torch.relu(self.convs(image.permute(0, 3, 1, 2))).flatten(1)),)
+
+
+def image() -> DeployablePolicy:
+    """A convolutional network of one choice among three."""
+    torch.manual_seed(0)
+    interface = Interface(
+        observations=(Port("obs", (84, 84, 4)),),
+        action=Port("action", (), "int64"),
+        dist_inputs=Port("dist_inputs", (3,)),
+    )
+    return DeployablePolicy(Observe(), Seeing(), Decide(Choose([3], several=False)), interface)

@@ -240,6 +240,22 @@ def test_it_is_c99_without_warnings_and_needs_no_vectors(name, tmp_path):
 
 
 @needs_compiler
+def test_no_array_is_read_beyond_its_end(tmp_path):
+    checks = ["-fsanitize=address,undefined", "-fno-sanitize-recover", "-DPOLICY_SELFTEST"]
+    probe = tmp_path / "probe.c"
+    probe.write_text("int main(void) { return 0; }\n")
+    try:
+        compile_c(probe, tmp_path / "probe", checks[0])
+    except InputError:
+        pytest.skip("needs a compiler with address sanitizers")
+    path, _, _ = written(seeing(), tmp_path)
+    compile_c(path, tmp_path / "test", *checks)
+    done = subprocess.run([tmp_path / "test"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[:2000]
+    assert done.stdout.startswith("30 observations, 0 wrong")
+
+
+@needs_compiler
 def test_the_self_test_notices_a_wrong_weight(tmp_path):
     path, _, _ = written(policies.mlp(), tmp_path)
     text = path.read_text()
@@ -293,6 +309,19 @@ def test_operators_that_c_does_not_have_are_named_with_what_to_do():
         lower(capture(policy, batch=1), policy.interface, 8)
 
 
-def test_a_lane_width_that_no_register_has_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"`lanes` must be one of \[4, 8, 16\], but is 5"):
-        written(policies.mlp(), tmp_path, lanes=5)
+@needs_compiler
+@pytest.mark.parametrize(
+    ("filters", "lanes", "tiles"),
+    [(3, 8, [8]), (9, 8, [16]), (24, 4, [16, 8]), (32, 8, [16]), (24, 16, [16, 16])],
+)
+def test_filters_are_computed_as_many_at_a_time_as_there_are(filters, lanes, tiles, tmp_path):
+    torch.manual_seed(0)
+    policy = seeing()
+    policy.network.layers.conv0 = nn.Conv2d(2, filters, 3, padding=1)
+    policy.network.layers.convs[1] = nn.Conv2d(filters, 17, (3, 2), stride=2)
+    path, told, (given, expected) = written(policy, tmp_path, lanes)
+    assert told["self_test"]["passed"]
+    first = [layout for layout in told["layouts"] if layout.get("channels") == 2]
+    assert [layout["layout"] for layout in first] == [f"convolve_{tile}" for tile in tiles]
+    assert sum(layout["filters"] for layout in first) == filters
+    assert agreement(policy.interface, expected, CArtifact(path).run(given)).holds

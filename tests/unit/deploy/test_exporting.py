@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -29,6 +30,7 @@ POLICIES = {
     "mlp": policies.mlp,
     "sampled": lambda: policies.mlp(sample=True),
     "recurrent": policies.recurrent,
+    "image": policies.image,
 }
 
 
@@ -46,9 +48,11 @@ def seen(policy: Any, count: int = 50) -> list[np.ndarray]:
     [
         ("onnx", "sampled"),
         ("onnx", "recurrent"),
+        ("onnx", "image"),
         ("torch", "mlp"),
         ("torch", "sampled"),
         ("c", "mlp"),
+        ("c", "image"),
     ],
 )
 def test_an_opened_file_acts_as_the_policy_at_any_batch_size(kind, name, tmp_path):
@@ -66,6 +70,24 @@ def test_an_opened_file_acts_as_the_policy_at_any_batch_size(kind, name, tmp_pat
         assert agreement(policy.interface, expected, artifact.run(inputs)).holds
     assert isinstance(policy.network, nn.Module)
     assert policy.training, "the policy is left as it was"
+
+
+@pytest.mark.parametrize(("lanes", "convolutions"), [(8, 2), (16, 3)])
+def test_an_onnx_file_has_the_convolutions_that_its_machine_wants(lanes, convolutions, tmp_path):
+    policy = policies.image()
+    path = tmp_path / "policy.onnx"
+    told = export_policy(policy, path, "onnx", recorded=seen(policy), about={}, lanes=lanes)
+    operators = [node.op_type for node in onnx.load(path).graph.node]
+    assert operators.count("Conv") == convolutions
+    assert operators[0] == "Reshape", "the image is read as it lies"
+    assert told["lanes"] == lanes
+    assert told["parameters"]["total"] == sum(x.numel() for x in policy.parameters())
+
+
+def test_a_lane_width_that_no_register_has_is_refused(tmp_path):
+    policy = policies.mlp()
+    with pytest.raises(InputError, match=r"`lanes` must be one of \[4, 8, 16\], but is 5"):
+        export_policy(policy, tmp_path / "a.c", "c", recorded=seen(policy), about={}, lanes=5)
 
 
 def test_what_an_onnx_file_returned_stays_as_it_was_whoever_else_calls_it(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -51,6 +52,18 @@ def test_an_int8_file_is_close_to_what_it_was_made_of(make, kind, tmp_path, monk
     exact = [x.numpy() for x in policy(torch.from_numpy(recorded[0]).clone())[:1]]
     assert (artifact.run(recorded)[0] == exact[0]).mean() == told["int8"]["closeness"]["agreement"]
     assert [file.name for file in sorted(tmp_path.iterdir())] == ["policy.onnx", "policy.onnx.json"]
+
+
+def test_convolutions_keep_their_form_for_int8(tmp_path, monkeypatch):
+    monkeypatch.setattr(int8, "_gain", Fixed(2.0))
+    policy, path = policies.image(), tmp_path / "policy.onnx"
+    recorded = [np.random.default_rng(0).normal(size=(8, 84, 84, 4)).astype(np.float32)]
+    told = export_policy(
+        policy, path, "onnx", recorded=recorded, about={}, quantised=True, lanes=16
+    )
+    kinds = [node.op_type for node in onnx.load(path).graph.node]
+    assert (kinds.count("Transpose"), kinds.count("Conv")) == (1, 2)
+    assert told["lanes"] is None
 
 
 def test_int8_is_refused_with_figures_where_it_is_slower(tmp_path, monkeypatch):

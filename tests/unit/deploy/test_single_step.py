@@ -6,7 +6,7 @@ from torch import nn
 from torch.export import Dim
 
 from rayprune.deploy.capture import quiet, recapture
-from rayprune.deploy.single_step import lstm_step, sees_single_steps, written_out
+from rayprune.deploy.rewriting.single_step import lstm_step, sees_single_steps, written_out
 
 
 class Policy(nn.Module):

@@ -1,0 +1,1 @@
+"""Captured graphs rewritten for what runs them (ADR 0025)."""
