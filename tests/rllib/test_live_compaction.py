@@ -15,12 +15,14 @@ from ray.rllib.core.rl_module.rl_module import RLModule, RLModuleSpec
 from rayprune.errors import ConfigError
 from rayprune.rllib import prune
 from rayprune.rllib.callback import learner_reports
-from rayprune.rllib.checkpoints import MODULE, locate
+from rayprune.rllib.checkpoints import MODULE, load_algorithm, locate, restore, save
+from rayprune.rllib.distillation import KL_KEY
 from rayprune.rllib.evaluation import Evaluator
 from rayprune.rllib.experiment import base_config
 from rayprune.rllib.export_checkpoint import export_checkpoint
 from rayprune.rllib.learners import foreach_learner
 from tests.rllib import configs, experiments
+from tests.rllib.test_multi_agent import two_policies
 from tests.rllib.test_resume import CrashAt, CrashError, check_same_run
 
 pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(300)]
@@ -102,6 +104,82 @@ def test_target_networks_shrink_with_their_sources(algorithm: str) -> None:
         check_books(configs.learner_of(algo))
     finally:
         algo.stop()
+
+
+def test_a_clone_takes_its_donors_size_be_it_smaller_or_larger(tmp_path: Path) -> None:
+    algos = {
+        sparsity: configs.build(
+            prune(configs.ppo(), configs.pruning(**{**LIVE, "sparsity": sparsity}))
+        )
+        for sparsity in (0.75, 0.5)
+    }
+    try:
+        for sparsity, algo in algos.items():
+            for _ in range(2):
+                algo.train()
+            save(algo, tmp_path / str(sparsity), None, {"env_steps": 400})
+        own = {sparsity: sizes(module_of(algo)) for sparsity, algo in algos.items()}
+        assert own[0.75]["pi.net.mlp.0.weight"] == (2, 8)
+        assert own[0.5]["pi.net.mlp.0.weight"] == (2, 16)
+        # Each takes the other's. The one that wants to be sparser goes on to shrink.
+        for sparsity, donor in ((0.75, 0.5), (0.5, 0.75)):
+            algo = algos[sparsity]
+            load_algorithm(algo, tmp_path / str(donor))  # as a sweep's exploits do
+            assert sizes(module_of(algo)) == own[donor]
+            algo.train()
+            told = learner_reports(algo)[0][DEFAULT_MODULE_ID]
+            assert told["sparsity"] == 0.75, "pruned to its own target, or as its donor was"
+            assert told["violations"] == {}
+            assert runner_sizes(algo)[0].items() <= sizes(module_of(algo)).items()
+            check_books(configs.learner_of(algo))
+        assert sizes(module_of(algos[0.75])) == own[0.75]
+    finally:
+        for algo in algos.values():
+            algo.stop()
+
+
+def test_one_policy_of_several_shrinks() -> None:
+    config = prune(two_policies(), configs.pruning(**LIVE), modules=["small"])
+    algo = configs.build(config)
+    try:
+        before = sizes(configs.learner_of(algo).module["large"])
+        for _ in range(3):
+            result = algo.train()
+        module = configs.learner_of(algo).module
+        assert sizes(module["small"])["pi.net.mlp.0.weight"] == (2, 8)
+        assert sizes(module["large"]) == before
+        held = algo.env_runner.module
+        assert sizes(held["small"]).items() <= sizes(module["small"]).items()
+        assert sizes(held["large"]).items() <= before.items()
+        assert list(result["rayprune"]) == ["small"]
+    finally:
+        algo.stop()
+
+
+def test_a_student_shrinks_beside_its_whole_teacher_and_comes_back_so(tmp_path: Path) -> None:
+    late = {"kind": "one_shot", "begin": 150, "every": 1}
+    settings = {**LIVE, "schedule": late, "distillation": {"weight": 2.0}}
+    config = prune(configs.ppo(), configs.pruning(**settings))
+    algo, again = configs.build(config), configs.build(config)
+    try:
+        for _ in range(3):
+            algo.train()
+        save(algo, tmp_path / "saved", None, {"env_steps": 600})
+        restore(again, tmp_path / "saved")
+        for one in (algo, again):
+            result = one.train()
+            assert result["learners"][DEFAULT_MODULE_ID][KL_KEY] > 0
+            teacher = configs.learner_of(one)._distiller._teachers[DEFAULT_MODULE_ID]
+            assert sizes(teacher)["pi.net.mlp.0.weight"] == (2, 32)
+            assert sizes(module_of(one))["pi.net.mlp.0.weight"] == (2, 8)
+        teachers = [
+            dict(configs.learner_of(one)._distiller._teachers[DEFAULT_MODULE_ID].named_parameters())
+            for one in (algo, again)
+        ]
+        assert all(torch.equal(weight, teachers[1][name]) for name, weight in teachers[0].items())
+    finally:
+        algo.stop()
+        again.stop()
 
 
 @pytest.mark.slow
