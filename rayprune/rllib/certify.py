@@ -25,7 +25,7 @@ from rayprune.deploy.noninferiority import (
     NonInferiority,
 )
 from rayprune.errors import CheckpointError, ConfigError
-from rayprune.rllib.checkpoints import CONFIG_FILE, locate, read_experiment
+from rayprune.rllib.checkpoints import locate, read_evaluation
 from rayprune.rllib.closeness import action_difference, agreement
 from rayprune.rllib.pairs import Pair, play_pairs
 from rayprune.rllib.players import Player, environment_of, is_file, open_players
@@ -319,11 +319,8 @@ def _check_spaces(dense: Player, pruned: Player) -> None:
 def _first_seed(pruned: Path, options: CertifyOptions) -> int:
     if options.seed is not None:
         return options.seed
-    if is_file(pruned):
-        return EvaluationConfig().test_seed
-    directory = locate(pruned)
-    ours = (directory / CONFIG_FILE).is_file()
-    return (read_experiment(directory).evaluation if ours else EvaluationConfig()).test_seed
+    evaluation = EvaluationConfig() if is_file(pruned) else read_evaluation(locate(pruned))
+    return evaluation.test_seed
 
 
 def _divergence(pairs: Sequence[Pair]) -> dict[str, Any]:

@@ -209,10 +209,7 @@ class _Scan:
 
     def __init__(self, directory: Path, options: ScanOptions) -> None:
         config = config_of(directory)
-        ours = (directory / checkpoints.CONFIG_FILE).is_file()
-        evaluation = (
-            checkpoints.read_experiment(directory).evaluation if ours else EvaluationConfig()
-        )
+        evaluation = checkpoints.read_evaluation(directory)
         self._options = options
         self._directory = directory
         self._config = config
