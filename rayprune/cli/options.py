@@ -10,7 +10,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from rayprune import yaml12
 from rayprune.errors import CheckpointError, InputError
+from rayprune.storage.urls import check_url, url_of
 from rayprune.tracking.remote import fetch_checkpoint
 
 Checkpoint = Annotated[
@@ -47,6 +49,14 @@ def require_rllib() -> None:
     """Refuse early, and without importing Ray, where Ray isn't installed."""
     if importlib.util.find_spec("ray") is None or importlib.util.find_spec("gymnasium") is None:
         raise InputError("This command needs Ray: pip install 'rayprune[rllib]'.")
+
+
+def check_early(config: Path, out: Path | None) -> None:
+    """Refuse before Ray's import, which takes seconds: no file, no YAML, no place for a run."""
+    yaml12.read_mapping(config)
+    url = None if out is None else url_of(out)
+    if url is not None:
+        check_url(url)
 
 
 def quiet_rllib() -> None:

@@ -13,6 +13,7 @@ from rayprune.cli.options import (
     AsJson,
     Debug,
     Overrides,
+    check_early,
     person,
     quiet_rllib,
     require_rllib,
@@ -61,10 +62,7 @@ def sweep(
 
     Example: rayprune sweep tune_configs/pbt_cartpole.yaml --set search.population=16
     """
-    from rayprune import yaml12
-
-    # A file that isn't there or isn't YAML is told before Ray's import, which takes seconds.
-    yaml12.read_mapping(config)
+    check_early(config, out)
     require_rllib()
     quiet_rllib()
     from rayprune.cli.population import PopulationReporter, front_table

@@ -13,6 +13,7 @@ from rayprune.cli.options import (
     AsJson,
     Debug,
     Overrides,
+    check_early,
     person,
     quiet_rllib,
     require_rllib,
@@ -46,10 +47,7 @@ def train(
 
     Example: rayprune train tune_configs/ppo_cartpole.yaml --set pruning.sparsity=0.8 --seed 1
     """
-    from rayprune import yaml12
-
-    # A file that isn't there or isn't YAML is told before Ray's import, which takes seconds.
-    yaml12.read_mapping(config)
+    check_early(config, out)
     require_rllib()
     quiet_rllib()
     from rayprune.cli.progress import TerminalReporter

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 
 def test_train_hands_the_experiment_to_the_adaptor(rayprune, adaptor, config):
     answer = rayprune("train", config, "--set", "pruning.sparsity=0.5", "--seed", 3, "--resume")
@@ -34,6 +36,20 @@ def test_a_missing_file_is_told_before_anything_starts(rayprune, adaptor):
     assert answer.code == 2
     assert "There is no file 'missing.yaml'" in answer.stderr
     assert "Traceback" not in answer.stderr
+    assert adaptor.calls == []
+
+
+@pytest.mark.parametrize("command", ["train", "sweep"])
+@pytest.mark.parametrize(
+    ("url", "why"), [("ftp://a/b", "of the kind 'ftp'"), ("s3://bucket", "names no directory")]
+)
+def test_a_url_of_no_storage_is_told_before_ray_is_imported(
+    command, url, why, rayprune, adaptor, config, monkeypatch
+):
+    monkeypatch.setattr(f"rayprune.cli.{command}.require_rllib", lambda: pytest.fail("too late"))
+    answer = rayprune(command, config, "--out", url)
+    assert answer.code == 2
+    assert why in answer.stderr
     assert adaptor.calls == []
 
 
