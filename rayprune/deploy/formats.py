@@ -16,7 +16,7 @@ from rayprune.deploy.interface import Array
 from rayprune.deploy.metadata import Metadata
 from rayprune.deploy.onnx_file import write_onnx
 from rayprune.deploy.policy import DeployablePolicy
-from rayprune.deploy.rewriting.channels_last import read_channels_last
+from rayprune.deploy.rewriting.channels_last import read_as_it_lies
 from rayprune.deploy.rewriting.graphs import rewritten
 from rayprune.deploy.semi_structured import report
 from rayprune.deploy.torch_file import write_torch
@@ -78,7 +78,7 @@ def _torch(order: Order, path: Path) -> Written:
 
 def _c(order: Order, path: Path) -> Written:
     captured = capture(order.policy, batch=1)
-    graph = rewritten(captured, read_channels_last)
+    graph = rewritten(captured, read_as_it_lies)
     lanes = order.lanes or _LANES_IN_C
     source, told = write_c(graph, path, order.metadata, order.name, order.examples, lanes)
     tested = told["self_test"]["passed"] is not None

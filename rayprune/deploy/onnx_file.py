@@ -15,7 +15,7 @@ from rayprune.deploy.artifact import Artifact
 from rayprune.deploy.capture import quiet, recapture
 from rayprune.deploy.interface import Array, Interface
 from rayprune.deploy.metadata import KEY, Metadata
-from rayprune.deploy.rewriting.channels_last import read_channels_last
+from rayprune.deploy.rewriting.channels_last import read_as_it_lies
 from rayprune.deploy.rewriting.direct_actions import compute_action_directly
 from rayprune.deploy.rewriting.graphs import rewritten
 from rayprune.deploy.rewriting.narrow_filters import fill_registers
@@ -63,7 +63,7 @@ def _for_onnx_runtime(captured: ExportedProgram, lanes: int | None) -> ExportedP
     if sees_single_steps(captured):
         captured = recapture(written_out(captured), captured)
     if lanes is not None:
-        captured = rewritten(captured, read_channels_last, fill_registers(lanes))
+        captured = rewritten(captured, read_as_it_lies, fill_registers(lanes))
     return rewritten(captured, compute_action_directly)
 
 

@@ -15,7 +15,7 @@ from torch.export import Dim, ExportedProgram
 from rayprune.deploy.actions import Aim, Decide, Unsquash
 from rayprune.deploy.capture import quiet
 from rayprune.deploy.rewriting import narrow_filters
-from rayprune.deploy.rewriting.channels_last import read_channels_last
+from rayprune.deploy.rewriting.channels_last import read_as_it_lies
 from rayprune.deploy.rewriting.direct_actions import compute_action_directly
 from rayprune.deploy.rewriting.graphs import Rewrite, rewritten
 from rayprune.deploy.rewriting.narrow_filters import fill_registers
@@ -78,7 +78,7 @@ def test_an_image_is_read_as_it_lies(channels, kernel, stride, padding, rows_apa
     module = Seeing(conv, sides and nn.ConstantPad2d(sides, 0.5)).double()
     image = torch.randn(3, 9, 8, channels, dtype=torch.float64)
     captured = captured_of(module, image)
-    plain = rewritten(captured, read_channels_last)
+    plain = rewritten(captured, read_as_it_lies)
     assert "permute" in operators(captured)
     assert "permute" not in operators(plain)
     assert_same(module, plain, image)
@@ -94,7 +94,37 @@ def test_an_image_is_read_as_it_lies(channels, kernel, stride, padding, rows_apa
     ],
 )
 def test_groups_columns_apart_mirrors_and_other_operators_between_stay(module, channels):
-    assert unchanged_by(read_channels_last, module, torch.randn(3, 6, 6, channels))
+    assert unchanged_by(read_as_it_lies, module, torch.randn(3, 6, 6, channels))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_an_image_that_is_put_channels_last_again_is_flattened_as_it_lies(bias):
+    class Flattening(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.out = nn.Conv2d(2, 3, 2), nn.Linear(3 * 4 * 5, 2, bias=bias)
+
+        def forward(self, image: Tensor) -> Tensor:
+            return self.out(torch.relu(self.conv(image)).permute(0, 2, 3, 1).flatten(1))
+
+    module = Flattening().double()
+    image = torch.randn(3, 2, 5, 6, dtype=torch.float64)
+    plain = rewritten(captured_of(module, image), read_as_it_lies)
+    assert "permute" not in operators(plain)
+    assert_same(module, plain, image)
+
+
+@pytest.mark.parametrize(("axes", "first"), [((0, 3, 2, 1), 1), ((0, 2, 3, 1), 2)])
+def test_other_orders_and_other_flattenings_stay(axes, first):
+    class Flattening(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.out = nn.Linear(60 if first == 1 else 12, 2)
+
+        def forward(self, image: Tensor) -> Tensor:
+            return self.out(image.permute(*axes).flatten(first))
+
+    assert unchanged_by(read_as_it_lies, Flattening(), torch.randn(3, 3, 5, 4))
 
 
 def test_another_permutation_stays():
@@ -102,12 +132,12 @@ def test_another_permutation_stays():
         def forward(self, image: Tensor) -> Tensor:
             return self.conv(image.permute(0, 3, 2, 1))
 
-    assert unchanged_by(read_channels_last, Turned(nn.Conv2d(2, 4, 2)), torch.randn(3, 6, 6, 2))
+    assert unchanged_by(read_as_it_lies, Turned(nn.Conv2d(2, 4, 2)), torch.randn(3, 6, 6, 2))
 
 
 def test_a_fixed_batch_size_stays_fixed():
     captured = captured_of(Seeing(nn.Conv2d(2, 4, 2)), torch.randn(1, 6, 6, 2), batch=False)
-    plain = rewritten(captured, read_channels_last)
+    plain = rewritten(captured, read_as_it_lies)
     assert plain is not captured
     assert plain.example_inputs[0][0].shape == (1, 6, 6, 2)
     assert not plain.range_constraints
