@@ -74,7 +74,11 @@ class Artifact(ABC):
                 f"({batch}, *{list(ports.noise.shape)})."
             )
         drawn = [] if ports.noise is None else [ports.noise.take(noise)]
-        return [*leaves, *drawn, *(port.take(held[port.name]) for port in ports.states)]
+        whole = [*leaves, *drawn, *(port.take(held[port.name]) for port in ports.states)]
+        sizes = {port.name: len(x) for port, x in zip(ports.inputs, whole, strict=True)}
+        if len(set(sizes.values())) > 1:
+            raise InputError(f"All inputs must be of one batch size, but have {sizes}.")
+        return whole
 
     def act(
         self, observations: Any, state: Mapping[str, Array] | None = None, noise: Any = None

@@ -11,7 +11,8 @@ import numpy as np
 from rayprune.deploy.interface import Array, Interface
 
 TOLERANCE: Final = 1e-5
-"""Largest difference allowed in float32: absolute up to a magnitude of 1, relative above."""
+"""Largest difference allowed in float32: absolute up to a magnitude of 1, relative above. Actions
+are scaled to their bounds, and rounded by as much: theirs is relative to `action_scale`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +21,7 @@ class Agreement:
 
     observations: int
     max_error: float
-    """Of actions, distribution inputs and states; absolute up to a magnitude of 1, relative above.
-    """
+    """Of actions, distribution inputs and states; see `TOLERANCE`."""
     worst: str
     """Which output that is."""
     differing_actions: int
@@ -53,8 +53,9 @@ def agreement(
         got: those of the exported file.
         choices: what discrete actions were the argmax of, where noise was added.
     """
+    scales = {interface.action.name: action_scale(expected[0])}
     errors = {
-        port.name: _error(want, have)
+        port.name: _error(want, have, scales.get(port.name, 1.0))
         for port, want, have in zip(interface.outputs, expected, got, strict=True)
         if not _is_discrete(want)
     }
@@ -67,15 +68,24 @@ def agreement(
     return Agreement(len(got[0]), errors[worst], worst, differing, ties)
 
 
+def action_scale(actions: Array) -> Array:
+    """Return the largest magnitude of each component of continuous actions, 1 at least.
+
+    >>> action_scale(np.array([[0.5, -300.0], [0.1, 2.0]]))
+    array([  1., 300.])
+    """
+    return np.asarray(np.abs(actions).max(axis=0, initial=1.0))
+
+
 def _is_discrete(actions: Array) -> bool:
     return bool(np.issubdtype(actions.dtype, np.integer))
 
 
-def _error(expected: Array, got: Array) -> float:
+def _error(expected: Array, got: Array, scale: Array | float) -> float:
     if expected.shape != got.shape:
         return float("inf")
     difference = np.abs(got.astype(np.float64) - expected)
-    relative = difference / np.maximum(1.0, np.abs(expected))
+    relative = difference / np.maximum(scale, np.abs(expected))
     # NaN, or infinities that differ, are no agreement; max() would pass over them.
     return float("inf") if np.isnan(relative).any() else float(relative.max(initial=0.0))
 

@@ -54,7 +54,8 @@ def export_policy(
         about: what the file shall say of its source; JSON only.
         compacted: remove dead units first, exactly.
         lanes: of formats ``c`` and ``onnx``: floats in a vector register of the machine that the
-            file is for, one of `LANES`; None for 8 in C, and for this machine's in ONNX.
+            file is for, one of `LANES`; None for 8 in C, and for this machine's in ONNX. None where
+            ``quantised``.
         quantised: of format ``onnx``: int8 on top, which then only comes close.
         seed: of the random inputs.
         overwrite: replace files that are there.
@@ -70,6 +71,9 @@ def export_policy(
     check_path(path, format, overwrite=overwrite)
     if lanes is not None and lanes not in LANES:
         raise InputError(f"`lanes` must be one of {list(LANES)}, but is {lanes}.")
+    if lanes is not None and (format == "torch" or quantised):
+        kind = "int8" if quantised else f"format {format!r}"
+        raise InputError(f"`lanes` changes nothing in a file of {kind}. Leave it out.")
     if quantised and format != "onnx":
         raise InputError(f"`--int8` is for `--format onnx`, but the format is {format!r}.")
     plain = plain_copy(policy)

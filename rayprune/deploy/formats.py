@@ -65,7 +65,7 @@ def _onnx(order: Order, path: Path) -> Written:
 
 
 def _lanes_here() -> int:
-    return 16 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 8
+    return {"AVX512": 16, "AVX2": 8}.get(torch.backends.cpu.get_cpu_capability(), 4)
 
 
 def _torch(order: Order, path: Path) -> Written:

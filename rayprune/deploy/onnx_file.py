@@ -6,7 +6,7 @@ import importlib.util
 import threading
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import torch
 from torch.export import ExportedProgram
@@ -102,21 +102,22 @@ class OnnxArtifact(Artifact):
     def run(self, inputs: list[Array]) -> list[Array]:
         """Run the session; see `Artifact.run`."""
         batch = len(inputs[0])
-        # A control loop's calls are of one thread and of one batch size.
-        if getattr(self._own, "batch", None) != batch:
-            self._own.call = _bound(self.session, self.interface, self._taken, batch)
-            self._own.batch = batch
-        outputs: list[Array] = self._own.call(inputs)
-        return outputs
+        calls: dict[int, _Call] = self._own.__dict__.setdefault("calls", {})
+        if batch not in calls:
+            if len(calls) >= _SIZES:
+                calls.clear()
+            calls[batch] = _bound(self.session, self.interface, self._taken, batch)
+        return calls[batch](inputs)
 
 
+_Call: TypeAlias = Callable[[list[Array]], list[Array]]
+_SIZES: Final = 8
+"""Batch sizes that memory is kept for, in each thread: binding it takes as long as some calls."""
 _COPIED: Final = 16_384
 """Bytes up to which copying an input takes less than binding it."""
 
 
-def _bound(
-    session: Any, interface: Interface, taken: Collection[str], batch: int
-) -> Callable[[list[Array]], list[Array]]:
+def _bound(session: Any, interface: Interface, taken: Collection[str], batch: int) -> _Call:
     """Return a function that runs a session on memory of its own, for one thread and batch size.
 
     A call of `session.run` takes 5 us more, of 11 to 16 for a pruned network.
@@ -129,27 +130,27 @@ def _bound(
     """
     binding, execute = session.io_binding(), session.run_with_iobinding
     copied: list[tuple[Array, int]] = []
-    bound: list[tuple[str, int]] = []
+    bound_anew: list[tuple[str, int]] = []
     for place, port in enumerate(interface.inputs):
         memory = port.zeros(batch)
         if port.name not in taken:
             continue
         if memory.nbytes > _COPIED:
-            bound.append((port.name, place))
+            bound_anew.append((port.name, place))
         else:
             binding.bind_input(*_memory(port.name, memory))
             copied.append((memory, place))
-    made = [port.zeros(batch) for port in interface.outputs]
-    for port, memory in zip(interface.outputs, made, strict=True):
+    outputs = [port.zeros(batch) for port in interface.outputs]
+    for port, memory in zip(interface.outputs, outputs, strict=True):
         binding.bind_output(*_memory(port.name, memory))
 
     def call(inputs: list[Array]) -> list[Array]:
         for memory, place in copied:
             memory[...] = inputs[place]
-        for name, place in bound:
+        for name, place in bound_anew:
             binding.bind_cpu_input(name, inputs[place])
         execute(binding)
-        return [memory.copy() for memory in made]
+        return [memory.copy() for memory in outputs]
 
     return call
 

@@ -325,8 +325,8 @@ def _timed(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     rows: list[dict[str, Any]] = []
     controls: list[dict[str, Any]] = []
-    for threads in options.threads:
-        count = threads or _cores()
+    # Of a machine with one core, one and all are the same.
+    for count in dict.fromkeys(threads or _cores() for threads in options.threads):
         with _torch_threads(count):
             opened = {subject.name: subject.open(count) for subject in subjects}
             for batch in options.batches:

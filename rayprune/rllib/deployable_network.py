@@ -10,6 +10,7 @@ import torch
 import tree
 from ray.rllib.algorithms.dqn.default_dqn_rl_module import QF_PREDS
 from ray.rllib.core.columns import Columns
+from ray.rllib.core.models.torch.heads import TorchFreeLogStdMLPHead
 from ray.rllib.core.rl_module.apis import QNetAPI
 from torch import Tensor, nn
 
@@ -17,6 +18,17 @@ from rayprune.deploy.interface import Port
 from rayprune.errors import InputError
 
 Path = tuple[Any, ...]
+
+
+class _FreeLogStdHead(TorchFreeLogStdMLPHead):
+    """RLlib's, for any batch size: that asks for ``len(mean)``, which is a constant when traced."""
+
+    def _forward(self, *inputs: Any, **_: Any) -> Any:
+        mean, log_std = self.net(*inputs), self.log_std
+        if self.clip_log_std:
+            bound = self.log_std_clip_param_const
+            log_std = torch.clamp(log_std, -bound, bound)
+        return torch.cat([mean, log_std.unsqueeze(0).expand(mean.shape[0], -1)], dim=1)
 
 
 class RLModuleNetwork(nn.Module):
@@ -31,6 +43,9 @@ class RLModuleNetwork(nn.Module):
 
     def __init__(self, module: Any) -> None:
         super().__init__()
+        for part in module.modules():
+            if type(part) is TorchFreeLogStdMLPHead:
+                part.__class__ = _FreeLogStdHead
         self.module = module
         self.acts_on_q = False
         """Whether it takes the best Q-value, instead of having a distribution."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,14 @@ def test_exported_files_are_compared_with_the_first_of_their_format(
 
 
 @pytest.mark.slow  # a process for each of the files
+def test_on_one_core_one_thread_and_all_are_the_same(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rayprune.rllib.bench._cores", lambda: 1)
+    found = run(checkpoint, options=replace(QUICK, batches=(1,), threads=(1, 0)))
+    assert [control["threads"] for control in found["controls"]] == [1]
+
+
 def test_memory_is_measured_in_a_process_of_its_own(checkpoint: Path) -> None:
     options = BenchOptions(batches=(1, 64), threads=(1,), rounds=5, formats=("onnx",))
     rows = [r for r in run(checkpoint, options=options)["rows"] if r["runtime"] == "onnx"]

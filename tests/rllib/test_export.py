@@ -19,7 +19,8 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from rayprune.deploy.artifact import open_artifact
 from rayprune.deploy.capture import plain_copy
-from rayprune.deploy.proving import module_run
+from rayprune.deploy.exporting import export_policy
+from rayprune.deploy.proving import module_run, random_inputs
 from rayprune.errors import InputError, InvariantError
 from rayprune.rllib import export_checkpoint as exporter
 from rayprune.rllib.deployable import deployable, observation_ports
@@ -86,6 +87,34 @@ CONFIGS = {
         head_fcnet_hiddens=[16],
     ),
 }
+
+FILES = {
+    **CONFIGS,
+    "cnn and lstm": lambda: spaces(
+        BOX(0, 1, (42, 42, 3), np.float32),
+        gym.spaces.Discrete(3),
+        conv_filters=[[4, 8, 4], [8, 4, 2]],
+        **LSTM,
+    ),
+    "free log-stds": lambda: spaces(FLAT, BOX(-2, 3, (2,), np.float32), free_log_std=True),
+    "wide bounds": lambda: spaces(FLAT, BOX(-500, 500, (2,), np.float32)),
+}
+
+
+@pytest.mark.parametrize("format", ["onnx", "c"])
+@pytest.mark.parametrize("name", FILES)
+def test_each_kind_of_policy_is_written_and_proven(name, format, tmp_path):  # noqa: A002
+    evaluator = Evaluator(FILES[name]())
+    scramble(evaluator.module, density=0.3)
+    policy = deployable(evaluator)
+    path = tmp_path / f"policy.{format}"
+    recorded = random_inputs(
+        policy.interface, [port.zeros(2) + 1 for port in policy.interface.inputs], 64, seed=0
+    )
+    told = export_policy(policy, path, format, recorded=recorded, about={})
+    evaluator.close()
+    assert told["equivalence"]["random"]["holds"]
+    assert told["equivalence"]["recorded"]["observations"] == 64
 
 
 @pytest.mark.parametrize("name", CONFIGS)

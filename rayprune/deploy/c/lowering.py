@@ -230,6 +230,13 @@ def _stack(program: Program, node: fx.Node, parts: Sequence[Value], axis: int = 
 
 
 def _clamp(program: Program, node: fx.Node, x: Value, low: Any = None, high: Any = None) -> Value:
+    if isinstance(low, Value) or isinstance(high, Value):
+        for name, bound in (("maximum", low), ("minimum", high)):
+            limited = x if bound is None else add_binary(program, name, x, _as_value(bound))
+            if limited is None:
+                raise _unsupported(node, "its bounds broadcast in a way that C isn't written for")
+            x = limited
+        return x
     bounds = {
         "low": -np.inf if low is None else float(low),
         "high": np.inf if high is None else float(high),

@@ -57,6 +57,10 @@ def add_padded(program: Program, x: Value, padding: Sequence[int], value: str) -
     """Add padding with a constant, as ``torch.nn.functional.pad`` says it: last axis first."""
     pairs = [(0, 0)] * (len(x.shape) - len(padding) // 2)
     pairs += [(padding[i], padding[i + 1]) for i in range(len(padding) - 2, -1, -2)]
+    for axis, (low, high) in enumerate(pairs):
+        if low < 0 or high < 0:  # cuts off
+            x = add_sliced(program, x, axis, max(0, -low), x.shape[axis] - max(0, -high))
+    pairs = [(max(0, low), max(0, high)) for low, high in pairs]
     shape = tuple(n + low + high for n, (low, high) in zip(x.shape, pairs, strict=True))
     result = program.buffer(shape, x.ctype)
     program.loop(result.size, f"{result.pointer}[i] = {value};")

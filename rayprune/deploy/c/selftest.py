@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from rayprune.deploy.c.program import C_TYPES, c_name
-from rayprune.deploy.checking import TOLERANCE
+from rayprune.deploy.checking import TOLERANCE, action_scale
 from rayprune.deploy.interface import Array, Interface, Port
 
 EXAMPLES: Final = 32
@@ -20,13 +20,14 @@ _HELPERS: Final = """
 #ifdef POLICY_SELFTEST
 #include <stdio.h>
 static double worst_;
-/* Absolute up to a magnitude of 1, relative above; NaN is never near. */
-static int near_(const float *want, const float *got, int n) {
+/* Absolute up to a magnitude of 1 or what `scale` says, relative above; NaN is never near. */
+static int near_(const float *want, const float *got, int n, const float *scale) {
   int i, right = 1;
   for (i = 0; i < n; i++) {
     const double size = want[i] < 0 ? -(double)want[i] : (double)want[i];
+    const double least = scale ? scale[i] : 1;
     double off = (double)got[i] - (double)want[i];
-    off = (off < 0 ? -off : off) / (size > 1 ? size : 1);
+    off = (off < 0 ? -off : off) / (size > least ? size : least);
     if (off > worst_) worst_ = off;
     if (!(off <= TOLERANCE)) right = 0;
   }
@@ -56,9 +57,13 @@ def self_test(
     )
     given = [_at(f"test_{c_name(port.name)}", port) for port in ports.inputs]
     made = [f"got_{c_name(port.name)}" for port in ports.outputs]
-    checks = "".join(f"    {_check(port)}\n" for port in ports.outputs)
+    scale = ""
+    if ports.action.dtype == "float32":
+        values = ",".join(f"{value:.9g}" for value in action_scale(outputs[0]).reshape(-1))
+        scale = f"static const float scale_[] = {{{values}}};\n"
+    checks = "".join(f"    {_check(port, port == ports.action)}\n" for port in ports.outputs)
     return (
-        f"{_HELPERS.replace('TOLERANCE', repr(TOLERANCE))}{arrays}int main(void) {{\n{got}"
+        f"{_HELPERS.replace('TOLERANCE', repr(TOLERANCE))}{arrays}{scale}int main(void) {{\n{got}"
         f"  int r, wrong = 0;\n  for (r = 0; r < {count}; r++) {{\n    int right = 1;\n"
         f"    {name}_act({', '.join([*given, *made])});\n{checks}    wrong += !right;\n  }}\n"
         f'  printf("{count} observations, %d wrong, largest difference %g\\n", wrong, worst_);\n'
@@ -80,9 +85,10 @@ def _at(array: str, port: Port) -> str:
     return f"{array} + r * {math.prod(port.shape)}"
 
 
-def _check(port: Port) -> str:
+def _check(port: Port, is_action: bool) -> str:
     name, size = c_name(port.name), math.prod(port.shape)
     if port.dtype == "float32":
-        return f"right &= near_({_at(f'test_{name}', port)}, got_{name}, {size});"
+        scale = "scale_" if is_action else "0"
+        return f"right &= near_({_at(f'test_{name}', port)}, got_{name}, {size}, {scale});"
     wanted = f"test_{name}[r * {size} + k]"
     return f"{{ int k; for (k = 0; k < {size}; k++) right &= {wanted} == got_{name}[k]; }}"

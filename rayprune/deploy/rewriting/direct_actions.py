@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,7 +22,10 @@ _LINEAR, _CHUNK = _ATEN.linear.default, _ATEN.chunk.default
 _ADD, _MULTIPLY = _ATEN.add.Tensor, _ATEN.mul.Tensor
 _BOUNDS = (_ATEN.clamp.default, _ATEN.minimum.default, _ATEN.maximum.default)
 _LAST = ((-1,), (1,))
-"""How a matrix's last axis is named in arguments."""
+"""How the last axis of a batch of vectors is named in arguments."""
+_MOST_WEIGHTS: Final = 8_000
+"""In the rows that are added. At batch 1, 4,352 took 0.8 us less than the operators that they
+replace (7.5), and 25,600 took 0.4 us more; at batch 256 they take a tenth more of it."""
 
 
 class _Scaled(NamedTuple):
@@ -54,7 +57,7 @@ def _scaled(module: GraphModule, node: Node) -> _Scaled:
     if node.target in (_ADD, _MULTIPLY) and not node.kwargs:
         for given, other in (node.args, node.args[::-1]):
             number = _number(module, other)
-            if number is not None and isinstance(given, Node):
+            if number is not None and isinstance(given, Node) and _alike(given, node):
                 source, scale, shift = _scaled(module, given)
                 if node.target is _ADD:
                     return _Scaled(source, scale, shift + number)
@@ -63,8 +66,13 @@ def _scaled(module: GraphModule, node: Node) -> _Scaled:
 
 
 def _number(module: GraphModule, argument: Any) -> Tensor | None:
-    held = torch.tensor(argument) if isinstance(argument, float) else constant(module, argument)
+    plain = isinstance(argument, (int, float))
+    held = torch.tensor(argument) if plain else constant(module, argument)
     return None if held is None else held.double().reshape(-1)
+
+
+def _alike(one: Node, other: Node) -> bool:
+    return shape_of(one)[1:] == shape_of(other)[1:]
 
 
 def _widen(module: GraphModule, action: Node, scaled: _Scaled) -> bool:
@@ -76,6 +84,8 @@ def _widen(module: GraphModule, action: Node, scaled: _Scaled) -> bool:
     linear, rows = found
     weight, bias = (held.double() for held in weights)
     more = (scaled.scale.reshape(-1, 1) * weight[rows], scaled.scale * bias[rows] + scaled.shift)
+    if more[0].numel() > _MOST_WEIGHTS or not all(bool(x.isfinite().all()) for x in more):
+        return False
     wide = [
         add_constant(module, linear, torch.cat(parts).to(weights[0].dtype))
         for parts in zip(more, (weight, bias), strict=True)
@@ -105,8 +115,12 @@ def _rows(node: Node) -> tuple[Node, slice] | None:
     first = place * -(-_size(whole) // pieces)
     last = first + _size(node)
     for part, begin in _parts(whole):
-        if part.target is _LINEAR and begin <= first and last <= begin + _size(part):
-            return part, slice(first - begin, last - begin)
+        if begin <= first and last <= begin + _size(part):
+            found = _rows(part)
+            if found is None:
+                return None
+            start = (found[1].start or 0) + first - begin
+            return found[0], slice(start, start + last - first)
     return None
 
 

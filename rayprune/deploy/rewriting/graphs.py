@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
+import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import Graph, GraphModule, Node
@@ -31,7 +32,10 @@ class Convolution(NamedTuple):
 def arguments_of(convolution: Node) -> Convolution:
     """Return the arguments of a call of ``aten.conv2d``."""
     given: Any = convolution.args
-    return Convolution(*given)
+    held = Convolution(*given)
+    # torch takes `(2,)` for both axes, too.
+    pairs = {name: (getattr(held, name) * 2)[:2] for name in ("stride", "padding", "dilation")}
+    return held._replace(**pairs)
 
 
 def rewritten(captured: ExportedProgram, *rewrites: Rewrite) -> ExportedProgram:
@@ -40,6 +44,9 @@ def rewritten(captured: ExportedProgram, *rewrites: Rewrite) -> ExportedProgram:
         with quiet():
             module: Any = captured.module(check_guards=False)
         if rewrite(module):
+            # A convolution's output may lie in another order now, which a view can't take.
+            for view in calls(module.graph, torch.ops.aten.view.default):
+                view.target = torch.ops.aten.reshape.default
             module.graph.eliminate_dead_code()
             module.recompile()
             captured = recapture(module, captured)

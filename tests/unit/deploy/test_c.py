@@ -240,6 +240,23 @@ def test_it_is_c99_without_warnings_and_needs_no_vectors(name, tmp_path):
 
 
 @needs_compiler
+def test_negative_padding_cuts_off_and_bounds_may_be_tensors(tmp_path):
+    class Cutting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("bound", torch.tensor([0.5]))
+            self.out = nn.Linear(5, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = torch.clamp(x, -self.bound, self.bound)
+            return self.out(nn.functional.pad(x, (-1, 2), value=0.25))
+
+    path, told, (given, expected) = written(policies.discrete(Cutting()), tmp_path)
+    assert told["self_test"]["passed"]
+    assert agreement(policies.mlp().interface, expected, CArtifact(path).run(given)).holds
+
+
+@needs_compiler
 def test_no_array_is_read_beyond_its_end(tmp_path):
     checks = ["-fsanitize=address,undefined", "-fno-sanitize-recover", "-DPOLICY_SELFTEST"]
     probe = tmp_path / "probe.c"

@@ -15,12 +15,14 @@ import torch
 from torch import nn
 
 from rayprune.deploy import exporting
+from rayprune.deploy.actions import Aim, Decide, Unsquash
 from rayprune.deploy.artifact import SUFFIXES, open_artifact
 from rayprune.deploy.capture import capture, plain_copy
 from rayprune.deploy.checking import agreement
 from rayprune.deploy.exporting import export_policy
 from rayprune.deploy.formats import WRITERS
 from rayprune.deploy.interface import Interface, Port
+from rayprune.deploy.policy import DeployablePolicy, Observe
 from rayprune.deploy.proving import module_run, random_inputs
 from rayprune.errors import InputError, InvariantError, StorageError
 from rayprune.pruning.attach import make_maskable
@@ -88,6 +90,56 @@ def test_a_lane_width_that_no_register_has_is_refused(tmp_path):
     policy = policies.mlp()
     with pytest.raises(InputError, match=r"`lanes` must be one of \[4, 8, 16\], but is 5"):
         export_policy(policy, tmp_path / "a.c", "c", recorded=seen(policy), about={}, lanes=5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "what"),
+    [("torch", {}, "format 'torch'"), ("onnx", {"quantised": True}, "int8")],
+)
+def test_a_lane_width_that_would_change_nothing_is_refused(kind, options, what, tmp_path):
+    policy, path = policies.mlp(), tmp_path / f"a{SUFFIXES[kind]}"
+    with pytest.raises(InputError, match=f"changes nothing in a file of {what}"):
+        export_policy(policy, path, kind, recorded=seen(policy), about={}, lanes=16, **options)
+
+
+def test_inputs_of_unequal_batch_sizes_are_refused(tmp_path):
+    policy = policies.recurrent()
+    path = tmp_path / "policy.onnx"
+    export_policy(policy, path, "onnx", recorded=seen(policy), about={})
+    artifact = open_artifact(path)
+    with pytest.raises(InputError, match=r"one batch size, but have .*'obs': 4, 'state.h': 1"):
+        artifact.act(np.zeros((4, 4), np.float32), artifact.initial_state(1))
+
+
+def test_more_batch_sizes_than_memory_is_kept_for(tmp_path):
+    policy = policies.mlp()
+    export_policy(policy, tmp_path / "p.onnx", "onnx", recorded=seen(policy), about={})
+    artifact, run = open_artifact(tmp_path / "p.onnx"), module_run(plain_copy(policy))
+    for batch in [*range(1, 20), *range(1, 20)]:
+        given = [x[:batch] for x in seen(policy)]
+        np.testing.assert_allclose(artifact.run(given)[1], run(given)[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["onnx", "c"])
+def test_actions_of_wide_bounds_are_as_exact_as_their_size_allows(kind, tmp_path):
+    torch.manual_seed(0)
+    interface = Interface(
+        observations=(Port("obs", (4,)),),
+        action=Port("action", (2,)),
+        dist_inputs=Port("dist_inputs", (4,)),
+    )
+    layers = [nn.Linear(4, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 4)]
+    decide = Decide(Aim(), Unsquash(torch.tensor([-1e3, -0.1]), torch.tensor([1e3, 0.1])))
+    network = policies.Plain(nn.Sequential(*layers))
+    policy = DeployablePolicy(Observe(), network, decide, interface)
+    path = tmp_path / f"policy.{kind}"
+    told = export_policy(policy, path, kind, recorded=seen(policy), about={})
+    assert told["equivalence"]["random"]["holds"]
+    given = seen(policy)
+    found, expected = open_artifact(path).run(given)[0], module_run(plain_copy(policy))(given)[0]
+    # The narrow one isn't measured by its neighbour's width.
+    for place, allowed in enumerate((1e-2, 1e-6)):
+        np.testing.assert_allclose(found[:, place], expected[:, place], atol=allowed, rtol=0)
 
 
 def test_what_an_onnx_file_returned_stays_as_it_was_whoever_else_calls_it(tmp_path):

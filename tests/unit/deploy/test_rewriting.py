@@ -84,6 +84,19 @@ def test_an_image_is_read_as_it_lies(channels, kernel, stride, padding, rows_apa
     assert_same(module, plain, image)
 
 
+def test_one_number_may_be_the_stride_of_both_axes():
+    class Striding(Seeing):
+        def forward(self, image: Tensor) -> Tensor:
+            first = image.permute(0, 3, 1, 2)
+            return nn.functional.conv2d(first, self.conv.weight, stride=(2,))
+
+    module = Striding(nn.Conv2d(2, 4, 2)).double()
+    image = torch.randn(3, 6, 6, 2, dtype=torch.float64)
+    plain = rewritten(captured_of(module, image), read_as_it_lies)
+    assert "permute" not in operators(plain)
+    assert_same(module, plain, image)
+
+
 @pytest.mark.parametrize(
     ("module", "channels"),
     [
@@ -125,6 +138,24 @@ def test_other_orders_and_other_flattenings_stay(axes, first):
             return self.out(image.permute(*axes).flatten(first))
 
     assert unchanged_by(read_as_it_lies, Flattening(), torch.randn(3, 3, 5, 4))
+
+
+def test_many_channels_stay():
+    module = Seeing(nn.Conv2d(33, 4, 2))
+    assert unchanged_by(read_as_it_lies, module, torch.randn(3, 6, 6, 33))
+
+
+def test_a_view_of_what_lies_in_another_order_then_is_still_taken():
+    class Viewing(Seeing):
+        def forward(self, image: Tensor) -> Tensor:
+            seen = super().forward(image).permute(0, 2, 3, 1)
+            return seen.view(seen.shape[0], -1)
+
+    module = Viewing(nn.Conv2d(2, 4, 2)).double()
+    image = torch.randn(3, 6, 6, 2, dtype=torch.float64)
+    plain = rewritten(captured_of(module, image), read_as_it_lies)
+    assert operators(plain).count("permute") == 1
+    assert_same(module, plain, image)
 
 
 def test_another_permutation_stays():
@@ -218,6 +249,30 @@ def test_an_action_within_bounds_is_rows_of_the_last_linear(free, bias):
     assert_same(module, direct, features)
     action = module(torch.randn(200, 5).double())[0].float()
     assert ((action > low) & (action < high)).any(dim=0).all(), "not only the bounds are compared"
+
+
+def test_means_in_a_chunk_of_a_join_of_chunks_are_found():
+    class Clamping(Acting):
+        """As RLlib's default heads do, whose means come first."""
+
+        def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+            log_std, mean = self.out(features).chunk(2, dim=-1)
+            dist_inputs = torch.cat([mean, log_std.clamp(-2.0, 2.0)], dim=-1)
+            return self.decide(dist_inputs), dist_inputs
+
+    torch.manual_seed(0)
+    module = Clamping(torch.zeros(3), torch.full((3,), 4.0)).double()
+    features = torch.randn(3, 5, dtype=torch.float64)
+    direct = rewritten(captured_of(module, features), compute_action_directly)
+    assert not {"add", "mul"} & set(operators(direct))
+    assert_same(module, direct, features)
+
+
+def test_rows_that_are_too_many_or_too_large_are_not_added():
+    wide = Acting(torch.zeros(2000), torch.ones(2000))
+    assert unchanged_by(compute_action_directly, wide, torch.randn(3, 5))
+    huge = Acting(torch.tensor([-3e38]), torch.tensor([3e38]))
+    assert unchanged_by(compute_action_directly, huge, torch.randn(3, 5))
 
 
 def test_between_minus_one_and_one_nothing_is_scaled():
