@@ -19,9 +19,9 @@ from rayprune.deploy.int8 import quantise
 from rayprune.deploy.interface import Array
 from rayprune.deploy.metadata import Metadata
 from rayprune.deploy.policy import DeployablePolicy
-from rayprune.deploy.proving import module_run, proven, random_inputs
+from rayprune.deploy.proving import explained, module_run, proven, random_inputs
 from rayprune.deploy.shrinking import Shrunk, shrink, unshrunk
-from rayprune.errors import InputError, StorageError
+from rayprune.errors import InputError, InvariantError, StorageError
 
 RANDOM_OBSERVATIONS: Final = 1000
 _EXAMPLES: Final = 32
@@ -64,7 +64,7 @@ def export_policy(
         The certificate.
 
     Raises:
-        InputError: the policy can't be exported so.
+        InputError: the policy can't be exported so, or float32 rounds it too much to tell.
         InvariantError: the file doesn't compute what the policy computes.
         StorageError: a file is in the way, or can't be written.
     """
@@ -111,6 +111,8 @@ def export_policy(
             **rounded,
         }
         _place(temporary, path, written, certificate)
+    except InvariantError as error:
+        raise explained(error, plain, inputs.values()) from error
     except OSError as error:
         raise StorageError(f"{str(path)!r} can't be written: {error.strerror}.") from error
     finally:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import numpy as np
@@ -10,8 +11,10 @@ import torch
 
 from rayprune.deploy.checking import TOLERANCE, Agreement, agreement
 from rayprune.deploy.interface import Array, Interface, Port
+from rayprune.deploy.policy import DeployablePolicy
+from rayprune.deploy.precision import Double
 from rayprune.deploy.shrinking import Shrunk
-from rayprune.errors import InvariantError
+from rayprune.errors import InputError, InvariantError, RaypruneError
 
 _AT_ONCE: Final = 256
 Run = Callable[[list[Array]], list[Array]]
@@ -72,6 +75,39 @@ def proven(small: Shrunk, expected: Run, got: Run, inputs: list[Array], name: st
             "written. Please report it with the checkpoint."
         )
     return found
+
+
+def explained(
+    error: InvariantError, policy: DeployablePolicy, inputs: Iterable[list[Array]]
+) -> RaypruneError:
+    """Return ``error``, or one that says that float32 is too coarse for a policy.
+
+    Args:
+        error: a file's outputs differ from the policy's.
+        policy: the policy.
+        inputs: what they were compared on.
+    """
+    worst = max((_rounding(policy, given) for given in inputs), default=0.0)
+    if worst < TOLERANCE / 4:
+        return error
+    return InputError(
+        f"The policy is rounded too much to be compared within {TOLERANCE:.0e}: in float32 its own "
+        f"outputs are {worst:.2e} off those in float64. What it observes or computes on its way is "
+        "large against what it gives: normalise its observations (pixels divided by 255, RLlib's "
+        "MeanStdFilter) when it is trained. Nothing was written."
+    )
+
+
+def _rounding(policy: DeployablePolicy, inputs: list[Array]) -> float:
+    """Return how far a policy's outputs in float32 are from those in float64."""
+    double = module_run(copy.deepcopy(policy).double())
+    exact = [x.astype(np.float64) if x.dtype == np.float32 else x for x in inputs]
+    try:
+        with Double():
+            wanted = in_parts(double, exact)
+    except RuntimeError:  # a type of its own making that can't be doubled: nothing is known
+        return 0.0
+    return agreement(policy.interface, wanted, in_parts(module_run(policy), inputs)).max_error
 
 
 def in_parts(run: Run, inputs: Sequence[Array]) -> list[Array]:

@@ -203,6 +203,26 @@ def test_a_file_that_computes_something_else_is_not_written(tmp_path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_float32_rounds_too_much_is_told_from_what_is_wrong(tmp_path, monkeypatch):
+    policy = policies.discrete(nn.Sequential(nn.Linear(4, 64), nn.ReLU(), nn.Linear(64, 3)))
+    first, last = policy.network.layers[0], policy.network.layers[2]
+    with torch.no_grad():
+        # Large numbers whose difference is small.
+        first.weight[1::2] = first.weight[::2] * 3e4 + torch.rand(32, 4)
+        first.weight[::2] *= 3e4
+        last.weight[:, 1::2] = -last.weight[:, ::2]
+
+    def wrong(order: Any, path: Any) -> Any:
+        with torch.no_grad():
+            order.policy.network.layers[2].bias[0] += 0.001
+        return WRITERS["torch"](order, path)
+
+    monkeypatch.setattr(exporting, "WRITERS", {"torch": wrong})
+    with pytest.raises(InputError, match=r"in float32 its own outputs are .* normalise its obs"):
+        export_policy(policy, tmp_path / "policy.pt2", "torch", recorded=seen(policy), about={})
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_files_in_the_way_are_kept_unless_told(tmp_path):
     policy, path = policies.mlp(), tmp_path / "policy.pt2"
     path.write_text("mine")
