@@ -84,7 +84,7 @@ def bench(
         batches=sizes,
         threads=counts,
         rounds=rounds,
-        formats=BenchOptions().formats if formats is None else tuple(formats.split(",")),
+        formats=BenchOptions().formats if formats is None else _parts(formats),
         memory=memory,
     )
     console = person()
@@ -102,6 +102,10 @@ def bench(
         if page is not None:
             console.print(f"Page           {page}", markup=False)
     return result
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(","))
 
 
 def bench_tables(result: Mapping[str, Any]) -> list[Table]:

@@ -230,7 +230,9 @@ def _checkpoint_target(path: Path, place: Path, options: BenchOptions, stack: Ex
     if smaller.certificate["removed"]:
         policies[PRUNED] = (smaller.policy, smaller.inputs(inputs))
     else:
-        target.notes.append(GONE_IN_TRAINING if origins_in(directory) else NOTHING_DEAD)
+        target.notes += [] if origins_in(directory) else [NOTHING_DEAD]
+    if origins_in(directory):
+        target.notes.append(GONE_IN_TRAINING)
     for name, (policy, given) in policies.items():
         target.parameters[name] = sum(p.numel() for p in policy.parameters())
         target.subjects.append(Subject(target.path, name, EAGER, _eager(policy)))
@@ -329,7 +331,7 @@ def _timed(
     for count in dict.fromkeys(threads or _cores() for threads in options.threads):
         with _torch_threads(count):
             opened = {subject.name: subject.open(count) for subject in subjects}
-            for batch in options.batches:
+            for batch in dict.fromkeys(options.batches):
                 reporter.stage(f"times batch {batch} with {count} thread(s)")
                 arms = {name: made(batch) for name, made in opened.items()}
                 found = time_arms(arms, rounds=options.rounds, limit_s=LIMIT_S)

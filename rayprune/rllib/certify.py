@@ -6,6 +6,7 @@ it may be, for its errors are those of `rayprune.deploy.noninferiority` whenever
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -24,12 +25,12 @@ from rayprune.deploy.noninferiority import (
     Margin,
     NonInferiority,
 )
-from rayprune.errors import CheckpointError, ConfigError
+from rayprune.errors import CheckpointError, ConfigError, InputError
 from rayprune.rllib.checkpoints import locate, read_evaluation
 from rayprune.rllib.closeness import action_difference, agreement
 from rayprune.rllib.pairs import Pair, play_pairs
 from rayprune.rllib.players import Player, environment_of, is_file, open_players
-from rayprune.rllib.return_range import GIVEN, ReturnRange, known_range, pilot_range
+from rayprune.rllib.return_range import GIVEN, PILOT, ReturnRange, known_range, pilot_range
 from rayprune.tracking.record import Record, prepare_out, to_json, write_atomic
 from rayprune.tracking.report.certificate_page import write_certificate_page
 
@@ -93,9 +94,18 @@ class CertifyOptions:
             faults.append(
                 f"`--tail` must be a share of the episodes in (0, 0.5], but is {self.tail!r}."
             )
-        if self.return_range is not None and not self.return_range[0] < self.return_range[1]:
+        doubled = self.margins["tail"].size
+        if not self.absolute and self.tail_margin is None and self.margin < 1 <= doubled:
             faults.append(
-                "`--return-range` must be the least and the largest return, but is "
+                f"`--tail-margin` is twice `--margin` where it isn't given, here {doubled:g}: the "
+                "whole dense return. Give one in (0, 1)."
+            )
+        if self.return_range is not None and not (
+            self.return_range[0] < self.return_range[1]
+            and all(map(math.isfinite, self.return_range))
+        ):
+            faults.append(
+                "`--return-range` must be the least and the largest return, finite, but is "
                 f"{list(self.return_range)}."
             )
         return faults
@@ -203,6 +213,7 @@ class _Certification:
         """Play until it is decided; the certificate so far is always on disk."""
         reporter.start(self._options.episodes)
         self._range = self._find_range()
+        self._check_margins()
         test = self._test = NonInferiority(self._criteria())
         result: dict[str, Any] = {}
         try:
@@ -230,6 +241,17 @@ class _Certification:
         first = self._seed + self._options.episodes
         pairs = self._play(range(first, first + PILOT_PAIRS), compare=False)
         return pilot_range([value for pair in pairs for value in (pair.dense, pair.pruned)])
+
+    def _check_margins(self) -> None:
+        """Refuse a margin that no policy could miss."""
+        width = self._range.high - self._range.low
+        widest = max(margin.size for margin in self._options.margins.values())
+        if self._options.absolute and self._range.source != PILOT and widest >= width:
+            raise InputError(
+                f"A margin of {widest:g} is as wide as all returns, which lie in "
+                f"[{self._range.low:g}, {self._range.high:g}]: any policy would be certified. Give "
+                "a smaller --margin, and --tail-margin, which is twice that unless it is given."
+            )
 
     def _criteria(self) -> Criteria:
         margins = self._options.margins

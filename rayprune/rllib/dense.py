@@ -73,6 +73,7 @@ def dense_twin(experiment: ExperimentConfig) -> ExperimentConfig:
                 distillation=None,
                 granularity="weight",
                 hybrid=None,
+                compact_every=None,
             ),
             "evaluation": experiment.evaluation.model_copy(update={"dense": None}),
         }

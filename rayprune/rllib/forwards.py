@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import gymnasium as gym
+import torch
 from ray.rllib.algorithms.dqn.default_dqn_rl_module import DefaultDQNRLModule
 from ray.rllib.algorithms.sac.default_sac_rl_module import DefaultSACRLModule
 from ray.rllib.core.columns import Columns
@@ -37,14 +37,14 @@ def run_all(module: Any, batch: dict[str, Any]) -> list[Any]:
 def example_of(batch: dict[str, Any]) -> dict[str, Any]:
     """Return copies of the first rows of what a forward reads of a Learner's minibatch."""
     read = {key: batch[key] for key in (Columns.OBS, Columns.STATE_IN) if key in batch}
+    actions = batch.get(Columns.ACTIONS)
+    if isinstance(actions, torch.Tensor) and actions.is_floating_point():
+        # Of critics they are an input. Made up in the forward they would be a constant, and fold.
+        read[Columns.ACTIONS] = actions
     rows: dict[str, Any] = tree_map(lambda leaf: leaf[:ROWS].detach().clone(), read)
     return rows
 
 
 def _run_sac(module: Any, batch: dict[str, Any]) -> list[Any]:
-    judged = batch
-    if isinstance(module.action_space, gym.spaces.Box):
-        actions = batch[Columns.OBS].new_zeros(ROWS, module.action_space.shape[0])
-        judged = {**batch, Columns.ACTIONS: actions}
     policy = module._forward_inference(batch)
-    return [policy, module.compute_q_values(judged), module.forward_target(judged)]
+    return [policy, module.compute_q_values(batch), module.forward_target(batch)]

@@ -10,13 +10,15 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rayprune.config import EvaluationConfig, to_yaml
-from rayprune.errors import ConfigError
+from rayprune.errors import ConfigError, InputError
 from rayprune.pruning.config import PruningConfig
 from rayprune.rllib import checkpoints, rows
 from rayprune.rllib.callback import check_learners, learner_reports
 from rayprune.rllib.cluster import connect
+from rayprune.rllib.compacted import origins_in
 from rayprune.rllib.experiment import build_module, check_network, config_of
 from rayprune.rllib.learners import foreach_learner
+from rayprune.rllib.shrinkable import make_shrinkable
 from rayprune.rllib.summary import Subject, measure, summarise_run
 from rayprune.rllib.wrap import prune
 from rayprune.storage.copies import shown
@@ -52,6 +54,13 @@ def prune_checkpoint(
     directory = checkpoints.locate(checkpoint)
     config = _local(config_of(directory))
     _check(config, pruning)
+    shrunk = bool(origins_in(directory))
+    if shrunk and pruning.granularity not in ("neuron", "hybrid"):
+        raise InputError(
+            f"The networks of {str(directory)!r} shrank in training (`compact_every`): only whole "
+            "units can go from them. `--granularity` must be 'neuron' or 'hybrid', but is "
+            f"{pruning.granularity!r}. Or `start_from` it, which takes it in its whole shape."
+        )
     evaluation = _seeds(config, episodes, seed)
     prepare_out(out, resume=False)
     before = measure(config, directory, seed, episodes)
@@ -59,7 +68,10 @@ def prune_checkpoint(
     experiment_yaml = _experiment_yaml(directory, pruning, evaluation)
     ours = connect(address, config)
     try:
-        _prune(prune(config, pruning), directory, target, experiment_yaml)
+        pruned = prune(config, pruning)
+        if shrunk:
+            make_shrinkable(pruned)
+        _prune(pruned, directory, target, experiment_yaml)
     finally:
         if ours:
             ray.shutdown()

@@ -180,8 +180,8 @@ def prepare_out(out: str | Path, resume: bool, marker: str = "config.yaml") -> N
             )
         if not resume and out.is_dir() and any(out.iterdir()):
             raise StorageError(
-                f"{str(out)!r} is not empty: go on with its run by --resume, or give another "
-                "directory with --out."
+                f"{str(out)!r} is not empty: give another directory with --out, or go on with its "
+                "run by --resume, which `rayprune train` and `rayprune sweep` have."
             )
         out.mkdir(parents=True, exist_ok=True)
         probe = out / f".probe.{os.getpid()}"

@@ -129,13 +129,22 @@ def test_a_range_that_a_return_breaks_is_refused_with_the_seed(
         run(policy, policy, tmp_path / "out", options)
 
 
+@pytest.mark.parametrize("margins", [{"margin": 600, "tail_margin": 10}, {"margin": 300}])
+def test_a_margin_as_wide_as_all_returns_is_refused(
+    margins: dict[str, Any], policy: Path, tmp_path: Path
+) -> None:
+    options = CertifyOptions(absolute=True, **margins)
+    with pytest.raises(InputError, match=r"A margin of 600 .* any policy would be certified"):
+        run(policy, policy, tmp_path / "out", options)
+
+
 @pytest.mark.slow  # Pendulum's episodes are long
 def test_where_no_range_is_known_a_pilot_on_other_seeds_suggests_one(
     checkpoint: Make, tmp_path: Path
 ) -> None:
     place = checkpoint("Pendulum-v1")
     assert known_range("Pendulum-v1", {"g": 9.81}) is None
-    options = CertifyOptions(margin=0.9, episodes=2)
+    options = CertifyOptions(margin=0.9, tail_margin=0.9, episodes=2)
     known = run(place, place, tmp_path / "known", options)
     assert known["range"]["source"] == "environment"
     rllib_config = configs.ppo("Pendulum-v1").environment(env_config={"g": 9.81})
@@ -225,3 +234,15 @@ def test_all_faulty_options_are_told_at_once() -> None:
     for part in ("--margin", "--tail-margin", "--confidence", "give 0.95", "--tail`", "--return"):
         assert part in text
     assert "Add --absolute" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"margin": 0.6}, "twice `--margin` .* here 1.2"),
+        ({"margin": 0.1, "return_range": (0.0, float("inf"))}, "largest return, finite"),
+    ],
+)
+def test_questions_that_nothing_can_answer_are_refused(options: dict[str, Any], what: str) -> None:
+    with pytest.raises(ConfigError, match=what):
+        certify(Path("a"), Path("b"), CertifyOptions(**options), Path("c"), Reporter())

@@ -12,7 +12,7 @@ import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.rl_module import RLModule, RLModuleSpec
 
-from rayprune.errors import ConfigError
+from rayprune.errors import ConfigError, InputError
 from rayprune.rllib import prune
 from rayprune.rllib.callback import learner_reports
 from rayprune.rllib.checkpoints import MODULE, load_algorithm, locate, restore, save
@@ -21,6 +21,7 @@ from rayprune.rllib.evaluation import Evaluator
 from rayprune.rllib.experiment import base_config
 from rayprune.rllib.export_checkpoint import export_checkpoint
 from rayprune.rllib.learners import foreach_learner
+from rayprune.rllib.prune_checkpoint import prune_checkpoint
 from tests.rllib import configs, experiments
 from tests.rllib.test_multi_agent import two_policies
 from tests.rllib.test_resume import CrashAt, CrashError, check_same_run
@@ -84,6 +85,25 @@ def test_ppo_shrinks_on_learner_and_env_runners_and_the_sparsity_remembers() -> 
         layers = learner_reports(algo)[0][DEFAULT_MODULE_ID]["layers"]
         shapes = {f"{layer.name}.weight": layer.shape for layer in layers}
         assert shapes == {name: shape for name, shape in before.items() if name in shapes}
+    finally:
+        algo.stop()
+
+
+def test_critics_still_heed_the_action_when_they_have_shrunk() -> None:
+    algo = configs.build(prune(configs.sac(), configs.pruning(**LIVE)))
+    try:
+        for _ in range(3):
+            algo.train()
+        module = module_of(algo)
+        report = learner_reports(algo)[0][DEFAULT_MODULE_ID]
+        assert report["parameters"]["held"] < 0.3 * report["parameters"]["total"]
+        assert report["sparsity"] == pytest.approx(0.75, abs=0.01)
+        # Whatever the random weights: each of the critics' inputs is read.
+        obs = torch.randn(64, 3)
+        actions = torch.linspace(-1, 1, 64).unsqueeze(1)
+        still = {"obs": obs[:1].expand(64, -1), "actions": actions}
+        for values in (module.compute_q_values(still), module.forward_target(still)):
+            assert values.std() > 1e-6
     finally:
         algo.stop()
 
@@ -254,6 +274,14 @@ def test_what_shrank_is_exported_and_another_run_starts_from_it_and_shrinks_only
     exported = export_checkpoint(tmp_path / "first", tmp_path / "small.pt2", "torch", episodes=1)
     assert exported["about"]["compacted_in_training"]
     assert exported["parameters"]["total"] == 4 * 4 + 4 + 4 * 4 + 4 + 2 * 4 + 2
+    again = {"episodes": 1, "seed": 0, "address": None}
+    with pytest.raises(InputError, match="must be 'neuron' or 'hybrid', but is 'weight'"):
+        prune_checkpoint(
+            tmp_path / "first", configs.pruning(sparsity=0.9), tmp_path / "no", **again
+        )
+    sparser = configs.pruning(granularity="neuron", sparsity=0.9)
+    told = prune_checkpoint(tmp_path / "first", sparser, tmp_path / "sparser", **again)
+    assert told["sparsity"]["prunable"] > 0.75
     for live in (True, False):
         what = experiments.experiment(
             experiments.PPO,

@@ -248,6 +248,12 @@ def test_the_dense_twin_differs_in_its_sparsity_alone() -> None:
     assert dense.fused_optimizer is False
 
 
+def test_the_dense_twin_of_a_network_that_shrinks_does_not_shrink() -> None:
+    live = {**experiments.PPO["pruning"], "granularity": "neuron", "compact_every": 100}
+    dense = dense_twin(experiments.experiment(experiments.PPO, pruning=live)).pruning
+    assert (dense.sparsity, dense.compact_every) == (0, None)
+
+
 def test_a_dense_checkpoint_of_another_environment_is_refused(run: Path, tmp_path: Path) -> None:
     other = experiments.experiment(
         experiments.PPO, env="Acrobot-v1", evaluation={"every": 400, "dense": str(run)}

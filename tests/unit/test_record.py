@@ -178,7 +178,7 @@ def test_a_new_directory_is_made_for_a_run(tmp_path):
 
 def test_a_directory_that_holds_something_needs_resume(tmp_path):
     (tmp_path / "config.yaml").write_text("name: one\n")
-    with pytest.raises(StorageError, match="is not empty: go on with its run by --resume"):
+    with pytest.raises(StorageError, match=r"is not empty: .* go on with its run by --resume"):
         prepare_out(tmp_path, resume=False)
     prepare_out(tmp_path, resume=True)
     assert names_in(tmp_path) == ["config.yaml"]
