@@ -81,8 +81,10 @@ class CertifyOptions:
         for name, value in (("margin", self.margin), ("tail-margin", self.tail_margin)):
             most = float("inf") if self.absolute else 1.0
             if value is not None and not 0 < value < most:
-                way = "Add --absolute if it is in the returns' units." if value >= most else ""
-                limit = "above 0" if self.absolute else "a share of the dense return in (0, 1)"
+                in_units = value >= most and not self.absolute
+                way = "Add --absolute if it is in the returns' units." if in_units else ""
+                share = "a share of the dense return in (0, 1)"
+                limit = "above 0, and finite" if self.absolute else share
                 faults.append(f"`--{name}` must be {limit}, but is {value!r}. {way}".rstrip())
         if not 0.5 <= self.confidence < 1:
             way = f" For {self.confidence:g} % give {self.confidence / 100:g}."

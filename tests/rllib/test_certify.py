@@ -240,6 +240,7 @@ def test_all_faulty_options_are_told_at_once() -> None:
     ("options", "what"),
     [
         ({"margin": 0.6}, "twice `--margin` .* here 1.2"),
+        ({"margin": float("inf"), "absolute": True}, "above 0, and finite, but is inf.$"),
         ({"margin": 0.1, "return_range": (0.0, float("inf"))}, "largest return, finite"),
     ],
 )
