@@ -195,7 +195,7 @@ def _size(size: int | None, bits: int) -> str:
 
 
 def _whole_numbers(name: str, text: str, words: Mapping[str, int]) -> tuple[int, ...]:
-    parts = [part.strip() for part in text.split(",")]
+    parts = _parts(text)
     try:
         return tuple(words[part] if part in words else int(part) for part in parts)
     except ValueError as error:
