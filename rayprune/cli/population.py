@@ -154,7 +154,7 @@ def front_table(found: Mapping[str, Any], dense_return: float | None) -> Table:
             percent(point["sparsity"]),
             number(point["return"]),
             interval(point["test"]),
-            f"{point['flops']:,}",
+            "" if point["flops"] is None else f"{point['flops']:,}",
             *([number(point["latency"])] if timed else []),
             point["trial"],
             _values(point["config"]),

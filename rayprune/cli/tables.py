@@ -27,8 +27,10 @@ def summary_table(summary: Mapping[str, Any], before: str, after: str) -> Table:
         ("sparsity of all parameters", "", percent(sparsity["all"])),
         ("parameters", count(parameters["total"]), count(parameters["nonzero"])),
         *_held(parameters),
-        ("FLOPs of one action", count(flops["dense"]), f"{count(flops['sparse'])} (sparse)"),
     ]
+    if flops:  # None where counting them failed
+        sparse = f"{count(flops['sparse'])} (sparse)"
+        rows.append(("FLOPs of one action", count(flops["dense"]), sparse))
     if "gate" in summary:
         tried, rolled_back = len(summary["gate"]["tries"]), summary["gate"]["rollbacks"]
         rows.append(

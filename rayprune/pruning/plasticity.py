@@ -6,21 +6,19 @@ is hooked or summed in between. It reads what training computes anyway and chang
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+
+from rayprune.pruning.activity import ActivityHooks
 
 TAU = 0.025
 """Below this share of its layer's mean activity a unit counts as dormant."""
 
 DELTA = 0.01
 """Share of the singular values' sum that the effective rank may leave out."""
-
-STATES = 128
-"""Rows of features that a layer is measured on; the effective rank can't exceed it."""
 
 WINDOW = 16
 """Optimizer steps over which gradients are compared."""
@@ -69,6 +67,9 @@ def effective_rank(features: Tensor, delta: float = DELTA) -> int:
 class GradientNoise:
     """Mean and variance of gradients in a stream (Welford's update), without keeping them.
 
+    Each parameter has its own count of steps: one that got no gradient in a step has not been
+    sampled there, whatever became of the others.
+
     >>> noise = GradientNoise()
     >>> for gradient in (1.0, 3.0):
     ...     noise.add({"w": torch.tensor([gradient])})
@@ -77,118 +78,68 @@ class GradientNoise:
     """
 
     def __init__(self) -> None:
-        self.steps = 0
+        self._steps: dict[str, int] = {}
         self._mean: dict[str, Tensor] = {}
         self._squares: dict[str, Tensor] = {}
 
     @torch.no_grad()
     def add(self, gradients: Mapping[str, Tensor]) -> None:
-        """Add one step's gradients, by parameter name; all steps have the same names."""
-        self.steps += 1
-        new = list(gradients.values())
-        if self.steps == 1:
-            self._mean = {name: gradient.clone() for name, gradient in gradients.items()}
-            self._squares = {
-                name: torch.zeros_like(gradient) for name, gradient in gradients.items()
-            }
-            return
-        means = [self._mean[name] for name in gradients]
-        before = torch._foreach_sub(new, means)
-        torch._foreach_add_(means, before, alpha=1 / self.steps)
-        after = torch._foreach_sub(new, means)
-        torch._foreach_addcmul_([self._squares[name] for name in gradients], before, after)
+        """Add one step's gradients, by parameter name.
+
+        Args:
+            gradients: any names; one whose shape has changed since its last step begins anew.
+        """
+        given = {name: _single(gradient) for name, gradient in gradients.items()}
+        for name, gradient in given.items():
+            if not self._goes_on(name, gradient):
+                self._begin(name, gradient)
+        going_on = [name for name in given if self._steps[name]]
+        # Mostly they have all been there as often, so that this is one group.
+        for steps in {self._steps[name] for name in going_on}:
+            group = [name for name in going_on if self._steps[name] == steps]
+            new = [given[name] for name in group]
+            means = [self._mean[name] for name in group]
+            before = torch._foreach_sub(new, means)
+            torch._foreach_add_(means, before, alpha=1 / (steps + 1))
+            after = torch._foreach_sub(new, means)
+            torch._foreach_addcmul_([self._squares[name] for name in group], before, after)
+        for name in gradients:
+            self._steps[name] += 1
 
     def ratio(self, names: Iterable[str]) -> float | None:
         """Return the signal-to-noise ratio of some parameters together, ``|mean| / std``.
 
         Both are Euclidean norms over the weights, so that masked ones, whose gradients are zero,
         add to neither. Gradients that are noise alone give ``1 / sqrt(steps)``, not 0. None before
-        the second step, or where all gradients are zero.
+        the second step, where all gradients are zero, or where one isn't finite.
 
         Args:
-            names: those that got no gradient are passed over.
+            names: those that got no gradient in two steps are passed over.
         """
-        known = [name for name in names if name in self._mean]
+        known = [name for name in names if self._steps.get(name, 0) > 1]
         signal = sum(float(self._mean[name].double().square().sum()) for name in known)
-        noise = sum(float(self._squares[name].double().sum()) for name in known)
-        if self.steps < 2 or noise <= 0:
+        noise = sum(
+            float(self._squares[name].double().sum()) / (self._steps[name] - 1) for name in known
+        )
+        if noise <= 0 or not math.isfinite(signal + noise):
             return None
-        return float((signal / (noise / (self.steps - 1))) ** 0.5)
+        return float((signal / noise) ** 0.5)
 
+    def _goes_on(self, name: str, gradient: Tensor) -> bool:
+        held = self._mean.get(name)
+        return held is not None and _form(held) == _form(gradient)
 
-class ActivityHooks:
-    """Keeps what a few layers gave in the first training forward of each step.
-
-    A layer's activation is the output of the parameterless module that takes the layer's output
-    next (ReLU, Tanh, ...), with a norm in between; else the layer's own output. Units are the
-    columns of a Linear, the channels of a Conv (rows: states and positions), and the hidden units
-    of a recurrent layer.
-
-    Args:
-        module: all of it is watched: activations are modules of their own.
-        layers: by name.
-        states: rows that are kept of a layer.
-    """
-
-    def __init__(
-        self, module: nn.Module, layers: Mapping[str, nn.Module], states: int = STATES
-    ) -> None:
-        self._names = {id(layer): name for name, layer in layers.items()}
-        self._states = states
-        self._rows: dict[str, list[Tensor]] = {name: [] for name in layers}
-        self._fresh: dict[str, Tensor] = {}
-        # The output whose next module is waited for, with its layer.
-        self._awaited: dict[int, tuple[str, Tensor]] = {}
-        self._handles: list[RemovableHandle] = [
-            part.register_forward_hook(self._hook)
-            for part in module.modules()
-            if id(part) in self._names or _passes_on(part)
-        ]
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> ActivityHooks:
-        # A copy of the module is not watched, and tensors of a graph can't be copied.
-        return self
-
-    def end_step(self) -> None:
-        """Take over what this step's first forward gave."""
-        for name, output in self._fresh.items():
-            if sum(len(part) for part in self._rows[name]) < self._states:
-                self._rows[name].append(rows_of(output, self._states))
-        self._fresh.clear()
-        self._awaited.clear()
-
-    def features(self) -> dict[str, Tensor]:
-        """Return the rows of each layer that was run, shape ``(states, units)``."""
-        return {
-            name: torch.cat(parts)[: self._states] for name, parts in self._rows.items() if parts
-        }
-
-    def remove(self) -> None:
-        """Leave the module as it was."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-
-    def _hook(self, part: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        # Value estimates for advantages run without gradients; they are no training forward.
-        if not torch.is_grad_enabled():
-            return
-        result = output[0] if isinstance(output, tuple) else output
-        name = self._names.get(id(part))
-        if name is not None:
-            if name not in self._fresh and isinstance(result, Tensor):
-                self._remember(name, result)
-        elif inputs and (held := self._awaited.pop(id(inputs[0]), None)) is not None:
-            self._remember(held[0], result)
-
-    def _remember(self, name: str, result: Tensor) -> None:
-        self._fresh[name] = result.detach()
-        # With the tensor itself: an id may be used again once its object is gone.
-        self._awaited[id(result)] = (name, result)
+    def _begin(self, name: str, gradient: Tensor) -> None:
+        self._steps[name] = 0
+        self._mean[name] = gradient.clone()
+        self._squares[name] = torch.zeros_like(gradient)
 
 
 class Plasticity:
     """Measures one module in windows of `WINDOW` optimizer steps.
+
+    Figures are of what was seen: a layer that ran in some steps only is measured on those, and one
+    that never ran, or got no gradient in two steps, has none.
 
     Args:
         module: whose layers are watched.
@@ -206,6 +157,9 @@ class Plasticity:
         self._units = [name for name in units if name in layers]
         self._hooks: ActivityHooks | None = None
         self._noise = GradientNoise()
+        self._steps = 0
+        self._closed: tuple[str, ...] = ()
+        self._withdrawals = 0
         self.latest: Figures | None = None
         """The last finished window's figures."""
         self._taken: Figures | None = None
@@ -218,28 +172,38 @@ class Plasticity:
             every: steps from one window's beginning to the next one's.
         """
         if updates % every == 0 and self._hooks is None:
-            watched = {name: self._module.get_submodule(name) for name in self._units}
-            self._hooks = ActivityHooks(self._module, watched)
+            parts = dict(self._module.named_modules(remove_duplicate=False))
+            names = [] if self._gave_up else [name for name in self._units if name in parts]
+            self._hooks = ActivityHooks(self._module, {name: parts[name] for name in names})
+            self._closed = self._hooks.closed or self._closed
 
-    def end_step(self, gradients: Mapping[str, Tensor]) -> None:
+    def end_step(self, gradients: Mapping[str, Tensor | None]) -> None:
         """Take one step's gradients, if a window is open; close it after its last step.
 
         Args:
-            gradients: by full parameter name, masked or not.
+            gradients: by full parameter name, masked or not; None, or absent, where the step had
+                none.
+
+        Raises:
+            Exception: whatever a hook has met in a forward; it was not raised there.
         """
         if self._hooks is None:
             return
         self._hooks.end_step()
-        self._noise.add(gradients)
-        if self._noise.steps == WINDOW:
-            self.latest = self._figures(self._hooks.features())
+        self._noise.add({n: gradient for n, gradient in gradients.items() if gradient is not None})
+        self._steps += 1
+        if self._steps == WINDOW:
+            figures = self._figures(self._hooks.features())
+            if any(figures.values()):
+                self.latest = figures
             self.drop()
 
     def drop(self) -> None:
         """Give up the open window, such as at a checkpoint, which can't hold half of one."""
         if self._hooks is not None:
             self._hooks.remove()
-        self._hooks, self._noise = None, GradientNoise()
+            self._withdrawals += self._hooks.withdrawn
+        self._hooks, self._noise, self._steps = None, GradientNoise(), 0
 
     def take(self) -> Figures | None:
         """Return the figures of a window that has finished since the last call; else None."""
@@ -255,34 +219,43 @@ class Plasticity:
         """Whether a window is open."""
         return self._hooks is not None
 
+    @property
+    def unhooked(self) -> str:
+        """Why some layers have no figures of their units; empty where all may have them."""
+        if self._gave_up:
+            return "torch.compile compiles what hooks were in, and would anew whenever they come"
+        if self._closed:
+            return f"torch.compile or torch.jit holds {', '.join(map(repr, self._closed))}"
+        return ""
+
+    @property
+    def _gave_up(self) -> bool:
+        # The first compilation may be that of what is known to be compiled, and has no hooks.
+        return self._withdrawals > (1 if self._closed else 0)
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The watched layers' weights by full name, as the module has them now."""
+        names = {weight for weights in self._layers.values() for weight in weights}
+        everything = self._module.named_parameters(remove_duplicate=False)
+        return {name: parameter for name, parameter in everything if name in names}
+
     @torch.no_grad()
     def _figures(self, features: Mapping[str, Tensor]) -> Figures:
         ratios = {name: self._noise.ratio(weights) for name, weights in self._layers.items()}
+        rows = {name: _single(held) for name, held in features.items()}
         return {
-            "dormant": {name: dormant_share(rows) for name, rows in features.items()},
-            "srank": {name: float(effective_rank(rows)) for name, rows in features.items()},
+            "dormant": {name: dormant_share(held) for name, held in rows.items()},
+            "srank": {name: float(effective_rank(held)) for name, held in rows.items()},
             "gradient_snr": {name: value for name, value in ratios.items() if value is not None},
         }
 
 
-def rows_of(output: Tensor, most: int) -> Tensor:
-    """Return a layer's output as ``(rows, units)``, at most so many, evenly spaced.
-
-    >>> rows_of(torch.zeros(2, 3, 4, 4), most=8).shape, rows_of(torch.zeros(5, 7), most=8).shape
-    (torch.Size([8, 3]), torch.Size([5, 7]))
-    """
-    if output.dim() == 4:
-        output = output.movedim(1, -1)
-    rows = output.reshape(-1, output.shape[-1])
-    if len(rows) <= most:
-        return rows
-    picked = torch.arange(most, device=rows.device) * len(rows) // most
-    return rows[picked]
+def _single(tensor: Tensor) -> Tensor:
+    """Return a dense tensor in which sums over many elements mean something."""
+    dense = tensor.to_dense() if tensor.layout != torch.strided else tensor
+    return dense.float() if dense.dtype in (torch.float16, torch.bfloat16) else dense
 
 
-def _passes_on(part: nn.Module) -> bool:
-    """Whether a module turns a layer's output into its activation: a nonlinearity or a norm."""
-    if next(part.children(), None) is not None or isinstance(part, (nn.Flatten, nn.Dropout)):
-        return False
-    norms = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
-    return next(part.parameters(), None) is None or isinstance(part, norms)
+def _form(tensor: Tensor) -> tuple[object, ...]:
+    return tensor.shape, tensor.dtype, tensor.device

@@ -12,7 +12,7 @@ import hashlib
 import importlib
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -35,6 +35,7 @@ from rayprune.rllib import unsaved
 from rayprune.rllib.bypassed import hold_bypassed
 from rayprune.rllib.clock import clock_of
 from rayprune.rllib.compacted import STATE_KEY
+from rayprune.rllib.diagnostics import Diagnostics
 from rayprune.rllib.distillation import Distiller
 from rayprune.rllib.evidence import Witness
 from rayprune.rllib.groups import group_of, kept_back, output_heads
@@ -76,7 +77,8 @@ class PruningMixin(_Base):
         self._gathers: dict[str, bool] = {}
         self._elementwise: dict[str, bool] = {}
         self._configs = ModuleConfigs()
-        self._watch = Watch(self.config)
+        self._diagnostics = Diagnostics()
+        self._watch = Watch(self.config, self._diagnostics)
         self._witness = Witness(self)
         check_ids(self.config, list(self.module.keys()))
         for module_id in self.module.keys():  # noqa: SIM118 - a MultiRLModule is no dict
@@ -258,12 +260,13 @@ class PruningMixin(_Base):
         Returns:
             ``{module id: {"scores": {parameter: histogram}, "dead_units": {layer: count},
             "convergence": {parameter: figures}}}``: the scores of the weights that are left, the
-            units with no incoming weight, and how far Shapley values have converged.
+            units with no incoming weight, and how far Shapley values have converged. What has
+            failed is empty.
         """
         with self._mask_lock:
             known = self._witness.convergence
             return {
-                mid: {**_diagnosis(pruner), "convergence": known.get(mid, {})}
+                mid: {**self._diagnosis(mid, pruner), "convergence": known.get(mid, {})}
                 for mid, pruner in self._pruners.items()
             }
 
@@ -407,6 +410,16 @@ class PruningMixin(_Base):
                 if id(p) in names:
                     yield names[id(p)], t.data
 
+    def _diagnosis(self, module_id: str, pruner: Pruner) -> dict[str, Any]:
+        kinds: dict[str, Callable[[Pruner], Any]] = {
+            "scores": _score_histograms,
+            "dead_units": _dead_units,
+        }
+        return {
+            key: self._diagnostics.take(key, module_id, partial(measure, pruner), {})
+            for key, measure in kinds.items()
+        }
+
     def _report(self, module_id: str, pruner: Pruner) -> dict[str, Any]:
         masks = pruner.masks
         stale = {
@@ -423,7 +436,7 @@ class PruningMixin(_Base):
         return {
             "sparsity": pruner.sparsity(),
             "groups": {g: pruner.sparsity(g) for g in groups},
-            "itop": pruner.coverage(),
+            "itop": self._diagnostics.take("itop", module_id, pruner.coverage, None),
             "layers": layers,
             "parameters": {
                 "total": sum(pruner.origins.size(name, p) for name, p in named.items()),
@@ -447,18 +460,19 @@ class PruningMixin(_Base):
         }
 
 
-def _diagnosis(pruner: Pruner) -> dict[str, Any]:
+def _score_histograms(pruner: Pruner) -> dict[str, Any]:
     masks = pruner.masks
     # Scores from data are known only in the moment of a mask update.
     criterion = pruner.config.criterion
     scores = {} if evidence_for(criterion) or criterion == RETURN else pruner.scores()
     drawn = {name: histogram_of(s, masks.get(name)) for name, s in scores.items()}
+    return {name: histogram for name, histogram in drawn.items() if histogram is not None}
+
+
+def _dead_units(pruner: Pruner) -> dict[str, int]:
     layers = {layer.name for layer in pruner.layer_counts()}
     dead = dead_units(pruner.module)
-    return {
-        "scores": {name: histogram for name, histogram in drawn.items() if histogram is not None},
-        "dead_units": {name: count for name, count in dead.items() if name in layers},
-    }
+    return {name: count for name, count in dead.items() if name in layers}
 
 
 def refuse_torch_pruned(module_id: str, module: torch.nn.Module) -> None:

@@ -20,6 +20,7 @@ from ray.rllib.utils.metrics import (
 
 from rayprune.config import ExperimentConfig
 from rayprune.rllib.callback import RESULT_KEY, learner_reports
+from rayprune.rllib.diagnostics import Diagnostics
 from rayprune.rllib.evaluation import Evaluator
 from rayprune.rllib.learners import foreach_learner, learner_group
 
@@ -66,16 +67,20 @@ def learner_numbers(result: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in logged.items() if isinstance(value, (int, float))}
 
 
-def diagnostics_of(algorithm: Algorithm, evaluator: Evaluator, seed: int) -> dict[str, Any]:
+def diagnostics_of(
+    algorithm: Algorithm, evaluator: Evaluator, seed: int, diagnostics: Diagnostics
+) -> dict[str, Any]:
     """Return what a row with a validation holds beside it: score histograms, dead units, FLOPs.
 
     Args:
         algorithm: between two iterations.
         evaluator: holds the policy of now.
         seed: of the episode whose first observation the FLOPs are counted on.
+        diagnostics: of the run; what has failed is left out.
     """
     held = foreach_learner(algorithm, lambda learner: learner.diagnostics())[0]
-    return {**held[DEFAULT_MODULE_ID], "flops": evaluator.flops(seed)}
+    flops = diagnostics.take("flops", DEFAULT_MODULE_ID, lambda: evaluator.flops(seed), None)
+    return {**held[DEFAULT_MODULE_ID], **({} if flops is None else {"flops": flops})}
 
 
 def policy_of(algorithm: Algorithm) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from rayprune.pruning.pruner import LayerCount
 from rayprune.rllib import checkpoints, rows
 from rayprune.rllib.barrier import cross_barrier
 from rayprune.rllib.callback import learner_reports
+from rayprune.rllib.diagnostics import Diagnostics
 from rayprune.rllib.director import Director
 from rayprune.rllib.evaluation import Evaluator
 from rayprune.rllib.failures import build, failure
@@ -66,6 +67,7 @@ class Run:
         self._progress = Progress()
         self._validation: dict[str, Any] | None = None
         self._empty: set[str] = set()
+        self._measured = Diagnostics()
 
     def run(self, resume: bool) -> dict[str, Any]:
         """Train until the stop criterion, from the newest checkpoint if there is one."""
@@ -213,7 +215,7 @@ class Run:
 
     def _diagnostics(self, algorithm: Algorithm) -> dict[str, Any]:
         seed = self._experiment.evaluation.validation_seed
-        return rows.diagnostics_of(algorithm, self._evaluator, seed)
+        return rows.diagnostics_of(algorithm, self._evaluator, seed, self._measured)
 
     def _checkpoint(self, algorithm: Algorithm, validated: bool, verdict: Verdict) -> None:
         progress = self._progress

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from rayprune.config import EvaluationConfig, ExperimentConfig
 from rayprune.rllib import checkpoints
 from rayprune.rllib.comparison import dense_policy, measure_closeness, measure_shifts, returns_of
+from rayprune.rllib.diagnostics import Diagnostics
 from rayprune.rllib.evaluation import Evaluator
 from rayprune.rllib.experiment import base_config
 from rayprune.rllib.sensors import sensor_report
@@ -53,6 +55,8 @@ def summarise_run(
 ) -> dict[str, Any]:
     """Return the content of summary.json.
 
+    A diagnostic in it (FLOPs, sensors, closeness, learning) that fails is told, and is null.
+
     Args:
         subject: what was run.
         checkpoint: the chosen checkpoint, under the run's ``checkpoints/``.
@@ -69,6 +73,11 @@ def summarise_run(
     reference = None
     if "checkpoint" in dense:
         reference = dense_policy(fetch_checkpoint(dense["checkpoint"]), config)
+    diagnostics = Diagnostics()
+
+    def diagnosed(name: str, measure: Callable[..., Any], *arguments: Any) -> Any:
+        return diagnostics.take(name, subject.name, partial(measure, *arguments), None)
+
     tested = returns_of(policy, seeds.test_seed, seeds.episodes)
     returns = {
         "validation": measure(config, checkpoint, seeds.validation_seed, seeds.episodes),
@@ -92,13 +101,22 @@ def summarise_run(
             "layers": pruning["layers"],
         },
         "parameters": parameters,
-        "flops": policy_flops(config, checkpoint, evaluation.test_seed),
-        "sensors": policy_sensors(config, checkpoint),
+        "flops": diagnosed("flops", policy_flops, config, checkpoint, evaluation.test_seed),
+        "sensors": diagnosed("sensors", policy_sensors, config, checkpoint),
         "returns": returns,
         "closeness": None
         if reference is None
-        else measure_closeness(policy, reference, seeds.validation_seed, seeds.episodes),
-        "learning": learning_of(rows, dense.get("validation", {}).get("iqm")) if rows else None,
+        else diagnosed(
+            "closeness",
+            measure_closeness,
+            policy,
+            reference,
+            seeds.validation_seed,
+            seeds.episodes,
+        ),
+        "learning": diagnosed("learning", learning_of, rows, dense.get("validation", {}).get("iqm"))
+        if rows
+        else None,
         "latency": None,
         "target_reached": progress["best"] is not None,
         "checkpoint": f"checkpoints/{checkpoint.name}",

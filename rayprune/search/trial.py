@@ -21,6 +21,7 @@ from rayprune.config import ExperimentConfig, experiment_faults, import_modules,
 from rayprune.errors import ConfigError, NonFiniteError
 from rayprune.rllib import checkpoints, rows
 from rayprune.rllib.barrier import cross_barrier
+from rayprune.rllib.diagnostics import Diagnostics
 from rayprune.rllib.evaluation import Evaluator
 from rayprune.rllib.experiment import build_config
 from rayprune.rllib.failures import build
@@ -63,6 +64,7 @@ class PruningTrial(tune.Trainable):
         self._yaml = to_yaml(self._experiment, versions())
         self._env_steps, self._iterations, self._wall_time_s = 0, 0, 0.0
         self._since: list[str] | None = None
+        self._diagnostics = Diagnostics()
         self._before = 0
         self._state = [str(self.trial_id), ""]
         algorithm_config = resolve_gpus(
@@ -149,7 +151,7 @@ class PruningTrial(tune.Trainable):
         return {
             "validation": validation,
             **timed,
-            **rows.diagnostics_of(self._algorithm, self._evaluator, seed),
+            **rows.diagnostics_of(self._algorithm, self._evaluator, seed, self._diagnostics),
         }
 
     def _result(self, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,7 +159,7 @@ class PruningTrial(tune.Trainable):
         return {
             "return": row["validation"]["iqm"],
             "sparsity": row["sparsity"],
-            "flops": row["flops"]["sparse"],
+            "flops": row["flops"]["sparse"] if "flops" in row else None,
             "parameters": row["parameters"]["nonzero"],
             **({LATENCY: row[LATENCY]} if self._timed else {}),
             "env_steps": self._env_steps,

@@ -7,15 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from rayprune.pruning.activity import STATES, ActivityHooks, rows_of
 from rayprune.pruning.plasticity import (
-    STATES,
     WINDOW,
-    ActivityHooks,
     GradientNoise,
     Plasticity,
     dormant_share,
     effective_rank,
-    rows_of,
 )
 
 
@@ -135,7 +133,7 @@ def test_no_more_states_are_kept_than_asked_for():
 
 def test_rows_of_a_convolution_are_positions_and_those_of_a_recurrent_layer_steps():
     images = torch.arange(2 * 3 * 2 * 2.0).reshape(2, 3, 2, 2)
-    assert torch.equal(rows_of(images, STATES)[0], images[0, :, 0, 0])
+    assert torch.equal(rows_of(images, STATES, axis=-3)[0], images[0, :, 0, 0])
     assert rows_of(torch.zeros(4, 6, 8), STATES).shape == (24, 8)
 
 
@@ -193,3 +191,88 @@ def test_recurrent_layers_are_measured_by_their_outputs():
     output, _ = net(torch.randn(2, 5, 3))
     hooks.end_step()
     assert torch.equal(hooks.features()[""], output.detach().reshape(10, 6))
+
+
+def test_each_parameter_is_measured_over_the_steps_that_gave_it_a_gradient():
+    torch.manual_seed(0)
+    noise = GradientNoise()
+    always, sometimes = torch.randn(12, 7), torch.randn(12, 5)
+    there = [0, 1, 4, 5, 9]
+    for step in range(12):
+        given = {"always": always[step]}
+        if step in there:
+            given["sometimes"] = sometimes[step]
+        noise.add(given if step else {"sometimes": sometimes[0]})
+    seen = always[1:]
+    expected = seen.mean(0).norm() / seen.var(0).sum().sqrt()
+    assert noise.ratio(["always"]) == pytest.approx(float(expected), rel=1e-5)
+    seen = sometimes[there]
+    expected = seen.mean(0).norm() / seen.var(0).sum().sqrt()
+    assert noise.ratio(["sometimes"]) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_steps_without_any_gradient_and_gradients_seen_once_have_no_ratio():
+    noise = GradientNoise()
+    noise.add({})
+    noise.add({"w": torch.ones(3)})
+    noise.add({})
+    assert noise.ratio(["w"]) is None
+    noise.add({"w": torch.full((3,), torch.nan)})
+    assert noise.ratio(["w"]) is None
+
+
+def test_a_parameter_of_another_shape_begins_anew():
+    noise = GradientNoise()
+    noise.add({"w": torch.ones(3)})
+    for value in (1.0, 3.0):
+        noise.add({"w": torch.tensor([value], dtype=torch.float64)})
+    assert noise.ratio(["w"]) == pytest.approx(2**0.5)
+
+
+def test_half_precision_gradients_are_summed_in_single():
+    torch.manual_seed(0)
+    exact, half = GradientNoise(), GradientNoise()
+    for _ in range(WINDOW):
+        gradient = (1 + 1e-2 * torch.randn(500)).bfloat16()
+        exact.add({"w": gradient.double()})
+        half.add({"w": gradient})
+    assert half.ratio(["w"]) == pytest.approx(exact.ratio(["w"]), rel=1e-3)
+
+
+def test_a_window_that_saw_nothing_reports_nothing():
+    net = network()
+    measured = Plasticity(net, LAYERS, units=["0"])
+    measured.begin_step(0, 100)
+    for _ in range(WINDOW):
+        measured.end_step({"0.weight": None, "2.weight": None})
+    assert not measured.is_open
+    assert measured.take() is None
+
+
+class Experts(nn.Module):
+    """Of two experts one runs in each forward, the second from half a window on."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Linear(4, 8)
+        self.experts = nn.ModuleList(nn.Linear(8, 8) for _ in range(3))
+        self.head = nn.Linear(8, 1)
+        self.calls = 0
+
+    def forward(self, x):
+        chosen = self.experts[int(self.calls >= WINDOW // 2)]
+        self.calls += 1
+        # The body twice in a forward: the first time counts.
+        return self.head(chosen(self.body(x).relu() + 0 * self.body(2 * x)))
+
+
+def test_layers_that_run_in_some_steps_only_are_measured_on_those():
+    torch.manual_seed(0)
+    net = Experts()
+    names = ["body", "experts.0", "experts.1", "experts.2", "head", "gone"]
+    layers = {name: (f"{name}.weight",) for name in names}
+    measured = Plasticity(net, layers, units=names)
+    train(net, WINDOW, measured, every=100)
+    figures = measured.take()
+    ran = {"body", "experts.0", "experts.1", "head"}
+    assert set(figures["dormant"]) == set(figures["srank"]) == set(figures["gradient_snr"]) == ran
