@@ -107,6 +107,61 @@ class Clip(nn.Module):
         return _between(action, self.low, self.high, self._alike)
 
 
+class Rescale(nn.Module):
+    """Multiplies and shifts each element of an action.
+
+    Args:
+        gain: shape ``(size,)``.
+        shift: likewise.
+    """
+
+    gain: Tensor
+    shift: Tensor
+
+    def __init__(self, gain: Tensor, shift: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("gain", gain.float())
+        self.register_buffer("shift", shift.float())
+
+    def forward(self, action: Tensor) -> Tensor:
+        """Map ``(batch, size)`` to the same shape."""
+        return action * self.gain + self.shift
+
+
+class Number(nn.Module):
+    """Numbers choices from elsewhere than 0.
+
+    Args:
+        starts: whole numbers, shape ``()``, or ``(choices,)`` for a vector.
+    """
+
+    starts: Tensor
+
+    def __init__(self, starts: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("starts", starts)
+
+    def forward(self, action: Tensor) -> Tensor:
+        """Map ``(batch,)`` or ``(batch, choices)`` to the same shape."""
+        return action + self.starts
+
+
+class Shape(nn.Module):
+    """Gives an action the shape that its space has.
+
+    Args:
+        shape: of one action.
+    """
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        super().__init__()
+        self.shape = list(shape)
+
+    def forward(self, action: Tensor) -> Tensor:
+        """Map ``(batch, ...)`` to ``(batch, *shape)``."""
+        return action.reshape(action.shape[0], *self.shape)
+
+
 class Decide(nn.Module):
     """A choice from the distribution, then what the environment wants done to it."""
 

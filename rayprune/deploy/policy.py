@@ -86,32 +86,75 @@ class Normalise(nn.Module):
         return centred if self.clip is None else centred.clamp(-self.clip, self.clip)
 
 
+class Arrange(nn.Module):
+    """Gives a lone observation the scale and the axes that a network reads.
+
+    Args:
+        axes: of one item, in their new order.
+        shape: of one item, after that.
+        scale: what the numbers are divided by, None to leave them.
+    """
+
+    def __init__(self, axes: Sequence[int], shape: Sequence[int], scale: float | None) -> None:
+        super().__init__()
+        self.axes, self.shape, self.scale = list(axes), list(shape), scale
+
+    def forward(self, leaf: Tensor) -> tuple[Tensor, ...]:
+        """Map ``(batch, ...)`` to ``(batch, *shape)``, float."""
+        values = leaf.float()
+        values = values if self.scale is None else values / self.scale
+        if self.axes != sorted(self.axes):
+            values = values.permute(0, *(axis + 1 for axis in self.axes))
+        return (values.reshape(leaf.shape[0], *self.shape),)
+
+
 class Flatten(nn.Module):
     """Makes one vector of all leaves: boxes flat, whole numbers one-hot.
 
     Args:
         choices: for each leaf the numbers of choices of its entries, empty for a box.
+        starts: for each leaf the lowest values of those choices; None for 0 everywhere.
+        scales: for each leaf what its numbers are divided by, None to leave them.
     """
 
-    def __init__(self, choices: Sequence[Sequence[int]]) -> None:
+    def __init__(
+        self,
+        choices: Sequence[Sequence[int]],
+        starts: Sequence[Sequence[int]] | None = None,
+        scales: Sequence[float | None] | None = None,
+    ) -> None:
         super().__init__()
-        self.choices = [list(sizes) for sizes in choices]
-        for size in {size for sizes in self.choices for size in sizes}:
-            self.register_buffer(f"numbers{size}", torch.arange(size))
+        lowest = [[0] * len(sizes) for sizes in choices] if starts is None else starts
+        self.choices = [
+            list(zip(first, sizes, strict=True))
+            for first, sizes in zip(lowest, choices, strict=True)
+        ]
+        self.scales = [None] * len(choices) if scales is None else list(scales)
+        for start, size in {choice for leaf in self.choices for choice in leaf}:
+            numbers = torch.arange(start, start + size)
+            self.register_buffer(_numbers_name(start, size), numbers)
 
     def forward(self, *leaves: Tensor) -> tuple[Tensor, ...]:
         """Map leaves to one tensor, shape ``(batch, size)``."""
         parts = [
             part
-            for leaf, sizes in zip(leaves, self.choices, strict=True)
-            for part in self._parts(leaf.flatten(1) if leaf.dim() > 1 else leaf.unsqueeze(1), sizes)
+            for leaf, choices, scale in zip(leaves, self.choices, self.scales, strict=True)
+            for part in self._parts(
+                leaf.flatten(1) if leaf.dim() > 1 else leaf.unsqueeze(1), choices, scale
+            )
         ]
         return (torch.cat(parts, dim=1),)
 
-    def _parts(self, leaf: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-        if not sizes:
-            return [leaf.float()]
+    def _parts(
+        self, leaf: Tensor, choices: Sequence[tuple[int, int]], scale: float | None
+    ) -> list[Tensor]:
+        if not choices:
+            return [leaf.float() if scale is None else leaf.float() / scale]
         return [
-            (leaf[:, place : place + 1] == getattr(self, f"numbers{size}")).float()
-            for place, size in enumerate(sizes)
+            (leaf[:, place : place + 1] == getattr(self, _numbers_name(*choice))).float()
+            for place, choice in enumerate(choices)
         ]
+
+
+def _numbers_name(start: int, size: int) -> str:
+    return f"numbers{size}_from{start}".replace("-", "minus")

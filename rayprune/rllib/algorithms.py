@@ -11,7 +11,9 @@ import gymnasium as gym
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from rayprune.config import OFFLINE, ExperimentConfig
+from rayprune.rllib.action_spaces import action_space_faults
 from rayprune.rllib.evaluation import make_env
+from rayprune.rllib.models.modules import ActorCritic
 
 ASYNCHRONOUS: Final = frozenset({"APPO", "IMPALA"})
 """Their Learners update in a thread of their own, while EnvRunners sample."""
@@ -86,20 +88,28 @@ def algorithm_faults(raw: Mapping[str, Any]) -> Iterator[str]:
 
 
 def action_faults(config: AlgorithmConfig, experiment: ExperimentConfig) -> list[str]:
-    """Return the fault of an action space that the algorithm can't take."""
-    allowed = _ACTIONS.get(experiment.algorithm)
-    if allowed is None:
-        return []
-    env = make_env(config)
+    """Return the faults of an action space that the algorithm can't take."""
+    env, name = make_env(config), experiment.algorithm
     space = env.action_space
     env.close()
-    if isinstance(space, allowed):
-        return []
+    allowed = _ACTIONS.get(name)
+    if allowed is None or isinstance(space, allowed):
+        # A module of the user's own may have a distribution of its own.
+        return [] if has_own_module(config) else [*action_space_faults(space, name)]
     names = " or ".join(kind.__name__ for kind in allowed)
     return [
-        f"`{experiment.algorithm}` can't be built for `env` {experiment.env!r}: it needs actions "
+        f"`{name}` can't be built for `env` {experiment.env!r}: it needs actions "
         f"in a {names} space, but they are {space}. Choose another `algorithm` or `env`."
     ]
+
+
+def has_own_module(config: AlgorithmConfig) -> bool:
+    """Whether a config names an RLModule class that is neither RLlib's nor ours."""
+    given = getattr(config._rl_module_spec, "module_class", None)
+    if given is None:
+        return False
+    default: Any = config.get_default_rl_module_spec()
+    return not issubclass(given, (ActorCritic, default.module_class))
 
 
 def _offline_faults(name: str, blocks: Mapping[str, Any]) -> Iterator[str]:

@@ -44,11 +44,22 @@ from ray.rllib.utils import SMALL_NUMBER
 from ray.rllib.utils.numpy import MAX_LOG_NN_OUTPUT, MIN_LOG_NN_OUTPUT
 from torch import Tensor, nn
 
-from rayprune.deploy.actions import Aim, Choose, Clip, Decide, Unsquash
+from rayprune.deploy.actions import (
+    Aim,
+    Choose,
+    Clip,
+    Decide,
+    Number,
+    Rescale,
+    Shape,
+    Unsquash,
+)
 from rayprune.deploy.interface import Interface, Noise, Port
-from rayprune.deploy.policy import DeployablePolicy, Flatten, Normalise, Observe
+from rayprune.deploy.policy import Arrange, DeployablePolicy, Flatten, Normalise, Observe
 from rayprune.errors import InputError
+from rayprune.rllib.connectors import EncodeObservations, FitActions, two_sided
 from rayprune.rllib.deployable_network import RLModuleNetwork
+from rayprune.rllib.encoding import Encoding
 
 _CARRYING = (
     AddObservationsFromEpisodesToBatch,
@@ -109,7 +120,7 @@ def observation_ports(space: gym.Space[Any]) -> tuple[Port, ...]:
     ['obs.b']
 
     Raises:
-        InputError: a leaf is none of Box, Discrete, MultiDiscrete.
+        InputError: a leaf is none of Box, Discrete, MultiDiscrete, MultiBinary.
     """
     leaves = tree.flatten_with_path(_nested(space))
     return tuple(_leaf_port(".".join(["obs", *map(str, path)]), leaf) for path, leaf in leaves)
@@ -130,16 +141,19 @@ def _leaf_port(name: str, space: gym.Space[Any]) -> Port:
         kind = np.dtype(space.dtype)
         if kind.kind == "f":
             return Port(name, space.shape)
-        if kind.kind in "iu":
+        if kind.kind in "iub":
             return Port(name, space.shape, str(kind))
+    if isinstance(space, gym.spaces.MultiBinary):
+        return Port(name, space.shape, str(np.dtype(space.dtype)))
     raise InputError(
-        f"Observations of {space} (`{name}`) can't be exported: Box, Discrete and MultiDiscrete "
-        "can, nested in Dict and Tuple. Wrap the environment so that it gives those."
+        f"Observations of {space} (`{name}`) can't be exported: Box, Discrete, MultiDiscrete and "
+        "MultiBinary can, nested in Dict and Tuple. Wrap the environment so that it gives those."
     )
 
 
 def _refuse_unknown(connectors: Sequence[Any]) -> None:
-    known = (*_CARRYING, MeanStdFilter, FlattenConnector, NormalizeAndClipActions)
+    ours = (EncodeObservations, FitActions)
+    known = (*_CARRYING, MeanStdFilter, FlattenConnector, NormalizeAndClipActions, *ours)
     names = [type(c).__name__ for c in connectors if type(c) not in known]
     if names:
         raise InputError(
@@ -152,6 +166,8 @@ def _refuse_unknown(connectors: Sequence[Any]) -> None:
 def _stages(connector: Any, space: gym.Space[Any]) -> list[nn.Module]:
     if type(connector) is MeanStdFilter:
         return [_normalise(connector)]
+    if type(connector) is EncodeObservations:
+        return [_encode(connector.encoding)]
     if type(connector) is FlattenConnector:
         if connector._keys_to_remove:
             raise InputError(
@@ -160,6 +176,18 @@ def _stages(connector: Any, space: gym.Space[Any]) -> list[nn.Module]:
             )
         return [Flatten([_choices(leaf) for leaf in tree.flatten(_nested(space))])]
     return []
+
+
+def _encode(encoding: Encoding) -> nn.Module:
+    if encoding.layout is not None:
+        (part,) = encoding.parts
+        return Arrange(encoding.layout.axes, encoding.layout.shape, part.scale)
+    parts = encoding.parts
+    return Flatten(
+        [part.sizes for part in parts],
+        [part.starts for part in parts],
+        [part.scale for part in parts],
+    )
 
 
 def _choices(space: gym.Space[Any]) -> list[int]:
@@ -191,38 +219,80 @@ def _decision(
 ) -> tuple[Decide, Noise | None]:
     """Return what makes actions of distribution inputs, and the noise it wants."""
     kind = module.get_inference_action_dist_cls()
+    fit = next((c for c in to_env if type(c) is FitActions), None)
+    # As a class, for what RLlib binds to a space prints with the whole path of its module.
     if issubclass(kind, (TorchCategorical, TorchMultiCategorical)):
-        return _choice(space), "gumbel" if sample else None
+        choose, starts = _choice(space), _starts(space) if fit is not None else []
+        return Decide(choose, *starts), "gumbel" if sample else None
     if issubclass(kind, (TorchDiagGaussian, TorchSquashedGaussian)):
         squashed = issubclass(kind, TorchSquashedGaussian)
         bounds = (MIN_LOG_NN_OUTPUT, MAX_LOG_NN_OUTPUT) if squashed else None
         aim = Aim(squashed=squashed, log_std_bounds=bounds)
-        return Decide(aim, *_to_bounds(space, to_env)), "normal" if sample else None
+        stages = _fitted(space, fit) if fit is not None else _to_bounds(space, to_env)
+        return Decide(aim, *stages), "normal" if sample else None
     raise InputError(
-        f"Actions drawn from {kind.__name__} can't be exported: only categorical, Gaussian and "
-        "squashed Gaussian ones can."
+        f"Actions of {space} can't be exported: only those that are drawn from one categorical, "
+        f"Gaussian or squashed Gaussian distribution can, and these come from {_plain_name(kind)}."
     )
 
 
-def _choice(space: gym.Space[Any]) -> Decide:
+def _choice(space: gym.Space[Any]) -> Choose:
     if isinstance(space, gym.spaces.Discrete):
-        return Decide(Choose([int(space.n)], several=False))
+        return Choose([int(space.n)], several=False)
     if isinstance(space, gym.spaces.MultiDiscrete) and len(space.shape) == 1:
-        return Decide(Choose([int(size) for size in space.nvec], several=True))
+        return Choose([int(size) for size in space.nvec], several=True)
     raise _unknown_actions(space)
 
 
+def _starts(space: gym.Space[Any]) -> list[nn.Module]:
+    assert isinstance(space, (gym.spaces.Discrete, gym.spaces.MultiDiscrete))
+    return [Number(torch.from_numpy(np.array(space.start, np.int64)))]
+
+
+def _fitted(space: gym.Space[Any], fit: FitActions) -> list[nn.Module]:
+    """Return what `FitActions` does, in float32."""
+    box = _float_vector(space, most_axes=1)
+    shape = [Shape(box.shape)] if len(box.shape) != 1 else []
+    low, high = _inward(box)
+    if not fit.normalize:
+        return [Clip(low, high), *shape] if fit.clip else [*shape]
+    mapped = torch.from_numpy(two_sided(box).reshape(-1))
+    if mapped.all():
+        return [Unsquash(low, high), *shape]
+    gain = torch.where(mapped, (high - low) / 2, 1.0)
+    rescale = [Rescale(gain, torch.where(mapped, low + gain, 0.0))] if mapped.any() else []
+    return [*rescale, Clip(low, high), *shape]
+
+
+def _inward(box: gym.spaces.Box) -> tuple[Tensor, Tensor]:
+    """Return bounds that float32 can tell and that don't lie outside a Box of more digits."""
+    low, high = (bound.astype(np.float32).reshape(-1) for bound in (box.low, box.high))
+    low = np.where(low < box.low.reshape(-1), np.nextafter(low, np.float32(np.inf)), low)
+    high = np.where(high > box.high.reshape(-1), np.nextafter(high, -np.float32(np.inf)), high)
+    return torch.from_numpy(low), torch.from_numpy(high)
+
+
 def _to_bounds(space: gym.Space[Any], to_env: Sequence[Any]) -> list[nn.Module]:
-    vector = isinstance(space, gym.spaces.Box) and len(space.shape) == 1
-    if not (vector and np.dtype(space.dtype).kind == "f"):
-        raise _unknown_actions(space)
-    assert isinstance(space, gym.spaces.Box)
-    low, high = (torch.from_numpy(np.array(bound)) for bound in (space.low, space.high))
+    """Return what RLlib's own connector does."""
+    box = _float_vector(space)
+    low, high = (torch.from_numpy(np.array(bound)) for bound in (box.low, box.high))
     last = [c for c in to_env if type(c) is NormalizeAndClipActions]
     if last and last[0].normalize_actions:
-        bounded = bool(space.bounded_below.all() and space.bounded_above.all())
+        bounded = bool(box.bounded_below.all() and box.bounded_above.all())
         return [Unsquash(low, high)] if bounded else []
     return [Clip(low, high)] if last and last[0].clip_actions else []
+
+
+def _float_vector(space: gym.Space[Any], most_axes: int | None = None) -> gym.spaces.Box:
+    if isinstance(space, gym.spaces.Box) and np.dtype(space.dtype).kind == "f":
+        axes = len(space.shape)
+        if axes == 1 or (most_axes is not None and axes <= most_axes):
+            return space
+    raise _unknown_actions(space)
+
+
+def _plain_name(kind: Any) -> str:
+    return str(kind.__name__).rpartition(".")[2].removesuffix("Partial").rstrip("'>")
 
 
 def _unknown_actions(space: gym.Space[Any]) -> InputError:

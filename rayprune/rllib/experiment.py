@@ -34,6 +34,7 @@ from rayprune.rllib.algorithms import (
     action_faults,
     algorithm_config,
     algorithm_faults,
+    has_own_module,
     set_defaults,
 )
 from rayprune.rllib.checkpoints import (
@@ -43,11 +44,11 @@ from rayprune.rllib.checkpoints import (
     read_experiment,
     read_rllib_config,
 )
+from rayprune.rllib.connectors import connect
 from rayprune.rllib.evaluation import Evaluator
 from rayprune.rllib.groups import group_of
 from rayprune.rllib.learner import heads_of, sensors_of
 from rayprune.rllib.remedies import replay_faults
-from rayprune.rllib.sensors import flatten_rich_observations
 from rayprune.rllib.wrap import with_pruning
 
 AUTO: Final = "auto"
@@ -227,13 +228,11 @@ def base_config(experiment: ExperimentConfig) -> AlgorithmConfig:
     config = algorithm_config(experiment.algorithm)
     config.environment(experiment.env, env_config=dict(experiment.env_config))
     config.debugging(seed=experiment.seed, log_level="ERROR")
-    config.env_runners(
-        env_to_module_connector=flatten_rich_observations  # type: ignore[arg-type]  # RLlib's hint is old
-    )
     try:
         set_defaults(config, experiment)
         for method, keywords in experiment.rllib.items():
             getattr(config, method)(**_translated(method, keywords))
+        connect(config, raw=has_own_module(config))
         config.validate()
     except (ValueError, TypeError, NotImplementedError) as error:
         raise ConfigError(f"`rllib`: RLlib refuses it: {_first_line(error)}") from error

@@ -9,7 +9,6 @@ import gymnasium as gym
 import numpy as np
 import torch
 import tree
-from ray.rllib.connectors.common.flatten_observations import FlattenObservations
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.apis import QNetAPI, ValueFunctionAPI
@@ -19,8 +18,11 @@ from torch import Tensor, nn
 from rayprune.errors import InputError
 from rayprune.pruning.layers import MASKABLE
 from rayprune.pruning.sensors import Sensors, find_sensors, unplugged
+from rayprune.rllib.connectors import encode_observations
+from rayprune.rllib.encoding import Space, leaves
 
-Space = gym.Space[Any]
+# By this name configs that were pickled into older checkpoints know it.
+flatten_rich_observations = encode_observations
 
 
 def module_sensors(module: Any, layers: dict[str, nn.Module]) -> Sensors:
@@ -96,35 +98,20 @@ def sensor_names(env: Space, seen: Space, sizes: Sequence[int]) -> list[str]:
     ['gear=0', 'gear=1', 'state[0]', 'state[1]']
     """
     if len(sizes) == 1 and isinstance(seen, gym.spaces.Box):
-        flat = [name for path, leaf in _leaves(env) for name in _elements(path or "obs", leaf)]
+        flat = [name for path, leaf in _names(env) for name in _elements(path or "obs", leaf)]
         return flat if len(flat) == sizes[0] else [f"obs[{i}]" for i in range(sizes[0])]
     names: list[str] = []
-    for (path, leaf), size in zip(_leaves(seen), sizes, strict=True):
+    for (path, leaf), size in zip(_names(seen), sizes, strict=True):
         own = list(_elements(path, leaf))
         # An image's sensors are its channels where a convolution reads it.
         names += own if len(own) == size else [f"{path}[{i}]" for i in range(size)]
     return names
 
 
-def flatten_rich_observations(env: Any, spaces: Any, device: Any) -> Any:
-    """Return RLlib's flattening connector where its nets can't take the observation as it is."""
-    space = getattr(env, "single_observation_space", None)
-    if space is None and spaces is not None:
-        space = spaces[INPUT_ENV_SINGLE_SPACES][0]
-    rich = isinstance(space, (gym.spaces.Dict, gym.spaces.Tuple))
-    return [FlattenObservations()] if rich else []
-
-
-def _leaves(space: Space, path: str = "") -> Iterator[tuple[str, Space]]:
-    """Yield the leaves with their dotted paths, in the order in which RLlib flattens them."""
-    if isinstance(space, gym.spaces.Dict):
-        for key in sorted(space.spaces):
-            yield from _leaves(space.spaces[key], f"{path}.{key}" if path else str(key))
-    elif isinstance(space, gym.spaces.Tuple):
-        for index, inner in enumerate(space.spaces):
-            yield from _leaves(inner, f"{path}.{index}" if path else str(index))
-    else:
-        yield path, space
+def _names(space: Space) -> Iterator[tuple[str, Space]]:
+    """Yield the leaves with their dotted paths."""
+    for path, leaf in leaves(space):
+        yield ".".join(map(str, path)), leaf
 
 
 def _elements(path: str, leaf: Space) -> Iterator[str]:
@@ -132,9 +119,10 @@ def _elements(path: str, leaf: Space) -> Iterator[str]:
     if isinstance(leaf, gym.spaces.Discrete):
         yield from (f"{path}={int(leaf.start) + value}" for value in range(int(leaf.n)))
     elif isinstance(leaf, gym.spaces.MultiDiscrete):
-        counts: list[int] = np.asarray(leaf.nvec).reshape(-1).tolist()
-        for place, count in enumerate(counts):
-            yield from (f"{path}[{place}]={value}" for value in range(count))
+        for index in np.ndindex(*leaf.shape):
+            first, count = int(leaf.start[index]), int(leaf.nvec[index])
+            place = f"{path}[{','.join(map(str, index))}]"
+            yield from (f"{place}={first + value}" for value in range(count))
     elif leaf.shape == ():
         yield path
     else:

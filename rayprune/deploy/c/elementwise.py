@@ -79,7 +79,9 @@ def add_binary(program: Program, name: str, a: Value, b: Value) -> Value | None:
     if None in places:
         return None
     what = BINARY[name]
-    result = program.buffer(shape, "uint8_t" if name == "eq" else "float")
+    # Whole numbers stay whole: an action that is counted from elsewhere than 0.
+    kind = a.ctype if a.ctype == b.ctype else "float"
+    result = program.buffer(shape, "uint8_t" if name == "eq" else kind)
     pointers = [program.pointer(value) for value in (a, b)]
     _need(program, what)
     text = what.text.format(a=f"{pointers[0]}{places[0]}", b=f"{pointers[1]}{places[1]}")

@@ -1,0 +1,283 @@
+"""RLlib connectors of ours: what a module reads of an observation, and what becomes of its action.
+
+RLlib's own nets take flat float Boxes and images, and its own connectors leave an action that a
+`Discrete` space numbers from elsewhere than 0, or that a Box bounds on one side, outside the space.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import gymnasium as gym
+import numpy as np
+import tree
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.connectors.connector_v2 import ConnectorV2
+from ray.rllib.core.columns import Columns
+from ray.rllib.env import INPUT_ENV_SINGLE_SPACES
+from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
+from ray.rllib.utils.spaces.space_utils import get_base_struct_from_space, unbatch
+
+from rayprune.rllib.encoding import Array, Encoding, Space, is_nested, leaves, reads_as_it_is
+
+Fit: TypeAlias = Callable[[Any], Any]
+
+
+def connect(config: AlgorithmConfig, *, raw: bool) -> None:
+    """Give a config the connectors that make its environment's spaces fit its module.
+
+    Args:
+        config: complete; changed in place.
+        raw: the module is a user's own and reads observations as they are, unless they are nested.
+    """
+    encode = functools.partial(encode_observations, raw=raw)
+    config.env_runners(
+        env_to_module_connector=encode,
+        module_to_env_connector=functools.partial(
+            fit_actions, normalize=config.normalize_actions, clip=config.clip_actions
+        ),
+    )
+    # `FitActions` does both: RLlib's own connector would begin with the module's action again.
+    config.environment(normalize_actions=False, clip_actions=False)
+    if config.is_offline:
+        config.learners(learner_connector=functools.partial(encode_episodes, raw=raw))
+
+
+def encode_observations(
+    env: Any = None, spaces: Any = None, device: Any = None, *, raw: bool = False
+) -> list[ConnectorV2]:
+    """Return the connector that encodes observations, if the module can't read them as they are.
+
+    Args:
+        env: a vector environment.
+        spaces: RLlib's dict of spaces, where there is no environment.
+        device: not needed.
+        raw: see `connect`.
+    """
+    space, _ = _spaces(env, spaces)
+    return [EncodeObservations()] if is_encoded(space, raw=raw) else []
+
+
+def encode_episodes(
+    observations: Space | None, actions: Space | None, *, raw: bool = False
+) -> list[ConnectorV2]:
+    """Return the Learner's connector for recorded data, which holds what the environment gave."""
+    return [EncodeEpisodes(raw=raw)]
+
+
+def fit_actions(
+    env: Any = None, spaces: Any = None, *, normalize: bool, clip: bool
+) -> list[ConnectorV2]:
+    """Return the connector that brings actions into their space, if it takes one.
+
+    Args:
+        env: a vector environment.
+        spaces: RLlib's dict of spaces, where there is no environment.
+        normalize: see `FitActions`.
+        clip: likewise.
+    """
+    _, space = _spaces(env, spaces)
+    return [FitActions(normalize=normalize, clip=clip)] if space is None or is_fitted(space) else []
+
+
+def is_fitted(space: Space) -> bool:
+    """Whether a module's action has to be changed for an environment.
+
+    >>> is_fitted(gym.spaces.Discrete(3)), is_fitted(gym.spaces.Discrete(3, start=1))
+    (False, True)
+    """
+    if isinstance(space, (gym.spaces.Discrete, gym.spaces.MultiDiscrete)):
+        return bool(np.any(space.start != 0))
+    if is_nested(space):
+        return any(is_fitted(leaf) for _, leaf in leaves(space))
+    return isinstance(space, gym.spaces.Box)
+
+
+def is_encoded(space: Space | None, *, raw: bool) -> bool:
+    """Whether observations of a space are encoded before the module reads them."""
+    return space is not None and (is_nested(space) or not (raw or reads_as_it_is(space)))
+
+
+class EncodeObservations(ConnectorV2):
+    """Writes encoded observations into the episodes, from where buffers and Learners take them."""
+
+    encoding: Encoding
+
+    def recompute_output_observation_space(
+        self, input_observation_space: Space, input_action_space: Space
+    ) -> Space:
+        """Return the space of what the module reads."""
+        self.encoding = Encoding(input_observation_space)
+        return self.encoding.space
+
+    def __call__(self, *, episodes: list[Any], batch: Any, **_: Any) -> Any:
+        """Encode the newest observation of each episode."""
+        for episode in self.single_agent_episode_iterator(episodes):
+            encoded = self.encoding(episode.get_observations(-1))
+            episode.set_observations(new_data=encoded, at_indices=-1)
+            episode.observation_space = self.encoding.space
+        return batch
+
+
+class EncodeEpisodes(ConnectorV2):
+    """Encodes all observations of recorded episodes, and numbers their choices from 0.
+
+    Args:
+        input_observation_space: the environment's; None in a Learner that is fed with batches.
+        input_action_space: likewise.
+        raw: see `connect`.
+    """
+
+    def __init__(
+        self,
+        input_observation_space: Space | None = None,
+        input_action_space: Space | None = None,
+        *,
+        raw: bool = False,
+    ) -> None:
+        self._raw = raw
+        self._encoding: Encoding | None = None
+        super().__init__(input_observation_space, input_action_space)
+
+    def recompute_output_observation_space(
+        self, input_observation_space: Space, input_action_space: Space
+    ) -> Space:
+        """Return the space of what the module reads."""
+        if not is_encoded(input_observation_space, raw=self._raw):
+            self._encoding = None
+            return input_observation_space
+        self._encoding = Encoding(input_observation_space)
+        return self._encoding.space
+
+    def __call__(self, *, episodes: list[Any], batch: Any, **_: Any) -> Any:
+        """Encode the episodes, each of which is of this batch alone."""
+        for episode in self.single_agent_episode_iterator(episodes, agents_that_stepped_only=False):
+            if self._encoding is not None:
+                _rewrite(episode, "observations", self._encoding, self._encoding.space)
+            if self.input_action_space is not None:
+                space = self.input_action_space
+                _rewrite(episode, "actions", functools.partial(from_zero, space=space), space)
+        return batch
+
+
+class FitActions(ConnectorV2):
+    """Makes the environment's actions of the module's.
+
+    Args:
+        input_observation_space: the environment's.
+        input_action_space: likewise.
+        normalize: map [-1, 1] to the bounds of what has two of them.
+        clip: clip to the bounds; where ``normalize`` is set that is done in any case.
+    """
+
+    def __init__(
+        self,
+        input_observation_space: Space | None = None,
+        input_action_space: Space | None = None,
+        *,
+        normalize: bool = True,
+        clip: bool = False,
+    ) -> None:
+        self.normalize, self.clip = normalize, clip
+        super().__init__(input_observation_space, input_action_space)
+
+    def recompute_output_action_space(
+        self, input_observation_space: Space, input_action_space: Space
+    ) -> Space:
+        """Return the environment's action space."""
+        self._fit = fitting(input_action_space, normalize=self.normalize, clip=self.clip)
+        return input_action_space
+
+    def __call__(self, *, batch: dict[str, Any], **_: Any) -> Any:
+        """Add the column of the environment's actions; the module's own stay as they are."""
+        actions = batch[Columns.ACTIONS]
+        if isinstance(actions, dict):
+            fitted: Any = {key: [self._fit(a) for a in held] for key, held in actions.items()}
+        else:
+            fitted = [self._fit(action) for action in actions]
+        batch[Columns.ACTIONS_FOR_ENV] = fitted
+        return batch
+
+
+def fitting(space: Space, *, normalize: bool, clip: bool) -> Fit:
+    """Return what makes an environment's action of a module's.
+
+    >>> half = gym.spaces.Box(np.float32([0, -1]), np.float32([np.inf, 3]))
+    >>> fitting(half, normalize=True, clip=False)(np.float32([-2, 0]))
+    array([0., 1.], dtype=float32)
+    """
+    if is_nested(space):
+        structure = get_base_struct_from_space(space)
+        fits = tree.map_structure(
+            lambda leaf: fitting(leaf, normalize=normalize, clip=clip), structure
+        )
+        return lambda action: tree.map_structure(lambda fit, part: fit(part), fits, action)
+    if isinstance(space, gym.spaces.Box) and np.dtype(space.dtype).kind == "f":
+        return _to_box(space, normalize=normalize, clip=clip)
+    if isinstance(space, gym.spaces.Discrete):
+        number, start = np.dtype(space.dtype).type, space.start
+        return lambda action: number(action + start)
+    if isinstance(space, gym.spaces.MultiDiscrete):
+        starts, dtype = space.start, space.dtype
+        return lambda action: (np.asarray(action) + starts).astype(dtype, copy=False)
+    return lambda action: action
+
+
+def from_zero(action: Any, space: Space) -> Any:
+    """Return an environment's action with its choices numbered from 0, as modules give them."""
+
+    def shifted(leaf: Space, part: Any) -> Any:
+        numbered = isinstance(leaf, (gym.spaces.Discrete, gym.spaces.MultiDiscrete))
+        return np.asarray(part) - leaf.start if numbered else part  # type: ignore[attr-defined]
+
+    return tree.map_structure_up_to(
+        get_base_struct_from_space(space), shifted, get_base_struct_from_space(space), action
+    )
+
+
+def two_sided(space: gym.spaces.Box) -> Array:
+    """Return which elements of a Box have two bounds, whose distance float can tell; bool."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        finite: Array = np.isfinite(space.high - space.low)
+    return finite
+
+
+def _to_box(space: gym.spaces.Box, *, normalize: bool, clip: bool) -> Fit:
+    low, high, shape, dtype = space.low, space.high, space.shape, space.dtype
+    bounded = two_sided(space) & normalize
+    everywhere = bool(bounded.all())
+    base, span = np.where(bounded, low, 0), np.where(bounded, high - np.where(bounded, low, 0), 0)
+    base, span = base.astype(dtype), span.astype(dtype)
+
+    def fit(action: Any) -> Any:
+        action = np.asarray(action).reshape(shape)
+        if normalize:
+            # In RLlib's order of operations, to the last bit.
+            mapped = base + (action + 1.0) * span / 2.0
+            action = mapped if everywhere else np.where(bounded, mapped, action)
+        if normalize or clip:
+            action = np.clip(action, low, high)
+        return action.astype(dtype, copy=False)
+
+    return fit
+
+
+def _rewrite(episode: Any, name: str, change: Fit, space: Space) -> None:
+    held = getattr(episode, name)
+    items = unbatch(held.data) if held.finalized else held.data
+    changed: Any = [change(item) for item in items]
+    if held.finalized:
+        changed = tree.map_structure(lambda *parts: np.stack(parts), *changed)
+    buffer = InfiniteLookbackBuffer(changed, held.lookback, space)
+    setattr(episode, name, buffer)
+
+
+def _spaces(env: Any, spaces: Any) -> tuple[Space | None, Space | None]:
+    if env is not None and hasattr(env, "single_observation_space"):
+        return env.single_observation_space, env.single_action_space
+    if spaces is not None and INPUT_ENV_SINGLE_SPACES in spaces:
+        observations, actions = spaces[INPUT_ENV_SINGLE_SPACES]
+        return observations, actions
+    return None, None
