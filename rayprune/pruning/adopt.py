@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
 from rayprune.errors import CheckpointError, InputError
 from rayprune.pruning.layers import prunable_name
+from rayprune.pruning.state import packed
 
 if TYPE_CHECKING:
     from rayprune.pruning.pruner import Pruner
@@ -132,10 +132,8 @@ def take_masks(pruner: Pruner, masks: Mapping[str, Tensor]) -> None:
             f"The mask of {wrong[0]!r} has shape {tuple(masks[wrong[0]].shape)}, but the module "
             f"has {shapes.get(wrong[0])}. Build the module as it was pruned."
         )
-    packed = {
-        name: np.packbits(mask.cpu().numpy()) for name, mask in masks.items() if not mask.all()
-    }
-    pruner.load_state_dict({**state, "masks": {**state["masks"], **packed}})
+    taken = {name: packed(mask) for name, mask in masks.items() if not mask.all()}
+    pruner.load_state_dict({**state, "masks": {**state["masks"], **taken}})
 
 
 def _torch_pruned(layer: nn.Module) -> list[str]:

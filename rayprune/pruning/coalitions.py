@@ -18,6 +18,7 @@ from rayprune.pruning.budgets import PrunableLayer
 from rayprune.pruning.granularity import Part
 from rayprune.pruning.layers import MaskedLayer, MaskedLinear
 from rayprune.pruning.objectives import Objective
+from rayprune.pruning.precision import scored
 
 # Floats of one layer's outputs that are evaluated at a time.
 CHUNK = 1 << 19
@@ -111,11 +112,11 @@ class Coalitions:
         given = self._batches[batch]
         outputs, divergence = self._objective.outputs, self._objective.divergence
         if outputs is not None and batch not in self._references:
-            self._references[batch] = outputs(self._module, given)
+            self._references[batch] = scored(outputs(self._module, given))
         with _without(self._layer, self._part, ~alive):
             if outputs is None or divergence is None:
                 return -self._objective.loss(self._module, given).double()
-            changed = outputs(self._module, given)
+            changed = scored(outputs(self._module, given))
         return -divergence(self._references[batch], changed).double().mean()
 
     def _find_shortcut(self, batch: int) -> Shortcut | None:
@@ -172,7 +173,7 @@ class Shortcut:
         if not isinstance(layer.module, MaskedLinear):
             return None
         with _watching(module) as seen:
-            reference = outputs(module, batch)
+            reference = scored(outputs(module, batch))
         order = [watched.layer for watched in seen]
         if order.count(layer.module) != 1 or order[-1] is layer.module:
             return None
@@ -218,7 +219,7 @@ class Shortcut:
         assert outputs is not None
         assert divergence is not None
         with _answering({**self.before, self.consumer: states.flatten(0, 1)}):
-            changed = outputs(self.module, self.batch)
+            changed = scored(outputs(self.module, self.batch))
         changed = changed.view(*states.shape[:2], -1).transpose(0, 1)
         return -divergence(self.reference, changed).double().mean(dim=1)
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from rayprune.pruning.precision import scored
+from rayprune.pruning.state import copied
 
 
 class DenseGradients:
@@ -43,11 +45,11 @@ class DenseGradients:
         if known:
             torch._foreach_lerp_(
                 [self._means[name] for name in known],
-                [gradients[name].detach() for name in known],
+                [scored(gradients[name].detach()) for name in known],
                 1.0 / self.count,
             )
         for name in gradients.keys() - self._means.keys():
-            self._means[name] = gradients[name].detach().clone()
+            self._means[name] = scored(gradients[name].detach().clone())
 
     def mean(self, name: str) -> Tensor | None:
         """Return a parameter's mean gradient; None when it got none."""
@@ -59,8 +61,8 @@ class DenseGradients:
         self.count = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the means as NumPy arrays, with their count."""
-        means = {name: mean.cpu().numpy().copy() for name, mean in self._means.items()}
+        """Return the means, copied to the CPU, with their count."""
+        means = {name: copied(mean) for name, mean in self._means.items()}
         return {"means": means, "count": self.count}
 
     @classmethod
@@ -72,7 +74,7 @@ class DenseGradients:
             places: the parameters by full name, whose devices and shapes the means take.
         """
         means = {
-            name: torch.from_numpy(np.array(mean)).reshape(places[name].shape).to(places[name])
+            name: copied(mean).to(scored(places[name])).reshape_as(places[name])
             for name, mean in state["means"].items()
         }
         return cls(means, int(state["count"]))

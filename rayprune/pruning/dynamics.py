@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +16,7 @@ from rayprune.pruning.dense_gradients import DenseGradients
 from rayprune.pruning.regrowth import drop_and_regrow, grow, random_growth
 from rayprune.pruning.selection import Selection
 from rayprune.pruning.sparse_schedules import GRADIENT, GrowSchedule, SparseSchedule
+from rayprune.pruning.state import packed, unpacked
 
 Masks = dict[str, Tensor]
 
@@ -49,8 +49,8 @@ class Dynamics:
         self.gradients.add(found, window)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return plain values and NumPy arrays, bools packed to bits."""
-        ever = {n: np.packbits(mask.cpu().numpy()) for n, mask in self.coverage.ever.items()}
+        """Return plain values and tensors, bools packed to bits."""
+        ever = {name: packed(mask) for name, mask in self.coverage.ever.items()}
         return {"ever": ever, "gradients": self.gradients.state_dict()}
 
     def load_state_dict(
@@ -65,10 +65,9 @@ class Dynamics:
         self.__init__()  # type: ignore[misc]
         if state is None:
             return
-        for name, packed in state["ever"].items():
+        for name, bits in state["ever"].items():
             place = places[name]
-            bits = np.unpackbits(packed, count=place.numel()).astype(bool).reshape(place.shape)
-            self.coverage.ever[name] = torch.from_numpy(bits).to(place.device)
+            self.coverage.ever[name] = unpacked(bits, place.shape).to(place.device)
         self.gradients = DenseGradients.from_state(state["gradients"], places)
 
 

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from rayprune.errors import InputError
+from rayprune.pruning.precision import scored
+from rayprune.pruning.state import copied
 
 Named = Mapping[str, Tensor]
 """Tensors by full parameter name."""
@@ -58,7 +60,7 @@ class Accumulated:
         if MOVEMENT in kinds:
             for name, gradient in gradients.items():
                 total = _sum(self._sums[MOVEMENT], name, gradient)
-                total.addcmul_(weights[name].detach(), gradient, value=-1)
+                total.addcmul_(scored(weights[name].detach()), scored(gradient), value=-1)
 
     def gradients(self) -> dict[str, Tensor]:
         """Return the mean gradient of each parameter since `clear_gradients`; empty if none."""
@@ -79,9 +81,9 @@ class Accumulated:
             named.update({name: pick(name, total) for name, total in named.items()})
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything as numbers and NumPy arrays."""
+        """Return everything as numbers and tensors."""
         sums = {
-            kind: {name: total.cpu().numpy().copy() for name, total in named.items()}
+            kind: {name: copied(total) for name, total in named.items()}
             for kind, named in self._sums.items()
         }
         return {"steps": self.steps, "sums": sums}
@@ -98,13 +100,18 @@ class Accumulated:
             named.clear()
             for name, total in state.get("sums", {}).get(kind, {}).items():
                 if name in weights:
-                    named[name] = torch.as_tensor(total).to(weights[name]).reshape_as(weights[name])
+                    like = weights[name]
+                    named[name] = copied(total).to(scored(like)).reshape_as(like)
 
 
 def _sum(sums: dict[str, Tensor], name: str, like: Tensor) -> Tensor:
     held = sums.get(name)
     if held is None or held.device != like.device:
-        held = sums[name] = torch.zeros_like(like) if held is None else held.to(like.device)
+        held = sums[name] = (
+            torch.zeros_like(like, dtype=scored(like).dtype)
+            if held is None
+            else held.to(like.device)
+        )
     return held
 
 

@@ -14,6 +14,7 @@ from rayprune.pruning.attach import join
 from rayprune.pruning.budgets import PrunableLayer
 from rayprune.pruning.evidence import GRADIENT, Evidence
 from rayprune.pruning.objectives import ANY_GROUP, Actions, Objective
+from rayprune.pruning.precision import scored
 from rayprune.pruning.recording import Record, recording
 from rayprune.pruning.rows import joined, rows_of, squared_gradients, squared_inputs
 
@@ -183,7 +184,9 @@ class _Sums:
 
     def _sum(self, kind: str, name: str, value: Tensor) -> None:
         held = self._tables[kind].get(name)
-        self._tables[kind][name] = value.detach().clone() if held is None else held.add_(value)
+        self._tables[kind][name] = (
+            scored(value.detach()).clone() if held is None else held.add_(value)
+        )
 
 
 def minibatches(batch: Any) -> Iterator[Any]:
@@ -234,7 +237,7 @@ def _of_group(actions: Mapping[str, Actions], group: str) -> Actions:
 
 def _joined(rows: Sequence[Actions], across: Across) -> Actions:
     kept = [row.means if row.valid is None else row.means[row.valid] for row in rows]
-    return Actions(across.join(torch.cat(kept)), rows[0].sizes)
+    return Actions(across.join(scored(torch.cat(kept))), rows[0].sizes)
 
 
 def _units(layer: nn.Module, call: Any) -> dict[str, Tensor]:
@@ -243,8 +246,8 @@ def _units(layer: nn.Module, call: Any) -> dict[str, Tensor]:
         from rayprune.pruning.recurrent import unroll
 
         strands = unroll(layer, call.args[0], call.args[1:]).strands
-        return {f"weight_ih_{s.suffix}": s.outputs.flatten(0, 1) for s in strands}
-    values = call.activation
+        return {f"weight_ih_{s.suffix}": scored(s.outputs.flatten(0, 1)) for s in strands}
+    values = scored(call.activation)
     if isinstance(layer, nn.Linear):
         return {"weight": values.reshape(-1, values.shape[-1])}
     return {"weight": values.flatten(2).mean(dim=2)}

@@ -81,7 +81,8 @@ MASKABLE: Mapping[type[nn.Module], type[MaskedLayer]] = {
 def prunable_parameters(layer: nn.Module) -> dict[str, nn.Parameter]:
     """Return the parameters of a maskable layer that can be pruned, by their name in the layer.
 
-    The weight of a Linear or Conv, the input and hidden weights of an LSTM or GRU; never a bias.
+    The weight of a Linear or Conv, the input and hidden weights of an LSTM or GRU; never a bias,
+    and nothing of a layer without inputs or outputs.
 
     >>> list(prunable_parameters(MaskedGRU(2, 3, bidirectional=True)))[:3]
     ['weight_ih_l0', 'weight_hh_l0', 'weight_ih_l0_reverse']
@@ -89,7 +90,7 @@ def prunable_parameters(layer: nn.Module) -> dict[str, nn.Parameter]:
     return {
         name: parameter
         for name, parameter in layer.named_parameters(recurse=False)
-        if prunable_name(name)
+        if prunable_name(name) and parameter.numel()
     }
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rayprune.pruning.budgets import PrunableLayer
 from rayprune.pruning.masks import keep_only
+from rayprune.pruning.naming import check_tensor
 from rayprune.pruning.silence import silent_biases
 
 
@@ -71,12 +73,19 @@ class Masking:
         return layer.module.masks.get(key)
 
     def mask_gradients(self, gradients: Mapping[nn.Parameter, Tensor | None]) -> None:
-        """Zero the gradients of pruned weights, in place; None is passed over."""
+        """Zero the gradients of pruned weights, in place; None is passed over.
+
+        Raises:
+            InputError: a gradient is no tensor, or not shaped like its parameter.
+        """
         pairs = [
             (gradient, multiplier)
             for weight, multiplier in self._masked()
             if (gradient := gradients.get(weight)) is not None
         ]
+        for gradient, multiplier in pairs:
+            if getattr(gradient, "shape", None) != multiplier.shape:
+                self._refuse("gradients", gradients)
         if pairs:
             torch._foreach_mul_([gradient for gradient, _ in pairs], [mult for _, mult in pairs])
 
@@ -86,23 +95,28 @@ class Masking:
         if pairs:
             torch._foreach_mul_([weight for weight, _ in pairs], [mult for _, mult in pairs])
 
-    def mask_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+    def mask_tensors(self, tensors: Mapping[nn.Parameter, Tensor]) -> None:
         """Zero the pruned entries of other tensors, in place; see `Pruner.mask_tensors`."""
-        silenced = {name: mask for name, (_, mask) in self.silenced.items()}
-        for name, mask in (self.masks | silenced).items():
-            if name in tensors:
-                tensor = tensors[name]
-                keep_only(tensor, mask.to(tensor.device))
+        held = [(name, self.weight(name), mask) for name, mask in self.masks.items()]
+        held += [(name, bias, mask) for name, (bias, mask) in self.silenced.items()]
+        held = [(name, p, mask) for name, p, mask in held if p in tensors]
+        for name, parameter, _ in held:
+            check_tensor("tensors", name, tensors[parameter], parameter.shape)
+        for _, parameter, mask in held:
+            keep_only(tensors[parameter], mask.to(tensors[parameter].device))
 
     def violations(self) -> dict[str, int]:
         """Return how many pruned weights are not zero, by full parameter name; empty if right."""
-        counts = {
-            name: int(torch.count_nonzero((self.weight(name) != 0) & ~mask))
-            for name, mask in self.masks.items()
-        }
+        counts = {name: self.stray(name) for name in self.masks}
         for name, (bias, mask) in self.silenced.items():
             counts[name] = int(torch.count_nonzero((bias != 0) & ~mask))
         return {name: count for name, count in counts.items() if count}
+
+    @torch.no_grad()
+    def stray(self, name: str) -> int:
+        """Return how many masked weights of a parameter are not zero."""
+        mask = self.mask(name)
+        return 0 if mask is None else int(torch.count_nonzero((self.weight(name) != 0) & ~mask))
 
     def drop(self, name: str, gone: Tensor) -> None:
         """Mask weights and zero them.
@@ -153,6 +167,12 @@ class Masking:
         """Look parameters and masks up anew: others have taken their places."""
         self._multipliers.clear()
         self._pairs = None
+
+    def _refuse(self, field: str, given: Mapping[nn.Parameter, Any]) -> None:
+        """Say which of the tensors is wrong."""
+        for name, weight in self.weights.items():
+            if given.get(weight) is not None:
+                check_tensor(field, name, given[weight], weight.shape)
 
     def _masked(self) -> list[tuple[nn.Parameter, Tensor]]:
         """Return the weights that have a mask, each with its multiplier."""

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from rayprune.errors import NonFiniteError
+from rayprune.pruning.precision import scored
 
 # Small enough for a core's own cache, large enough to hide the cost of a call.
 CPU_CHUNK = 1 << 19
@@ -165,7 +166,9 @@ class _Narrowed:
 def _narrow(pairs: Pairs, transform: Transform | None, share: float) -> _Narrowed | None:
     """Gather the scores around the one that a share of all exceeds; None if they are too many."""
     low, high = _bracket(pairs, transform, share)
-    dtype = functools.reduce(torch.promote_types, (score.dtype for score, _ in pairs))
+    dtype = functools.reduce(
+        torch.promote_types, (score.dtype for score, _ in pairs), torch.float32
+    )
     # One buffer, whose untouched pages cost nothing: many small ones would split up the heap.
     room = sum(score.numel() for score, _ in pairs) // 8
     between = torch.empty(room, dtype=dtype, device=pairs[0][0].device)
@@ -192,7 +195,7 @@ def _bracket(pairs: Pairs, transform: Transform | None, share: float) -> tuple[f
     sample = []
     for score, live in pairs:
         values = score.detach().reshape(-1)[::stride]
-        values = values if live is None else values[live.reshape(-1)[::stride]]
+        values = scored(values if live is None else values[live.reshape(-1)[::stride]])
         sample.append((values if transform is None else transform(values)).double().cpu())
     ranked = torch.cat(sample).sort(descending=True).values
     size = ranked.numel()
@@ -296,7 +299,8 @@ def _chunks(
     alive = None if live is None else live.reshape(-1)
     for start in range(0, flat.numel(), size):
         piece = slice(start, start + size)
-        chunk = flat[piece] if transform is None else transform(flat[piece])
+        chunk = scored(flat[piece])
+        chunk = chunk if transform is None else transform(chunk)
         yield chunk, None if alive is None else alive[piece]
 
 

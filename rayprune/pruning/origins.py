@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from rayprune.pruning.state import copied
 
 Kept = tuple[Tensor, ...]
 """For each leading axis of a parameter the indices that are left of it."""
@@ -169,9 +170,9 @@ class Origins:
         return inflated
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything as plain values and NumPy arrays."""
+        """Return everything as plain values and tensors."""
         parameters = {
-            name: {"shape": list(held.shape), "kept": [axis.numpy().copy() for axis in held.kept]}
+            name: {"shape": list(held.shape), "kept": [axis.clone() for axis in held.kept]}
             for name, held in self.held.items()
         }
         return {
@@ -187,7 +188,7 @@ class Origins:
         # In place: layers hold this very dict.
         self.held.clear()
         for name, held in state.get("parameters", {}).items():
-            kept = tuple(torch.as_tensor(np.array(axis)) for axis in held["kept"])
+            kept = tuple(copied(axis) for axis in held["kept"])
             self.held[name] = Origin(tuple(held["shape"]), kept)
         self.by_unit = bool(state.get("by_unit", True))
         self._seen, self._tick = int(state.get("seen", 0)), int(state.get("tick", 0))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from rayprune.pruning.budgets import PrunableLayer
 from rayprune.pruning.granularity import parts_of
+from rayprune.pruning.precision import scored
 
 
 def soft_threshold(weight: Tensor, amount: float) -> None:
@@ -73,7 +74,7 @@ def shrink(layer: PrunableLayer, kind: str, amounts: Callable[[nn.Parameter], fl
         return
     for part in parts_of(layer.module, weights, "neuron"):
         named = {name: weights[name].data for name in part.parameters}
-        norms = part.pool(named, "l2")
+        norms = part.pool({name: scored(weight) for name, weight in named.items()}, "l2")
         size = sum(weight.numel() for weight in named.values()) // part.count
         factors = unit_factors(norms, size, amounts(weights[part.parameters[0]]))
         for name, factor in part.expand(factors, {}):

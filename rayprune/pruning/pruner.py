@@ -12,6 +12,15 @@ from torch import Tensor, nn
 
 from rayprune.errors import ConfigError, InputError, did_you_mean
 from rayprune.pruning.across import Across
+from rayprune.pruning.arguments import (
+    as_config,
+    awaited,
+    check_arguments,
+    check_gate,
+    check_number,
+    checked_exclusions,
+    checked_patterns,
+)
 from rayprune.pruning.arrival import arrived
 from rayprune.pruning.attach import Exclusions, make_maskable, maskable_layers, tied_layers
 from rayprune.pruning.awaiting import awaits, standing_units
@@ -41,9 +50,11 @@ from rayprune.pruning.fading import Fading
 from rayprune.pruning.layers import MASKABLE
 from rayprune.pruning.masking import Masking
 from rayprune.pruning.measuring import measure
+from rayprune.pruning.naming import by_parameter
 from rayprune.pruning.origins import Kept, Origins
 from rayprune.pruning.penalty import shrink
 from rayprune.pruning.phases import Phase, phase_faults, phases_of
+from rayprune.pruning.precision import scored
 from rayprune.pruning.removable import Unit
 from rayprune.pruning.reports import LayerCount as LayerCount
 from rayprune.pruning.reports import MaskChange as MaskChange
@@ -59,6 +70,9 @@ logger = logging.getLogger(__name__)
 # Minibatches' dense gradients that a clone's regrowth averages.
 DEFAULT_WINDOW = 100
 
+Gradients = Mapping[nn.Parameter, Tensor | None] | Mapping[str, Tensor | None]
+"""Gradients by parameter, or by its full name."""
+
 
 class Pruner:
     """Prunes one module by one config.
@@ -69,7 +83,8 @@ class Pruner:
 
     Args:
         module: any module with maskable layers; not wrapped in DDP.
-        config: what to prune; assign `config` to change it.
+        config: what to prune, or a mapping of a `PruningConfig`'s fields; assign `config` to change
+            it.
         groups: layer name -> group; without it every layer is in the group ``all``.
         exempt: glob patterns of layers that are not prunable at all and count nowhere.
         heads: glob patterns of layers whose output units are the module's own outputs: no unit of
@@ -78,10 +93,13 @@ class Pruner:
             read the observation; see `rayprune.pruning.sensors.find_sensors`.
         exclude: modules or glob patterns that are not touched; see `make_maskable`.
         seed: of the random criterion.
+        driven: whether the caller posts what a schedule waits for: a gated one's ``level``, or
+            that the return is reached which ``begin`` names (``began``).
 
     Raises:
         ConfigError: the config doesn't fit the module; holds every fault.
-        InputError: there is nothing to prune, or ``torch.nn.utils.prune`` pruned a bias.
+        InputError: an argument is of a wrong type, there is nothing to prune, or
+            ``torch.nn.utils.prune`` pruned a bias.
 
     >>> module = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
     >>> pruner = Pruner(module, PruningConfig(sparsity=0.5))
@@ -94,7 +112,7 @@ class Pruner:
     def __init__(
         self,
         module: nn.Module,
-        config: PruningConfig,
+        config: PruningConfig | Mapping[str, Any],
         *,
         groups: Callable[[str], str] | None = None,
         exempt: Iterable[str] = (),
@@ -102,10 +120,14 @@ class Pruner:
         sensors: Callable[[], Sensors] | None = None,
         exclude: Exclusions = (),
         seed: int = 0,
+        driven: bool = False,
     ) -> None:
-        exclude = list(exclude)
+        check_arguments(module, groups=groups, seed=seed)
+        exclude = checked_exclusions(module, exclude)
+        checked = as_config(config)
         self.module = make_maskable(module, exclude=exclude)
-        self.seed = seed
+        self.seed = int(seed)
+        self._driven = driven
         found = maskable_layers(module, exclude=exclude)
         if not found:
             kinds = ", ".join(kind.__name__ for kind in MASKABLE)
@@ -116,8 +138,8 @@ class Pruner:
             PrunableLayer(name, layer, groups(name) if groups else "all", origins=self.origins)
             for name, layer in found.items()
         )
-        self._always_exempt = _matching("exempt", exempt, list(found))
-        self._heads = _matching("heads", heads, list(found))
+        self._always_exempt = _matching("exempt", checked_patterns("exempt", exempt), list(found))
+        self._heads = _matching("heads", checked_patterns("heads", heads), list(found))
         self._tied = tied_layers(module, exclude=exclude)
         self._sensors = sensors
         self.bypasses = Bypasses()
@@ -129,8 +151,8 @@ class Pruner:
         self._progress = Progress()
         self.accumulated = Accumulated()
         """Sums over training steps, of what `accumulates` names."""
-        self._warned = False
-        self.config = config
+        self._warned = self._told_to_post = False
+        self.config = checked
 
     @property
     def config(self) -> PruningConfig:
@@ -138,7 +160,8 @@ class Pruner:
         return self._config
 
     @config.setter
-    def config(self, config: PruningConfig) -> None:
+    def config(self, config: PruningConfig | Mapping[str, Any]) -> None:
+        config = as_config(config)
         candidates = [x for x in self._all if x.name not in self._always_exempt]
         layers = subjects(config, self.module, candidates, self._heads, self._tied, self._sensors)
         exempt = frozenset(layer.name for layer in self._all) - {layer.name for layer in layers}
@@ -237,8 +260,10 @@ class Pruner:
             NonFiniteError: a score is NaN.
             RunError: a threshold would prune everything.
         """
+        if sparsity is not None:
+            check_number("sparsity", sparsity)
         budgets = [
-            (phase, phase.budgets if sparsity is None else phase.retargeted(sparsity))
+            (phase, phase.budgets if sparsity is None else phase.retargeted(float(sparsity)))
             for phase in self._phases
         ]
         gathered = evidence() if evidence else self.measure(batch, loss)
@@ -287,10 +312,13 @@ class Pruner:
                 loss)``; called when an update is due.
 
         Raises:
-            InputError: the criterion needs what wasn't given; nothing was changed.
+            ConfigError: the schedule is gated, and there is no driver.
+            InputError: the criterion needs what wasn't given, or a clock is no number; nothing was
+                changed.
             NonFiniteError: a score is NaN; nothing was changed.
             RunError: a threshold would prune everything; nothing was changed.
         """
+        self._check_driver()
         self._warn_of_horizon()
         clock, timing = _clock(step, updates), self._timing
         tick = timing.tick(clock)
@@ -318,12 +346,16 @@ class Pruner:
         return self._timing.awaits_growth(clock, per_minibatch)
 
     @torch.no_grad()
-    def gather_gradients(self, gradients: Mapping[nn.Parameter, Tensor | None]) -> None:
+    def gather_gradients(self, gradients: Gradients) -> None:
         """Take the dense gradients of one minibatch in, before they are masked.
 
         Args:
-            gradients: by parameter; None is passed over.
+            gradients: by parameter or name; None is passed over.
+
+        Raises:
+            InputError: a name is not the module's.
         """
+        gradients = by_parameter("gradients", gradients, self.module)
         schedule = self._timing.sparse_schedule
         window = (schedule.window if schedule is not None else 0) or DEFAULT_WINDOW
         self._dynamics.gather(gradients, self.parameters, window)
@@ -377,15 +409,19 @@ class Pruner:
         wanted = evidence_for(self.config.criterion) & ACCUMULATED
         return wanted if self.config.evidence["objective"] == "loss" else wanted - {GRADIENT}
 
-    def observe_gradients(self, gradients: Mapping[nn.Parameter, Tensor | None]) -> None:
+    def observe_gradients(self, gradients: Gradients) -> None:
         """Sum up the dense gradients of one training step, where anything asks for them.
 
         Args:
-            gradients: by parameter, before masking and clipping; None counts as zero.
+            gradients: by parameter or name, before masking and clipping; None counts as zero.
+
+        Raises:
+            InputError: a name is not the module's.
         """
         kinds = self.accumulates
         if not kinds:
             return
+        gradients = by_parameter("gradients", gradients, self.module)
         weights = self.parameters
         found = {name: gradients.get(weight) for name, weight in weights.items()}
         dense = {name: gradient for name, gradient in found.items() if gradient is not None}
@@ -398,12 +434,17 @@ class Pruner:
         return highest_target(self.config, budgets)
 
     @torch.no_grad()
-    def mask_gradients(self, gradients: Mapping[nn.Parameter, Tensor | None]) -> None:
+    def mask_gradients(self, gradients: Gradients) -> None:
         """Zero the gradients of pruned weights, in place.
 
         Args:
-            gradients: by parameter; parameters without masks, and None, are left alone.
+            gradients: by parameter or its full name; parameters without masks, those of other
+                modules, and None are left alone.
+
+        Raises:
+            InputError: a name is not the module's, or a gradient not shaped like its parameter.
         """
+        gradients = by_parameter("gradients", gradients, self.module)
         self._masking.mask_gradients(gradients)
         self.bypasses.stop_gradients(gradients)
 
@@ -432,14 +473,18 @@ class Pruner:
                 shrink(layer, penalty["kind"], lambda w: rates[w] * penalty["strength"])
 
     @torch.no_grad()
-    def mask_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+    def mask_tensors(self, tensors: Mapping[str, Tensor] | Mapping[nn.Parameter, Tensor]) -> None:
         """Zero the pruned entries of other tensors, in place.
 
         Args:
-            tensors: by full parameter name, shaped like the parameters: moments, target weights.
-                Names without a mask are left alone.
+            tensors: by full parameter name or by parameter, shaped like the parameters: moments,
+                target weights. Parameters without a mask are left alone.
+
+        Raises:
+            InputError: a name is not the module's, or a tensor not shaped like its parameter;
+                nothing was changed.
         """
-        self._masking.mask_tensors(tensors)
+        self._masking.mask_tensors(by_parameter("tensors", tensors, self.module))
 
     @torch.no_grad()
     def violations(self) -> dict[str, int]:
@@ -447,7 +492,10 @@ class Pruner:
         return self._masking.violations()
 
     def sparsity(self, group: str | None = None) -> float:
-        """Return the fraction of the prunable weights that is masked.
+        """Return the fraction of the prunable weights that is masked, and really zero.
+
+        A masked weight that an optimizer has moved, where `mask_weights` was not called after its
+        step, doesn't count. That takes a pass over the masked weights; `masked` takes none.
 
         Args:
             group: of this group only; None for all.
@@ -455,13 +503,28 @@ class Pruner:
         Raises:
             InputError: there is no such group.
         """
+        stray = self._masking.stray
+        return self._share(group, lambda x: x.pruned - sum(map(stray, _names(x))))
+
+    def masked(self, group: str | None = None) -> float:
+        """Return the fraction of the prunable weights that is masked, whatever they are now.
+
+        Args:
+            group: as for `sparsity`.
+
+        Raises:
+            InputError: there is no such group.
+        """
+        return self._share(group, lambda layer: layer.pruned)
+
+    def _share(self, group: str | None, count: Callable[[PrunableLayer], int]) -> float:
         layers = [layer for layer in self._layers if group in (None, layer.group)]
         if not layers:
             groups = sorted({layer.group for layer in self._layers})
             raise InputError(
                 f"`group` must be one of {groups}, but is {group!r}.{did_you_mean(group, groups)}"
             )
-        return sum(layer.pruned for layer in layers) / sum(layer.total for layer in layers)
+        return sum(map(count, layers)) / sum(layer.total for layer in layers)
 
     def layer_counts(self) -> list[LayerCount]:
         """Count the weights of every maskable layer, exempt ones included."""
@@ -469,7 +532,9 @@ class Pruner:
         return [self._count(layer, layer.name in protected) for layer in self._all]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return masks, fading weights and progress as NumPy arrays and plain values.
+        """Return masks, fading weights and progress as CPU tensors and plain values.
+
+        ``torch.save`` and ``torch.load`` take them as they are.
 
         Targets are not in it: they are the config's, so that a clone keeps its own.
         """
@@ -602,7 +667,7 @@ class Pruner:
             if name not in keeps and name not in self._fading.ages:
                 continue
             weight = self._masking.weight(name)
-            norm = weight.norm() if self.config.remedies.get("rescale") else None
+            norm = scored(weight.detach()).norm() if self.config.remedies.get("rescale") else None
             gone = self._newly_gone(name, keeps.pop(name, None), updates)
             count = int(torch.count_nonzero(gone))
             if count:
@@ -623,7 +688,7 @@ class Pruner:
             self.bypasses.add({layer.name: layer.module for layer in self._layers})
         churn = (pruned + grown) / sum(layer.total for layer in self._layers)
         return MaskChange(
-            step, pruned, churn, self.sparsity(), tuple(changed), grown, regrown, scales
+            step, pruned, churn, self.masked(), tuple(changed), grown, regrown, scales
         )
 
     def _newly_gone(self, name: str, keep: Tensor | None, updates: int) -> Tensor:
@@ -677,6 +742,16 @@ class Pruner:
             exempt=layer.name in self._exempt,
         )
 
+    def _check_driver(self) -> None:
+        """Don't wait in silence for what nobody may post."""
+        if self._driven:
+            return
+        check_gate(self.config)
+        waits = awaited(self.config)
+        if waits is not None and not self._told_to_post:
+            self._told_to_post = True
+            logger.warning(waits)
+
     def _warn_of_horizon(self) -> None:
         if self.config.needs_horizon and not self._warned:
             self._warned = True
@@ -688,7 +763,14 @@ class Pruner:
 
 
 def _clock(step: float, updates: float | None) -> float:
+    check_number("step", step)
+    if updates is not None:
+        check_number("updates", updates)
     return step if step or updates is None else updates
+
+
+def _names(layer: PrunableLayer) -> list[str]:
+    return [layer.full_name(key) for key in layer.parameters]
 
 
 def _shapes(layer: PrunableLayer) -> dict[str, torch.Size]:

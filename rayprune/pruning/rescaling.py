@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from rayprune.pruning.precision import scored
+
 
 def keep_norm(weight: Tensor, norm: Tensor) -> float:
     """Scale a weight matrix to the L2 norm that it had, in place; return the factor.
@@ -22,7 +24,7 @@ def keep_norm(weight: Tensor, norm: Tensor) -> float:
     >>> keep_norm(weight, torch.tensor(6.0)), weight
     (2.0, tensor([[6., 0.]]))
     """
-    left = float(weight.norm())
+    left = float(scored(weight).norm())
     factor = float(norm) / left if left > 0 else 1.0
     weight.mul_(factor)
     return factor

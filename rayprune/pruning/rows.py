@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rayprune.pruning.precision import scored
 from rayprune.pruning.recurrent import unroll
 
 # Floats of per-sample gradients at a time: small enough for a core's cache to help.
@@ -76,8 +77,8 @@ def squared_gradients(rows: Rows) -> Tensor:
     >>> squared_gradients(two)
     tensor([[[13.]]])
     """
-    inputs, deltas = rows.inputs, rows.deltas
-    assert deltas is not None
+    assert rows.deltas is not None
+    inputs, deltas = scored(rows.inputs), scored(rows.deltas)
     samples, positions, groups, width = inputs.shape
     if positions == 1 and groups == 1:
         # One outer product a sample, whose square is the outer product of the squares.
@@ -94,7 +95,7 @@ def squared_gradients(rows: Rows) -> Tensor:
 
 def squared_inputs(rows: Rows) -> Tensor:
     """Return the sum over samples and positions of each squared input, ``(groups, 1, in)``."""
-    return rows.inputs.square().sum(dim=(0, 1))[:, None, :]
+    return scored(rows.inputs).square().sum(dim=(0, 1))[:, None, :]
 
 
 def joined(rows: Sequence[Rows]) -> list[Rows]:

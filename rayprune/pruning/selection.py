@@ -26,6 +26,7 @@ from rayprune.pruning.evidence import NOTHING, Evidence
 from rayprune.pruning.granularity import Named, Part, WeightPart
 from rayprune.pruning.granularity.layer import LayerPart
 from rayprune.pruning.masks import find_cut, keep_above
+from rayprune.pruning.precision import scored
 from rayprune.pruning.thresholds import threshold_of
 
 Eligible = Callable[[str], "Tensor | None"]
@@ -69,7 +70,7 @@ class Selection:
         Raises:
             InputError: a registered criterion gave something of another shape or kind.
         """
-        weight = weight.detach()
+        weight = scored(weight.detach())
         scores = self._call(lookup(self.config.criterion), name, weight)
         return _check_shape(self.config.criterion, scores, weight.shape)
 
@@ -200,14 +201,14 @@ class Selection:
         if grouped is None or isinstance(part, WeightPart) or part.ranks_within:
             return None
         shares = {
-            name: self._call(grouped.contribution, name, self.weights[name].detach())
+            name: self._call(grouped.contribution, name, scored(self.weights[name].detach()))
             for name in part.parameters
         }
         return grouped.finish(part.pool(shares, "sum"))
 
     def _of_units(self, criterion: Criterion, part: Part) -> Tensor:
         first = part.parameters[0]
-        scores = self._call(criterion, first, self.weights[first].detach())
+        scores = self._call(criterion, first, scored(self.weights[first].detach()))
         return _check_shape(self.config.criterion, scores, torch.Size([part.count]))
 
     def _without_gone(self, name: str, score: Tensor) -> Tensor:

@@ -1,9 +1,12 @@
-"""A Pruner's state as plain values and NumPy arrays, masks packed to bits."""
+"""A Pruner's state as plain values and CPU tensors, masks packed to bits.
+
+``torch.load`` takes no more than that by default.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,12 +34,12 @@ class Progress:
 def pack_state(
     shapes: Shapes, masks: Mapping[str, Tensor], ages: Mapping[str, Tensor], progress: Progress
 ) -> dict[str, Any]:
-    """Pack a Pruner's state: strings, numbers, lists, dicts and uint8 arrays only."""
+    """Pack a Pruner's state: strings, numbers, lists, dicts and uint8 tensors only."""
     return {
         "version": 1,
         "shapes": {name: list(shape) for name, shape in shapes.items()},
-        "masks": {name: np.packbits(mask.cpu().numpy()) for name, mask in masks.items()},
-        "ages": {name: age.cpu().numpy().copy() for name, age in ages.items()},
+        "masks": {name: packed(mask) for name, mask in masks.items()},
+        "ages": {name: copied(age) for name, age in ages.items()},
         "progress": {
             "tick": progress.tick,
             "targets": dict(progress.targets),
@@ -63,9 +66,9 @@ def unpack_state(
     try:
         saved = {name: tuple(shape) for name, shape in state["shapes"].items()}
         _check_same(saved, shapes)
-        masks = {name: _unpacked(bits, shapes[name]) for name, bits in state["masks"].items()}
+        masks = {name: unpacked(bits, shapes[name]) for name, bits in state["masks"].items()}
         ages = {
-            name: torch.from_numpy(np.array(age, dtype=np.uint8).reshape(shapes[name]))
+            name: copied(age).to(torch.uint8).reshape(shapes[name])
             for name, age in state["ages"].items()
         }
         progress = Progress(**state["progress"])
@@ -99,9 +102,37 @@ def _shown(shape: tuple[int, ...] | None) -> str:
     return "absent" if shape is None else f"of shape {shape}"
 
 
-def _unpacked(bits: Any, shape: tuple[int, ...]) -> Tensor:
+def copied(held: Any) -> Tensor:
+    """Return a copy on the CPU that shares nothing with a tensor, or with a NumPy array."""
+    if isinstance(held, Tensor):
+        return held.detach().cpu().clone()
+    return torch.from_numpy(np.array(held))  # copied first: Ray's arrays can't be written to
+
+
+def packed(mask: Tensor) -> Tensor:
+    """Pack a bool tensor to bits.
+
+    >>> packed(torch.tensor([[True, False], [False, True]]))
+    tensor([144], dtype=torch.uint8)
+    """
+    return torch.from_numpy(np.packbits(mask.cpu().numpy()))
+
+
+def unpacked(bits: Any, shape: Sequence[int]) -> Tensor:
+    """Unpack what `packed` packed.
+
+    Args:
+        bits: a uint8 tensor, or a NumPy array: RLlib's checkpoints hold those.
+        shape: the mask's.
+
+    Raises:
+        ValueError: there are too few or too many.
+
+    >>> unpacked(torch.tensor([144], dtype=torch.uint8), (2, 2)).tolist()
+    [[True, False], [False, True]]
+    """
     count = math.prod(shape)
-    packed = np.asarray(bits, dtype=np.uint8)
-    if packed.shape != ((count + 7) // 8,):
-        raise ValueError(f"a mask of {packed.size} bytes for shape {shape}")
-    return torch.from_numpy(np.unpackbits(packed, count=count).astype(bool).reshape(shape))
+    held = np.asarray(bits, dtype=np.uint8)
+    if held.shape != ((count + 7) // 8,):
+        raise ValueError(f"a mask of {held.size} bytes for shape {tuple(shape)}")
+    return torch.from_numpy(np.unpackbits(held, count=count).astype(bool).reshape(shape))

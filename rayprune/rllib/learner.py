@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import torch
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.rl_module.apis import TargetNetworkAPI
+from ray.rllib.utils.numpy import convert_to_numpy
 
 from rayprune.errors import ConfigError
 from rayprune.pruning.adopt import is_torch_pruned, take_masks
@@ -41,7 +42,7 @@ from rayprune.rllib.evidence import Witness
 from rayprune.rllib.groups import group_of, kept_back, output_heads
 from rayprune.rllib.importable import importable
 from rayprune.rllib.live import LiveCompaction
-from rayprune.rllib.module_configs import ModuleConfigs, check_ids, is_pruned
+from rayprune.rllib.module_configs import ModuleConfigs, check_ids, is_driven, is_pruned
 from rayprune.rllib.optimizers import checks_spared, fuse_adam, learning_rates, moments
 from rayprune.rllib.rewinder import Rewinder
 from rayprune.rllib.sensors import module_sensors
@@ -287,7 +288,11 @@ class PruningMixin(_Base):
                 state[STATE_KEY] = {
                     "step": self._step,
                     "updates": self._updates,
-                    "modules": {mid: pruner.state_dict() for mid, pruner in self._pruners.items()},
+                    "modules": {
+                        # Arrays, as all of RLlib's states are: their pickle is the same each time.
+                        mid: convert_to_numpy(pruner.state_dict())
+                        for mid, pruner in self._pruners.items()
+                    },
                     "unsaved": unsaved.collect(self),
                     "rewinding": self._rewinder.get_state(),
                     "signals": self._mailbox.get_state(),
@@ -363,6 +368,8 @@ class PruningMixin(_Base):
             sensors=functools.cache(lambda: sensors_of(module, targets)),
             exclude=targets,
             seed=self.config.seed or 0,
+            # `prune` refuses a gated schedule; all else is posted, by a driver or the callback.
+            driven=not config.gated or is_driven(self.config, module_id),
         )
         self._elementwise[module_id] = all(map(_elementwise, optimizers))
         self._sparsity[module_id] = 0.0
@@ -390,11 +397,12 @@ class PruningMixin(_Base):
         optimizers = [opt for _, opt in self.get_optimizers_for_module(module_id)]
         for name, parameter in pruner.masked_parameters.items():
             for moment in moments(optimizers, parameter):
-                pruner.mask_tensors({name: moment})
+                pruner.mask_tensors({parameter: moment})
                 if name in change.regrown:
                     moment.masked_fill_(change.regrown[name], 0)
+        parameters = pruner.masked_parameters
         for name, target in self._target_parameters(module_id):
-            pruner.mask_tensors({name: target})
+            pruner.mask_tensors({parameters[name]: target})
             if name in change.scales:
                 target.mul_(change.scales[name])
         hold_bypassed(pruner, optimizers, _target_pairs(self.module[module_id].unwrapped()))
@@ -434,8 +442,8 @@ class PruningMixin(_Base):
         named = {n: p for n, p in module.named_parameters() if id(p) not in copies}
         parameters = list(named.values())
         return {
-            "sparsity": pruner.sparsity(),
-            "groups": {g: pruner.sparsity(g) for g in groups},
+            "sparsity": pruner.masked(),
+            "groups": {g: pruner.masked(g) for g in groups},
             "itop": self._diagnostics.take("itop", module_id, pruner.coverage, None),
             "layers": layers,
             "parameters": {

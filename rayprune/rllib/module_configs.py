@@ -55,6 +55,11 @@ def is_pruned(config: AlgorithmConfig, module_id: str) -> bool:
     return chosen is None or module_id in chosen
 
 
+def is_driven(config: AlgorithmConfig, module_id: str) -> bool:
+    """Whether a driver of ours validates, and posts what a schedule waits for."""
+    return bool(_held(config, module_id).get(DRIVEN_KEY))
+
+
 def check_ids(config: AlgorithmConfig, module_ids: Collection[str]) -> None:
     """Raise ConfigError if a module is to be pruned that the algorithm doesn't have."""
     chosen = config.learner_config_dict[CONFIG_KEY].get(MODULES_KEY) or {}

@@ -114,7 +114,7 @@ def gated(**changes):
 
 
 def test_a_gate_prunes_to_its_level_within_its_bound(two_layers):
-    pruner = Pruner(two_layers, gated(sparsity=0.5))
+    pruner = Pruner(two_layers, gated(sparsity=0.5), driven=True)
     pruner.update(1)
     assert pruner.sparsity() == 0
     for level, expected in ((0.2, 0.2), (0.36, 0.36), (0.9, 0.5)):
