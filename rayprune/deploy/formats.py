@@ -10,6 +10,7 @@ from typing import Any, Final
 import torch
 from torch.export import ExportedProgram
 
+from rayprune.deploy.c.lowering import lower
 from rayprune.deploy.c.writing import write_c
 from rayprune.deploy.capture import capture
 from rayprune.deploy.interface import Array
@@ -74,6 +75,12 @@ def _torch(order: Order, path: Path) -> Written:
     inputs = [torch.from_numpy(given) for given in order.examples[0]]
     told = report(order.policy, inputs)
     return Written(captured, {"semi_structured": told} if told["packed"] else {})
+
+
+def check_c(policy: DeployablePolicy) -> None:
+    """Raise InputError unless a policy, a plain copy, can be written in C."""
+    graph = rewritten(capture(policy, batch=1), read_as_it_lies)
+    lower(graph, policy.interface, _LANES_IN_C)
 
 
 def _c(order: Order, path: Path) -> Written:

@@ -7,6 +7,7 @@ RLlib's own nets take flat float Boxes and images, and its own connectors leave 
 from __future__ import annotations
 
 import functools
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -42,7 +43,10 @@ def connect(config: AlgorithmConfig, *, raw: bool) -> None:
     # `FitActions` does both: RLlib's own connector would begin with the module's action again.
     config.environment(normalize_actions=False, clip_actions=False)
     if config.is_offline:
-        config.learners(learner_connector=functools.partial(encode_episodes, raw=raw))
+        # Episodes that RLlib wrote hold what its modules did, whose choices are from 0 already.
+        numbered = not config.input_read_episodes
+        connector = functools.partial(encode_episodes, raw=raw, numbered=numbered)
+        config.learners(learner_connector=connector)
 
 
 def encode_observations(
@@ -61,10 +65,17 @@ def encode_observations(
 
 
 def encode_episodes(
-    observations: Space | None, actions: Space | None, *, raw: bool = False
+    observations: Space | None, actions: Space | None, *, raw: bool, numbered: bool
 ) -> list[ConnectorV2]:
-    """Return the Learner's connector for recorded data, which holds what the environment gave."""
-    return [EncodeEpisodes(raw=raw)]
+    """Return the Learner's connector for recorded data, which holds what the environment gave.
+
+    Args:
+        observations: the environment's space; None in a Learner that is fed with batches.
+        actions: likewise.
+        raw: see `connect`.
+        numbered: see `EncodeEpisodes`.
+    """
+    return [EncodeEpisodes(raw=raw, numbered=numbered)]
 
 
 def fit_actions(
@@ -121,13 +132,37 @@ class EncodeObservations(ConnectorV2):
         return batch
 
 
+class KeepObservations(ConnectorV2):
+    """Keeps what the environment gave, before other connectors write over it in the episodes."""
+
+    def __init__(
+        self,
+        input_observation_space: Space | None = None,
+        input_action_space: Space | None = None,
+    ) -> None:
+        super().__init__(input_observation_space, input_action_space)
+        self._kept: dict[str, list[Any]] = defaultdict(list)
+
+    def __call__(self, *, episodes: list[Any], batch: Any, **_: Any) -> Any:
+        """Keep the newest observation of each episode."""
+        for episode in self.single_agent_episode_iterator(episodes):
+            self._kept[episode.id_].append(episode.get_observations(-1))
+        return batch
+
+    def restore(self, episode: Any) -> None:
+        """Write an episode's observations back into it."""
+        kept = self._kept.pop(episode.id_)
+        episode.observations = InfiniteLookbackBuffer(kept, 0, self.input_observation_space)
+
+
 class EncodeEpisodes(ConnectorV2):
-    """Encodes all observations of recorded episodes, and numbers their choices from 0.
+    """Encodes all observations of recorded episodes that aren't, and numbers choices from 0.
 
     Args:
         input_observation_space: the environment's; None in a Learner that is fed with batches.
         input_action_space: likewise.
         raw: see `connect`.
+        numbered: choices are numbered as the action space has it, and not from 0.
     """
 
     def __init__(
@@ -136,8 +171,9 @@ class EncodeEpisodes(ConnectorV2):
         input_action_space: Space | None = None,
         *,
         raw: bool = False,
+        numbered: bool = True,
     ) -> None:
-        self._raw = raw
+        self._raw, self._numbered = raw, numbered
         self._encoding: Encoding | None = None
         super().__init__(input_observation_space, input_action_space)
 
@@ -155,11 +191,19 @@ class EncodeEpisodes(ConnectorV2):
         """Encode the episodes, each of which is of this batch alone."""
         for episode in self.single_agent_episode_iterator(episodes, agents_that_stepped_only=False):
             if self._encoding is not None:
-                _rewrite(episode, "observations", self._encoding, self._encoding.space)
-            if self.input_action_space is not None:
+                _rewrite(episode, "observations", self._encode, self._encoding.space)
+            if self._numbered and self.input_action_space is not None:
                 space = self.input_action_space
-                _rewrite(episode, "actions", functools.partial(from_zero, space=space), space)
+                number = functools.partial(renumber, space=space, by=-1)
+                _rewrite(episode, "actions", number, space)
         return batch
+
+    def _encode(self, observation: Any) -> Any:
+        """Encode an observation, unless it came out of an EnvRunner, where it was encoded."""
+        assert self._encoding is not None
+        kind = (getattr(observation, "dtype", None), getattr(observation, "shape", None))
+        done = kind == (np.float32, self._encoding.space.shape)
+        return observation if done else self._encoding(observation)
 
 
 class FitActions(ConnectorV2):
@@ -225,16 +269,20 @@ def fitting(space: Space, *, normalize: bool, clip: bool) -> Fit:
     return lambda action: action
 
 
-def from_zero(action: Any, space: Space) -> Any:
-    """Return an environment's action with its choices numbered from 0, as modules give them."""
+def renumber(action: Any, space: Space, by: int) -> Any:
+    """Return an action with its choices numbered by its space (``by`` 1), or from 0 again (-1).
 
-    def shifted(leaf: Space, part: Any) -> Any:
-        numbered = isinstance(leaf, (gym.spaces.Discrete, gym.spaces.MultiDiscrete))
-        return np.asarray(part) - leaf.start if numbered else part  # type: ignore[attr-defined]
+    >>> int(renumber(0, gym.spaces.Discrete(3, start=5), by=1))
+    5
+    """
 
-    return tree.map_structure_up_to(
-        get_base_struct_from_space(space), shifted, get_base_struct_from_space(space), action
-    )
+    def renumbered(leaf: Space, part: Any) -> Any:
+        if isinstance(leaf, (gym.spaces.Discrete, gym.spaces.MultiDiscrete)):
+            return np.asarray(part) + np.multiply(by, leaf.start)
+        return part
+
+    structure = get_base_struct_from_space(space)
+    return tree.map_structure_up_to(structure, renumbered, structure, action)
 
 
 def two_sided(space: gym.spaces.Box) -> Array:

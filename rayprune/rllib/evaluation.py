@@ -29,6 +29,7 @@ from ray.tune.registry import ENV_CREATOR, _global_registry
 from rayprune.pruning.counting import count_flops
 from rayprune.pruning.resizing import fit_to, misfits
 from rayprune.rllib.checkpoints import check_fits, module_state
+from rayprune.rllib.connectors import KeepObservations
 from rayprune.rllib.threads import fitting_threads
 from rayprune.tracking.statistics import summarise
 
@@ -162,17 +163,23 @@ class Evaluator:
         return Acted(observations, batch, logits, unbatch(actions), for_env, to_env)
 
     def play(self, episodes: int, seed: int, *, explore: bool) -> list[SingleAgentEpisode]:
-        """Return whole episodes with all that happened in them.
+        """Return whole episodes with all that happened in them, observations as they were given.
 
         Args:
             episodes: how many.
             seed: of the environment, which all of them follow from.
             explore: draw the actions as in training; else the greedy ones.
         """
-        self._runner._seed, self._runner._needs_initial_reset = seed, True
-        played: list[SingleAgentEpisode] = self._runner.sample(
-            num_episodes=episodes, explore=explore
-        )
+        runner: Any = self._runner
+        runner._seed, runner._needs_initial_reset = seed, True
+        kept = KeepObservations()
+        runner._env_to_module.prepend(kept)
+        try:
+            played: list[SingleAgentEpisode] = runner.sample(num_episodes=episodes, explore=explore)
+        finally:
+            runner._env_to_module.remove(KeepObservations)
+        for episode in played:
+            kept.restore(episode)
         return played
 
     def first_batch(self, seed: int) -> dict[str, Any]:

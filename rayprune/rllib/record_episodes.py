@@ -1,7 +1,8 @@
 """``rayprune record``: a policy's episodes as data for offline algorithms.
 
 One Parquet row a step, in the columns that RLlib's offline readers take by default, so that neither
-compression nor pickles are needed to read them elsewhere.
+compression nor pickles are needed to read them elsewhere. Observations are the environment's own,
+before any connector.
 """
 
 from __future__ import annotations
@@ -9,14 +10,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from ray.rllib.core.columns import Columns
+from ray.rllib.env import INPUT_ENV_SINGLE_SPACES
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from rayprune.errors import InputError
 from rayprune.rllib.barrier import reseed
 from rayprune.rllib.checkpoints import locate
+from rayprune.rllib.connectors import renumber
+from rayprune.rllib.encoding import Space, is_nested
 from rayprune.rllib.evaluation import Evaluator
 from rayprune.rllib.experiment import config_of
 from rayprune.tracking.record import prepare_out, storage_error
@@ -44,6 +47,7 @@ def record_episodes(
         InputError: no checkpoint, or observations that aren't vectors.
     """
     evaluator = Evaluator(config_of(locate(checkpoint)))
+    _, actions = evaluator.spaces[INPUT_ENV_SINGLE_SPACES]
     try:
         _check_observations(evaluator)
         evaluator.load_checkpoint(locate(checkpoint))
@@ -52,7 +56,7 @@ def record_episodes(
         played = evaluator.play(episodes, seed, explore=explore)
     finally:
         evaluator.close()
-    _write(played, out / DATA_FILE)
+    _write(played, actions, out / DATA_FILE)
     return {
         "out": str(out),
         "env_steps": sum(len(episode) for episode in played),
@@ -61,33 +65,36 @@ def record_episodes(
 
 
 def _check_observations(evaluator: Evaluator) -> None:
-    space, _ = evaluator.spaces["__env_single__"]
-    if not (isinstance(space, gym.spaces.Box) and len(space.shape) == 1):
+    space, _ = evaluator.spaces[INPUT_ENV_SINGLE_SPACES]
+    if is_nested(space) or len(space.shape) > 1:
         raise InputError(
             f"Only vectors can be recorded, but observations are {space}. Record with RLlib's own "
             "`offline_data(output=..., output_write_episodes=True)`."
         )
 
 
-def _write(episodes: list[SingleAgentEpisode], path: Path) -> None:
+def _write(episodes: list[SingleAgentEpisode], actions: Space, path: Path) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    rows = [row for number, episode in enumerate(episodes) for row in _rows(number, episode)]
+    rows = [
+        row for number, episode in enumerate(episodes) for row in _rows(number, episode, actions)
+    ]
     try:
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), str(path))
     except OSError as error:
         raise storage_error(error, path) from error
 
 
-def _rows(number: int, episode: SingleAgentEpisode) -> list[dict[str, Any]]:
+def _rows(number: int, episode: SingleAgentEpisode, actions: Space) -> list[dict[str, Any]]:
     observations, steps = episode.get_observations(), len(episode)
     return [
         {
             Columns.EPS_ID: str(number),
             Columns.T: step,
             Columns.OBS: _plain(observations[step]),
-            Columns.ACTIONS: _plain(action),
+            # Choices as the environment numbers them; continuous ones as the module means them.
+            Columns.ACTIONS: _plain(renumber(action, actions, by=1)),
             Columns.REWARDS: float(reward),
             Columns.NEXT_OBS: _plain(observations[step + 1]),
             Columns.TERMINATEDS: bool(episode.is_terminated and step == steps - 1),

@@ -15,6 +15,7 @@ from rayprune.errors import ConfigError
 from rayprune.rllib.cluster import connect
 from rayprune.rllib.dense import dense_reference
 from rayprune.rllib.experiment import build_config
+from rayprune.rllib.exportable import export_limits
 from rayprune.rllib.interruption import Interruption
 from rayprune.rllib.resources import check_resources, learner_gpus, resolve_gpus
 from rayprune.rllib.run import CONFIG_FILE, Run
@@ -69,6 +70,8 @@ def _run(
             # Before the twin is trained: an interrupted one must find a run to go on with.
             write_atomic(out / CONFIG_FILE, to_yaml(experiment, versions()))
             commit(out)
+            for limit in export_limits(config):
+                reporter.message(limit)
         dense = dense_reference(experiment, out, reporter, interruption)
         train_fresh(experiment, out, reporter, interruption)
         return Run(experiment, config, out, reporter, interruption, dense).run(resume)

@@ -25,6 +25,7 @@ from rayprune.rllib import resources
 from rayprune.rllib.cluster import connect
 from rayprune.rllib.dense import dense_reference
 from rayprune.rllib.experiment import base_config, build_config
+from rayprune.rllib.exportable import export_limits
 from rayprune.rllib.interruption import Interrupted, Interruption
 from rayprune.search.journal import Journal
 from rayprune.search.mo_pbt import MultiObjectivePBT, PopulationPBT
@@ -117,6 +118,8 @@ def _run(
             # Not before it is known to fit: what is refused leaves nothing that is in the way.
             write_atomic(sweep.out / SWEEP_FILE, yaml12.dump(yaml12.plain(dict(sweep.raw))))
             commit(sweep.out)
+            for limit in export_limits(config):
+                reporter.message(limit)
         outcome = _search(sweep, placement, resume, reporter)
     reporter.close()
     track_sweep(sweep.out, sweep.experiment.tracking, reporter.message)
