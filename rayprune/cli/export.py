@@ -45,6 +45,14 @@ def export(
         bool,
         typer.Option("--int8", help="For onnx: int8 weights on top; refused if that is slower."),
     ] = False,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="For c: what all that the file defines begins with; default: the file's name. "
+            "Give one where a program holds several policies.",
+            show_default=False,
+        ),
+    ] = None,
     episodes: Episodes = None,
     overwrite: Annotated[bool, typer.Option(help="Replace files that are there.")] = False,
     as_json: AsJson = False,
@@ -75,6 +83,7 @@ def export(
         compacted=compact,
         lanes=lanes,
         quantised=int8,
+        name=name,
         episodes=episodes,
         overwrite=overwrite,
     )

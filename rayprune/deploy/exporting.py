@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Mapping
@@ -13,19 +14,19 @@ import torch
 from torch.export import ExportedProgram
 
 from rayprune.deploy.artifact import SUFFIXES, open_artifact
+from rayprune.deploy.c.selftest import EXAMPLES, Examples
 from rayprune.deploy.capture import plain_copy
 from rayprune.deploy.formats import LANES, WRITERS, Order, Written
 from rayprune.deploy.int8 import quantise
 from rayprune.deploy.interface import Array
 from rayprune.deploy.metadata import Metadata
+from rayprune.deploy.odd_inputs import odd_cases, odd_inputs, poisonous, prove_odd
 from rayprune.deploy.policy import DeployablePolicy
 from rayprune.deploy.proving import explained, module_run, proven, random_inputs
 from rayprune.deploy.shrinking import Shrunk, shrink, unshrunk
 from rayprune.errors import InputError, InvariantError, StorageError
 
 RANDOM_OBSERVATIONS: Final = 1000
-_EXAMPLES: Final = 32
-"""For a self-test."""
 
 
 def export_policy(
@@ -38,6 +39,7 @@ def export_policy(
     compacted: bool = True,
     lanes: int | None = None,
     quantised: bool = False,
+    name: str | None = None,
     seed: int = 0,
     overwrite: bool = False,
 ) -> dict[str, Any]:
@@ -57,6 +59,8 @@ def export_policy(
             file is for, one of `LANES`; None for 8 in C, and for this machine's in ONNX. None where
             ``quantised``.
         quantised: of format ``onnx``: int8 on top, which then only comes close.
+        name: of format ``c``: what all that the file defines begins with, for programs that hold
+            several policies; None for the file's name.
         seed: of the random inputs.
         overwrite: replace files that are there.
 
@@ -76,6 +80,7 @@ def export_policy(
         raise InputError(f"`lanes` changes nothing in a file of {kind}. Leave it out.")
     if quantised and format != "onnx":
         raise InputError(f"`--int8` is for `--format onnx`, but the format is {format!r}.")
+    check_name(name, format)
     plain = plain_copy(policy)
     small = shrink(plain, recorded) if compacted else unshrunk(plain)
     inputs = {
@@ -88,14 +93,15 @@ def export_policy(
         order = Order(
             policy=small.policy,
             metadata=Metadata(small.policy.interface, about),
-            name=path.stem,
-            examples=_examples(small, plain, recorded),
+            name=name or path.stem,
+            examples=_examples(small, plain, recorded, seed),
             lanes=lanes,
             rounds=quantised,
         )
         written = WRITERS[format](order, temporary)
         found = _equivalence(small, plain, temporary, inputs) if written.testable else {}
         rounded = {"int8": quantise(temporary, small.inputs(recorded))} if quantised else {}
+        odd = _odd(small, temporary, recorded, seed) if written.testable else {}
         certificate = {
             "schema": 1,
             "artifact": path.name,
@@ -107,6 +113,7 @@ def export_policy(
             "parameters": _parameters(plain, written.captured),
             "compaction": small.certificate,
             "equivalence": found,
+            "nan_and_infinity": odd,
             **written.certificate,
             **rounded,
         }
@@ -142,6 +149,22 @@ def check_path(path: Path, format: str, *, overwrite: bool) -> None:  # noqa: A0
         )
 
 
+def check_name(name: str | None, format: str) -> None:  # noqa: A002
+    """Refuse a name that C doesn't take, or that another format has no use for.
+
+    Raises:
+        InputError: says why.
+    """
+    if name is None:
+        return
+    if format != "c":
+        raise InputError(f"`--name` is for `--format c`, but the format is {format!r}.")
+    if not name.isascii() or not name.isidentifier():
+        raise InputError(
+            f"`--name` must be a name in C (letters, digits, _; no digit first), but is {name!r}."
+        )
+
+
 def certificate_path(path: Path) -> Path:
     """Return where the certificate of an exported file lies.
 
@@ -164,12 +187,13 @@ def _parameters(masked: torch.nn.Module, exported: ExportedProgram) -> dict[str,
     }
 
 
-def _examples(
-    small: Shrunk, plain: DeployablePolicy, recorded: list[Array]
-) -> tuple[list[Array], list[Array]]:
-    """Return recorded inputs, and the outputs that are expected of them."""
-    some = small.grounded([x[:_EXAMPLES] for x in recorded])
-    return small.inputs(some), small.outputs(module_run(plain)(some))
+def _examples(small: Shrunk, plain: DeployablePolicy, recorded: list[Array], seed: int) -> Examples:
+    """Return recorded inputs, the outputs expected of them, and what has to give NaN alone."""
+    some = small.grounded([x[:EXAMPLES] for x in recorded])
+    inputs, outputs = small.inputs(some), small.outputs(module_run(plain)(some))
+    cases = odd_cases(small.policy.interface, seed)
+    made = module_run(small.policy)(odd_inputs(inputs, cases))
+    return Examples(inputs, outputs, list(itertools.compress(cases, poisonous(made))))
 
 
 def _equivalence(
@@ -181,6 +205,11 @@ def _equivalence(
         name: proven(small, expected, artifact.run, given, name).to_dict()
         for name, given in inputs.items()
     }
+
+
+def _odd(small: Shrunk, path: Path, recorded: list[Array], seed: int) -> dict[str, Any]:
+    given = small.inputs(small.grounded([x[:1] for x in recorded]))
+    return prove_odd(small.policy, open_artifact(path).run, given, seed)
 
 
 def _place(temporary: Path, path: Path, written: Written, certificate: Mapping[str, Any]) -> None:

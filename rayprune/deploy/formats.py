@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -11,9 +11,9 @@ import torch
 from torch.export import ExportedProgram
 
 from rayprune.deploy.c.lowering import lower
+from rayprune.deploy.c.selftest import Examples
 from rayprune.deploy.c.writing import write_c
 from rayprune.deploy.capture import capture
-from rayprune.deploy.interface import Array
 from rayprune.deploy.metadata import Metadata
 from rayprune.deploy.onnx_file import write_onnx
 from rayprune.deploy.policy import DeployablePolicy
@@ -35,9 +35,8 @@ class Order:
     """A plain copy, its dead units gone."""
     metadata: Metadata
     name: str
-    """Of the file when it is done, without its end."""
-    examples: tuple[Sequence[Array], Sequence[Array]]
-    """Recorded inputs, and the outputs that are expected of them."""
+    """What a C file's names begin with."""
+    examples: Examples
     lanes: int | None
     """Floats in a vector register of the machine that the file is for; None for the default."""
     rounds: bool
@@ -72,7 +71,7 @@ def _lanes_here() -> int:
 def _torch(order: Order, path: Path) -> Written:
     captured = capture(order.policy)
     write_torch(captured, path, order.metadata)
-    inputs = [torch.from_numpy(given) for given in order.examples[0]]
+    inputs = [torch.from_numpy(given) for given in order.examples.inputs]
     told = report(order.policy, inputs)
     return Written(captured, {"semi_structured": told} if told["packed"] else {})
 

@@ -29,6 +29,8 @@ _FINE: Final[dict[str, Any]] = {"per_channel": True, "reduce_range": True}
 _CALIBRATION: Final = 256
 _AT_ONCE: Final = 32
 _ROUNDS: Final = 9
+_FLOAT, _INT64 = 1, 7
+"""As ONNX numbers types."""
 
 Kind = Literal["dynamic", "static"]
 
@@ -51,6 +53,7 @@ def quantise(path: Path, recorded: Sequence[Array], *, rounds: int = _ROUNDS) ->
     small = path.with_name(f".int8{path.name}")
     try:
         kind = _write(path, small, recorded)
+        _let_nan_through(small)
         before, after = OnnxArtifact(path), OnnxArtifact(small)
         gains = {str(batch): _gain(before, after, recorded, batch, rounds) for batch in BATCHES}
         if all(gain["ratio"] <= 1.0 for gain in gains.values()):
@@ -119,6 +122,47 @@ def _write(path: Path, small: Path, recorded: Sequence[Array]) -> Kind:
             **_FINE,
         )
     return "static"
+
+
+def _let_nan_through(path: Path) -> None:
+    """Add zero times each row's inputs to its outputs: an int8 has no NaN, so that it would end."""
+    import onnx
+    from onnx import helper
+
+    model = onnx.load(path)
+    graph = model.graph
+    graph.initializer.append(helper.make_tensor("odd.zero", _FLOAT, [], [0.0]))
+    graph.initializer.append(helper.make_tensor("odd.axis", _INT64, [1], [1]))
+    rows = []
+    for given in (x for x in graph.input if x.type.tensor_type.elem_type == _FLOAT):
+        flat, none, row = (f"odd.{given.name}.{part}" for part in ("flat", "none", "row"))
+        graph.node.append(helper.make_node("Flatten", [given.name], [flat], axis=1))
+        graph.node.append(helper.make_node("Mul", [flat, "odd.zero"], [none]))
+        graph.node.append(helper.make_node("ReduceSum", [none, "odd.axis"], [row]))
+        rows.append(row)
+    if not rows:
+        return
+    graph.node.append(helper.make_node("Sum", rows, ["odd.rows"]))
+    for made in (x for x in graph.output if x.type.tensor_type.elem_type == _FLOAT):
+        _add_rows(graph, made)
+    onnx.save(model, path)
+
+
+def _add_rows(graph: Any, made: Any) -> None:
+    """Add what `_let_nan_through` has computed, shape ``(batch, 1)``, to an output."""
+    from onnx import helper
+
+    name, ends = made.name, f"odd.{made.name}.before"
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = [ends if held == name else held for held in names]
+    rows, more = "odd.rows", len(made.type.tensor_type.shape.dim) - 2
+    if more:
+        axes = helper.make_tensor(f"odd.{name}.axes", _INT64, [more], [*range(2, 2 + more)])
+        graph.initializer.append(axes)
+        graph.node.append(helper.make_node("Unsqueeze", [rows, axes.name], [f"odd.{name}.rows"]))
+        rows = f"odd.{name}.rows"
+    graph.node.append(helper.make_node("Add", [ends, rows], [name]))
 
 
 class _Calibration:

@@ -17,7 +17,7 @@ from ray.rllib.env import INPUT_ENV_SINGLE_SPACES
 
 from rayprune.deploy.capture import plain_copy
 from rayprune.deploy.checking import Agreement, agreement
-from rayprune.deploy.exporting import check_path, export_policy
+from rayprune.deploy.exporting import check_name, check_path, export_policy
 from rayprune.deploy.interface import Array, Interface
 from rayprune.deploy.proving import draw_noise, module_run
 from rayprune.errors import InvariantError
@@ -44,6 +44,7 @@ def export_checkpoint(
     compacted: bool = True,
     lanes: int | None = None,
     quantised: bool = False,
+    name: str | None = None,
     episodes: int | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
@@ -58,6 +59,7 @@ def export_checkpoint(
         compacted: remove dead units first, exactly.
         lanes: as `export_policy` takes it.
         quantised: of format ``onnx``: int8 on top, which then only comes close.
+        name: as `export_policy` takes it.
         sample: the file draws actions with noise that it is given; else it acts greedily.
         episodes: how many to record; None for as many as the experiment evaluates with.
         overwrite: replace files that are there.
@@ -70,6 +72,7 @@ def export_checkpoint(
         InvariantError: the file doesn't compute what the policy does. Nothing was written.
     """
     check_path(out, format, overwrite=overwrite)
+    check_name(name, format)
     directory = locate(checkpoint)
     config, evaluation = config_of(directory), read_evaluation(directory)
     evaluator = Evaluator(config)
@@ -100,6 +103,7 @@ def export_checkpoint(
         compacted=compacted,
         lanes=lanes,
         quantised=quantised,
+        name=name,
         overwrite=overwrite,
     )
     return {"out": str(out), "checkpoint": shown(directory), **certificate}

@@ -73,11 +73,14 @@ static void pool(int channels, int height, int width, int kh, int kw, int sy, in
     for (oy = 0; oy < oh; oy++)
       for (ox = 0; ox < ow; ox++, y++) {
         int first = 1;
+        float v;
         for (ky = 0; ky < kh; ky++)
           for (kx = 0; kx < kw; kx++) {
             const int iy = oy * sy - py + ky, ix = ox * sx - px + kx;
             if (iy < 0 || iy >= height || ix < 0 || ix >= width) continue;
-            if (first || x[iy * width + ix] > *y) *y = x[iy * width + ix];
+            v = x[iy * width + ix];
+            /* Once it is NaN, nothing is larger. */
+            if (first || v > *y || v != v) *y = v;
             first = 0;
           }
       }

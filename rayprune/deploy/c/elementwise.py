@@ -24,11 +24,14 @@ UNARY: Final[Mapping[str, Expression]] = {
     "abs": Expression("{a} < 0.0f ? -{a} : {a}"),
     "elu": Expression("{a} > 0.0f ? {a} : {alpha} * (exp_({a}) - 1.0f)", ("exp_",)),
     "exp": Expression("exp_({a})", ("exp_",)),
-    "gelu": Expression("0.5f * {a} * (1.0f + erff({a} * 0.707106781f))", (), ("math",)),
-    "hardtanh": Expression("min_(max_({a}, {low}), {high})", ("min_", "max_")),
+    # What is added is zero, or NaN for an infinity: there torch's own vectors give NaN.
+    "gelu": Expression(
+        "0.5f * {a} * (1.0f + erff({a} * 0.707106781f)) + ({a} - {a})", (), ("math",)
+    ),
+    "hardtanh": Expression("at_most_({high}, at_least_({low}, {a}))", ("at_least_", "at_most_")),
     "leaky_relu": Expression("{a} > 0.0f ? {a} : {alpha} * {a}"),
     "neg": Expression("-{a}"),
-    "relu": Expression("{a} > 0.0f ? {a} : 0.0f"),
+    "relu": Expression("{a} < 0.0f ? 0.0f : {a}"),
     "sigmoid": Expression("sigmoid_({a})", ("sigmoid_",)),
     "silu": Expression("{a} * sigmoid_({a})", ("sigmoid_",)),
     "softplus": Expression("{a} > 20.0f ? {a} : logf(1.0f + exp_({a}))", ("exp_",), ("math",)),

@@ -8,7 +8,15 @@ from typing import Final
 from rayprune.deploy.c.convolution import CONVOLVE_8, CONVOLVE_16, POOL
 
 HEAD: Final = """
-#if defined(__GNUC__) && !defined(POLICY_PLAIN)
+/* With finite mathematics only, compilers drop what lets a NaN through. */
+#if (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__) || defined(_M_FP_FAST)
+#error "-ffast-math (-Ofast, /fp:fast) hides NaNs: leave it out, or add -fno-finite-math-only"
+#endif
+/* On x87, floats are computed wider than they are stored. */
+#if defined(__FLT_EVAL_METHOD__) && __FLT_EVAL_METHOD__ % 16 == 0
+#define NARROW
+#endif
+#if defined(__GNUC__) && defined(NARROW) && !defined(POLICY_PLAIN)
 #define LANES {lanes}
 #define VECTORS (16 / LANES)
 #define UNROLL {unroll}
@@ -47,19 +55,52 @@ static void {name}({parameters}, const float *x, float *y) {{
 }}
 """
 
+_ODD: Final = """
+/* Whether any of n numbers is NaN or infinite. */
+static int odd_(const float *x, int n) {
+  int i, found = 0;
+  for (i = 0; i < n; i++) found |= x[i] - x[i] != 0.0f;
+  return found;
+}
+"""
+
+_SPOIL: Final = """
+/* What a matrix's zeros, which are left out, make of NaN and infinity: NaN in every row. */
+static void spoil_(const float *x, int columns, float *y, int rows) {
+  int i, k;
+  for (k = 0; k < columns; k++)
+    if (odd_(x + k, 1))
+      for (i = 0; i < rows; i++) y[i] = x[k] - x[k];
+}
+"""
+
+_NAN: Final = """
+/* Whether any of n numbers is NaN. */
+static int nan_(const float *x, int n) {
+  int i, found = 0;
+  for (i = 0; i < n; i++) found |= x[i] != x[i];
+  return found;
+}
+"""
+
 _EXP: Final = """
 /* 2^(x log2 e): the whole part by the exponent's bits, the rest by its series. */
 static float exp_(float x) {
-  union { int32_t i; float f; } power;
+  union { uint32_t u; float f; } power;
   float whole, r;
-  int32_t n;
-  /* One comparison a statement, and no branch: so that compilers make vectors of it. */
-  x = x > -87.0f ? x : -87.0f;
-  x = x < 88.0f ? x : 88.0f;
-  n = (int32_t)(x * 1.44269504f + 128.5f) - 128;
-  whole = (float)n;
+  /* One comparison a statement, and no branch: so that compilers make vectors of it. NaN stays. */
+  x = x < -87.0f ? -87.0f : x;
+  x = x > 89.0f ? 89.0f : x; /* whose power is infinite */
+#ifdef NARROW
+  /* Beside 1.5 * 2^23 a float has no bits for fractions, and those of the whole part come last. */
+  power.f = x * 1.44269504f + 12582912.0f;
+  whole = power.f - 12582912.0f;
+#else
+  power.u = x == x ? (uint32_t)(x * 1.44269504f + 128.5f) - 128u : 0u;
+  whole = x == x ? (float)(int32_t)power.u : x;
+#endif
+  power.u = (power.u << 23) + 0x3f800000u;
   r = (x - whole * 0.693359375f) + whole * 2.12194440e-4f;
-  power.i = (n + 127) * 8388608;
   return power.f * (1.0f + r * (1.0f + r * (0.5f + r * (1.66666667e-1f + r * (4.16666667e-2f
     + r * (8.33333333e-3f + r * (1.38888889e-3f + r * 1.98412698e-4f)))))));
 }
@@ -101,8 +142,20 @@ KERNELS: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
     "convolve_8": ((), CONVOLVE_8),
     "convolve_16": ((), CONVOLVE_16),
     "pool": ((), POOL),
-    "min_": ((), "static float min_(float a, float b) { return a < b ? a : b; }\n"),
-    "max_": ((), "static float max_(float a, float b) { return a > b ? a : b; }\n"),
+    "odd_": ((), _ODD),
+    "nan_": ((), _NAN),
+    "spoil_": ((), _SPOIL),
+    # A comparison with NaN is false, so that the NaN has to be what is taken then.
+    "at_least_": (
+        (),
+        "static float at_least_(float low, float x) { return x < low ? low : x; }\n",
+    ),
+    "at_most_": (
+        (),
+        "static float at_most_(float high, float x) { return x > high ? high : x; }\n",
+    ),
+    "min_": ((), "static float min_(float a, float b) { return a < b || a != a ? a : b; }\n"),
+    "max_": ((), "static float max_(float a, float b) { return a > b || a != a ? a : b; }\n"),
 }
 """Name -> the kernels that it needs, and its text."""
 

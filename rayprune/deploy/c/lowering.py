@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -52,7 +53,20 @@ def lower(captured: ExportedProgram, interface: Interface, lanes: int) -> Progra
             values[node] = _call(program, node, values)
         elif node.op == "output":
             _finish(program, [values[output] for output in node.args[0]], interface)
+    if "odd_" in program.kernels:
+        program.statements.insert(0, f"const int odd = {_any('odd_', _floats(interface))};")
     return program
+
+
+def _floats(interface: Interface) -> list[tuple[str, int]]:
+    """Return the inputs that can be NaN, each with its size."""
+    ports = [port for port in interface.inputs if port.dtype == "float32"]
+    return [(c_name(port.name), math.prod(port.shape)) for port in ports]
+
+
+def _any(kernel: str, arrays: Sequence[tuple[str, int]]) -> str:
+    """Return the C expression of what one of `odd_` and `nan_` says of any of the arrays."""
+    return " | ".join(f"{kernel}({pointer}, {size})" for pointer, size in arrays) or "0"
 
 
 def _finish(program: Program, outputs: Sequence[Value], interface: Interface) -> None:
@@ -61,6 +75,10 @@ def _finish(program: Program, outputs: Sequence[Value], interface: Interface) ->
         # Only the action is asked for always.
         guard = "" if port == interface.action else f"if ({c_name(port.name)}) "
         program.add(f"{guard}for (i = 0; i < {value.size}; i++) {body}")
+    program.kernels.add("nan_")
+    # A choice is a number whatever it was made of.
+    floats = [(program.pointer(x), x.size) for x in outputs if x.ctype == "float"]
+    program.add(f"return {_any('nan_', floats)};")
 
 
 def _constant(tensor: Tensor) -> Value:

@@ -88,7 +88,7 @@ def add_linear(program: Program, x: Value, weight: Array, bias: Array | None) ->
     shift = np.zeros(out, np.float32) if bias is None else bias
     held = blocks_of(weight)
     if held.density < _SPARSE_BELOW and size <= np.iinfo(np.uint16).max:
-        call, order = _sparse(program, held, shift), held.order
+        call, order = _sparse(program, held, shift, size), held.order
     else:
         call, order = _dense(program, weight, shift), None
     layout = {"rows": out, "columns": size, "density": round(held.density, 4)}
@@ -114,17 +114,21 @@ def _places(order: Array, rows: int) -> Array:
     return places
 
 
-def _sparse(program: Program, held: Blocks, bias: Array) -> str:
+def _sparse(program: Program, held: Blocks, bias: Array, columns: int) -> str:
     """Lay down the living blocks; return the call that multiplies, of ``x`` to ``y``."""
     order = held.order if held.order is not None else _natural(len(bias))
-    program.kernels.add("linear_blocks")
+    program.kernels |= {"linear_blocks", "odd_", "spoil_"}
     names = [
         program.constant(held.values.astype(np.float32)),
         program.constant(held.columns.astype(np.uint16)),
         program.constant(held.begins.astype(np.uint32)),
         program.constant(np.append(bias, 0).astype(np.float32)[order]),
     ]
-    return f"linear_blocks({', '.join(names)}, {len(order) // ROWS}, {{x}}, {{y}});"
+    rows = len(order)
+    return (
+        f"linear_blocks({', '.join(names)}, {rows // ROWS}, {{x}}, {{y}}); "
+        f"if (odd) spoil_({{x}}, {columns}, {{y}}, {rows});"
+    )
 
 
 def _dense(program: Program, weight: Array, bias: Array) -> str:

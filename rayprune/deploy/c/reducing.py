@@ -7,13 +7,17 @@ from rayprune.deploy.c.program import Program, Value
 
 
 def add_argmax(program: Program, x: Value) -> Value:
-    """Add the place of the largest of each row (the first of equals), shape without the axis."""
+    """Add the place of the largest of each row, shape without the axis.
+
+    Of equals it is the first; a NaN is larger than any number, as in torch.
+    """
     size, rows = x.shape[-1], x.size // x.shape[-1]
     result, source = program.buffer(x.shape[:-1], "int32_t"), program.pointer(x)
     for row in range(rows):
         given = f"({source} + {row * size})"
         program.add(
-            f"for (best = 0, i = 1; i < {size}; i++) if ({given}[i] > {given}[best]) best = i;",
+            f"for (best = 0, i = 1; i < {size}; i++)",
+            f"  if ({given}[best] == {given}[best] && !({given}[i] <= {given}[best])) best = i;",
             f"{result.pointer}[{row}] = best;",
         )
     return result

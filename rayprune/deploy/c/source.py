@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from rayprune.deploy.c.kernels import HEAD, texts
+from rayprune.deploy.c.elementwise import literal
+from rayprune.deploy.c.kernels import HEAD, KERNELS, texts
 from rayprune.deploy.c.program import C_TYPES, Program, c_name
-from rayprune.deploy.c.selftest import self_test
+from rayprune.deploy.c.selftest import Examples, self_test
 from rayprune.deploy.interface import Array, Interface, Port
 from rayprune.deploy.metadata import Metadata
 
 MARK: Final = "/* rayprune: "
 """What the comment with the metadata begins with."""
-_DECLARED: Final = {"best": "int", "sum": "float", "mean": "float"}
+_DECLARED: Final = {"best": "int32_t", "sum": "float", "mean": "float"}
+_OWN: Final = re.compile(rf"\b({'|'.join(KERNELS)}|NARROW|LANES|VECTORS|UNROLL|vec|c\d+)\b")
+"""What a file defines for itself: kernels, their macros and type, constants."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,39 +32,42 @@ class Source:
     header: str
 
 
-def write_source(
-    program: Program, metadata: Metadata, name: str, examples: Sequence[Sequence[Array]]
-) -> Source:
+def write_source(program: Program, metadata: Metadata, name: str, examples: Examples) -> Source:
     """Write a lowered policy as C99.
 
     Args:
         program: from `lower`.
         metadata: goes into a comment.
-        name: what the functions' names begin with.
-        examples: the self-test's inputs and the outputs that are expected of them.
+        name: what the names of all that the file defines begin with.
+        examples: for the self-test.
     """
     ports = metadata.interface
     # An escaped slash is JSON too, and ends no comment.
     told = metadata.to_json().replace("/", r"\/")
+    header = _header(program, ports, name)
     body = _function(program, ports, name)
-    parts = [
-        f"{MARK}{told} */\n",
-        _COMPILE.format(name=name),
-        *_includes(program, body),
+    own = [
         HEAD.format(lanes=program.lanes, unroll=2 if program.lanes == 4 else 4),
         texts(program.kernels),
         "\n",
         *(_constant(*held) for held in program.constants),
-        *(f"static {ctype} {b}[{size}];\n" for b, ctype, size in program.buffers),
         body,
-        _many(ports, name),
-        self_test(ports, name, *examples),
     ]
-    return Source("".join(parts), _header(ports, name))
+    parts = [
+        f"{MARK}{told} */\n",
+        _COMPILE.format(name=name),
+        *_includes(program, body),
+        header,
+        *(_OWN.sub(rf"{name}_\1", part) for part in own),
+        _static(ports, name),
+        _many(ports, name),
+        self_test(ports, name, examples),
+    ]
+    return Source("".join(parts), header)
 
 
 _COMPILE: Final = """/*
- * Made by `rayprune export`; see {name}.h. To compile it:
+ * Made by `rayprune export`; the functions are described below. To compile it:
  *   cc -O3 -march=native -ffp-contract=fast -fno-trapping-math -c {name}.c
  * To test it, on the observations that it holds for that:
  *   cc (the same options) -DPOLICY_SELFTEST {name}.c -o test && ./test
@@ -74,24 +80,13 @@ def _includes(program: Program, body: str) -> Iterator[str]:
     special = any(not np.isfinite(a).all() for _, kind, a in program.constants if kind == "float")
     if program.headers or special or re.search("INFINITY|NAN", body):
         yield "#include <math.h>\n"
-    yield "#include <stdint.h>\n"
 
 
 def _constant(name: str, ctype: str, array: Array) -> str:
     flat = array.reshape(-1).tolist() or [0]
-    if ctype == "float":
-        text = [_number(value) for value in flat]
-    else:
-        text = [str(int(value)) for value in flat]
+    text = [literal(value) if ctype == "float" else str(int(value)) for value in flat]
     lines = (",".join(text[i : i + 16]) for i in range(0, len(text), 16))
     return f"static const {ctype} {name}[{len(text)}] = {{\n" + ",\n".join(lines) + "};\n"
-
-
-def _number(value: float) -> str:
-    if math.isfinite(value):
-        # Nine digits give every float32 back, even by way of a double.
-        return f"{value:.9g}"
-    return "NAN" if math.isnan(value) else "-INFINITY" if value < 0 else "INFINITY"
 
 
 def parameters(ports: Interface) -> str:
@@ -108,8 +103,22 @@ def _function(program: Program, ports: Interface, name: str) -> str:
     declared += [
         f"  {kind} {v};\n" for v, kind in _DECLARED.items() if re.search(rf"\b{v}\b", body)
     ]
-    prototype = f"void {name}_act({parameters(ports)})"
-    return f"\n{prototype};\n{prototype} {{\n{''.join(declared)}{body}\n}}\n"
+    declared += [f"  {kind} *const {b} = workspace->{b};\n" for b, kind, _ in program.buffers]
+    unused = "" if program.buffers else "  (void)workspace;\n"
+    return (
+        f"\nint {name}_act_in({name}_workspace *workspace, {parameters(ports)}) {{\n"
+        f"{''.join(declared)}{unused}{body}\n}}\n"
+    )
+
+
+def _static(ports: Interface, name: str) -> str:
+    """Return the function that has memory of its own."""
+    given = ", ".join(c_name(port.name) for port in (*ports.inputs, *ports.outputs))
+    return (
+        f"\nstatic {name}_workspace {name}_own;\n"
+        f"int {name}_act({parameters(ports)}) {{\n"
+        f"  return {name}_act_in(&{name}_own, {given});\n}}\n"
+    )
 
 
 def _many(ports: Interface, name: str) -> str:
@@ -122,9 +131,12 @@ def _many(ports: Interface, name: str) -> str:
     given = [moved(port) for port in ports.inputs]
     made = [moved(ports.action)]
     made += [f"{c_name(port.name)} ? {moved(port)} : 0" for port in ports.outputs[1:]]
-    prototype = f"void {name}_act_many(int n, {parameters(ports)})"
     call = f"{name}_act({', '.join([*given, *made])})"
-    return f"\n{prototype};\n{prototype} {{\n  int r;\n  for (r = 0; r < n; r++)\n    {call};\n}}\n"
+    return (
+        f"\nint {name}_act_many(int n, {parameters(ports)}) {{\n"
+        f"  int r, found = 0;\n  for (r = 0; r < n; r++)\n    found += {call};\n"
+        "  return found;\n}\n"
+    )
 
 
 _HEADER: Final = """/* A policy exported by rayprune: C99, no allocation, no dependency. */
@@ -136,16 +148,27 @@ extern "C" {{
 #endif
 
 {sizes}
+/* What lies between the layers. Nothing in it has to be set, and nothing is kept from step to step:
+   one will do for several policies of this type, and each thread or interrupt needs its own. */
+typedef struct {{
+{buffers}}} {name}_workspace;
+
 /*
  * One step. Observations are raw, as the environment gives them. All outputs but the action may be
  * NULL. A next state may be the state itself; states are zeros when an episode begins.
- * Not to be called from two threads at once: what lies between the layers is static.
+ *
+ * Returns 0, or 1 if an output is NaN: a sensor was, or an infinity met a zero. Actions that are
+ * numbers are NaN then too; a choice always is one of the choices, so look at what is returned.
  *
 {ports} */
-void {name}_act({parameters});
+int {name}_act_in({name}_workspace *workspace, {parameters});
 
-/* n steps of n episodes, one behind the other; every array holds n items. */
-void {name}_act_many(int n, {parameters});
+/* The same in memory of its own: not to be called from two threads at once. */
+int {name}_act({parameters});
+
+/* n steps of n episodes, one behind the other; every array holds n items. Returns how many of the
+   steps gave a NaN. In memory of its own, too. */
+int {name}_act_many(int n, {parameters});
 
 #ifdef __cplusplus
 }}
@@ -154,7 +177,7 @@ void {name}_act_many(int n, {parameters});
 """
 
 
-def _header(ports: Interface, name: str) -> str:
+def _header(program: Program, ports: Interface, name: str) -> str:
     guard = name.upper()
     every = [*ports.inputs, *ports.outputs]
     sizes = "".join(
@@ -162,8 +185,15 @@ def _header(ports: Interface, name: str) -> str:
         for port in every
     )
     lines = "".join(f" *   {c_name(port.name)}: {_told(port, ports)}\n" for port in every)
+    # An empty struct is none in C.
+    buffers = program.buffers or [("none", "char", 1)]
     return _HEADER.format(
-        guard=guard, name=name, sizes=sizes, ports=lines, parameters=parameters(ports)
+        guard=guard,
+        name=name,
+        sizes=sizes,
+        buffers="".join(f"  {kind} {buffer}[{size}];\n" for buffer, kind, size in buffers),
+        ports=lines,
+        parameters=parameters(ports),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,8 @@ from torch.export import ExportedProgram
 from rayprune.deploy.c.compiling import run_self_test
 from rayprune.deploy.c.lowering import lower
 from rayprune.deploy.c.program import c_name
+from rayprune.deploy.c.selftest import Examples
 from rayprune.deploy.c.source import Source, write_source
-from rayprune.deploy.interface import Array
 from rayprune.deploy.metadata import Metadata
 from rayprune.errors import InvariantError
 
@@ -22,7 +21,7 @@ def write_c(
     path: Path,
     metadata: Metadata,
     name: str,
-    examples: Sequence[Sequence[Array]],
+    examples: Examples,
     lanes: int,
 ) -> tuple[Source, dict[str, Any]]:
     """Write a policy as a C file, and run its self-test where there is a compiler.
@@ -31,8 +30,8 @@ def write_c(
         captured: a policy, at batch 1.
         path: the file.
         metadata: goes into a comment.
-        name: what the file will be called, without its end; the functions' names begin with it.
-        examples: the self-test's inputs and the outputs expected of them.
+        name: what all that the file defines begins with, as far as C takes it.
+        examples: the self-test's.
         lanes: floats in a vector register: 4, 8 or 16.
 
     Returns:

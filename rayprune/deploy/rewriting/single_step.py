@@ -1,24 +1,27 @@
-"""An LSTM that sees one step at a time, written out as two matrix products.
+"""A recurrent layer that sees one step at a time, written out as two matrix products.
 
 A policy acts on one observation, so that there is no sequence. ONNX's LSTM wants one all the same:
 of a cell of 64 units it takes half of a call in ONNX Runtime to give states and outputs the shapes
-that torch has.
+that torch has. And where a NaN comes in, ONNX Runtime's GRU gives numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.fx import Graph, Node
+from torch.nn.functional import linear
 
 from rayprune.deploy.capture import quiet
 
 _ATEN = torch.ops.aten
 _LSTM = _ATEN.lstm.input
+_GRU, _RNN_TANH, _RNN_RELU = _ATEN.gru.input, _ATEN.rnn_tanh.input, _ATEN.rnn_relu.input
+_RECURRENT = (_LSTM, _GRU, _RNN_TANH, _RNN_RELU)
 _UNSQUEEZE = _ATEN.unsqueeze.default
 _SQUEEZE, _SQUEEZES, _SELECT = _ATEN.squeeze.dim, _ATEN.squeeze.dims, _ATEN.select.int
 _ALONG_LAST = (
@@ -33,19 +36,19 @@ _ALONG_LAST = (
 
 
 def sees_single_steps(captured: ExportedProgram) -> bool:
-    """Whether a graph has LSTMs, all of them of one direction and given one step at a time."""
-    lstms = [node for node in captured.graph.nodes if node.target is _LSTM]
-    return bool(lstms) and all(_sees_one_step(node) for node in lstms)
+    """Whether a graph has recurrent layers, all of one direction and given one step at a time."""
+    layers = [node for node in captured.graph.nodes if node.target in _RECURRENT]
+    return bool(layers) and all(_sees_one_step(node) for node in layers)
 
 
 def written_out(captured: ExportedProgram) -> nn.Module:
-    """Return a module whose LSTMs are matrix products, without the time axis around them.
+    """Return a module whose recurrent layers are matrix products, without a time axis around them.
 
     Args:
         captured: a graph that `sees_single_steps`.
     """
     with quiet():
-        plain = captured.run_decompositions({_LSTM: lstm_step})
+        plain = captured.run_decompositions(_STEPS)
         module: Any = plain.module(check_guards=False)
     graph: Graph = module.graph
     for node in list(graph.nodes):
@@ -142,6 +145,62 @@ def _cell(
     let_in, forget, new, out = gates.chunk(4, dim=1)
     cell = forget.sigmoid() * cell + let_in.sigmoid() * new.tanh()
     return out.sigmoid() * cell.tanh(), cell
+
+
+def _hidden_step(cell: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, Tensor]]:
+    """Return what computes one step of layers whose only state is the hidden one.
+
+    What it returns takes what ``aten.gru.input`` takes, of a sequence of length one, and gives the
+    outputs, shaped like the inputs, and the state.
+    """
+
+    def step(
+        inputs: Tensor,
+        state: Tensor,
+        weights: Sequence[Tensor],
+        has_biases: bool,
+        num_layers: int,
+        dropout: float,
+        train: bool,
+        bidirectional: bool,
+        batch_first: bool,
+    ) -> tuple[Tensor, Tensor]:
+        axis = 1 if batch_first else 0
+        given, each = inputs.squeeze(axis), 4 if has_biases else 2
+        hidden = []
+        for layer in range(num_layers):
+            read, recall, *biases = weights[each * layer : each * (layer + 1)]
+            shifts: Sequence[Tensor | None] = biases or [None, None]
+            given = cell(linear(given, read, shifts[0]), state[layer], recall, shifts[1])
+            hidden.append(given)
+        return given.unsqueeze(axis), _stacked(hidden)
+
+    return step
+
+
+def _gru_cell(read: Tensor, hidden: Tensor, recall: Tensor, bias: Tensor | None) -> Tensor:
+    held = linear(hidden, recall, bias)
+    reset, update, fresh = read.chunk(3, dim=1)
+    held_reset, held_update, held_fresh = held.chunk(3, dim=1)
+    new = (fresh + (reset + held_reset).sigmoid() * held_fresh).tanh()
+    keep = (update + held_update).sigmoid()
+    return (1.0 - keep) * new + keep * hidden
+
+
+gru_step = _hidden_step(_gru_cell)
+"""One step of ``aten.gru.input``; see `lstm_step`."""
+
+
+def _plain_cell(act: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+    return lambda read, hidden, recall, bias: act(read + linear(hidden, recall, bias))
+
+
+_STEPS: Final[dict[Any, Callable[..., Any]]] = {
+    _LSTM: lstm_step,
+    _GRU: gru_step,
+    _RNN_TANH: _hidden_step(_plain_cell(torch.tanh)),
+    _RNN_RELU: _hidden_step(_plain_cell(torch.relu)),
+}
 
 
 def _sees_one_step(node: Any) -> bool:

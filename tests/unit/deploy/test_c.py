@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +16,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from rayprune.deploy.artifact import SUFFIXES
 from rayprune.deploy.c import compiling
 from rayprune.deploy.c.compiling import CArtifact, compile_c, run_self_test
 from rayprune.deploy.c.lowering import lower
 from rayprune.deploy.c.matrices import ROWS, blocks_of
+from rayprune.deploy.c.selftest import Examples
 from rayprune.deploy.c.writing import write_c
 from rayprune.deploy.capture import capture, plain_copy
 from rayprune.deploy.checking import agreement
 from rayprune.deploy.exporting import export_policy
 from rayprune.deploy.interface import Interface, Port
 from rayprune.deploy.metadata import Metadata
+from rayprune.deploy.odd_inputs import Odd, prove_odd
 from rayprune.deploy.policy import DeployablePolicy, Observe
 from rayprune.deploy.proving import module_run
 from rayprune.errors import InputError
@@ -187,13 +192,16 @@ def inputs_of(policy: Any, count: int = 30) -> list[np.ndarray]:
     ]
 
 
-def written(policy: Any, folder: Path, lanes: int = 8, **about: str) -> tuple[Path, Any, Any]:
+def written(
+    policy: Any, folder: Path, lanes: int = 8, examples: Examples | None = None, **about: str
+) -> tuple[Path, Any, Any]:
     plain = plain_copy(policy)
     given = inputs_of(plain)
     expected = module_run(plain)(given)
     path = folder / "policy.c"
     metadata = Metadata(plain.interface, about)
-    _, told = write_c(capture(plain, batch=1), path, metadata, "policy", (given, expected), lanes)
+    examples = examples or Examples(given, expected)
+    _, told = write_c(capture(plain, batch=1), path, metadata, "policy", examples, lanes)
     return path, told, (given, expected)
 
 
@@ -210,7 +218,7 @@ def test_the_compiled_file_computes_what_torch_does(name, tmp_path):
     assert found.holds
     assert found.max_error < 2e-6
     if name == "thinned":
-        assert int(path.read_text().split("static float b3[")[1].split("]")[0]) > 64
+        assert int(path.read_text().split("  float b3[")[1].split("]")[0]) > 64
     if name == "blocked":
         assert [layout["layout"] for layout in told["layouts"]] == ["linear_dense", "linear_blocks"]
 
@@ -220,23 +228,203 @@ def test_the_compiled_file_computes_what_torch_does(name, tmp_path):
 def test_other_lane_widths_compute_the_same(lanes, tmp_path):
     policy = blocked()
     path, _, (given, expected) = written(policy, tmp_path, lanes)
-    assert f"#define LANES {lanes}" in path.read_text()
+    assert f"#define policy_LANES {lanes}" in path.read_text()
     assert agreement(policy.interface, expected, CArtifact(path).run(given)).holds
 
 
-@needs_compiler
-@pytest.mark.parametrize("name", ["blocked", "seeing"])
+COMPILERS = [found for found in ("gcc", "clang") if shutil.which(found)]
+STRICT = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", "-Wconversion", "-Wshadow"]
+STRICT += ["-Wdouble-promotion", "-Wfloat-conversion"]
+
+
+def self_tested(source: Path, compiler: str, *options: str) -> str:
+    """What a file's self-test says, compiled by ``compiler``."""
+    program = source.with_suffix("")
+    subprocess.run(
+        [compiler, "-DPOLICY_SELFTEST", *options, source, "-o", program, "-lm"], check=True
+    )
+    done = subprocess.run([program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@pytest.mark.skipif(not COMPILERS, reason="needs gcc or clang")
+@pytest.mark.parametrize("name", ["blocked", "seeing", "skipping", "gated"])
 def test_it_is_c99_without_warnings_and_needs_no_vectors(name, tmp_path):
     path, _, _ = written(NETWORKS[name](), tmp_path)
-    strict = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", "-DPOLICY_SELFTEST"]
-    for number, options in enumerate(([], ["-DPOLICY_PLAIN"])):
-        program = tmp_path / f"test{number}"
-        compile_c(path, program, *strict, *options)
-        done = subprocess.run([program], capture_output=True, text=True, check=True)
-        assert done.stdout.startswith("30 observations, 0 wrong")
+    for compiler in COMPILERS:
+        for options in ([], ["-DPOLICY_PLAIN", "-Os"]):
+            assert self_tested(path, compiler, *STRICT, *options).startswith(
+                "30 observations, 0 wrong"
+            )
     text = path.read_text()
     assert "malloc" not in text
-    assert "math.h" not in text
+    assert ("math.h" in text) == (name == "skipping")
+
+
+def has_x87(compiler: str, folder: Path) -> bool:
+    probe = folder / "probe.c"
+    probe.write_text('#include <stdio.h>\nint main(void) { return puts("") < 0; }\n')
+    command = [compiler, "-m32", "-mfpmath=387", "-mno-sse", probe, "-o", folder / "probe"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.skipif("gcc" not in COMPILERS, reason="needs gcc")
+@pytest.mark.parametrize("dialect", ["c99", "gnu99"])
+def test_floats_may_be_computed_wider_than_they_are_stored(dialect, tmp_path):
+    if not has_x87("gcc", tmp_path):
+        pytest.skip("needs gcc for 32 bits (gcc-multilib)")
+    path, _, _ = written(NETWORKS["skipping"](), tmp_path)
+    x87 = ["-m32", "-mfpmath=387", "-mno-sse", "-O2", *STRICT[1:], f"-std={dialect}"]
+    assert self_tested(path, "gcc", *x87).startswith("30 observations, 0 wrong")
+
+
+@pytest.mark.skipif(not COMPILERS, reason="needs gcc or clang")
+@pytest.mark.parametrize("option", ["-ffast-math", "-Ofast", "-ffinite-math-only"])
+def test_options_that_hide_nans_are_refused_by_the_file(option, tmp_path):
+    path, _, _ = written(policies.mlp(), tmp_path)
+    for compiler in COMPILERS:
+        done = subprocess.run(
+            [compiler, option, "-c", path, "-o", tmp_path / "p.o"], capture_output=True, text=True
+        )
+        assert done.returncode != 0
+        assert "hides NaNs: leave it out" in done.stderr
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", NETWORKS)
+def test_nan_and_infinity_come_out_as_they_do_of_torch(name, tmp_path):
+    torch.manual_seed(0)
+    plain = plain_copy(NETWORKS[name]())
+    path, _, (given, _) = written(plain, tmp_path)
+    told = prove_odd(plain, CArtifact(path).run, given, seed=0)
+    if name == "seeing":
+        assert told == {"inputs": 0, "nan": 0}, "whole numbers have no NaN"
+    else:
+        floats = sum(x[0].size for x in given)
+        assert told["inputs"] == 3 * floats
+        # An infinite observation is a number again behind a tanh.
+        assert told["nan"] >= given[0][0].size
+
+
+class Bounded(nn.Module):
+    """Every way to lose a NaN: a pooling, a ReLU, bounds of numbers and of tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("high", torch.tensor([1.0, 2.0, 3.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.max_pool2d(x.reshape(-1, 1, 2, 2), (1, 2)).flatten(1)
+        x = torch.relu(torch.cat([x, x[:, :1]], dim=1)).clamp(-0.5, 0.5)
+        return torch.minimum(torch.maximum(x, -self.high), self.high)
+
+
+@pytest.mark.skipif(not COMPILERS, reason="needs gcc or clang")
+@pytest.mark.parametrize("options", [["-O3", "-march=native"], ["-Os"], ["-O2", "-DPOLICY_PLAIN"]])
+def test_each_operator_lets_a_nan_through_whatever_compiles_it(options, tmp_path):
+    plain = plain_copy(policies.discrete(Bounded()))
+    given = inputs_of(plain)
+    path, _, _ = written(plain, tmp_path)
+    for compiler in COMPILERS:
+        library = tmp_path / f"{compiler}.so"
+        command = [compiler, *options, "-shared", "-fPIC", path, "-o", library, "-lm"]
+        subprocess.run(command, check=True)
+        act = ctypes.CDLL(str(library)).policy_act
+        for element in range(4):
+            x, action, logits = given[0][0].copy(), np.zeros(1, np.int32), np.zeros(3, np.float32)
+            assert act(*(a.ctypes.data_as(ctypes.c_void_p) for a in (x, action, logits))) == 0
+            x[element] = np.nan
+            assert act(*(a.ctypes.data_as(ctypes.c_void_p) for a in (x, action, logits))) == 1
+            wanted = module_run(plain)([x[None]])
+            np.testing.assert_array_equal(np.isnan(logits), np.isnan(wanted[1][0]))
+            assert action[0] == wanted[0][0], "torch's argmax is the first NaN"
+
+
+@needs_compiler
+@pytest.mark.parametrize("lost", ["< 0.0f ? 0.0f : b0[i]", "x < -87.0f ? -87.0f : x"])
+def test_the_self_test_notices_a_nan_that_is_lost(lost, tmp_path):
+    layers = [nn.Linear(4, 16), nn.ReLU() if "0.0f" in lost else nn.ELU(), nn.Linear(16, 3)]
+    path, _, (given, expected) = written(policies.discrete(nn.Sequential(*layers)), tmp_path)
+    odd = [Odd(0, element, np.nan) for element in range(4)]
+    path, told, _ = written(
+        policies.discrete(nn.Sequential(*layers)), tmp_path, examples=Examples(given, expected, odd)
+    )
+    assert told["self_test"]["said"].endswith("; 4 with NaN or infinity, 0 hidden")
+    text, kept = path.read_text(), {"<": "> 0.0f ? b0[i] : 0.0f", "x": "x > -87.0f ? x : -87.0f"}
+    assert lost in text
+    path.write_text(text.replace(lost, kept[lost[0]]))
+    assert run_self_test(path)["passed"] is False
+    assert run_self_test(path)["said"].endswith("; 4 with NaN or infinity, 4 hidden")
+
+
+@needs_compiler
+def test_nan_in_what_pruning_has_left_out_is_nan_all_the_same(tmp_path):
+    policy = policies.discrete(nn.Sequential(nn.Linear(4, 64), nn.ReLU(), nn.Linear(64, 3)))
+    with torch.no_grad():
+        policy.network.layers[0].weight[:, 2] = 0  # a sensor that can be unplugged
+        policy.network.layers[0].weight[16:, :2] = 0
+    plain = plain_copy(policy)
+    path, told, (given, _) = written(plain, tmp_path)
+    assert told["layouts"][0]["layout"] == "linear_blocks"
+    assert prove_odd(plain, CArtifact(path).run, given, seed=0) == {"inputs": 12, "nan": 12}
+
+
+@needs_compiler
+def test_two_policies_fit_into_one_program(tmp_path):
+    policy = policies.recurrent()
+    for name in ("walk", "grip"):
+        (tmp_path / name).mkdir()
+        export_policy(
+            policy,
+            tmp_path / name / "policy.c",
+            "c",
+            recorded=inputs_of(policy),
+            about={},
+            name=name,
+        )
+    whole = tmp_path / "both.c"
+    # Headers first and again, then both sources in one unit.
+    includes = [f'#include "{name}/policy.{end}"' for end in "hc" for name in ("walk", "grip")]
+    whole.write_text(
+        "\n".join(includes) + "\nint main(void) {\n  float x[WALK_OBS_SIZE] = {0}, h[8] = {0},"
+        " c[8] = {0}, a[GRIP_ACTION_SIZE];\n  grip_workspace memory;\n"
+        "  return walk_act(x, h, c, a, 0, h, c) || grip_act_in(&memory, x, h, c, a, 0, 0, 0);\n}\n"
+    )
+    program = tmp_path / "both"
+    compile_c(whole, program, *STRICT)
+    subprocess.run([program], check=True)
+    symbols = (tmp_path / "walk" / "policy.c").read_text()
+    assert "policy_" not in symbols.split("*/", 1)[1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "why"), [("c", "7up", "must be a name in C"), ("torch", "walk", "is for")]
+)
+def test_a_name_that_c_does_not_take_is_refused(kind, name, why, tmp_path):
+    policy, path = policies.mlp(), tmp_path / f"a{SUFFIXES[kind]}"
+    with pytest.raises(InputError, match=f"`--name` {why}"):
+        export_policy(policy, path, kind, recorded=inputs_of(policy), about={}, name=name)
+
+
+@needs_compiler
+def test_threads_act_side_by_side_in_memory_of_their_own(tmp_path):
+    path, _, (given, expected) = written(policies.mlp(hidden=200), tmp_path)
+    library = tmp_path / "policy.so"
+    compile_c(path, library, "-shared", "-fPIC")
+    act = ctypes.CDLL(str(library)).policy_act_in
+
+    def many(row: int) -> bool:
+        memory = ctypes.create_string_buffer(2**14)
+        x, wanted = given[0][row].copy(), expected[1][row]
+        action, logits = np.zeros(1, np.int32), np.zeros(3, np.float32)
+        arrays = [a.ctypes.data_as(ctypes.c_void_p) for a in (x, action, logits)]
+        return all(
+            act(memory, *arrays) == 0 and np.allclose(logits, wanted, atol=1e-5) for _ in range(300)
+        )
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(many, range(16)))
 
 
 @needs_compiler
@@ -276,9 +464,9 @@ def test_no_array_is_read_beyond_its_end(tmp_path):
 def test_the_self_test_notices_a_wrong_weight(tmp_path):
     path, _, _ = written(policies.mlp(), tmp_path)
     text = path.read_text()
-    begin = text.index("static const float c")
+    begin = text.index("static const float policy_c0")
     first = text.index("{\n", begin) + 2
-    end = text.index(",", first)
+    end = text.index("f,", first)
     path.write_text(text[:first] + str(float(text[first:end]) + 0.01) + text[end:])
     told = run_self_test(path)
     assert told["passed"] is False

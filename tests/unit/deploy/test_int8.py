@@ -47,6 +47,7 @@ def test_an_int8_file_is_close_to_what_it_was_made_of(make, kind, tmp_path, monk
     assert told["int8"]["kind"] == kind
     assert told["int8"]["closeness"]["agreement"] > 0.9
     assert 0 < told["int8"]["closeness"]["max_error"] < 0.2
+    assert told["nan_and_infinity"]["nan"] >= size, "an int8 has no NaN, but the file has"
     artifact = open_artifact(path)
     assert artifact.interface == policy.interface
     exact = [x.numpy() for x in policy(torch.from_numpy(recorded[0]).clone())[:1]]

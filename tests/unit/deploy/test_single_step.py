@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -6,7 +8,12 @@ from torch import nn
 from torch.export import Dim
 
 from rayprune.deploy.capture import quiet, recapture
-from rayprune.deploy.rewriting.single_step import lstm_step, sees_single_steps, written_out
+from rayprune.deploy.rewriting.single_step import (
+    gru_step,
+    lstm_step,
+    sees_single_steps,
+    written_out,
+)
 
 
 class Policy(nn.Module):
@@ -51,6 +58,42 @@ def test_a_step_is_what_torchs_lstm_computes(layers, batch, units, bias, batch_f
     y, (h, c) = lstm(x, tuple(states))
     for one, other in zip(found, (y, h, c), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("layers", "bias", "batch_first"), [(1, True, True), (2, False, False)])
+def test_a_step_is_what_torchs_gru_computes(layers, bias, batch_first):
+    torch.manual_seed(0)
+    gru = nn.GRU(3, 5, layers, bias, batch_first=batch_first).double().eval()
+    x = torch.randn((4, 1, 3) if batch_first else (1, 4, 3), dtype=torch.float64)
+    state = torch.randn(layers, 4, 5, dtype=torch.float64)
+    weights = [weight for held in gru.all_weights for weight in held]
+    found = gru_step(x, state, weights, bias, layers, 0.0, False, False, batch_first)
+    for one, other in zip(found, gru(x, state), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [nn.GRU, nn.RNN, partial(nn.RNN, nonlinearity="relu")])
+def test_layers_whose_only_state_is_the_hidden_one_are_written_out_too(kind):
+    class Hidden(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cell, self.after = kind(5, 6, batch_first=True), nn.Linear(6, 3)
+
+        def forward(self, x, h):
+            y, h = self.cell(x.unsqueeze(1), h.transpose(0, 1))
+            return self.after(y).squeeze(1), h.transpose(0, 1)
+
+    policy = Hidden().eval()
+    inputs = (torch.randn(3, 5), torch.randn(3, 1, 6))
+    shapes = tuple({0: Dim("batch")} for _ in inputs)
+    with quiet(), torch.no_grad():
+        captured = torch.export.export(policy, inputs, dynamic_shapes=shapes)
+    assert sees_single_steps(captured)
+    plain = recapture(written_out(captured), captured)
+    assert not any("gru" in name or "rnn" in name for name in names(plain))
+    given = (torch.randn(4, 5), torch.randn(4, 1, 6))
+    for one, other in zip(policy(*given), plain.module()(*given), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(("layers", "bias"), [(1, True), (2, False)])
