@@ -110,6 +110,16 @@ class TransferConfig(_Section):
     """Whether the same is trained from nothing too, in the run's directory ``fresh``."""
 
 
+class NormaliseConfig(_Section):
+    """What is normalised by running statistics; they travel with the policy."""
+
+    observations: bool = False
+    """The same as ``rllib.env_runners.observation_filter: MeanStdFilter``."""
+
+    rewards: bool = False
+    """Divide them by the spread of the discounted return, in training only."""
+
+
 class TrackingConfig(_Section):
     """Where a run is followed, beside its own directory."""
 
@@ -134,6 +144,7 @@ class ExperimentConfig(_Section):
     rllib: dict[str, Keywords] = Field(default_factory=dict)
     """Method of AlgorithmConfig -> its keyword arguments; their meaning is checked by RLlib."""
 
+    normalise: NormaliseConfig = NormaliseConfig()
     pruning: PruningConfig
     stop: StopConfig = StopConfig(env_steps=200_000)
     evaluation: EvaluationConfig = EvaluationConfig()

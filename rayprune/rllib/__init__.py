@@ -2,6 +2,7 @@
 
 from rayprune.rllib.callback import PruningCallback
 from rayprune.rllib.learner import pruned
+from rayprune.rllib.normalise import normalise
 from rayprune.rllib.wrap import prune
 
-__all__ = ["PruningCallback", "prune", "pruned"]
+__all__ = ["PruningCallback", "normalise", "prune", "pruned"]

@@ -18,6 +18,8 @@ import torch
 from ray.rllib.algorithms.algorithm import Algorithm
 
 from rayprune.rllib.learners import foreach_learner
+from rayprune.rllib.sampling import let_buffer_normalise
+from rayprune.rllib.statistics import consolidate, statistics_of
 
 BUFFER_FILE: Final = "replay_buffer.pkl"
 
@@ -31,6 +33,7 @@ def cross_barrier(algorithm: Algorithm, seed: int, env_steps: int) -> None:
         env_steps: lifetime env steps sampled at the checkpoint.
     """
     foreach_learner(algorithm, lambda learner: _cross(learner, seed, env_steps))
+    consolidate(algorithm)
     if algorithm.env_runner_group is not None:
         algorithm.env_runner_group.foreach_env_runner(
             lambda runner: _restart_episodes(runner, seed, env_steps)
@@ -78,6 +81,8 @@ def load_buffer(algorithm: Algorithm, directory: Path) -> None:
     if path.exists():
         with path.open("rb") as file:
             algorithm.local_replay_buffer = pickle.load(file)
+        if statistics_of(algorithm):
+            let_buffer_normalise(algorithm)
 
 
 def _cross(learner: Any, seed: int, env_steps: int) -> None:

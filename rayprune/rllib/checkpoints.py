@@ -34,6 +34,7 @@ from rayprune.rllib.compacted import origins_in
 from rayprune.rllib.groups import kept_back
 from rayprune.rllib.learners import foreach_learner
 from rayprune.rllib.remedies import apply_to_targets
+from rayprune.rllib.statistics import consolidate, gather
 from rayprune.tracking.record import storage_error, to_json, write_atomic
 from rayprune.tracking.remote import fetch_checkpoint
 
@@ -67,6 +68,8 @@ def save(
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
+        gather(algorithm)
+        consolidate(algorithm)
         # Absolute: pyarrow takes a relative path for a URI without a scheme.
         algorithm.save_to_path(str(temporary.absolute()))
         rewrite_sparsely(temporary, _MODULE_FILE)

@@ -60,6 +60,7 @@ from rayprune.errors import InputError
 from rayprune.rllib.connectors import EncodeObservations, FitActions, two_sided
 from rayprune.rllib.deployable_network import RLModuleNetwork
 from rayprune.rllib.encoding import Encoding
+from rayprune.rllib.normalisation import CLIP, ObservationFilter, RewardFilter
 
 _CARRYING = (
     AddObservationsFromEpisodesToBatch,
@@ -152,7 +153,7 @@ def _leaf_port(name: str, space: gym.Space[Any]) -> Port:
 
 
 def _refuse_unknown(connectors: Sequence[Any]) -> None:
-    ours = (EncodeObservations, FitActions)
+    ours = (EncodeObservations, FitActions, ObservationFilter, RewardFilter)
     known = (*_CARRYING, MeanStdFilter, FlattenConnector, NormalizeAndClipActions, *ours)
     names = [type(c).__name__ for c in connectors if type(c) not in known]
     if names:
@@ -164,6 +165,9 @@ def _refuse_unknown(connectors: Sequence[Any]) -> None:
 
 
 def _stages(connector: Any, space: gym.Space[Any]) -> list[nn.Module]:
+    if type(connector) is ObservationFilter:
+        scaling = connector.scaling
+        return [Normalise([(torch.from_numpy(scaling.mean), torch.from_numpy(scaling.std))], CLIP)]
     if type(connector) is MeanStdFilter:
         return [_normalise(connector)]
     if type(connector) is EncodeObservations:

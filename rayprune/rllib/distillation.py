@@ -39,6 +39,11 @@ class Distiller:
         self._learner = learner
         self._teachers: dict[str, Any] = {}
 
+    @property
+    def teaches(self) -> bool:
+        """Whether it holds a teacher."""
+        return bool(self._teachers)
+
     def begin(self, module_id: str, pruner: Pruner) -> None:
         """Take the teacher that is known before the first update: a checkpoint's, or the start's.
 

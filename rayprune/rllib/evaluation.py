@@ -30,6 +30,8 @@ from rayprune.pruning.counting import count_flops
 from rayprune.pruning.resizing import fit_to, misfits
 from rayprune.rllib.checkpoints import check_fits, module_state
 from rayprune.rllib.connectors import KeepObservations
+from rayprune.rllib.normalisation import ObservationFilter
+from rayprune.rllib.pipelines import pieces_of
 from rayprune.rllib.threads import fitting_threads
 from rayprune.tracking.statistics import summarise
 
@@ -95,7 +97,7 @@ class Evaluator:
     def connectors(self) -> tuple[list[Any], list[Any]]:
         """The connectors that lead to the module, and those that lead from it, in their order."""
         runner: Any = self._runner
-        return list(runner._env_to_module.connectors), list(runner._module_to_env.connectors)
+        return pieces_of(runner._env_to_module), pieces_of(runner._module_to_env)
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Take over weights and connector states, as an EnvRunner's `get_state` gives them."""
@@ -227,11 +229,13 @@ class Evaluator:
         }
 
     def _freeze_filters(self) -> None:
-        pipeline: Any = self._runner._env_to_module
-        for connector in pipeline.connectors:
+        for connector in self.connectors[0]:
             # A running observation filter is applied in an evaluation, but does not learn from it.
             if hasattr(connector, "_update_stats"):
                 connector._update_stats = False
+            if isinstance(connector, ObservationFilter):
+                # What is recorded of its episodes is what the environment gave.
+                connector.rewrite = False
 
     def _wave(self, seeds: Sequence[int], watch: Callable[[Acted], None] | None) -> list[float]:
         envs = [make_env(self._config) for _ in seeds]

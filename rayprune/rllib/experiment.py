@@ -48,6 +48,8 @@ from rayprune.rllib.connectors import connect
 from rayprune.rllib.evaluation import Evaluator
 from rayprune.rllib.groups import group_of
 from rayprune.rllib.learner import heads_of, sensors_of
+from rayprune.rllib.normalise import as_configured, normalise
+from rayprune.rllib.pipelines import MAKERS, Imported, join, own_makers
 from rayprune.rllib.remedies import replay_faults
 from rayprune.rllib.wrap import with_pruning
 
@@ -81,7 +83,15 @@ _LEAST: Final[Mapping[str, float]] = {
     "train_batch_size": 1,
     "train_batch_size_per_learner": 1,
 }
-_NETWORK_KEYS: Final = ("algorithm", "env", "env_config", "imports", "pruning", "rllib")
+_NETWORK_KEYS: Final = (
+    "algorithm",
+    "env",
+    "env_config",
+    "imports",
+    "normalise",
+    "pruning",
+    "rllib",
+)
 _OUR_METHODS: Final[Mapping[str, str]] = {"evaluation": "evaluation"}
 # A YAML's policy is one: it is evaluated, resumed, exported and compared as such.
 _MULTI_AGENT: Final = (
@@ -232,7 +242,13 @@ def base_config(experiment: ExperimentConfig) -> AlgorithmConfig:
         set_defaults(config, experiment)
         for method, keywords in experiment.rllib.items():
             getattr(config, method)(**_translated(method, keywords))
+        own = own_makers(config)
         connect(config, raw=has_own_module(config))
+        join(config, own)
+        wanted = experiment.normalise
+        config = normalise(
+            as_configured(config), observations=wanted.observations, rewards=wanted.rewards
+        )
         config.validate()
     except (ValueError, TypeError, NotImplementedError) as error:
         raise ConfigError(f"`rllib`: RLlib refuses it: {_first_line(error)}") from error
@@ -315,10 +331,25 @@ def _keyword_faults(method: str, key: str, value: Any, known: Mapping[str, Any])
         yield from _model_faults(where, value)
     elif key == "num_gpus_per_learner" and value == AUTO:
         return
+    elif key in MAKERS:
+        yield from _connector_faults(where, value)
     else:
         yield from _type_faults(where, value, _RIGHT_HINTS.get((method, key), known[key]))
         if isinstance(value, (int, float)) and not value >= _LEAST.get(key, -math.inf):
             yield f"`{where}` must be at least {_LEAST[key]:g}, but is {value!r}."
+
+
+def _connector_faults(where: str, value: Any) -> Iterator[str]:
+    if not (isinstance(value, str) and ":" in value):
+        yield (
+            f"`{where}` must name a function that returns connectors, as "
+            f"`package.module:function`, but is {value!r}."
+        )
+        return
+    try:
+        Imported(value, where).load()
+    except ConfigError as error:
+        yield from error.faults
 
 
 def _model_faults(where: str, model: Mapping[str, Any]) -> Iterator[str]:
@@ -373,7 +404,10 @@ def _own_parameters(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _translated(method: str, keywords: Mapping[str, Any]) -> dict[str, Any]:
-    given = dict(keywords)
+    given: dict[str, Any] = {
+        key: Imported(value, f"rllib.{method}.{key}") if key in MAKERS else value
+        for key, value in keywords.items()
+    }
     if method == "learners" and given.get("num_gpus_per_learner") == AUTO:
         del given["num_gpus_per_learner"]
     if method == "rl_module" and "module_class" not in given and "model_config" in given:

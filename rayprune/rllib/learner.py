@@ -251,6 +251,11 @@ class PruningMixin(_Base):
         with self._mask_lock:
             return {mid: pruner.arrived for mid, pruner in self._pruners.items()}
 
+    @property
+    def has_teacher(self) -> bool:
+        """Whether a teacher for distillation has been taken."""
+        return self._distiller.teaches
+
     def restart_watching(self) -> None:
         """Give up what is half measured: a checkpoint doesn't hold it."""
         self._watch.restart(self._updates)

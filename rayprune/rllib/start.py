@@ -18,6 +18,7 @@ from rayprune.rllib.checkpoints import check_fits, locate_policy, module_of, raw
 from rayprune.rllib.compacted import origins_in, pruner_states
 from rayprune.rllib.learners import foreach_learner
 from rayprune.rllib.rows import policy_of
+from rayprune.rllib.statistics import freeze, take_statistics
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,14 @@ def start_from(
         check_fits(directory, module_of(algorithm))
     weights, held = _policy(directory)
     source = ray.put((weights, held if masks else {}))
+    taught = take_statistics(algorithm, directory, partly=partly)
     taken: list[Taken] = foreach_learner(algorithm, lambda learner: _take(learner, source))
     runner = directory / "env_runner"
     # A filter of other observations fits no more than the layer that follows it.
     if runner.is_dir() and algorithm.env_runner is not None and not taken[0].new:
         algorithm.restore_from_path(str(runner.absolute()), component="env_runner")
+    if taught:
+        freeze(algorithm)
     if algorithm.env_runner_group is not None:
         # RLlib's own sync after a restore doesn't wait, and drops the request of a busy EnvRunner:
         # its first samples would come from an untrained policy.

@@ -13,6 +13,7 @@ from rayprune.pruning.config import PruningConfig
 from rayprune.rllib.callback import PruningCallback
 from rayprune.rllib.learner import pruned
 from rayprune.rllib.module_configs import MODULES_KEY, REGISTERED_KEY
+from rayprune.rllib.normalise import as_configured
 from rayprune.rllib.registered import own_parts
 from rayprune.rllib.remedies import prepare, replay_faults
 from rayprune.rllib.shrinkable import make_shrinkable
@@ -91,7 +92,7 @@ def with_pruning(
     faults = replay_faults(config, remedies)
     if faults:
         raise ConfigError(faults)
-    result = config.copy(copy_frozen=False)
+    result = as_configured(config).copy(copy_frozen=False)
     prepare(result, remedies)
     if held["compact_every"] is not None:
         make_shrinkable(result)
