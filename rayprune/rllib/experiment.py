@@ -51,6 +51,9 @@ from rayprune.rllib.learner import heads_of, sensors_of
 from rayprune.rllib.normalise import as_configured, normalise
 from rayprune.rllib.pipelines import MAKERS, Imported, join, own_makers
 from rayprune.rllib.remedies import replay_faults
+from rayprune.rllib.running_wrappers import wrapper_faults
+from rayprune.rllib.schedule_values import SCHEDULED, schedule_faults
+from rayprune.rllib.unread_settings import unread, unread_faults
 from rayprune.rllib.wrap import with_pruning
 
 AUTO: Final = "auto"
@@ -72,7 +75,6 @@ _OURS: Final[Mapping[tuple[str, str], str]] = {
 _RIGHT_HINTS: Final[Mapping[tuple[str, str], Any]] = {("offline_data", "input_"): str | list[str]}
 # RLlib takes these as they are, and fails or learns nothing later.
 _LEAST: Final[Mapping[str, float]] = {
-    "lr": 0.0,
     "minibatch_size": 1,
     "num_cpus_per_learner": 0,
     "num_env_runners": 0,
@@ -175,7 +177,7 @@ def rllib_faults(raw: Mapping[str, Any]) -> list[str]:
         known = isinstance(name, str) and name in ALGORITHMS
         config = algorithm_config(str(name)) if known else AlgorithmConfig()
         for method, keywords in blocks.items():
-            faults += _block_faults(config, str(method), keywords)
+            faults += _block_faults(config, name, str(method), keywords)
     faults += algorithm_faults(raw)
     if isinstance(raw.get("env"), str):
         faults += env_faults(raw["env"])
@@ -192,6 +194,7 @@ def network_faults(experiment: ExperimentConfig) -> list[str]:
         config = base_config(experiment)
         faults = action_faults(config, experiment)
         faults += replay_faults(config, experiment.pruning.remedies)
+        faults += wrapper_faults(config)
         module = None if faults else build_module(config)
     except ConfigError as error:
         return list(error.faults)
@@ -250,6 +253,8 @@ def base_config(experiment: ExperimentConfig) -> AlgorithmConfig:
             as_configured(config), observations=wanted.observations, rewards=wanted.rewards
         )
         config.validate()
+    except ConfigError:
+        raise
     except (ValueError, TypeError, NotImplementedError) as error:
         raise ConfigError(f"`rllib`: RLlib refuses it: {_first_line(error)}") from error
     return config.copy(copy_frozen=False)
@@ -301,7 +306,9 @@ def env_faults(env: str) -> list[str]:
     return []
 
 
-def _block_faults(config: AlgorithmConfig, method: str, keywords: Any) -> Iterator[str]:
+def _block_faults(
+    config: AlgorithmConfig, algorithm: object, method: str, keywords: Any
+) -> Iterator[str]:
     where = f"rllib.{method}"
     if method in _OUR_METHODS:
         yield f"`{where}` contradicts rayprune's own `{_OUR_METHODS[method]}`. Set that instead."
@@ -315,7 +322,10 @@ def _block_faults(config: AlgorithmConfig, method: str, keywords: Any) -> Iterat
         known = _parameters(type(config), method)
         if method == "rl_module":
             known = {**known, "module_class": str}
+        yield from unread_faults(algorithm, method, keywords)
         for key, value in keywords.items():
+            if unread(method, str(key), algorithm) is not None:
+                continue
             # A module class of the user's own has keys of its own, and checks them itself.
             if not (key == "model_config" and "module_class" in keywords):
                 yield from _keyword_faults(method, str(key), value, known)
@@ -331,6 +341,8 @@ def _keyword_faults(method: str, key: str, value: Any, known: Mapping[str, Any])
         yield from _model_faults(where, value)
     elif key == "num_gpus_per_learner" and value == AUTO:
         return
+    elif method == "training" and key in SCHEDULED:
+        yield from schedule_faults(where, key, value)
     elif key in MAKERS:
         yield from _connector_faults(where, value)
     else:

@@ -40,7 +40,10 @@ def rllib(**blocks: Any) -> dict[str, Any]:
         ({"env": "no_such_module:Env-v0"}, "can't be imported"),
         ({"rllib": rllib(trainning={"lr": 1e-3})}, "Did you mean 'training'"),
         ({"rllib": rllib(training={"learning_rate": 1e-3})}, "`rllib.training.learning_rate`"),
-        ({"rllib": rllib(training={"lr": "fast"})}, "`rllib.training.lr` must be of type"),
+        (
+            {"rllib": rllib(training={"lr": "fast"})},
+            "`rllib.training.lr` must be a number, or a schedule",
+        ),
         ({"rllib": rllib(env_runners={"num_env_runners": 1.5})}, "num_env_runners"),
         ({"rllib": rllib(environment={"env": "CartPole-v1"})}, "contradicts rayprune's own `env`"),
         ({"rllib": rllib(debugging={"seed": 1})}, "contradicts rayprune's own `seed`"),
