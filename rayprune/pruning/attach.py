@@ -38,7 +38,7 @@ def make_maskable(module: nn.Module, *, exclude: Exclusions = ()) -> nn.Module:
       (1): Tanh()
     )
     """
-    found = list(_not_excluded(module, exclude))
+    found = list(not_excluded(module, exclude))
     ours = (*MASKABLE, *MASKABLE.values())
     for name, layer in found:
         if type(layer) in ours:
@@ -92,7 +92,7 @@ def maskable_layers(module: nn.Module, *, exclude: Exclusions = ()) -> dict[str,
     """
     layers: dict[str, MaskedLayer] = {}
     seen: set[int] = set()
-    for name, layer in _not_excluded(module, exclude):
+    for name, layer in not_excluded(module, exclude):
         if isinstance(layer, MaskedLayer):
             own = {id(weight) for weight in prunable_parameters(layer).values()}
             if own - seen:
@@ -110,7 +110,7 @@ def tied_layers(module: nn.Module, *, exclude: Exclusions = ()) -> frozenset[str
     ['0', '1']
     """
     users: dict[int, list[str]] = {}
-    for name, layer in _not_excluded(module, exclude):
+    for name, layer in not_excluded(module, exclude):
         if isinstance(layer, MaskedLayer):
             for weight in prunable_parameters(layer).values():
                 users.setdefault(id(weight), []).append(name)
@@ -126,7 +126,8 @@ def join(layer: str, parameter: str) -> str:
     return f"{layer}.{parameter}" if layer else parameter
 
 
-def _not_excluded(module: nn.Module, exclude: Exclusions) -> Iterator[tuple[str, nn.Module]]:
+def not_excluded(module: nn.Module, exclude: Exclusions) -> Iterator[tuple[str, nn.Module]]:
+    """Yield a module and its parts by name, without what is excluded; see `make_maskable`."""
     exclude = list(exclude)
     patterns = [item for item in exclude if isinstance(item, str)]
     roots = [item for item in exclude if isinstance(item, nn.Module)]

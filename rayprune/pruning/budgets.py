@@ -41,13 +41,18 @@ class PrunableLayer:
     """Under granularity ``input``, which of its inputs reads each sensor."""
     unit: Unit | None = None
     """Under granularity ``layer``, what it goes together with."""
+    spared: frozenset[str] = frozenset()
+    """Names in the layer of weights that are left alone, for they are frozen."""
     origins: Origins = field(default_factory=Origins, compare=False)
     """What the parameters were before any compaction; the module's, shared by its layers."""
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
         """The prunable parameters by their name in the layer."""
-        return prunable_parameters(self.module)
+        weights = prunable_parameters(self.module)
+        if self.spared:
+            return {name: w for name, w in weights.items() if name not in self.spared}
+        return weights
 
     def full_name(self, parameter: str) -> str:
         """Return a parameter's name in the whole module."""

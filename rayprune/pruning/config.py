@@ -52,6 +52,9 @@ class PruningConfig(BaseModel):
             ``set``, ``rigl`` and ``grow`` are sparse from before the first update on; see
             `rayprune.pruning.sparse_schedules`.
         protect: glob patterns of the names of layers that are never pruned.
+        frozen: what happens to parameters with ``requires_grad=False``, and to modules that the
+            adaptor's ``policies_to_train`` leaves out: ``keep`` leaves them alone, not prunable and
+            not counted, until they are unfrozen; ``prune`` treats them as all others.
         groups: ``{group: {"sparsity": s}}``, a budget of its own for each group named.
         on_clone: what a clone does with masks sparser than its target: ``hold`` them, or
             ``regrow`` up to it at the next mask update.
@@ -99,6 +102,7 @@ class PruningConfig(BaseModel):
     operation: str | dict[str, int | float] = "zero"
     schedule: dict[str, Any] = dict(SCHEDULE_DEFAULTS)
     protect: tuple[str, ...] = ()
+    frozen: str = "keep"
     groups: dict[str, dict[str, float]] = {}
     on_clone: str = "hold"
     penalty: dict[str, Any] | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 from torch import Tensor
@@ -27,6 +27,10 @@ class Fading:
             return mask
         steady = self.ages[name].to(mask.device if mask is not None else None) == 0
         return steady if mask is None else steady & mask
+
+    def forget(self, names: Collection[str]) -> None:
+        """Let weights be that faded and have been frozen."""
+        self.ages = {name: age for name, age in self.ages.items() if name not in names}
 
     def pick(self, pick: Callable[[str, Tensor], Tensor]) -> None:
         """Keep what compaction has left of each tensor."""

@@ -236,6 +236,7 @@ _CHECKS: Mapping[str, Callable[[str, Any], Faults]] = {
     "schedule": _schedule,
     "protect": _protect,
     "groups": _groups,
+    "frozen": _choice(["keep", "prune"]),
     "on_clone": _choice(["hold", "regrow"]),
     "compact_every": compaction_faults.compact_every,
     "evidence": evidence_faults,

@@ -123,7 +123,8 @@ class _Sums:
         return self._layers if self._wanted & {FISHER, INPUT_NORM} else {}
 
     def _differentiate(self, loss: Tensor, record: Record, samples: int) -> None:
-        weights = self._weights if GRADIENT in self._wanted else {}
+        weights = {n: w for n, w in self._weights.items() if w.requires_grad}
+        weights = weights if GRADIENT in self._wanted else {}
         found = record.gradients(loss, weights)
         for name, gradient in found.weights.items():
             if gradient is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -28,6 +28,14 @@ class Masking:
         self._cells = [layer for layer in layers if isinstance(layer.module, nn.RNNBase)]
         self._multipliers: dict[str, Tensor] = {}
         self._pairs: list[tuple[nn.Parameter, Tensor]] | None = None
+        self.spared: frozenset[str] = frozenset()
+        """Full names of parameters that are frozen: their biases never fall silent."""
+
+    def spare(self, names: Iterable[str]) -> None:
+        """Take what is frozen now."""
+        spared = frozenset(names)
+        if spared != self.spared:
+            self.spared, self._pairs = spared, None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -50,6 +58,7 @@ class Masking:
             layer.full_name(name): (layer.module.get_parameter(name), mask)
             for layer in self._cells
             for name, mask in silent_biases(layer.module).items()
+            if layer.full_name(name) not in self.spared
         }
 
     @property
@@ -203,3 +212,12 @@ class Masking:
     def _bytes(self, name: str) -> Tensor:
         layer, key = self._places[name]
         return layer.module.masks[key].view(torch.uint8)
+
+
+def all_true(weight: Tensor) -> Tensor:
+    """Return a mask that keeps all of a weight: one element, seen in its shape.
+
+    >>> all_true(torch.zeros(2, 3)).shape, all_true(torch.zeros(2, 3)).untyped_storage().nbytes()
+    (torch.Size([2, 3]), 1)
+    """
+    return torch.ones((), dtype=torch.bool, device=weight.device).expand(weight.shape)

@@ -22,7 +22,7 @@ from rayprune.pruning.arguments import (
     checked_patterns,
 )
 from rayprune.pruning.arrival import arrived
-from rayprune.pruning.attach import Exclusions, make_maskable, maskable_layers, tied_layers
+from rayprune.pruning.attach import Exclusions, join, make_maskable, maskable_layers, tied_layers
 from rayprune.pruning.awaiting import awaits, standing_units
 from rayprune.pruning.budgets import (
     Budget,
@@ -47,8 +47,9 @@ from rayprune.pruning.evidence import (
     Source,
 )
 from rayprune.pruning.fading import Fading
+from rayprune.pruning.frozen import Frozen, frozen_faults, frozen_in, without_frozen
 from rayprune.pruning.layers import MASKABLE
-from rayprune.pruning.masking import Masking
+from rayprune.pruning.masking import Masking, all_true
 from rayprune.pruning.measuring import measure
 from rayprune.pruning.naming import by_parameter
 from rayprune.pruning.origins import Kept, Origins
@@ -64,6 +65,7 @@ from rayprune.pruning.sensors import Sensors
 from rayprune.pruning.state import Progress, pack_state, unpack_state
 from rayprune.pruning.structure import structure_faults, subjects
 from rayprune.pruning.timing import Timing
+from rayprune.pruning.uncovered import Uncovered, count, weights_of
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +96,8 @@ class Pruner:
         exclude: modules or glob patterns that are not touched; see `make_maskable`.
         seed: of the random criterion.
         driven: whether the caller posts what a schedule waits for: a gated one's ``level``, or
-            that the return is reached which ``begin`` names (``began``).
+            that the return is reached which ``begin`` names (``began``); and tells people what is
+            not covered (`uncovered`), which a Pruner without a driver logs.
 
     Raises:
         ConfigError: the config doesn't fit the module; holds every fault.
@@ -141,11 +144,13 @@ class Pruner:
         self._always_exempt = _matching("exempt", checked_patterns("exempt", exempt), list(found))
         self._heads = _matching("heads", checked_patterns("heads", heads), list(found))
         self._tied = tied_layers(module, exclude=exclude)
+        self._exclude = exclude
         self._sensors = sensors
         self.bypasses = Bypasses()
         self.returns: dict[str, float] = {}
         """For criterion ``return``: the return lost without each unit; used up by an update."""
         self._masking = Masking(self._all)
+        self._frozen: Frozen = {}
         self._fading = Fading()
         self._dynamics = Dynamics()
         self._progress = Progress()
@@ -153,6 +158,9 @@ class Pruner:
         """Sums over training steps, of what `accumulates` names."""
         self._warned = self._told_to_post = False
         self.config = checked
+        line = self.uncovered.line()
+        if line is not None and not driven:
+            logger.warning("%s%s", line[0].upper(), line[1:])
 
     @property
     def config(self) -> PruningConfig:
@@ -161,9 +169,16 @@ class Pruner:
 
     @config.setter
     def config(self, config: PruningConfig | Mapping[str, Any]) -> None:
-        config = as_config(config)
+        self._settle(as_config(config), frozen_in(self._all))
+
+    def _settle(self, config: PruningConfig, frozen: Frozen) -> None:
+        """Take a config for what is frozen at the moment; on a fault nothing is changed."""
         candidates = [x for x in self._all if x.name not in self._always_exempt]
-        layers = subjects(config, self.module, candidates, self._heads, self._tied, self._sensors)
+        could = subjects(config, self.module, candidates, self._heads, self._tied, self._sensors)
+        faults = frozen_faults(config, could, frozen)
+        if faults:
+            raise ConfigError(faults)
+        layers = without_frozen(config, could, frozen)
         exempt = frozenset(layer.name for layer in self._all) - {layer.name for layer in layers}
         faults = structure_faults(config, layers, self._tied)
         phases = phases_of(config, layers, self._heads)
@@ -171,11 +186,66 @@ class Pruner:
         if faults:
             raise ConfigError(faults)
         self._config, self._exempt, self._layers, self._phases = config, exempt, layers, phases
+        self._frozen, self._frozen_fault = frozen, ""
+        kept = frozen if config.frozen == "keep" else {}
+        self._left_alone = {x.name for x in could} - {x.name for x in layers}
+        self._masking.spare(join(name, key) for name, keys in kept.items() for key in keys)
+        self._fading.forget(self._masking.spared)
+
+    def _survey(self) -> bool:
+        """See what is frozen now; return whether pruning can go on with it.
+
+        Masks stay on what was frozen after it was pruned. What was unfrozen is pruned as far as the
+        schedule has come, at once.
+        """
+        frozen = frozen_in(self._all)
+        if frozen == self._frozen or self._config.frozen != "keep":
+            return True
+        try:
+            self._settle(self._config, frozen)
+        except ConfigError as error:
+            # Nothing that a config can mend in mid-run: training goes on, with the masks of now.
+            if str(error) != self._frozen_fault:
+                self._frozen_fault = str(error)
+                logger.warning("Nothing more is pruned while it is so: %s", error)
+            return False
+        self._progress.targets = {}
+        return True
 
     @property
     def masks(self) -> dict[str, Tensor]:
-        """The masks by full parameter name, the live tensors; a name is absent until pruned."""
+        """The masks by full parameter name, of every prunable parameter and of what holds one.
+
+        The live tensors. What is whole still has an all-True one, made anew each time, that takes no
+        memory; what is written to that one is lost.
+        """
+        whole = {name: all_true(weight) for name, weight in self.parameters.items()}
+        return whole | self.held_masks
+
+    @property
+    def held_masks(self) -> dict[str, Tensor]:
+        """The masks of `masks` that pruning has made: a name is absent until it is pruned."""
         return self._masking.masks
+
+    @property
+    def uncovered(self) -> Uncovered:
+        """What the sparsity is not of: weights without masks, frozen and exempt ones.
+
+        >>> module = nn.ModuleDict({"enc": nn.Embedding(8, 4), "out": nn.Linear(4, 2)})
+        >>> Pruner(module, PruningConfig(sparsity=0.5)).uncovered.line()
+        'sparsity is of 8 of 40 weights; not covered: enc.weight (32)'
+        """
+        weights = weights_of(self.module, self._exclude)
+        prunable = {id(weight) for weight in self.parameters.values()}
+        maskable = {id(weight) for weight in self._masking.weights.values()}
+        alone = {id(w) for n, w in self._masking.weights.items() if n in self._masking.spared}
+        left = {name: w for name, w in weights.items() if id(w) not in prunable}
+        return Uncovered(
+            covered=sum(layer.total for layer in self._layers),
+            not_maskable={n: count(w) for n, w in left.items() if id(w) not in maskable},
+            frozen={n: count(w) for n, w in left.items() if id(w) in alone},
+            exempt={n: count(w) for n, w in left.items() if id(w) in maskable - alone},
+        )
 
     @property
     def mask_updates(self) -> int:
@@ -262,6 +332,8 @@ class Pruner:
         """
         if sparsity is not None:
             check_number("sparsity", sparsity)
+        if not self._survey():
+            raise ConfigError(self._frozen_fault)
         budgets = [
             (phase, phase.budgets if sparsity is None else phase.retargeted(float(sparsity)))
             for phase in self._phases
@@ -284,7 +356,7 @@ class Pruner:
         targets, by_chance = timing.targets(0.0), [phase.by_chance() for phase in self._phases]
         budgets = [(phase, phase.budgets) for phase in by_chance]
         change = self._commit(self._decide(budgets, timing.ramp(0.0), 1.0, NOTHING), None, 1)
-        self._dynamics.coverage.begin(self.masks)
+        self._dynamics.coverage.begin(self.held_masks)
         self._progress.tick, self._progress.targets = 0.0, targets
         return change
 
@@ -320,7 +392,10 @@ class Pruner:
         """
         self._check_driver()
         self._warn_of_horizon()
-        clock, timing = _clock(step, updates), self._timing
+        clock = _clock(step, updates)
+        if not self._survey():
+            return None
+        timing = self._timing
         tick = timing.tick(clock)
         if tick is None or not timing.is_due(tick):
             return None
@@ -529,7 +604,10 @@ class Pruner:
     def layer_counts(self) -> list[LayerCount]:
         """Count the weights of every maskable layer, exempt ones included."""
         protected = protected_names(self.config, self._layers)
-        return [self._count(layer, layer.name in protected) for layer in self._all]
+        # Of a layer that is frozen in part, what is prunable counts.
+        prunable = {layer.name: layer for layer in self._layers}
+        layers = [prunable.get(layer.name, layer) for layer in self._all]
+        return [self._count(layer, layer.name in protected) for layer in layers]
 
     def state_dict(self) -> dict[str, Any]:
         """Return masks, fading weights and progress as CPU tensors and plain values.
@@ -539,7 +617,7 @@ class Pruner:
         Targets are not in it: they are the config's, so that a clone keeps its own.
         """
         shapes = self._masking.shapes
-        packed = pack_state(shapes, self.masks, self._fading.ages, self._progress)
+        packed = pack_state(shapes, self.held_masks, self._fading.ages, self._progress)
         sums = {"accumulated": self.accumulated.state_dict()}
         held = {
             "bypassed": self.bypasses.names,
@@ -645,7 +723,7 @@ class Pruner:
 
     def _redrawing(self, evidence: Evidence) -> Redrawing:
         schedule = self._timing.sparse_schedule
-        return Redrawing(self._selection(evidence), schedule, self._dynamics, self.masks)
+        return Redrawing(self._selection(evidence), schedule, self._dynamics, self.held_masks)
 
     @property
     def _timing(self) -> Timing:
@@ -680,7 +758,7 @@ class Pruner:
             count = int(torch.count_nonzero(fresh))
             if count:
                 self._masking.grow(name, fresh)
-                self._dynamics.coverage.note(name, self.masks[name])
+                self._dynamics.coverage.note(name, self.held_masks[name])
                 changed[name], regrown[name] = None, fresh
                 grown += count
         self._progress.updates += 1
@@ -740,6 +818,7 @@ class Pruner:
             protected=protected,
             group=layer.group,
             exempt=layer.name in self._exempt,
+            frozen=layer.name in self._left_alone,
         )
 
     def _check_driver(self) -> None:

@@ -47,3 +47,6 @@ class LayerCount:
     protected: bool
     group: str
     exempt: bool
+    """Whether it is not prunable at all, and stands outside of every sparsity."""
+    frozen: bool = False
+    """Whether it is exempt for being frozen."""

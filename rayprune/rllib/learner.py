@@ -279,7 +279,7 @@ class PruningMixin(_Base):
     def masks(self) -> dict[str, dict[str, torch.Tensor]]:
         """Return copies of the masks on the CPU, ``{module id: {parameter name: bool tensor}}``."""
         return {
-            mid: {name: mask.cpu().clone() for name, mask in pruner.masks.items()}
+            mid: {name: mask.cpu().clone() for name, mask in pruner.held_masks.items()}
             for mid, pruner in self._pruners.items()
         }
 
@@ -434,7 +434,7 @@ class PruningMixin(_Base):
         }
 
     def _report(self, module_id: str, pruner: Pruner) -> dict[str, Any]:
-        masks = pruner.masks
+        masks = pruner.held_masks
         stale = {
             f"target of {name}": int(torch.count_nonzero(target[~masks[name]]))
             for name, target in self._target_parameters(module_id)
@@ -474,7 +474,7 @@ class PruningMixin(_Base):
 
 
 def _score_histograms(pruner: Pruner) -> dict[str, Any]:
-    masks = pruner.masks
+    masks = pruner.held_masks
     # Scores from data are known only in the moment of a mask update.
     criterion = pruner.config.criterion
     scores = {} if evidence_for(criterion) or criterion == RETURN else pruner.scores()

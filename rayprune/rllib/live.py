@@ -127,7 +127,7 @@ class LiveCompaction:
             module=module,
             example=tree_map(lambda leaf: leaf.cpu(), self._examples[module_id]),
             forward=run_all,
-            masks=pruner.masks,
+            masks=pruner.held_masks,
             targets=targets,
             # Masks of whole rows have no hole that a carried constant could fill.
             merge=pruner.config.granularity == "neuron",

@@ -51,7 +51,7 @@ class Rewinder:
         rewinding = self._held.get(module_id)
         if rewinding is None:
             return
-        rewinding.rewind(pruner.module, pruner.masks)
+        rewinding.rewind(pruner.module, pruner.held_masks)
         pruner.mask_weights()  # biases of silent hidden units, which hold no mask of their own
         for source, target in _target_tensors(pruner.module):
             target.copy_(source)

@@ -38,7 +38,7 @@ def test_masks_and_outputs_are_those_that_torch_had(amount: float) -> None:
     outputs = module(x)
     wanted = {f"{i}.weight": module[i].weight_mask.bool() for i in (0, 2)}
     pruner = Pruner(module, PruningConfig(sparsity=0.0))
-    assert set(pruner.masks) == set(wanted)
+    assert set(pruner.held_masks) == set(wanted)
     for name, mask in wanted.items():
         assert torch.equal(pruner.masks[name], mask)
     assert torch.equal(module(x), outputs)
@@ -127,7 +127,7 @@ def test_a_state_dict_in_torchs_form_becomes_plain(as_numpy: bool) -> None:
     pruner = Pruner(fresh, PruningConfig(sparsity=0.0))
     fresh.load_state_dict({name: torch.as_tensor(value) for name, value in plain.items()})
     take_masks(pruner, masks)
-    assert {name: int(mask.sum()) for name, mask in pruner.masks.items()} == {
+    assert {name: int(mask.sum()) for name, mask in pruner.held_masks.items()} == {
         name: int(mask.sum()) for name, mask in masks.items()
     }
 
@@ -146,4 +146,4 @@ def test_a_mask_of_another_shape_is_refused() -> None:
     pruner = Pruner(net(), PruningConfig(sparsity=0.0))
     with pytest.raises(CheckpointError, match="as it was pruned"):
         take_masks(pruner, {"0.weight": torch.ones(2, dtype=torch.bool)})
-    assert pruner.masks == {}
+    assert pruner.held_masks == {}

@@ -184,6 +184,6 @@ def test_a_nan_weight_is_named_and_nothing_changes(distribution):
     pruner = Pruner(module, PruningConfig(sparsity=0.5, distribution=distribution))
     with pytest.raises(NonFiniteError, match=r"'2\.weight'"):
         pruner.prune_to()
-    assert pruner.masks == {}
+    assert pruner.held_masks == {}
     for name, value in module.state_dict().items():
         assert torch.equal(value, before[name]) or name == "2.weight"

@@ -152,7 +152,7 @@ def test_units_of_tied_layers_are_refused_and_protecting_one_is_no_way_around(gr
     fields = {"hybrid": fields} if granularity == "hybrid" else fields
     pruner = Pruner(module, PruningConfig(granularity=granularity, protect=["2"], **fields))
     pruner.prune_to()
-    assert "2.weight" not in pruner.masks
+    assert "2.weight" not in pruner.held_masks
 
 
 def test_a_criterion_of_units_chooses_units_and_magnitude_the_weights_in_them():

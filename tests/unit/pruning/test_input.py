@@ -155,7 +155,7 @@ def test_scores_pool_over_all_columns_as_a_loop_does(pooling):
     pruner.prune_to()
     gone = unplugged(found, dict(net.named_modules()))
     assert sorted(expected.argsort()[:4].tolist()) == [i for i, dead in enumerate(gone) if dead]
-    assert "body.weight_hh_l0" not in pruner.masks
+    assert "body.weight_hh_l0" not in pruner.held_masks
 
 
 def test_a_mean_is_over_the_weights_that_read_the_sensor():
@@ -193,7 +193,7 @@ def test_each_budget_decides_for_its_own_nets():
         net, config, groups=lambda n: n.split(".")[0], sensors=lambda: sensors_of(net, (6,))
     )
     pruner.prune_to()
-    assert set(pruner.masks) == {"policy.0.weight"}
+    assert set(pruner.held_masks) == {"policy.0.weight"}
     assert pruner.sparsity("policy") == 0.5
 
 

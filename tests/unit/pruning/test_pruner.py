@@ -84,7 +84,7 @@ def test_pruning_in_turns_never_brings_a_weight_back(sparsities):
     gone = {name: torch.zeros_like(w, dtype=torch.bool) for name, w in pruner.parameters.items()}
     for sparsity in sparsities:
         pruner.prune_to(sparsity)
-        for name, mask in pruner.masks.items():
+        for name, mask in pruner.held_masks.items():
             assert not bool((mask & gone[name]).any())
             gone[name] = ~mask
     total = sum(weight.numel() for weight in pruner.parameters.values())
@@ -99,10 +99,10 @@ def test_nothing_protected_is_touched_and_the_others_carry_its_share(distributio
     pruner = pruner_of(module, distribution=distribution, granularity=granularity, protect=["pi.2"])
     pruner.prune_to(0.6)
     assert torch.equal(module["pi"][2].weight, before)
-    assert "pi.2.weight" not in pruner.masks
+    assert "pi.2.weight" not in pruner.held_masks
     if granularity == "weight":
         assert pruner.sparsity() == pytest.approx(0.6, abs=2 / 520)
-    units = {name: int((~mask.any(1)).sum()) for name, mask in pruner.masks.items()}
+    units = {name: int((~mask.any(1)).sum()) for name, mask in pruner.held_masks.items()}
     if granularity == "neuron":
         assert sum(units.values()) == pytest.approx(0.6 * 46, abs=1.5)
 
@@ -110,7 +110,7 @@ def test_nothing_protected_is_touched_and_the_others_carry_its_share(distributio
 def test_an_exempt_layer_is_outside_the_denominator():
     pruner = pruner_of(exempt=["*.2"], granularity="neuron")
     pruner.prune_to(0.5)
-    assert set(pruner.masks) == {"pi.0.weight", "vf.0.weight"}
+    assert set(pruner.held_masks) == {"pi.0.weight", "vf.0.weight"}
     assert pruner.sparsity() == 0.5
     exempt = {count.name: count.exempt for count in pruner.layer_counts()}
     assert exempt == {"pi.0": False, "pi.2": True, "vf.0": False, "vf.2": True}
@@ -142,7 +142,7 @@ def test_a_sparsity_out_of_reach_names_the_largest_feasible():
         pruner.prune_to(0.8)
     with pytest.raises(ConfigError, match=r"in \[0, 1\)"):
         pruner.prune_to(1.0)
-    assert pruner.masks == {}
+    assert pruner.held_masks == {}
 
 
 def test_names_that_match_nothing_are_faults_and_all_come_at_once():
@@ -410,7 +410,7 @@ def test_loading_replaces_what_was_there_and_zeroes_the_weights():
     assert same_masks(donor, pruner)
     assert pruner.violations() == {}
     pruner.load_state_dict(pruner_of().state_dict())
-    assert pruner.masks == {}
+    assert pruner.held_masks == {}
 
 
 def test_a_state_is_plain():
