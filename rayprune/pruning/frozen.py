@@ -13,7 +13,7 @@ from torch import nn
 
 from rayprune.pruning.budgets import PrunableLayer, listed
 from rayprune.pruning.config import PruningConfig
-from rayprune.pruning.layers import MaskedLayer, prunable_name, prunable_parameters
+from rayprune.pruning.layers import prunable_name, prunable_parameters
 
 _WAY_OUT = "set `pruning.frozen` to 'prune'"
 
@@ -33,7 +33,7 @@ def frozen_in(layers: Iterable[PrunableLayer]) -> dict[str, frozenset[str]]:
     return {layer.name: names for layer in layers if (names := _frozen(layer.module))}
 
 
-def wholly_frozen(layers: Iterable[MaskedLayer]) -> bool:
+def wholly_frozen(layers: Iterable[nn.Module]) -> bool:
     """Whether nothing that could be pruned is trained; True where there is nothing at all."""
     return not any(w.requires_grad for layer in layers for w in prunable_parameters(layer).values())
 

@@ -35,7 +35,7 @@ def by_parameter(
             f"{type(given).__name__}. Take {{p: p.grad for p in module.parameters()}}."
         )
     # Asked at every optimizer step: parameters, as RLlib has them, are through at once.
-    if all(type(key) is nn.Parameter for key in given):
+    if set(map(type, given)) <= {nn.Parameter}:
         return given
     named = dict(module.named_parameters(remove_duplicate=False))
     return {

@@ -48,7 +48,7 @@ from rayprune.pruning.evidence import (
 )
 from rayprune.pruning.fading import Fading
 from rayprune.pruning.frozen import Frozen, frozen_faults, frozen_in, without_frozen
-from rayprune.pruning.layers import MASKABLE
+from rayprune.pruning.layers import MASKABLE, MaskedLayer
 from rayprune.pruning.masking import Masking, all_true
 from rayprune.pruning.measuring import measure
 from rayprune.pruning.naming import by_parameter
@@ -59,6 +59,7 @@ from rayprune.pruning.precision import scored
 from rayprune.pruning.removable import Unit
 from rayprune.pruning.reports import LayerCount as LayerCount
 from rayprune.pruning.reports import MaskChange as MaskChange
+from rayprune.pruning.reports import empty_line
 from rayprune.pruning.rescaling import keep_norm
 from rayprune.pruning.selection import Selection
 from rayprune.pruning.sensors import Sensors
@@ -151,12 +152,14 @@ class Pruner:
         """For criterion ``return``: the return lost without each unit; used up by an update."""
         self._masking = Masking(self._all)
         self._frozen: Frozen = {}
+        self._flags: list[bool] = []
         self._fading = Fading()
         self._dynamics = Dynamics()
         self._progress = Progress()
         self.accumulated = Accumulated()
         """Sums over training steps, of what `accumulates` names."""
         self._warned = self._told_to_post = False
+        self._told_empty: set[str] = set()
         self.config = checked
         line = self.uncovered.line()
         if line is not None and not driven:
@@ -198,16 +201,22 @@ class Pruner:
         Masks stay on what was frozen after it was pruned. What was unfrozen is pruned as far as the
         schedule has come, at once.
         """
-        frozen = frozen_in(self._all)
-        if frozen == self._frozen or self._config.frozen != "keep":
+        if self._config.frozen != "keep":
+            return True
+        flags = [p.requires_grad for x in self._all for p in x.module.parameters(recurse=False)]
+        if flags == self._flags:  # asked at every update, where names would cost more than the rest
+            return not self._frozen_fault
+        self._flags, frozen = flags, frozen_in(self._all)
+        if frozen == self._frozen:
+            self._frozen_fault = ""
             return True
         try:
             self._settle(self._config, frozen)
         except ConfigError as error:
             # Nothing that a config can mend in mid-run: training goes on, with the masks of now.
             if str(error) != self._frozen_fault:
-                self._frozen_fault = str(error)
                 logger.warning("Nothing more is pruned while it is so: %s", error)
+            self._frozen_fault = str(error)
             return False
         self._progress.targets = {}
         return True
@@ -216,8 +225,8 @@ class Pruner:
     def masks(self) -> dict[str, Tensor]:
         """The masks by full parameter name, of every prunable parameter and of what holds one.
 
-        The live tensors. What is whole still has an all-True one, made anew each time, that takes no
-        memory; what is written to that one is lost.
+        The live tensors. What is whole still has an all-True one, made anew each time, that takes
+        no memory; what is written to that one is lost.
         """
         whole = {name: all_true(weight) for name, weight in self.parameters.items()}
         return whole | self.held_masks
@@ -262,10 +271,17 @@ class Pruner:
         }
 
     @property
+    def layers(self) -> dict[str, MaskedLayer]:
+        """Every maskable layer by name, exempt ones included, in the module's order."""
+        return {layer.name: layer.module for layer in self._all}
+
+    @property
     def masked_parameters(self) -> dict[str, nn.Parameter]:
         """All parameters that pruning zeroes by full name: biases of silent hidden units too."""
+        weights = self._masking.weights
+        held = {name: weights[name] for name in self.held_masks}  # what was frozen since, too
         silenced = {name: bias for name, (bias, _) in self._masking.silenced.items()}
-        return self.parameters | silenced
+        return self.parameters | held | silenced
 
     def scores(self, batch: Any = None, loss: Any = None) -> dict[str, Tensor]:
         """Score every prunable weight by the config's criterion, before pooling.
@@ -601,6 +617,16 @@ class Pruner:
             )
         return sum(map(count, layers)) / sum(layer.total for layer in layers)
 
+    @property
+    def emptied(self) -> list[str]:
+        """The layers of which no prunable weight is left: what comes after them sees constants.
+
+        Not so where layers are what is pruned: those become the identity.
+        """
+        if self.config.granularity == "layer":
+            return []
+        return [layer.name for layer in self._layers if layer.pruned == layer.total]
+
     def layer_counts(self) -> list[LayerCount]:
         """Count the weights of every maskable layer, exempt ones included."""
         protected = protected_names(self.config, self._layers)
@@ -762,6 +788,7 @@ class Pruner:
                 changed[name], regrown[name] = None, fresh
                 grown += count
         self._progress.updates += 1
+        self._tell_of_emptied()
         if self.config.granularity == "layer":
             self.bypasses.add({layer.name: layer.module for layer in self._layers})
         churn = (pruned + grown) / sum(layer.total for layer in self._layers)
@@ -830,6 +857,12 @@ class Pruner:
         if waits is not None and not self._told_to_post:
             self._told_to_post = True
             logger.warning(waits)
+
+    def _tell_of_emptied(self) -> None:
+        new = [name for name in self.emptied if name not in self._told_empty]
+        if new and not self._driven:
+            self._told_empty.update(new)
+            logger.warning(empty_line(new))
 
     def _warn_of_horizon(self) -> None:
         if self.config.needs_horizon and not self._warned:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -50,3 +50,11 @@ class LayerCount:
     """Whether it is not prunable at all, and stands outside of every sparsity."""
     frozen: bool = False
     """Whether it is exempt for being frozen."""
+
+
+def empty_line(layers: Iterable[str]) -> str:
+    """Say that no weight is left in some layers, and what to do."""
+    return (
+        f"No weight is left in {', '.join(layers)}: what comes after sees constants. List them "
+        "under `pruning.protect`, or give `pruning.distribution` a sparsity for each."
+    )

@@ -18,6 +18,7 @@ from ray.rllib.utils.metrics import (
 from rayprune.errors import ConfigError, InvariantError, NonFiniteError
 from rayprune.pruning.criteria import RETURN
 from rayprune.pruning.schedule_times import waits_for_return
+from rayprune.rllib.cut_off import Teller
 from rayprune.rllib.learners import foreach_learner
 from rayprune.rllib.lost_learners import watch_learners
 from rayprune.rllib.remedies import apply_to_buffer, apply_to_targets
@@ -39,10 +40,17 @@ class PruningCallback(RLlibCallback):
 
     _told = False
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._teller = Teller()
+
     def on_algorithm_init(self, *, algorithm: Algorithm, **_: Any) -> None:
         """Set the remedies that act from the first step on, and look after remote Learners."""
         apply_to_targets(algorithm, 0)
         watch_learners(algorithm)
+        if not is_driven(algorithm):
+            for line in uncovered_lines(algorithm):
+                logger.warning(line)
 
     def on_train_result(self, *, algorithm: Algorithm, result: dict[str, Any], **_: Any) -> None:
         """Read the Learners, add ``result["rayprune"]``, and raise on a broken promise.
@@ -69,18 +77,44 @@ class PruningCallback(RLlibCallback):
             module_id: {
                 **{
                     key: report[key]
-                    for key in ("sparsity", "groups", "itop", "updates", "finished")
+                    for key in (
+                        *("sparsity", "groups", "itop", "updates", "finished"),
+                        "cut_off",
+                    )
                 },
                 "layers": {layer.name: layer.sparsity for layer in report["layers"]},
                 "parameters": report["parameters"],
+                # The names are in the checkpoints: in every result they would be noise.
+                "uncovered": {key: report["uncovered"][key] for key in ("weights", "covered")},
                 "churn": churn.get(module_id, 0.0),
                 "plasticity": plasticity.get(module_id),
             }
             for module_id, report in reports[0].items()
         }
+        if not is_driven(algorithm):
+            for module_id, report in reports[0].items():
+                for line in self._teller.lines(module_id, report["cut_off"]):
+                    logger.warning(line)
         apply_to_targets(algorithm, int(result.get(NUM_ENV_STEPS_SAMPLED_LIFETIME) or 0))
         sparsity = max(report["sparsity"] for report in reports[0].values())
         apply_to_buffer(algorithm, sparsity, max(churn.values(), default=0.0))
+
+
+def is_driven(algorithm: Algorithm) -> bool:
+    """Whether a driver of ours tells people what the callback otherwise logs."""
+    assert algorithm.config is not None
+    return bool(algorithm.config.learner_config_dict.get(CONFIG_KEY, {}).get(DRIVEN_KEY))
+
+
+def uncovered_lines(algorithm: Algorithm) -> list[str]:
+    """Return what sparsities are not of, and which modules are left alone; a line each."""
+    lines: list[str] = foreach_learner(algorithm, _uncovered_lines_of)[0]
+    return lines
+
+
+def _uncovered_lines_of(learner: Any) -> Any:
+    # A Learner that was set after `prune` is refused with the first result.
+    return learner.uncovered_lines() if hasattr(learner, "uncovered_lines") else []
 
 
 def waits_for_layer_returns(algorithm: Algorithm) -> bool:

@@ -92,7 +92,7 @@ class Witness:
             self._learner, module_id, config.evidence["objective"], wanted
         ).build()
         # SAC's modules draw actions when they are run; training must not notice.
-        with _generator_kept(pruner.seed, module):
+        with generator_kept(pruner.seed, module):
             found = pruner.measure(list(held), objective, _across(), wanted)
         self._given[module_id] = found
         return found
@@ -247,7 +247,7 @@ def _across() -> Across:
 
 
 @contextmanager
-def _generator_kept(seed: int, module: nn.Module) -> Iterator[None]:
+def generator_kept(seed: int, module: nn.Module) -> Iterator[None]:
     """Seed torch's generator for a while, and give it back as it was."""
     devices = {p.device for p in module.parameters() if p.device.type == "cuda"}
     with torch.random.fork_rng(devices=[device.index or 0 for device in devices]):

@@ -23,11 +23,13 @@ from ray.rllib.utils.numpy import convert_to_numpy
 
 from rayprune.errors import ConfigError
 from rayprune.pruning.adopt import is_torch_pruned, take_masks
-from rayprune.pruning.attach import make_maskable, maskable_layers
+from rayprune.pruning.attach import make_maskable, maskable_layers, not_excluded
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.counting import dead_units
 from rayprune.pruning.criteria import RETURN, evidence_for
+from rayprune.pruning.frozen import wholly_frozen
 from rayprune.pruning.histograms import histogram_of
+from rayprune.pruning.layers import MASKABLE
 from rayprune.pruning.pruner import Pruner
 from rayprune.pruning.removable import Unit
 from rayprune.pruning.reports import MaskChange
@@ -36,13 +38,21 @@ from rayprune.rllib import unsaved
 from rayprune.rllib.bypassed import hold_bypassed
 from rayprune.rllib.clock import clock_of
 from rayprune.rllib.compacted import STATE_KEY
+from rayprune.rllib.cut_off import CutOff
 from rayprune.rllib.diagnostics import Diagnostics
 from rayprune.rllib.distillation import Distiller
 from rayprune.rllib.evidence import Witness
 from rayprune.rllib.groups import group_of, kept_back, output_heads
 from rayprune.rllib.importable import importable
 from rayprune.rllib.live import LiveCompaction
-from rayprune.rllib.module_configs import ModuleConfigs, check_ids, is_driven, is_pruned
+from rayprune.rllib.module_configs import (
+    ModuleConfigs,
+    check_ids,
+    is_asked_for,
+    is_driven,
+    is_pruned,
+    is_trained,
+)
 from rayprune.rllib.optimizers import checks_spared, fuse_adam, learning_rates, moments
 from rayprune.rllib.rewinder import Rewinder
 from rayprune.rllib.sensors import module_sensors
@@ -53,6 +63,8 @@ if TYPE_CHECKING:
     _Base = TorchLearner
 else:
     _Base = object
+
+KINDS: Final = frozenset({*MASKABLE, *MASKABLE.values()})
 
 UNCHANGED: Final = MaskChange(step=None, pruned=0, churn=0.0, sparsity=0.0, changed=())
 
@@ -81,14 +93,22 @@ class PruningMixin(_Base):
         self._diagnostics = Diagnostics()
         self._watch = Watch(self.config, self._diagnostics)
         self._witness = Witness(self)
+        self._seen: set[str] = set()
+        self._frozen_too: set[str] = set()
+        self._cut_off = CutOff(self._diagnostics)
         check_ids(self.config, list(self.module.keys()))
-        for module_id in self.module.keys():  # noqa: SIM118 - a MultiRLModule is no dict
-            self._attach(module_id)
+        self._attach_missing()
+        if not self._pruners and all(map(self._is_wholly_frozen, self.module.keys())):
+            raise ConfigError(
+                f"Everything that could be pruned is frozen (requires_grad=False) in "
+                f"{sorted(self.module.keys())}. Unfreeze a layer, or set `pruning.frozen` to "
+                "'prune'."
+            )
 
     def add_module(self, *, module_id: str, **kwargs: Any) -> Any:
         """Add a module as RLlib does, and prune it too, if it is among those chosen."""
         spec = super().add_module(module_id=module_id, **kwargs)
-        self._attach(module_id)
+        self._attach_missing()
         return spec
 
     def remove_module(self, module_id: str, **kwargs: Any) -> Any:
@@ -96,11 +116,16 @@ class PruningMixin(_Base):
         self._pruners.pop(module_id, None)
         self._watch.detach(module_id)
         self._live.detach(module_id)
+        self._cut_off.detach(module_id)
+        self._frozen_too.discard(module_id)
         return super().remove_module(module_id, **kwargs)
 
     def before_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
         """See who will ask for dense gradients of these minibatches, or for the weights of now."""
         super().before_gradient_based_update(timesteps=timesteps)
+        self._seen.clear()
+        with self._mask_lock:
+            self._attach_missing()
         clock = clock_of(self, timesteps, self._updates)
         # An offline update may hold any number of minibatches, which are its clock: gather always.
         sampled = not self.config.is_offline
@@ -115,6 +140,8 @@ class PruningMixin(_Base):
         """Compute RLlib's losses, and add what distillation asks for; criteria see the batch."""
         self._witness.keep(batch, self._pruners)
         self._live.keep(batch, self._pruners)
+        self._cut_off.keep(batch, self._pruners)
+        self._seen.update(batch)
         losses: dict[str, Any] = super().compute_losses(fwd_out=fwd_out, batch=batch)
         self._distiller.add_to(losses, fwd_out, batch)
         return losses
@@ -164,9 +191,7 @@ class PruningMixin(_Base):
             with self._mask_lock:
                 self._rewinder.take(module_id, pruner, self._step)
                 self._distiller.before_pruning(module_id, pruner, self._step)
-                change = pruner.update(
-                    self._step, evidence=partial(self._witness.evidence, module_id, pruner)
-                )
+                change = self._update_masks(module_id, pruner)
                 if change is not None and change.pruned:
                     self._rewinder.rewind(module_id, pruner)
                 elif change is not None:
@@ -177,9 +202,17 @@ class PruningMixin(_Base):
                     self._after_mask_change(module_id, change.sparsity, change)
                 if self._live.compact_if_due(module_id, pruner, self._step):
                     self._after_mask_change(module_id, pruner.sparsity())
+            self._cut_off.check(module_id, pruner)
             self.metrics.log_value(
                 (module_id, CONFIG_KEY, "sparsity"), self._sparsity[module_id], window=1
             )
+
+    def _update_masks(self, module_id: str, pruner: Pruner) -> MaskChange | None:
+        """Do the mask update that is due, if the module is trained at all."""
+        if not self._trains(module_id):
+            return None
+        source = partial(self._witness.evidence, module_id, pruner)
+        return pruner.update(self._step, evidence=source)
 
     def post(self, signals: dict[str, Any]) -> None:
         """Leave a driver's signals, which the next update puts in force."""
@@ -231,6 +264,25 @@ class PruningMixin(_Base):
         """
         with self._mask_lock:
             return {mid: self._report(mid, pruner) for mid, pruner in self._pruners.items()}
+
+    def left_alone(self) -> list[str]:
+        """Return a line for each module that is chosen, and left alone because it is frozen."""
+        return [
+            f"{module_id!r} is left alone: "
+            + (
+                "its layers are frozen (requires_grad=False)."
+                if is_trained(self.config, module_id)
+                else "`policies_to_train` leaves it out."
+            )
+            + " To prune it all the same, name it in `modules`, or set `pruning.frozen` to 'prune'."
+            for module_id in self.module.keys()  # noqa: SIM118 - a MultiRLModule is no dict
+            if module_id not in self._pruners and self._is_frozen(module_id)
+        ]
+
+    def uncovered_lines(self) -> list[str]:
+        """Return what sparsities are not of, a line for each module; see `Pruner.uncovered`."""
+        lines = {mid: pruner.uncovered.line() for mid, pruner in self._pruners.items()}
+        return [f"{mid!r}: {line}." for mid, line in lines.items() if line] + self.left_alone()
 
     def take_churn(self) -> dict[str, float]:
         """Return the fraction of weights whose mask changed since the last call, by module id."""
@@ -355,10 +407,55 @@ class PruningMixin(_Base):
         for optimizer, schedule in self._optimizer_lr_schedules.items():
             self._set_optimizer_lr(optimizer, schedule.update(timestep=self._step))
 
-    def _attach(self, module_id: str) -> None:
+    def _attach_missing(self) -> None:
+        """Prune what isn't yet, and is to be: a module that is new, or trained from now on."""
+        for module_id in self.module.keys():  # noqa: SIM118 - a MultiRLModule is no dict
+            if module_id not in self._pruners and self._is_to_prune(module_id):
+                self._attach(module_id)
+
+    def _is_to_prune(self, module_id: str) -> bool:
+        """Whether a module is chosen and trained, or asked for though it is frozen."""
         module = self.module[module_id].unwrapped()
         if not (isinstance(module, torch.nn.Module) and is_pruned(self.config, module_id)):
-            return
+            return False
+        asked = is_asked_for(self.config, module_id)
+        if not asked and not is_trained(self.config, module_id):
+            return False
+        if not self._is_wholly_frozen(module_id):
+            return True
+        if asked:
+            # To name a module whose every layer is frozen can mean nothing else.
+            self._frozen_too.add(module_id)
+        return asked
+
+    def _is_wholly_frozen(self, module_id: str) -> bool:
+        """Whether there are weights that could be pruned, and none of them is trained."""
+        module = self.module[module_id].unwrapped()
+        if not isinstance(module, torch.nn.Module):
+            return False
+        targets = [target for _, target in _target_pairs(module)]
+        layers = [part for _, part in not_excluded(module, targets) if type(part) in KINDS]
+        return bool(layers) and wholly_frozen(layers)
+
+    def _is_frozen(self, module_id: str) -> bool:
+        """Whether a module is chosen, and could be pruned if it were trained."""
+        chosen = is_pruned(self.config, module_id)
+        frozen = self._is_wholly_frozen(module_id) or not is_trained(self.config, module_id)
+        return chosen and frozen
+
+    def _trains(self, module_id: str) -> bool:
+        """Whether a module was trained by this update, or is pruned though it isn't."""
+        config = self.config
+        if config.policies_to_train is None or is_asked_for(config, module_id):
+            return True
+        # A function decides by the batch: what it left out is in none of them.
+        # Learners of a group see different batches, and must decide alike.
+        alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())
+        by_batch = callable(config.policies_to_train) and alone
+        return module_id in self._seen if by_batch else is_trained(config, module_id)
+
+    def _attach(self, module_id: str) -> None:
+        module: Any = self.module[module_id].unwrapped()
         refuse_torch_pruned(module_id, module)
         config = self.pruning_config(module_id)
         optimizers = [opt for _, opt in self.get_optimizers_for_module(module_id)]
@@ -392,7 +489,8 @@ class PruningMixin(_Base):
 
     def pruning_config(self, module_id: str) -> PruningConfig:
         """Return the config as it is now: a mutated target must act at the next update."""
-        return self._configs.config_of(self.config, module_id, self._mailbox.applied)
+        frozen_too = module_id in self._frozen_too
+        return self._configs.config_of(self.config, module_id, self._mailbox.applied, frozen_too)
 
     def _after_mask_change(
         self, module_id: str, sparsity: float, change: MaskChange = UNCHANGED
@@ -411,6 +509,7 @@ class PruningMixin(_Base):
             if name in change.scales:
                 target.mul_(change.scales[name])
         hold_bypassed(pruner, optimizers, _target_pairs(self.module[module_id].unwrapped()))
+        self._cut_off.note(module_id)
         self._sparsity[module_id] = sparsity
         # EnvRunners ignore weights that carry a number they have seen.
         self._weights_seq_no += 1
@@ -451,6 +550,8 @@ class PruningMixin(_Base):
             "groups": {g: pruner.masked(g) for g in groups},
             "itop": self._diagnostics.take("itop", module_id, pruner.coverage, None),
             "layers": layers,
+            "uncovered": pruner.uncovered.to_dict(),
+            "cut_off": self._cut_off.report(module_id, pruner),
             "parameters": {
                 "total": sum(pruner.origins.size(name, p) for name, p in named.items()),
                 "held": sum(p.numel() for p in parameters),

@@ -12,6 +12,9 @@ from rayprune.pruning.config import PruningConfig
 from rayprune.rllib.registered import register_missing
 from rayprune.rllib.signals import CONFIG_KEY, DRIVEN_KEY
 
+PRUNE: Final = "prune"
+"""Value of ``pruning.frozen``."""
+
 REGISTERED_KEY: Final = "registered"
 """Key, inside the pruning dict, of what the user registered, which remote Learners don't know."""
 
@@ -29,7 +32,11 @@ class ModuleConfigs:
         self._known: dict[str, tuple[dict[str, Any], PruningConfig]] = {}
 
     def config_of(
-        self, config: AlgorithmConfig, module_id: str, signalled: Signalled
+        self,
+        config: AlgorithmConfig,
+        module_id: str,
+        signalled: Signalled,
+        frozen_too: bool = False,
     ) -> PruningConfig:
         """Return a module's config as it is now.
 
@@ -37,8 +44,11 @@ class ModuleConfigs:
             config: the Learner's.
             module_id: of the module.
             signalled: writes a driver's signals into the plain pruning dict.
+            frozen_too: prune what is frozen, whatever the config says of it.
         """
         held = signalled(_held(config, module_id))
+        if frozen_too:
+            held = {**held, "frozen": PRUNE}
         known = self._known.get(module_id)
         if known is None or known[0] != held:
             register_missing(held.get(REGISTERED_KEY, {}))
@@ -47,6 +57,30 @@ class ModuleConfigs:
             parsed = PruningConfig.from_dict({**plain, **changes})
             known = self._known[module_id] = (held, parsed)
         return known[1]
+
+
+def is_named(config: AlgorithmConfig, module_id: str) -> bool:
+    """Whether a module is named among those to prune."""
+    return module_id in (_held(config, module_id).get(MODULES_KEY) or {})
+
+
+def is_asked_for(config: AlgorithmConfig, module_id: str) -> bool:
+    """Whether a module is to be pruned though it isn't trained."""
+    held = _held(config, module_id)
+    changes = (held.get(MODULES_KEY) or {}).get(module_id, {})
+    return is_named(config, module_id) or {**held, **changes}.get("frozen") == PRUNE
+
+
+def is_trained(config: AlgorithmConfig, module_id: str) -> bool:
+    """Whether ``policies_to_train`` has a module; one that is decided by the batch counts as so."""
+    chosen = config.policies_to_train
+    if chosen is None or not callable(chosen):
+        return chosen is None or module_id in chosen
+    try:
+        return bool(chosen(module_id, None))
+    # Whatever a user's function may raise that looks into the batch, of which there is none yet.
+    except Exception:
+        return True
 
 
 def is_pruned(config: AlgorithmConfig, module_id: str) -> bool:

@@ -56,6 +56,7 @@ def row_of(
         "mask_churn": pruning["churn"],
         "itop": pruning["itop"],
         "pruning_finished": pruning["finished"],
+        "cut_off": pruning["cut_off"],
         "learner": learner_numbers(result),
         **({"plasticity": measured} if (measured := pruning["plasticity"]) else {}),
     }
@@ -108,6 +109,8 @@ def plain_report(report: Mapping[str, Any]) -> dict[str, Any]:
         "groups": report["groups"],
         "parameters": report["parameters"],
         "finished": report["finished"],
+        "uncovered": report["uncovered"],
+        "cut_off": report["cut_off"],
         "layers": [dataclasses.asdict(layer) for layer in report["layers"]],
     }
 

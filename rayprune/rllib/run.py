@@ -17,10 +17,10 @@ from rayprune.config import ExperimentConfig, load_experiment, to_yaml
 from rayprune.errors import NonFiniteError, RaypruneError
 from rayprune.pruning.criteria import RETURN
 from rayprune.pruning.gate import Verdict
-from rayprune.pruning.pruner import LayerCount
 from rayprune.rllib import checkpoints, rows
 from rayprune.rllib.barrier import cross_barrier
-from rayprune.rllib.callback import learner_reports
+from rayprune.rllib.callback import learner_reports, uncovered_lines
+from rayprune.rllib.cut_off import Teller
 from rayprune.rllib.diagnostics import Diagnostics
 from rayprune.rllib.director import Director
 from rayprune.rllib.evaluation import Evaluator
@@ -66,7 +66,7 @@ class Run:
         self._yaml = to_yaml(experiment, versions())
         self._progress = Progress()
         self._validation: dict[str, Any] | None = None
-        self._empty: set[str] = set()
+        self._teller = Teller()
         self._measured = Diagnostics()
 
     def run(self, resume: bool) -> dict[str, Any]:
@@ -110,6 +110,8 @@ class Run:
             self._director.set_state(self._progress.director)
         elif self._experiment.start_from is not None:
             self._start_from(Path(self._experiment.start_from))
+        for line in uncovered_lines(algorithm):
+            self._reporter.message(line)
         self._director.start(algorithm)
         cross_barrier(algorithm, self._experiment.seed, self._progress.clock)
         length, done = self._experiment.length, self._progress.clock
@@ -141,6 +143,8 @@ class Run:
             finished = row["pruning_finished"]
             due = self._evaluation_mark() > mark or self._done(finished)
             row.update(self._layer_returns())
+            for line in self._teller.lines(DEFAULT_MODULE_ID, row["cut_off"]):
+                self._reporter.message(line)
             verdict = self._judge(row) if due else Verdict.WAIT
             record.append(row)
             tracker.row(row)
@@ -228,7 +232,6 @@ class Run:
                 progress.accept(name, self._validation)
             elif not self._director.gated and (report["finished"] or self._arrived()):
                 progress.compare_with_best(name, self._validation)
-        self._tell_of_empty_layers(report["layers"])
         progress.newest, progress.director = name, self._director.get_state()
         meta = {
             **vars(progress),
@@ -246,19 +249,6 @@ class Run:
             return False
         arrived = foreach_learner(self._algorithm, lambda learner: learner.arrived())
         return bool(arrived[0][DEFAULT_MODULE_ID])
-
-    def _tell_of_empty_layers(self, layers: list[LayerCount]) -> None:
-        if self._experiment.pruning.granularity == "layer":
-            return  # what went is the identity
-        empty = [
-            layer.name for layer in layers if layer.sparsity == 1 and layer.name not in self._empty
-        ]
-        if empty:
-            self._empty.update(empty)
-            self._reporter.message(
-                f"No weight is left in {', '.join(empty)}: what comes after sees constants. List "
-                "them under `pruning.protect`, or give `pruning.distribution` a sparsity for each."
-            )
 
     def _evaluation_mark(self) -> int:
         every = self._experiment.evaluation.every

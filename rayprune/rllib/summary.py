@@ -100,6 +100,9 @@ def summarise_run(
             "groups": pruning["groups"],
             "layers": pruning["layers"],
         },
+        # Of checkpoints from before they were told, nothing is known.
+        "uncovered": pruning.get("uncovered"),
+        "cut_off": pruning.get("cut_off"),
         "parameters": parameters,
         "flops": diagnosed("flops", policy_flops, config, checkpoint, evaluation.test_seed),
         "sensors": diagnosed("sensors", policy_sensors, config, checkpoint),

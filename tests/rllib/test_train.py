@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from rayprune import Pruner, PruningConfig, register_criterion
+from rayprune import register_criterion
 from rayprune.config import load_experiment
 from rayprune.errors import CheckpointError, NonFiniteError, ResourceError
 from rayprune.rllib.checkpoints import latest, locate
@@ -212,29 +212,6 @@ def test_a_score_of_nan_stops_the_run_with_its_last_good_checkpoint_intact(
     evaluator.load_checkpoint(newest)
     assert all(torch.isfinite(p).all() for p in evaluator.module.parameters())
     evaluator.close()
-
-
-def test_a_layer_that_loses_every_weight_is_told_once(tmp_path: Path) -> None:
-    what = experiments.experiment(
-        experiments.PPO,
-        pruning={**experiments.PPO["pruning"], "sparsity": 0.9, "distribution": "global"},
-    )
-    told: list[str] = []
-
-    class Listener(NullReporter):
-        def message(self, text: str) -> None:
-            told.append(text)
-
-    run = Run(what, base_config(what), tmp_path, Listener(), Interruption(str), None)
-    linear = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 2))
-    with torch.no_grad():
-        linear[1].weight.mul_(1e-3)
-    pruner = Pruner(linear, PruningConfig(sparsity=0.5, distribution="global"))
-    pruner.prune_to(0.5)
-    for _ in range(2):
-        run._tell_of_empty_layers(pruner.layer_counts())
-    assert len(told) == 1
-    assert told[0].startswith("No weight is left in 1:")
 
 
 def test_the_dense_twin_differs_in_its_sparsity_alone() -> None:
