@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +20,9 @@ from rayprune.errors import ConfigError
 from rayprune.rllib import prune
 from rayprune.rllib.callback import RESULT_KEY, learner_reports
 from rayprune.rllib.cut_off import Teller, constant_outputs
-from tests.rllib import configs
+from rayprune.tracking.progress import NullReporter
+from rayprune.tracking.record import read_rows
+from tests.rllib import configs, experiments
 
 pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(300)]
 
@@ -228,3 +232,36 @@ def test_what_was_told_is_not_told_again() -> None:
     assert teller.lines("one", found) == []
     assert len(teller.lines("two", found)) == 2
     assert teller.lines("one", None) == []
+
+
+def test_a_run_tells_at_its_start_and_in_its_summary(tmp_path: Path) -> None:
+    told: list[str] = []
+
+    class Listener(NullReporter):
+        def message(self, text: str) -> None:
+            told.append(text)
+
+    what = experiments.experiment(
+        experiments.PPO,
+        rllib={
+            **experiments.PPO["rllib"],
+            "rl_module": {"module_class": "tests.rllib.test_coverage:Frozen"},
+        },
+        pruning={
+            "sparsity": 0.5,
+            "schedule": configs.AT_ONCE,
+            "distribution": {"body.2": 0.999, "pi": 0.0, "vf": 0.0},
+        },
+        stop={"env_steps": 400},
+        evaluation={"every": 400, "episodes": 1},
+    )
+    experiments.train(what, tmp_path, reporter=Listener())
+    assert told[0].startswith("'default_policy': sparsity is of 304 of 624 weights; not covered: ")
+    assert len([text for text in told if text.startswith("No weight is left in body.2:")]) == 1
+    assert len([text for text in told if "off from the observation" in text]) == 2
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["uncovered"]["frozen"] == {"body.0.weight": 64}
+    assert summary["uncovered"]["not_maskable"] == {"table": 256}
+    assert summary["cut_off"]["empty_layers"] == ["body.2"]
+    rows = read_rows(tmp_path / "results.jsonl")
+    assert rows[-1]["cut_off"] == summary["cut_off"]

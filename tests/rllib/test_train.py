@@ -57,6 +57,10 @@ def test_the_summary_counts_what_the_layers_add_up_to(run: Path) -> None:
     biases = summary["parameters"]["total"] - total
     assert biases == sum(layer["shape"][0] for layer in layers)
     assert set(summary["sparsity"]["groups"]) == {"policy", "value"}
+    nothing: dict[str, int] = {}
+    left = {"not_maskable": nothing, "frozen": nothing, "exempt": nothing}
+    assert summary["uncovered"] == {"weights": total, "covered": total, **left}
+    assert summary["cut_off"] is None
     assert summary["target_reached"] is True
 
 
