@@ -78,6 +78,13 @@ def frozen_faults(
         for name in listed_ones
         if name in gone
     ]
+    groups = {layer.group for layer in subjects if layer.name in left}
+    faults += [
+        f"`pruning.groups.{group}` can't be given: all layers of group {group!r} are frozen "
+        f"(requires_grad=False). Leave it out, or {_WAY_OUT}."
+        for group in sorted({x.group for x in subjects} - groups)
+        if group in config.groups
+    ]
     if config.granularity == "input":
         faults += [
             f"`pruning.granularity` can't be 'input': {name!r} is frozen (requires_grad=False), "

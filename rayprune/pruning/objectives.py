@@ -62,6 +62,11 @@ class Objective:
 
         Without a loss the module is run and no more, which will do for what flows through it.
         """
+        if not (loss is None or isinstance(loss, Objective) or callable(loss)):
+            raise InputError(
+                "`loss` must be a function f(module, batch) -> scalar, but is "
+                f"{type(loss).__name__}."
+            )
         return loss if isinstance(loss, Objective) else cls(loss or _run, _outputs)
 
     def of_group(self, group: str) -> Objective:

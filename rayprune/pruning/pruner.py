@@ -63,7 +63,7 @@ from rayprune.pruning.reports import empty_line
 from rayprune.pruning.rescaling import keep_norm
 from rayprune.pruning.selection import Selection
 from rayprune.pruning.sensors import Sensors
-from rayprune.pruning.state import Progress, pack_state, unpack_state
+from rayprune.pruning.state import Progress, broken_is_told, pack_state, unpack_state
 from rayprune.pruning.structure import structure_faults, subjects
 from rayprune.pruning.timing import Timing
 from rayprune.pruning.uncovered import Uncovered, count, weights_of
@@ -559,9 +559,16 @@ class Pruner:
         spared = protected_names(self.config, self._layers)
         if penalty["kind"] == "group_lasso":
             spared |= self._heads
-        for layer in self._layers:
-            if layer.name not in spared:
-                shrink(layer, penalty["kind"], lambda w: rates[w] * penalty["strength"])
+        layers = [layer for layer in self._layers if layer.name not in spared]
+        for layer in layers:
+            for key, weight in layer.parameters.items():
+                if weight not in rates:
+                    raise InputError(
+                        f"`rates` must hold the learning rate of {layer.full_name(key)!r}, by "
+                        "parameter, but doesn't. Take the optimizer's param_groups' `lr`."
+                    )
+        for layer in layers:
+            shrink(layer, penalty["kind"], lambda w: rates[w] * penalty["strength"])
 
     @torch.no_grad()
     def mask_tensors(self, tensors: Mapping[str, Tensor] | Mapping[nn.Parameter, Tensor]) -> None:
@@ -647,7 +654,8 @@ class Pruner:
         sums = {"accumulated": self.accumulated.state_dict()}
         held = {
             "bypassed": self.bypasses.names,
-            "returns": dict(self.returns),
+            "returns": {name: float(lost) for name, lost in self.returns.items()},
+            "frozen": sorted(self._masking.spared),
             "origins": self.origins.state_dict(),
         }
         return {**packed, **sums, **held, "dynamics": self._dynamics.state_dict()}
@@ -660,15 +668,23 @@ class Pruner:
             CheckpointError: the state is broken, or of another network; nothing was changed.
         """
         masks, ages, progress = unpack_state(state, self._masking.shapes)
-        weights = self._masking.weights
+        weights, layers = self._masking.weights, self.layers
+        dynamics, accumulated = Dynamics(), Accumulated()
+        with broken_is_told():  # before anything is changed
+            Origins().load_state_dict(state.get("origins"))
+            dynamics.load_state_dict(state.get("dynamics"), weights)
+            accumulated.load_state_dict(state.get("accumulated", {}), self.parameters)
+            bypassed = {name: layers[name] for name in state.get("bypassed", ())}
+            returns = {name: float(lost) for name, lost in state.get("returns", {}).items()}
+            was_frozen = frozenset(state.get("frozen", self._masking.spared))
         self._masking.replace(masks)
         self.origins.load_state_dict(state.get("origins"))
         self._fading = Fading({name: age.to(weights[name].device) for name, age in ages.items()})
-        self._dynamics.load_state_dict(state.get("dynamics"), weights)
-        self._progress = progress
-        self.accumulated.load_state_dict(state.get("accumulated", {}), self.parameters)
-        self.bypasses.replace(state.get("bypassed", ()), {x.name: x.module for x in self._all})
-        self.returns = dict(state.get("returns", {}))
+        self._dynamics, self.accumulated = dynamics, accumulated
+        self._progress, self.returns = progress, returns
+        if was_frozen != self._masking.spared:
+            self._progress.targets = {}  # what is trained by now is due
+        self.bypasses.replace(bypassed, layers)
         self.mask_weights()
 
     def compaction_due(self, step: float, updates: float | None = None) -> bool:

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,7 +64,7 @@ def unpack_state(
     Raises:
         CheckpointError: the state is broken, or of another network.
     """
-    try:
+    with broken_is_told():
         saved = {name: tuple(shape) for name, shape in state["shapes"].items()}
         _check_same(saved, shapes)
         masks = {name: unpacked(bits, shapes[name]) for name, bits in state["masks"].items()}
@@ -73,14 +74,21 @@ def unpack_state(
         }
         progress = Progress(**state["progress"])
         progress.targets = dict(progress.targets)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, CheckpointError):
-            raise
+    return masks, ages, progress
+
+
+@contextmanager
+def broken_is_told() -> Iterator[None]:
+    """Raise CheckpointError where a state isn't what `pack_state` and its neighbours gave."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise CheckpointError(
             f"The pruning state is broken ({type(error).__name__}: {error}). "
             "Take an earlier checkpoint."
         ) from error
-    return masks, ages, progress
 
 
 def _check_same(saved: Shapes, shapes: Shapes) -> None:

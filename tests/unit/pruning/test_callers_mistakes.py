@@ -165,6 +165,25 @@ def test_what_is_no_state_is_refused(state):
     refused(lambda: pruner_of().load_state_dict(state), "is broken", kind=CheckpointError)
 
 
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"dynamics": {"x": 1}},
+        {"accumulated": {"sums": {"movement": {"0.weight": torch.ones(3)}}}},
+        {"bypassed": ["nowhere"]},
+        {"returns": {"0": "x"}},
+        {"origins": {"parameters": {"0.weight": {}}}},
+    ],
+)
+def test_a_state_that_is_broken_anywhere_is_refused_and_nothing_is_changed(broken):
+    pruner = pruner_of()
+    pruner.prune_to(0.5)
+    other = pruner_of(criterion="movement", evidence={"objective": "loss"})
+    state = {**pruner.state_dict(), **broken}
+    refused(lambda: other.load_state_dict(state), "is broken", kind=CheckpointError)
+    assert other.held_masks == {}
+
+
 # By name or by parameter
 
 
@@ -281,6 +300,16 @@ def test_what_is_no_number_is_refused(value):
     if value is not None:
         refused(lambda: pruner.prune_to(value), "`sparsity` must be a finite number")
     assert pruner.sparsity() == 0
+
+
+def test_a_loss_and_rates_of_a_wrong_kind_are_refused():
+    pruner = pruner_of(criterion="snip")
+    refused(
+        lambda: pruner.prune_to(0.5, batch=torch.ones(2, 8), loss="mse"), "`loss` must be a fun"
+    )
+    penalty = {"kind": "l1", "strength": 0.1}
+    shrinking = pruner_of(penalty=penalty, schedule={"kind": "linear", "begin": 0, "end": 100})
+    refused(lambda: shrinking.penalise(1, {}), "`rates` must hold", "'0.weight'")
 
 
 def test_a_gated_pruner_without_a_driver_says_so():

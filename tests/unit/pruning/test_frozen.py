@@ -192,6 +192,28 @@ def test_what_freezing_makes_impossible_is_refused(frozen, config, told):
     pruner_of(module, frozen="prune", **config)
 
 
+def test_a_budget_of_a_frozen_group_is_refused():
+    module = net()
+    freeze(module[0])
+    config = PruningConfig(sparsity=0.5, groups={"first": {"sparsity": 0.9}})
+    told = "`pruning.groups.first` can't be given: all layers of group 'first' are frozen"
+    with pytest.raises(ConfigError) as caught:
+        Pruner(module, config, groups=lambda name: "first" if name == "0" else "rest")
+    assert str(caught.value).startswith(told)
+
+
+def test_a_state_from_when_more_was_frozen_has_the_rest_pruned_at_once():
+    module, twin = net(), net()
+    freeze(module[2])
+    pruner = pruner_of(module)
+    pruner.update(400)
+    other = pruner_of(twin)
+    other.load_state_dict(pruner.state_dict())
+    assert zeros(twin[2].weight) == 0
+    other.update(400)
+    assert zeros(twin[2].weight) == 128
+
+
 def test_the_choice_is_checked():
     with pytest.raises(ConfigError, match="`frozen` must be one of"):
         PruningConfig(sparsity=0.5, frozen="leave")
