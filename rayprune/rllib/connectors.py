@@ -6,6 +6,7 @@ RLlib's own nets take flat float Boxes and images, and its own connectors leave 
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections import defaultdict
 from collections.abc import Callable
@@ -43,10 +44,14 @@ def connect(config: AlgorithmConfig, *, raw: bool) -> None:
     # `FitActions` does both: RLlib's own connector would begin with the module's action again.
     config.environment(normalize_actions=False, clip_actions=False)
     if config.is_offline:
-        # Episodes that RLlib wrote hold what its modules did, whose choices are from 0 already.
-        numbered = not config.input_read_episodes
-        connector = functools.partial(encode_episodes, raw=raw, numbered=numbered)
-        config.learners(learner_connector=connector)
+        connector = EncodeEpisodes(
+            config.observation_space,  # type: ignore[arg-type]  # RLlib begins with None
+            config.action_space,  # type: ignore[arg-type]
+            raw=raw,
+            # Episodes that RLlib wrote hold what its modules did, whose choices are from 0 already.
+            numbered=not config.input_read_episodes,
+        )
+        config.learners(learner_connector=functools.partial(_learner_connectors, connector))
 
 
 def encode_observations(
@@ -62,20 +67,6 @@ def encode_observations(
     """
     space, _ = _spaces(env, spaces)
     return [EncodeObservations()] if is_encoded(space, raw=raw) else []
-
-
-def encode_episodes(
-    observations: Space | None, actions: Space | None, *, raw: bool, numbered: bool
-) -> list[ConnectorV2]:
-    """Return the Learner's connector for recorded data, which holds what the environment gave.
-
-    Args:
-        observations: the environment's space; None in a Learner that is fed with batches.
-        actions: likewise.
-        raw: see `connect`.
-        numbered: see `EncodeEpisodes`.
-    """
-    return [EncodeEpisodes(raw=raw, numbered=numbered)]
 
 
 def fit_actions(
@@ -159,43 +150,35 @@ class EncodeEpisodes(ConnectorV2):
     """Encodes all observations of recorded episodes that aren't, and numbers choices from 0.
 
     Args:
-        input_observation_space: the environment's; None in a Learner that is fed with batches.
-        input_action_space: likewise.
+        observations: the environment's space. What RLlib says later on is another, for it takes the
+            vector environment's where there is one.
+        actions: likewise.
         raw: see `connect`.
         numbered: choices are numbered as the action space has it, and not from 0.
     """
 
     def __init__(
-        self,
-        input_observation_space: Space | None = None,
-        input_action_space: Space | None = None,
-        *,
-        raw: bool = False,
-        numbered: bool = True,
+        self, observations: Space, actions: Space, *, raw: bool = False, numbered: bool = True
     ) -> None:
-        self._raw, self._numbered = raw, numbered
-        self._encoding: Encoding | None = None
-        super().__init__(input_observation_space, input_action_space)
+        self._observations, self._actions = observations, actions
+        self._encoding = Encoding(observations) if is_encoded(observations, raw=raw) else None
+        self._numbered = numbered
+        super().__init__(observations, actions)
 
     def recompute_output_observation_space(
         self, input_observation_space: Space, input_action_space: Space
     ) -> Space:
         """Return the space of what the module reads."""
-        if not is_encoded(input_observation_space, raw=self._raw):
-            self._encoding = None
-            return input_observation_space
-        self._encoding = Encoding(input_observation_space)
-        return self._encoding.space
+        return self._observations if self._encoding is None else self._encoding.space
 
     def __call__(self, *, episodes: list[Any], batch: Any, **_: Any) -> Any:
         """Encode the episodes, each of which is of this batch alone."""
         for episode in self.single_agent_episode_iterator(episodes, agents_that_stepped_only=False):
             if self._encoding is not None:
                 _rewrite(episode, "observations", self._encode, self._encoding.space)
-            if self._numbered and self.input_action_space is not None:
-                space = self.input_action_space
-                number = functools.partial(renumber, space=space, by=-1)
-                _rewrite(episode, "actions", number, space)
+            if self._numbered:
+                number = functools.partial(renumber, space=self._actions, by=-1)
+                _rewrite(episode, "actions", number, self._actions)
         return batch
 
     def _encode(self, observation: Any) -> Any:
@@ -320,6 +303,11 @@ def _rewrite(episode: Any, name: str, change: Fit, space: Space) -> None:
         changed = tree.map_structure(lambda *parts: np.stack(parts), *changed)
     buffer = InfiniteLookbackBuffer(changed, held.lookback, space)
     setattr(episode, name, buffer)
+
+
+def _learner_connectors(connector: ConnectorV2, *_: Any) -> list[ConnectorV2]:
+    # A copy, for each pipeline tells its connectors of its own spaces.
+    return [copy.deepcopy(connector)]
 
 
 def _spaces(env: Any, spaces: Any) -> tuple[Space | None, Space | None]:

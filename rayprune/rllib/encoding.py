@@ -1,9 +1,10 @@
 """How an observation of any space becomes what a network reads: one image, or one vector.
 
 A lone Box stays what it is, as float32: bytes between 0 and 255 are scaled to between 0 and 1,
-images get their channels last, stacked images are joined along their channels, and what is neither
-a vector nor an image is laid flat. All else is one vector, part after part in the order in which
-RLlib flattens a space, and each choice (`Discrete`, `MultiDiscrete`) is one-hot.
+images get their channels last (grey ones a channel), stacked images are joined along their
+channels, and what is neither a vector nor an image is laid flat. All else is one vector, part after
+part in the order in which RLlib flattens a space, and each choice (`Discrete`, `MultiDiscrete`) is
+one-hot.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ Array: TypeAlias = npt.NDArray[Any]
 Path: TypeAlias = tuple[Any, ...]
 
 _BYTE: Final = 255.0
+_LEAST_SIDE: Final = 10
+"""A matrix of bytes is a grey image from here on; below it is a stack of vectors."""
 _MOST_CHANNELS: Final = 4
 """Of an image that isn't square: red, green, blue and alpha, or as many frames of grey."""
 
@@ -80,7 +83,7 @@ class Encoding:
         if faults:
             raise ConfigError(faults)
         self.parts = [_part(path, leaf) for path, leaf in leaves(space)]
-        self.layout = _layout(space.shape) if isinstance(space, gym.spaces.Box) else None
+        self.layout = _layout_of(space) if isinstance(space, gym.spaces.Box) else None
         """Of a lone Box; None where the parts are joined to one vector."""
         shape = (sum(part.size for part in self.parts),) if self.layout is None else None
         self.space = _encoded(space, shape or self.layout.shape)  # type: ignore[union-attr]
@@ -120,7 +123,7 @@ def reads_as_it_is(space: Space) -> bool:
     """
     if not isinstance(space, gym.spaces.Box) or np.dtype(space.dtype).kind != "f":
         return False
-    layout = _layout(space.shape)
+    layout = _layout_of(space)
     return layout is not None and layout.shape == space.shape and _in_order(layout.axes)
 
 
@@ -141,7 +144,7 @@ def space_faults(space: Space) -> Iterator[str]:
                 "nested in Dict and Tuple. Wrap the environment in "
                 "`gymnasium.wrappers.TransformObservation`, which gives one of those."
             )
-    if isinstance(space, gym.spaces.Box) and _layout(space.shape) is None:
+    if isinstance(space, gym.spaces.Box) and _layout_of(space) is None:
         yield (
             f"`env` gives observations of shape {list(space.shape)}, which are no vector, matrix, "
             "image or stack of images. Wrap the environment in "
@@ -208,6 +211,17 @@ def _encoded(space: Space, shape: tuple[int, ...]) -> gym.spaces.Box:
     if _is_bytes(space):
         return gym.spaces.Box(0.0, 1.0, shape, np.float32)
     return gym.spaces.Box(-np.inf, np.inf, shape, np.float32)
+
+
+def _layout_of(space: gym.spaces.Box) -> Layout | None:
+    """Return how a Box is arranged.
+
+    >>> _layout_of(gym.spaces.Box(0, 255, (84, 84), np.uint8))
+    Layout(axes=(0, 1), shape=(84, 84, 1))
+    """
+    if len(space.shape) == 2 and min(space.shape) >= _LEAST_SIDE and _is_bytes(space):
+        return Layout((0, 1), (*space.shape, 1))
+    return _layout(space.shape)
 
 
 def _layout(shape: Sequence[int]) -> Layout | None:

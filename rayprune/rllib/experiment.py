@@ -473,4 +473,9 @@ def _way_out(error: BaseException) -> str:
             "Install it, on a cluster in the image of its nodes: rayprune[box2d], "
             "rayprune[mujoco] and rayprune[minatar] bring what their environments need."
         )
+    if "conv_filters" in str(error):
+        return (
+            "Give `rllib.rl_module.model_config.conv_filters`, a [filters, kernel, stride] for "
+            "each layer, such as [[16, 4, 2], [32, 4, 2]]."
+        )
     return "Check `rllib.rl_module` and `env_config`, or choose another `algorithm` or `env`."

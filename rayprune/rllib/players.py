@@ -140,10 +140,13 @@ class FileActor:
         self._observations: list[Any] = []
         self._state: State = {}
         self._active: list[int] = []
+        self._kind: Any = None
 
     def open(self, envs: Sequence[Env], starts: Sequence[Start]) -> None:
         """See `Actor.open`."""
         self._observations = [obs for obs, _ in starts]
+        space = envs[0].action_space
+        self._kind = space.dtype if isinstance(space, gym.spaces.Box) else None
         self._state = self._artifact.initial_state(len(starts))
 
     def act(self, active: Sequence[int]) -> tuple[list[Any], list[Any]]:
@@ -156,7 +159,8 @@ class FileActor:
         for name, values in step.state.items():
             # Under the name of the state that went in, at the places of these episodes.
             self._state[name][self._active] = values
-        actions = list(step.actions)
+        # A file gives float32, whatever kind of float the space is of.
+        actions = list(step.actions.astype(self._kind or step.actions.dtype, copy=False))
         return actions, actions
 
     def tell(self, place: int, result: Result, action: Any) -> None:

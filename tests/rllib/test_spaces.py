@@ -24,6 +24,7 @@ from rayprune.rllib.connectors import EncodeEpisodes, connect, fitting, is_encod
 from rayprune.rllib.deployable import deployable
 from rayprune.rllib.encoding import Encoding, measured, reads_as_it_is
 from rayprune.rllib.evaluation import Evaluator
+from rayprune.rllib.experiment import _way_out, build_module
 from rayprune.rllib.exportable import export_limits
 from rayprune.rllib.models import PrunableNatureCNN
 from rayprune.rllib.record_episodes import DATA_FILE, record_episodes
@@ -101,6 +102,13 @@ def test_an_images_channels_come_last_and_a_stack_of_images_is_one(shape, expect
     # Of a stack, the second frame's second channel.
     channels = expected[-1] // shape[0] if len(shape) == 4 else 0
     assert where == [1, 1, channels + 1]
+
+
+def test_a_matrix_of_bytes_is_a_grey_image_unless_it_is_too_narrow_for_one():
+    shapes = {(84, 84): (84, 84, 1), (10, 30): (10, 30, 1), (4, 128): (512,)}
+    for given, expected in shapes.items():
+        assert Encoding(Box(0, 255, given, np.uint8)).space.shape == expected
+    assert Encoding(Box(0, 1, (84, 84), np.float32)).space.shape == (84 * 84,)
 
 
 def test_what_has_no_fixed_size_is_refused_by_its_part():
@@ -202,6 +210,15 @@ def test_the_wrapper_that_is_named_makes_actions_that_the_environment_takes(spac
     assert all(space.contains(change(instead.sample())) for _ in range(20))
 
 
+def test_an_image_that_rllib_has_no_filters_for_is_refused_with_the_way_out():
+    space = {"observation_space": Box(0, 255, (7, 9, 3), np.uint8), "action_space": SHIFTED}
+    config = configs.ppo("rayprune-random").environment(env_config=space)
+    connect(config, raw=False)
+    with pytest.raises(ValueError, match="conv_filters") as caught:
+        build_module(config)
+    assert "model_config.conv_filters`, a [filters, kernel, stride]" in _way_out(caught.value)
+
+
 KINDS = {
     "discrete": (Discrete(5, start=3), SHIFTED),
     "several": (MultiDiscrete([[2, 3], [3, 2]]), SHIFTED_SEVERAL),
@@ -267,6 +284,19 @@ def test_recorded_episodes_are_encoded_once_and_their_choices_counted_from_0():
     )
     module(episodes=[episode], batch={})
     assert episode.get_actions() == [1]
+
+
+def test_the_space_of_recorded_data_is_the_environments_whatever_rllib_says():
+    connector = EncodeEpisodes(Box(-5, 5, (3,), np.int32), VECTOR)
+    # CQL tells its connectors of the vector environment's spaces.
+    connector.input_observation_space = Box(-5, 5, (1, 3), np.int32)
+    connector.input_action_space = Box(-1, 1, (1, 3))
+    assert connector.observation_space.shape == (3,)
+    episode = SingleAgentEpisode(
+        observations=[[1, 2, 3]] * 2, actions=[np.zeros(3)], rewards=[0.0], len_lookback_buffer=0
+    )
+    connector(episodes=[episode], batch={})
+    assert np.array_equal(episode.get_observations(), np.float32([[1, 2, 3]] * 2))
 
 
 def test_what_trains_but_cant_be_exported_is_told_in_one_sentence():
