@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,6 +43,8 @@ class Training:
     """Pairs of full parameter names: of a weight, and of its copy in a target network."""
     merge: bool = False
     """Whether one constant may carry others: where masks are of whole rows."""
+    keep: Collection[str] = ()
+    """Layers that keep all of their units, whatever the forward shows: outputs of other uses."""
 
 
 def plan_live(training: Training) -> Plan:
@@ -65,6 +67,7 @@ def plan_live(training: Training) -> Plan:
         training.example,
         training.forward,
         merge=training.merge,
+        keep=training.keep,
         tied=training.targets,
     )
     missed = sorted(set(_layers(traced)) - set(plan.units))

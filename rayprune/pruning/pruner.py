@@ -91,7 +91,8 @@ class Pruner:
         groups: layer name -> group; without it every layer is in the group ``all``.
         exempt: glob patterns of layers that are not prunable at all and count nowhere.
         heads: glob patterns of layers whose output units are the module's own outputs: no unit of
-            theirs can go, so that they are exempt where units are pruned.
+            theirs can go, so that they are exempt where units are pruned; see
+            `rayprune.pruning.heads.find_heads`.
         sensors: called where granularity ``input`` is used: returns which inputs of which layers
             read the observation; see `rayprune.pruning.sensors.find_sensors`.
         exclude: modules or glob patterns that are not touched; see `make_maskable`.
@@ -255,6 +256,11 @@ class Pruner:
             frozen={n: count(w) for n, w in left.items() if id(w) in alone},
             exempt={n: count(w) for n, w in left.items() if id(w) in maskable - alone},
         )
+
+    @property
+    def heads(self) -> frozenset[str]:
+        """The names of the layers of which no unit can go."""
+        return self._heads
 
     @property
     def mask_updates(self) -> int:

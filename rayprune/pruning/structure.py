@@ -37,7 +37,7 @@ def subjects(
         ConfigError: nothing tells, or there are none.
     """
     if config.granularity == "neuron":
-        return tuple(layer for layer in layers if layer.name not in heads)
+        return _hidden(layers, heads)
     if config.granularity == "layer":
         return _in_units(config, module, layers, [*heads, *tied])
     if config.granularity != "input":
@@ -56,6 +56,16 @@ def subjects(
         for layer in layers
         if layer.name in columns
     )
+
+
+def _hidden(layers: Sequence[PrunableLayer], heads: Collection[str]) -> tuple[PrunableLayer, ...]:
+    hidden = tuple(layer for layer in layers if layer.name not in heads)
+    if layers and not hidden:
+        raise ConfigError(
+            f"`granularity` can't be 'neuron': the units of {listed(x.name for x in layers)} are "
+            "the network's own outputs, and none can go. Choose 'weight', or add a hidden layer."
+        )
+    return hidden
 
 
 def _in_units(

@@ -37,11 +37,11 @@ def group_of(layer: str) -> str:
 
 
 def output_heads(layers: Iterable[str]) -> frozenset[str]:
-    """Return the layers whose output units are actions, values or Q-values.
+    """Return the layers whose output units are actions, values or Q-values, by names alone.
 
-    Such units can't be removed: a policy without one of its logits has another action space. For
-    RLlib's own nets these are the last layers under ``pi``, ``vf``, ``af``, ``qf`` and
-    ``qf_twin``; for other modules the last layer of each group.
+    It is what `rayprune.rllib.heads` falls back on for layers that it can't run. For RLlib's own
+    nets these are the last layers under ``pi``, ``vf``, ``af``, ``qf`` and ``qf_twin``; for other
+    modules the last layer of each group.
 
     Args:
         layers: dotted layer names in the order of registration.

@@ -42,7 +42,8 @@ from rayprune.rllib.cut_off import CutOff
 from rayprune.rllib.diagnostics import Diagnostics
 from rayprune.rllib.distillation import Distiller
 from rayprune.rllib.evidence import Witness
-from rayprune.rllib.groups import group_of, kept_back, output_heads
+from rayprune.rllib.groups import group_of, kept_back
+from rayprune.rllib.heads import module_heads
 from rayprune.rllib.importable import importable
 from rayprune.rllib.live import LiveCompaction
 from rayprune.rllib.module_configs import (
@@ -466,7 +467,7 @@ class PruningMixin(_Base):
             module,
             config,
             groups=group_of,
-            heads=heads_of(module, targets),
+            heads=heads_of(module, targets, name=module_id, parent=self.module),
             sensors=functools.cache(lambda: sensors_of(module, targets)),
             exclude=targets,
             seed=self.config.seed or 0,
@@ -599,10 +600,24 @@ def refuse_torch_pruned(module_id: str, module: torch.nn.Module) -> None:
         )
 
 
-def heads_of(module: torch.nn.Module, targets: list[torch.nn.Module]) -> frozenset[str]:
-    """Return the layers whose units are the module's outputs, so that no unit can go."""
+def heads_of(
+    module: torch.nn.Module,
+    targets: list[torch.nn.Module],
+    *,
+    name: str = "",
+    parent: Any = None,
+) -> frozenset[str]:
+    """Return the layers whose units are the module's outputs, so that no unit can go.
+
+    Args:
+        module: is made maskable.
+        targets: target networks in it.
+        name: the module's id, if it has one.
+        parent: the MultiRLModule that holds it, if one does.
+    """
     make_maskable(module, exclude=targets)
-    return output_heads(maskable_layers(module, exclude=targets))
+    layers = maskable_layers(module, exclude=targets)
+    return module_heads(module, layers, name=name, parent=parent)
 
 
 def sensors_of(module: torch.nn.Module, targets: list[torch.nn.Module]) -> Sensors:

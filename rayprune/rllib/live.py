@@ -131,6 +131,7 @@ class LiveCompaction:
             targets=targets,
             # Masks of whole rows have no hole that a carried constant could fill.
             merge=pruner.config.granularity == "neuron",
+            keep=pruner.heads,
         )
 
     def _apply(self, module_id: str, plan: Plan) -> None:

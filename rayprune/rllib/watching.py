@@ -13,7 +13,6 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from rayprune.pruning.plasticity import Figures, Plasticity
 from rayprune.pruning.pruner import Pruner
 from rayprune.rllib.diagnostics import Diagnostics
-from rayprune.rllib.groups import output_heads
 
 logger = logging.getLogger(__name__)
 
@@ -90,8 +89,7 @@ class Watch:
     def _attach(self, module_id: str, pruner: Pruner) -> None:
         layers = {layer.name: layer.parameters for layer in pruner.layer_counts()}
         # Of outputs (logits, values) it makes no sense to ask whether they are dormant.
-        heads = output_heads(layers)
-        hidden = [name for name in layers if name not in heads]
+        hidden = [name for name in layers if name not in pruner.heads]
         self._modules[module_id] = pruner, Plasticity(pruner.module, layers, hidden)
         if self._off and pruner.config.plasticity_every is not None:
             self._tell(module_id, "`torch_compile_learner` compiles the whole update")

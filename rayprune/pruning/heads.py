@@ -1,0 +1,94 @@
+"""Heads: the layers whose units are a module's own outputs, found by running it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from rayprune.pruning.attach import Exclusions, make_maskable, maskable_layers
+from rayprune.pruning.replica import replica, undisturbed
+from rayprune.pruning.tags import UnitTags
+
+UNSURE: Final = "unsure"
+"""Outputs that may be hidden units, returned beside the others: they are if a weight reads them."""
+
+
+def find_heads(
+    module: nn.Module, run: Callable[[Any], Any], *, exclude: Exclusions = ()
+) -> frozenset[str]:
+    """Return the layers whose units reach what a run returns, each still by itself.
+
+    Such units can't be removed: an output would become a constant. Sums, matrix products and
+    convolutions end a unit's way; elementwise functions, norms and whatever moves numbers don't.
+
+    Args:
+        module: is made maskable, and else left as it is: a copy runs.
+        run: takes the copy, and returns all outputs that count, in any nesting.
+        exclude: as for `Pruner`.
+
+    >>> import torch
+    >>> net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2), nn.Tanh())
+    >>> sorted(find_heads(net, lambda net: net(torch.zeros(2, 4))))
+    ['2']
+    """
+    make_maskable(module, exclude=exclude)
+    runs = Runs(maskable_layers(module, exclude=exclude), replica(module, [module]))
+    runs.add(lambda copied: {"outputs": run(copied)})
+    return runs.heads
+
+
+class Runs:
+    """Runs of one module, and what they have told together.
+
+    Args:
+        layers: the module's maskable layers by name.
+        copied: a `replica` of it, or of what holds it.
+        parts: the modules in the copy; by default it is one itself.
+    """
+
+    def __init__(
+        self, layers: Mapping[str, nn.Module], copied: Any, parts: Sequence[nn.Module] | None = None
+    ) -> None:
+        self._layers = layers
+        self._copied = copied
+        parts = [copied] if parts is None else parts
+        self._weights = [weight for part in parts for weight in part.parameters()]
+        self._carried: defaultdict[str, set[str]] = defaultdict(set)
+        self._sources: defaultdict[str, set[str]] = defaultdict(set)
+        self._reached: set[str] = set()
+        self._read_on: set[str] = set()
+
+    @property
+    def heads(self) -> frozenset[str]:
+        """The layers whose units are outputs."""
+        sure = [layers for kind, layers in self._carried.items() if kind != UNSURE]
+        return frozenset().union(*sure, self._carried[UNSURE] - self._read_on)
+
+    @property
+    def unreached(self) -> frozenset[str]:
+        """The layers that no run has used."""
+        return frozenset(self._layers) - self._reached
+
+    def kinds_behind(self, layer: str) -> frozenset[str]:
+        """Return the kinds of outputs that depend on a layer in any way."""
+        return frozenset(kind for kind, layers in self._sources.items() if layer in layers)
+
+    def add(self, run: Callable[[Any], Mapping[str, Any]]) -> None:
+        """Run once more.
+
+        Args:
+            run: takes the copy, and returns outputs of any nesting by what kind they are.
+        """
+        with undisturbed(self._weights), UnitTags(self._layers, self._weights) as tags:
+            outputs = run(self._copied)
+        for kind, tree in outputs.items():
+            for tensor in tree_leaves(tree):
+                if isinstance(tensor, Tensor):
+                    self._carried[kind] |= tags.carried(tensor)
+                    self._sources[kind] |= tags.sources(tensor)
+        self._reached |= tags.reached
+        self._read_on |= tags.read_on
