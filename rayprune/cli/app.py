@@ -30,6 +30,7 @@ from rayprune.cli.sensitivity import sensitivity
 from rayprune.cli.submit import submit
 from rayprune.cli.sweep import sweep
 from rayprune.cli.train import train
+from rayprune.cli.verify import verify
 from rayprune.errors import ConfigError, InputError, RaypruneError
 from rayprune.tracking.record import to_json
 
@@ -81,6 +82,7 @@ _COMMANDS: Mapping[str, Callable[..., dict[str, Any]]] = {
     "bench": bench,
     "certify": certify,
     "export": export,
+    "verify": verify,
     "sweep": sweep,
     "submit": submit,
     "report": report,

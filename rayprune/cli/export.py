@@ -54,11 +54,20 @@ def export(
         ),
     ] = None,
     episodes: Episodes = None,
+    unproven: Annotated[
+        bool,
+        typer.Option(
+            "--unproven",
+            help="For c: exit with 0 although there is no C compiler to prove the file with.",
+        ),
+    ] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace files that are there.")] = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> dict[str, Any]:
     """Export a policy, observation in, action out, and prove the file on recorded observations.
+
+    Without a C compiler a C file is written unproven, which it says, and the exit code is 1.
 
     Example: rayprune export runs/ppo_cartpole --format onnx --out policy.onnx
     """
@@ -90,4 +99,4 @@ def export(
     if not as_json:
         for line in export_lines(result):
             person().print(line, markup=False)
-    return result
+    return {**result, "exit_code": 0 if result["proven"] or unproven else 1}

@@ -28,6 +28,12 @@ def export_lines(result: Mapping[str, Any]) -> Iterator[str]:
             f"{gone['units']} of {gone['of']} in {gone['layer']}" for gone in removed
         )
         yield f"Compaction     units removed: {layers}"
+    if not result["proven"]:
+        yield (
+            "UNPROVEN       The file was never run, as it says itself. Install a C compiler and "
+            "export it again, or compile and run its self-test elsewhere (see its first lines). "
+            "`--unproven` makes this exit with 0."
+        )
     if "self_test" in result:
         tested = result["self_test"]
         yield f"Self-test      {tested['said'] if tested['passed'] else tested['why']}"

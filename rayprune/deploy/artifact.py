@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import numpy as np
+
 from rayprune.deploy.interface import Array, Interface
 from rayprune.deploy.metadata import Metadata
+from rayprune.deploy.seal import require_whole
 from rayprune.errors import InputError
 
 SUFFIXES: Final[Mapping[str, str]] = {"onnx": ".onnx", "torch": ".pt2", "c": ".c"}
@@ -26,6 +29,15 @@ class Step(NamedTuple):
     """What the action distribution is made from (logits; means and log-stds; Q-values)."""
     state: State
     """To be given to the next step of the same episodes; empty without recurrence."""
+
+    @property
+    def sound(self) -> Array:
+        """Which items' actions were made of numbers, shape ``(batch,)``.
+
+        Of a NaN a discrete action still is one of the choices; it is worth nothing then.
+        """
+        held = np.isnan(self.dist_inputs)
+        return np.asarray(~held.any(axis=tuple(range(1, held.ndim))))
 
 
 class Artifact(ABC):
@@ -97,7 +109,9 @@ class Artifact(ABC):
 
 
 def open_artifact(path: Path | str, *, threads: int = 1) -> Artifact:
-    """Open an exported file.
+    """Open an exported file, once its content has the hash that it holds.
+
+    An `OtherVersionWarning` tells of another version of rayprune.
 
     Args:
         path: what ``rayprune export`` wrote: ``.onnx``, ``.pt2`` or ``.c``.
@@ -105,13 +119,16 @@ def open_artifact(path: Path | str, *, threads: int = 1) -> Artifact:
             ``torch.set_num_threads``, and C computes with one.
 
     Raises:
-        InputError: it is none, or what it needs to run is missing.
+        InputError: it is none, it has changed since it was exported, its metadata is of another
+            schema, or what it needs to run is missing.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(
             f"There is no exported file {str(path)!r}. Make one with `rayprune export`."
         )
+    if path.suffix in SUFFIXES.values():
+        require_whole(path)
     # Here, so that one format's packages aren't needed for another's.
     if path.suffix == SUFFIXES["onnx"]:
         from rayprune.deploy.onnx_file import OnnxArtifact
@@ -129,3 +146,18 @@ def open_artifact(path: Path | str, *, threads: int = 1) -> Artifact:
         f"{str(path)!r} is no exported file: its name must end in one of "
         f"{sorted(SUFFIXES.values())}."
     )
+
+
+def metadata_of(path: Path) -> Metadata:
+    """Read what an exported file says of itself, without a runtime or a compiler.
+
+    Raises:
+        InputError: it says nothing, or can't be read.
+    """
+    if path.suffix == SUFFIXES["c"]:
+        from rayprune.deploy.c.compiling import metadata_text
+    elif path.suffix == SUFFIXES["onnx"]:
+        from rayprune.deploy.onnx_file import metadata_text
+    else:
+        from rayprune.deploy.torch_file import metadata_text
+    return Metadata.from_json(metadata_text(path), path)

@@ -19,10 +19,13 @@ from rayprune.deploy.capture import plain_copy
 from rayprune.deploy.formats import LANES, WRITERS, Order, Written
 from rayprune.deploy.int8 import quantise
 from rayprune.deploy.interface import Array
-from rayprune.deploy.metadata import Metadata
+from rayprune.deploy.metadata import SCHEMA, Metadata, rayprune_version
 from rayprune.deploy.odd_inputs import odd_cases, odd_inputs, poisonous, prove_odd
+from rayprune.deploy.placing import cannot_write, place, require_writable
 from rayprune.deploy.policy import DeployablePolicy
 from rayprune.deploy.proving import explained, module_run, proven, random_inputs
+from rayprune.deploy.seal import seal
+from rayprune.deploy.sensors import described
 from rayprune.deploy.shrinking import Shrunk, shrink, unshrunk
 from rayprune.errors import InputError, InvariantError, StorageError
 
@@ -53,7 +56,8 @@ def export_policy(
         path: its name ends as `SUFFIXES` says.
         format: a key of `WRITERS`.
         recorded: the policy's inputs as they were met, in the interface's order.
-        about: what the file shall say of its source; JSON only.
+        about: what the file shall say of its source; JSON only. ``inputs`` may hold ``names``,
+            ``low`` and ``high`` of an input's elements, as `described` gives them.
         compacted: remove dead units first, exactly.
         lanes: of formats ``c`` and ``onnx``: floats in a vector register of the machine that the
             file is for, one of `LANES`; None for 8 in C, and for this machine's in ONNX. None where
@@ -87,6 +91,7 @@ def export_policy(
         "recorded": recorded,
         "random": random_inputs(policy.interface, recorded, RANDOM_OBSERVATIONS, seed),
     }
+    about = {**about, "inputs": described(policy.interface, recorded, about.get("inputs", {}))}
     # The format is told by the name's end, which is to be the same while it is unproven.
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
     try:
@@ -99,17 +104,26 @@ def export_policy(
             rounds=quantised,
         )
         written = WRITERS[format](order, temporary)
+        seal(temporary)
         found = _equivalence(small, plain, temporary, inputs) if written.testable else {}
         rounded = {"int8": quantise(temporary, small.inputs(recorded))} if quantised else {}
+        content = seal(temporary)
         odd = _odd(small, temporary, recorded, seed) if written.testable else {}
         certificate = {
-            "schema": 1,
+            "schema": SCHEMA,
+            "rayprune": rayprune_version(),
             "artifact": path.name,
             "format": format,
             "bytes": temporary.stat().st_size,
             "sha256": hashlib.sha256(temporary.read_bytes()).hexdigest(),
+            "content_sha256": content,
+            "beside": {
+                path.with_suffix(end).name: hashlib.sha256(text.encode()).hexdigest()
+                for end, text in written.beside.items()
+            },
+            "proven": written.testable,
             "interface": small.policy.interface.to_dict(),
-            "about": {**about},
+            "about": about,
             "parameters": _parameters(plain, written.captured),
             "compaction": small.certificate,
             "equivalence": found,
@@ -121,7 +135,7 @@ def export_policy(
     except InvariantError as error:
         raise explained(error, plain, inputs.values()) from error
     except OSError as error:
-        raise StorageError(f"{str(path)!r} can't be written: {error.strerror}.") from error
+        raise cannot_write(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
     return certificate
@@ -139,9 +153,11 @@ def check_path(path: Path, format: str, *, overwrite: bool) -> None:  # noqa: A0
             f"The name of a file of format {format!r} must end in {SUFFIXES[format]!r}, "
             f"but is {path.name!r}."
         )
-    if not path.parent.is_dir():
-        raise StorageError(f"There is no folder {str(path.parent)!r} to write {path.name!r} to.")
+    require_writable(path.parent, path.name)
     files = [path, certificate_path(path), *([path.with_suffix(".h")] if format == "c" else [])]
+    folders = [file for file in files if file.is_dir()]
+    if folders:
+        raise StorageError(f"{str(folders[0])!r} is a folder. Give another `--out`.")
     taken = [file for file in files if file.exists()]
     if taken and not overwrite:
         raise StorageError(
@@ -214,7 +230,6 @@ def _odd(small: Shrunk, path: Path, recorded: list[Array], seed: int) -> dict[st
 
 def _place(temporary: Path, path: Path, written: Written, certificate: Mapping[str, Any]) -> None:
     # Whoever finds the file finds its certificate.
-    certificate_path(path).write_text(json.dumps(certificate, indent=2) + "\n", encoding="utf-8")
-    for suffix, text in written.beside.items():
-        path.with_suffix(suffix).write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    told = json.dumps(certificate, indent=2) + "\n"
+    beside = {path.with_suffix(end): text.encode() for end, text in written.beside.items()}
+    place({certificate_path(path): told.encode(), **beside, path: temporary})

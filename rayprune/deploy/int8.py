@@ -103,8 +103,6 @@ def _write(path: Path, small: Path, recorded: Sequence[Array]) -> Kind:
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
 
     model = onnx.load(path)
-    # Shapes of float32's outputs, which the quantiser believes more than its own.
-    del model.graph.value_info[:]
     kinds = {node.op_type for node in model.graph.node}
     if "Conv" not in kinds:
         with quiet():

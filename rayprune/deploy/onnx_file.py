@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import threading
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ from rayprune.deploy.rewriting.direct_actions import compute_action_directly
 from rayprune.deploy.rewriting.graphs import rewritten
 from rayprune.deploy.rewriting.narrow_filters import fill_registers
 from rayprune.deploy.rewriting.single_step import sees_single_steps, written_out
+from rayprune.deploy.seal import BLANK
+from rayprune.deploy.seal import KEY as SEAL
 from rayprune.errors import InputError
 
 
@@ -54,9 +57,33 @@ def write_onnx(
             f"The policy can't be exported to ONNX: {_operator(error)} Take `--format torch`, or "
             "build the module of operators that torch.onnx knows."
         ) from error
-    program.model.metadata_props[KEY] = metadata.to_json()
+    path.write_bytes(_plain(program.model, metadata).SerializeToString())
+
+
+def _plain(model: Any, metadata: Metadata) -> Any:
+    """Return a model's protobuf without what torch remarks on each node and value.
+
+    That is half of a small file: stack traces with this machine's paths, names of modules, shapes.
+    """
+    from onnx_ir import serde
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+
+    ClearMetadataAndDocStringPass()(model)
+    model.metadata_props.clear()
+    model.metadata_props[KEY] = metadata.to_json()
+    model.metadata_props[SEAL] = BLANK
     # One file: weights beside it would be left behind when it is copied.
-    program.save(str(path), external_data=False)
+    proto = serde.serialize_model(model)
+    del proto.graph.value_info[:]
+    told = metadata.about.get("inputs", {})
+    for value in (*proto.graph.input, *proto.graph.output):
+        del value.metadata_props[:]
+        for key, held in told.get(value.name, {}).items():
+            value.metadata_props.add(key=f"rayprune.{key}", value=json.dumps(held))
+        for axis in value.type.tensor_type.shape.dim:
+            if axis.dim_param:  # the only one whose length isn't known
+                axis.dim_param = "batch"
+    return proto
 
 
 def _for_onnx_runtime(captured: ExportedProgram, lanes: int | None) -> ExportedProgram:
@@ -65,6 +92,23 @@ def _for_onnx_runtime(captured: ExportedProgram, lanes: int | None) -> ExportedP
     if lanes is not None:
         captured = rewritten(captured, read_as_it_lies, fill_registers(lanes))
     return rewritten(captured, compute_action_directly)
+
+
+def metadata_text(path: Path) -> str | None:
+    """Return the JSON that a file holds of itself, None if there is none.
+
+    Raises:
+        InputError: the package that reads it is missing.
+    """
+    require(("onnx",))
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    try:
+        held = onnx.load(path, load_external_data=False).metadata_props
+    except DecodeError:
+        return None
+    return next((prop.value for prop in held if prop.key == KEY), None)
 
 
 class OnnxArtifact(Artifact):

@@ -8,6 +8,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from pathlib import Path
 
 import torch
@@ -17,13 +19,32 @@ from rayprune.deploy.artifact import Artifact
 from rayprune.deploy.capture import quiet
 from rayprune.deploy.interface import Array
 from rayprune.deploy.metadata import KEY, Metadata
+from rayprune.deploy.seal import add_to_archive
 from rayprune.errors import InputError
 
 
 def write_torch(captured: ExportedProgram, path: Path, metadata: Metadata) -> None:
     """Write a captured policy as a ``.pt2`` archive."""
+    for node in captured.graph.nodes:
+        # Paths of this machine, and what was called where.
+        for about in ("stack_trace", "nn_module_stack", "source_fn_stack"):
+            node.meta.pop(about, None)
+    held = io.BytesIO()
     with quiet():
-        torch.export.save(captured, str(path), extra_files={KEY: metadata.to_json()})
+        torch.export.save(captured, held, extra_files={KEY: metadata.to_json()})
+    # torch's own writer says nothing of why it can't write.
+    path.write_bytes(held.getvalue())
+    add_to_archive(path)
+
+
+def metadata_text(path: Path) -> str | None:
+    """Return the JSON that an archive holds of itself, None if there is none."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            found = [name for name in archive.namelist() if name.endswith(f"/{KEY}")]
+            return archive.read(found[0]).decode() if found else None
+    except (zipfile.BadZipFile, UnicodeDecodeError):
+        return None
 
 
 class TorchArtifact(Artifact):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+import gymnasium as gym
 import numpy as np
 import torch
 import tree
@@ -20,10 +22,12 @@ from rayprune.deploy.checking import Agreement, agreement
 from rayprune.deploy.exporting import check_name, check_path, export_policy
 from rayprune.deploy.interface import Array, Interface
 from rayprune.deploy.proving import draw_noise, module_run
+from rayprune.deploy.sensors import few
 from rayprune.errors import InvariantError
 from rayprune.rllib.checkpoints import locate, module_state, read_evaluation
 from rayprune.rllib.compacted import origins_in
 from rayprune.rllib.deployable import deployable
+from rayprune.rllib.encoding import leaves
 from rayprune.rllib.evaluation import Acted, Evaluator
 from rayprune.rllib.experiment import config_of
 from rayprune.storage.copies import shown
@@ -88,6 +92,7 @@ def export_checkpoint(
         about = {
             **_source(directory, config),
             "spaces": _spaces(evaluator),
+            "inputs": _inputs(evaluator.spaces[INPUT_ENV_SINGLE_SPACES][0]),
             "action": "sampled" if sample else "greedy",
             "recorded": {"first_seed": first, "episodes": count, "greedy": True},
             "as_rllib": as_rllib.to_dict(),
@@ -106,7 +111,7 @@ def export_checkpoint(
         name=name,
         overwrite=overwrite,
     )
-    return {"out": str(out), "checkpoint": shown(directory), **certificate}
+    return {"out": str(out), "checkpoint": portable(directory), **certificate}
 
 
 class Recorded:
@@ -177,20 +182,71 @@ def _flat(logits: torch.Tensor, rows: int) -> Array:
     return flat
 
 
-def _source(directory: Path, config: AlgorithmConfig) -> dict[str, Any]:
+def weights_sha256(directory: Path) -> str:
+    """Return the SHA-256 of a checkpoint's weights: names and bits, in order of names."""
     digest = hashlib.sha256()
     for name, values in sorted(module_state(directory).items()):
         digest.update(name.encode())
         digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()
+
+
+def portable(path: Path) -> str:
+    """Return what a file may call a place: a URL, or a path that tells nothing of this machine."""
+    told = shown(path)
+    if not Path(told).is_absolute():
+        return told
+    whole = Path(told)
+    if whole.is_relative_to(Path.cwd()):
+        return str(whole.relative_to(Path.cwd()))
+    # A run's checkpoints are known by the run's name.
+    return str(Path(*whole.parts[-3:])) if whole.parent.name == "checkpoints" else whole.name
+
+
+def _source(directory: Path, config: AlgorithmConfig) -> dict[str, Any]:
     return {
-        "checkpoint": shown(directory),
-        "weights_sha256": digest.hexdigest(),
+        "checkpoint": portable(directory),
+        "weights_sha256": weights_sha256(directory),
         "compacted_in_training": bool(origins_in(directory)),
         "algorithm": type(config).__name__.removesuffix("Config"),
         "env": str(config.env),
         "env_config": json.loads(to_json(dict(config.env_config))),
         "versions": versions(),
     }
+
+
+def _inputs(space: gym.Space[Any]) -> dict[str, dict[str, Any]]:
+    """Return the names and bounds of each observation's elements, by the input's name."""
+    told: dict[str, dict[str, Any]] = {}
+    for path, leaf in leaves(space):
+        inside = ".".join(map(str, path))
+        count = math.prod(leaf.shape or ())
+        own = getattr(leaf, "names", None)
+        plain = [f"{inside or 'obs'}[{i}]" if leaf.shape else inside or "obs" for i in range(count)]
+        low, high = _bounds(leaf)
+        told[".".join(["obs", *map(str, path)])] = {
+            "names": list(map(str, own)) if own is not None and len(own) == count else plain,
+            "low": low,
+            "high": high,
+        }
+    return told
+
+
+def _bounds(space: gym.Space[Any]) -> tuple[Any, Any]:
+    """Return the least and the largest value of each element; JSON, infinities None."""
+    low: Any
+    high: Any
+    if isinstance(space, gym.spaces.Box):
+        low, high = space.low, space.high
+    elif isinstance(space, gym.spaces.Discrete):
+        low = np.array(int(space.start))
+        high = low + int(space.n) - 1
+    elif isinstance(space, gym.spaces.MultiDiscrete):
+        low = np.asarray(space.start, np.int64)
+        high = low + np.asarray(space.nvec, np.int64) - 1
+    else:
+        low, high = np.array(0), np.array(1)
+    return few(low.astype(np.float64).reshape(-1)), few(high.astype(np.float64).reshape(-1))
 
 
 def _spaces(evaluator: Evaluator) -> dict[str, str]:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -75,6 +76,13 @@ def run_self_test(source: Path) -> dict[str, Any]:
     }
 
 
+def metadata_text(path: Path) -> str | None:
+    """Return the JSON that a generated file holds of itself, None if there is none."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        first = file.readline().rstrip()
+    return first.removeprefix(MARK).removesuffix(" */") if first.startswith(MARK) else None
+
+
 class CArtifact(Artifact):
     """A policy in C, compiled for this machine when it is opened.
 
@@ -86,13 +94,11 @@ class CArtifact(Artifact):
     """
 
     def __init__(self, path: Path) -> None:
-        with path.open(encoding="utf-8") as file:
-            first = file.readline().rstrip()
-        told = first.removeprefix(MARK).removesuffix(" */") if first.startswith(MARK) else None
-        super().__init__(path, Metadata.from_json(told, path))
+        super().__init__(path, Metadata.from_json(metadata_text(path), path))
         # Kept for as long as the library is loaded.
-        self._folder = tempfile.TemporaryDirectory()
-        library = Path(self._folder.name) / "policy.so"
+        folder = tempfile.mkdtemp()
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        library = Path(folder) / "policy.so"
         self.command = compile_c(path, library, "-shared", "-fPIC")
         loaded = ctypes.CDLL(str(library))
         self.function: Any = loaded[f"{self.metadata.about['c_name']}_act_many"]

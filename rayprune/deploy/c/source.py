@@ -16,6 +16,7 @@ from rayprune.deploy.c.program import C_TYPES, Program, c_name
 from rayprune.deploy.c.selftest import Examples, self_test
 from rayprune.deploy.interface import Array, Interface, Port
 from rayprune.deploy.metadata import Metadata
+from rayprune.deploy.seal import BLANK
 
 MARK: Final = "/* rayprune: "
 """What the comment with the metadata begins with."""
@@ -55,6 +56,8 @@ def write_source(program: Program, metadata: Metadata, name: str, examples: Exam
     ]
     parts = [
         f"{MARK}{told} */\n",
+        f"/* {BLANK} */\n",
+        "" if metadata.proven else _UNPROVEN,
         _COMPILE.format(name=name),
         *_includes(program, body),
         header,
@@ -66,6 +69,9 @@ def write_source(program: Program, metadata: Metadata, name: str, examples: Exam
     return Source("".join(parts), header)
 
 
+_UNPROVEN: Final = """/* UNPROVEN: there was no C compiler where this file was written, so that
+ * it was never run and compared with the policy. Compile and run its self-test before it acts. */
+"""
 _COMPILE: Final = """/*
  * Made by `rayprune export`; the functions are described below. To compile it:
  *   cc -O3 -march=native -ffp-contract=fast -fno-trapping-math -c {name}.c

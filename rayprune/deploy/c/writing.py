@@ -7,6 +7,7 @@ from typing import Any
 
 from torch.export import ExportedProgram
 
+from rayprune.deploy.c import compiling
 from rayprune.deploy.c.compiling import run_self_test
 from rayprune.deploy.c.lowering import lower
 from rayprune.deploy.c.program import c_name
@@ -43,7 +44,8 @@ def write_c(
     """
     name = c_name(name)
     program = lower(captured, metadata.interface, lanes)
-    told = Metadata(metadata.interface, {**metadata.about, "c_name": name})
+    proven = compiling.compiler() is not None
+    told = Metadata(metadata.interface, {**metadata.about, "c_name": name}, proven)
     source = write_source(program, told, name, examples)
     path.write_text(source.code, encoding="utf-8")
     tested = run_self_test(path)

@@ -9,6 +9,7 @@ import pytest
 CERTIFICATE = {
     "out": "walker.c",
     "bytes": 1234,
+    "proven": True,
     "about": {"compacted_in_training": False},
     "parameters": {"given": 900, "given_zero_weights": 600, "total": 300, "zero_weights": 12},
     "compaction": {"removed": [{"layer": "pi.0", "kind": "neuron", "units": 48, "of": 64}]},
@@ -47,6 +48,7 @@ def test_export_hands_over_its_options_and_tells_of_the_file(rayprune, calls, ch
         "compacted": False,
         "lanes": 4,
         "quantised": False,
+        "name": None,
         "episodes": None,
         "overwrite": True,
     }
@@ -61,7 +63,7 @@ def test_export_hands_over_its_options_and_tells_of_the_file(rayprune, calls, ch
 def test_the_file_is_named_by_its_format_and_json_is_the_certificate(rayprune, calls, checkpoint):
     answer = rayprune("export", checkpoint, "--format", "torch", "--json")
     assert str(calls[0][0][1]) == "policy.pt2"
-    assert json.loads(answer.stdout) == CERTIFICATE
+    assert json.loads(answer.stdout) == {**CERTIFICATE, "exit_code": 0}
 
 
 def test_an_unknown_format_is_refused_with_the_nearest(rayprune, calls, checkpoint):
@@ -87,3 +89,15 @@ def test_a_policy_that_shrank_in_training_is_not_called_dense(
     answer = rayprune("export", checkpoint, "--format", "c")
     assert "Its dead units went while it was trained" in answer.stderr
     assert "this is the dense policy" not in answer.stderr
+
+
+@pytest.mark.parametrize(("options", "code"), [([], 1), (["--unproven"], 0)])
+def test_a_file_that_nothing_could_prove_is_told_and_fails_unless_asked_for(
+    options, code, rayprune, calls, checkpoint, monkeypatch
+):
+    monkeypatch.setitem(CERTIFICATE, "proven", False)
+    answer = rayprune("export", checkpoint, "--format", "c", *options)
+    assert answer.code == code
+    assert "UNPROVEN       The file was never run" in answer.stderr
+    answer = rayprune("export", checkpoint, "--format", "c", "--json", *options)
+    assert (answer.code, json.loads(answer.stdout)["exit_code"]) == (code, code)

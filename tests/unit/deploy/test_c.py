@@ -31,6 +31,7 @@ from rayprune.deploy.metadata import Metadata
 from rayprune.deploy.odd_inputs import Odd, prove_odd
 from rayprune.deploy.policy import DeployablePolicy, Observe
 from rayprune.deploy.proving import module_run
+from rayprune.deploy.verifying import verify
 from rayprune.errors import InputError
 from tests.unit.deploy import policies
 
@@ -501,6 +502,11 @@ def test_without_a_compiler_the_file_is_written_and_says_that_it_is_untested(tmp
     assert told["equivalence"] == {}
     assert path.exists()
     assert (tmp_path / "policy.h").exists()
+    assert (told["proven"], told["nan_and_infinity"]) == (False, {})
+    assert "/* UNPROVEN: there was no C compiler where this file was written" in path.read_text()
+    found = verify(path)
+    assert (found["whole"], found["proven"]) == (True, False)
+    assert "It is UNPROVEN" in found["notes"][0]
 
 
 class Strange(nn.Module):
