@@ -7,14 +7,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import nn
+from torch.nn.parameter import UninitializedParameter
 
-from rayprune.deploy.equivalence import prove
+from rayprune.deploy.equivalence import DTYPES, precision_of, prove
 from rayprune.deploy.plan import Left, Plan, Removed, apply_plan
 from rayprune.deploy.planning import plan_compaction
 from rayprune.deploy.tracing import Forward, as_arguments, check_runs
 from rayprune.errors import InputError
 from rayprune.pruning.attach import unmask
+from rayprune.pruning.baking import bake, copied
 
 _EVERYTHING = ""
 
@@ -30,7 +33,8 @@ class Compacted:
     left: tuple[Left, ...]
     """What holds units back that might have gone, by layer, with the reason."""
     max_error: float
-    """Largest difference of any output in f32, over the example and random inputs."""
+    """Largest difference of any output in the module's own precision, mostly f32, over the example
+    and random inputs."""
     plan: Plan
     """The indices kept; :func:`~rayprune.deploy.plan.apply_plan` does it again elsewhere."""
     example_input: Any
@@ -55,7 +59,8 @@ def compact(
     whole.
 
     Args:
-        module: any module.
+        module: any module, of float32, float64, float16 or bfloat16. What torch computes a weight
+            from (its masks of `torch.nn.utils.prune`, a parametrisation) is resolved in the copy.
         example_input: a tensor, a tuple of arguments, or a dict batch (RLlib's modules take one);
             a batch of two or more shows best which axis is which.
         forward: what to keep exact instead of ``module(*arguments)``, for one
@@ -65,7 +70,8 @@ def compact(
             to start at zero. Without it an LSTM or GRU whose state is an input keeps its size.
 
     Raises:
-        InputError: the forward fails on ``example_input``.
+        InputError: the forward fails on ``example_input``, or can't be compared with itself; or
+            the module can't be copied, or has parameters of another type.
 
     >>> net = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1))
     >>> _ = nn.init.zeros_(net[0].weight[1])
@@ -74,8 +80,7 @@ def compact(
     >>> small.module[2], small.max_error < 1e-6
     (Linear(in_features=2, out_features=1, bias=True), True)
     """
-    whole = copy.deepcopy(module)
-    unmask(whole)
+    whole = _plain_copy(module)
     evaluated = copy.deepcopy(whole).cpu().eval()
     check_runs(evaluated, as_arguments(example_input), forward)
     request = _Request(whole, evaluated, example_input, forward, shrink_states)
@@ -90,6 +95,31 @@ def compact(
     # Whatever a forward with literal shapes may raise, and the proof.
     except Exception as error:
         return request.fulfil_in_parts(plan, f"{type(error).__name__}: {error}")
+
+
+def _plain_copy(module: nn.Module) -> nn.Module:
+    for name, parameter in module.named_parameters():
+        if isinstance(parameter, UninitializedParameter) or parameter.is_meta:
+            raise InputError(f"{name!r} has no values yet. Run the module once, then compact it.")
+        if not (parameter.dtype in DTYPES.values() or _is_whole(parameter.dtype)):
+            known = ", ".join(str(dtype) for dtype in DTYPES.values())
+            raise InputError(
+                f"`compact` takes modules of {known}, but {name!r} is {parameter.dtype}. Convert "
+                "the module first."
+            )
+    try:
+        whole = copied(module)
+    except Exception as error:  # whatever a user's module holds
+        raise InputError(
+            f"The module can't be copied, and so not compacted: {type(error).__name__}: {error}"
+        ) from error
+    bake(whole)
+    unmask(whole)
+    return whole
+
+
+def _is_whole(dtype: torch.dtype) -> bool:
+    return not (dtype.is_floating_point or dtype.is_complex)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +149,7 @@ class _Request:
             module=small,
             removed=plan.removed,
             left=plan.left,
-            max_error=certificate["errors"]["f32"],
+            max_error=certificate["errors"][precision_of(self.module)],
             plan=plan,
             example_input=adapted if isinstance(self.example_input, tuple) else adapted[0],
             certificate=certificate,
@@ -128,7 +158,15 @@ class _Request:
     def fulfil_in_parts(self, plan: Plan, reason: str) -> Compacted:
         """Take one layer after the other, and leave those whole whose loss is noticed."""
         layers = [removed.layer for removed in plan.removed]
-        done = self.fulfil(self.plan(keep=layers))
+        try:
+            done = self.fulfil(self.plan(keep=layers))
+        # Whatever a user's forward may raise in double precision; and one that draws by chance.
+        except Exception as error:
+            raise InputError(
+                "Compaction can't be proven for this forward: unchanged, it already fails the "
+                f"comparison ({type(error).__name__}: {error}). It must give the same twice, and "
+                "run in double precision on the CPU."
+            ) from error
         whole: list[Left] = []
         for index, layer in enumerate(layers):
             barred = {left.layer for left in whole} | set(layers[index + 1 :])

@@ -11,15 +11,22 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from rayprune.deploy.inputs import cast, in_precision, randomised
+from rayprune.deploy.inputs import cast, cast_like, in_precision, randomised
 from rayprune.deploy.plan import Plan, apply_plan
 from rayprune.deploy.tracing import Forward, as_arguments, call, tensors_in
 from rayprune.errors import InvariantError
 from rayprune.pruning.counting import count_parameters
 
-BOUNDS: Final = {"f32": 1e-5, "f64": 1e-12}
-"""Largest difference of any output; of one above 1, as a share of it."""
-_DTYPES: Final = {"f32": torch.float32, "f64": torch.float64}
+BOUNDS: Final = {"f64": 1e-12, "f32": 1e-5, "f16": 1e-2, "bf16": 1e-1}
+"""Largest difference of any output; of one above 1, as a share of it. A dozen or more units in the
+last place, for sums in another order; that the plan is right is what f64 shows."""
+DTYPES: Final = {
+    "f64": torch.float64,
+    "f32": torch.float32,
+    "f16": torch.float16,
+    "bf16": torch.bfloat16,
+}
+"""What a module's parameters may be, the finest first."""
 
 CONVOLUTIONS: Final = (nn.Conv1d, nn.Conv2d)
 
@@ -29,7 +36,10 @@ Act = Callable[[Any], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A masked network and the smaller one, in one precision, on the CPU."""
+    """A masked network and the smaller one, in one precision, on the CPU.
+
+    Of a module that mixes types the precision is its coarsest one's.
+    """
 
     masked: nn.Module
     small: nn.Module
@@ -37,15 +47,10 @@ class Pair:
     forward: Forward | None
     precision: str
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """What the precision is called by torch."""
-        return _DTYPES[self.precision]
-
     def outputs(self, arguments: tuple[Any, ...]) -> tuple[Any, Any]:
         """Run both; the masked one's outputs come in the form of the smaller one's."""
         arguments = self.plan.ground(arguments)
-        with in_precision(self.dtype):
+        with in_precision(DTYPES[self.precision]):
             masked = self.plan.adapt_outputs(call(self.masked, arguments, self.forward))
             small = call(self.small, self.plan.adapt(arguments), self.forward)
         return masked, small
@@ -65,8 +70,9 @@ def prove(
 ) -> dict[str, Any]:
     """Prove that ``small`` computes what ``masked`` does.
 
-    In f32 the two are compared as they are. In f64 the plan is applied to a double copy of the
-    masked one: that shows that the plan is right, where f32 shows what rounding adds.
+    In the module's own precision, mostly f32, the two are compared as they are. In f64 the plan is
+    applied to a double copy of the masked one: that shows that the plan is right, where the other
+    shows what rounding adds.
 
     Args:
         masked: the network before compaction; left as it is.
@@ -90,10 +96,11 @@ def prove(
     generator = torch.Generator().manual_seed(seed)
     example = as_arguments(example_input)
     drawn = [randomised(example, generator) for _ in range(random)]
-    double = _on_cpu(masked, torch.float64)
+    double, own = _on_cpu(masked, torch.float64), precision_of(masked)
+    exact = _on_cpu(small) if own == "f64" else apply_plan(copy.deepcopy(double), plan)
     pairs = {
-        "f32": Pair(_on_cpu(masked), _on_cpu(small), plan, forward, "f32"),
-        "f64": Pair(double, apply_plan(copy.deepcopy(double), plan), plan, forward, "f64"),
+        own: Pair(_on_cpu(masked), _on_cpu(small), plan, forward, own),
+        "f64": Pair(double, exact, plan, forward, "f64"),
     }
     inputs = [example, *recorded, *drawn]
     errors = {name: compare(pair, inputs, act) for name, pair in pairs.items()}
@@ -104,7 +111,7 @@ def prove(
         "left": [asdict(left) for left in plan.left],
         "zero_states": sum(units.numel() for units in plan.grounded.values()),
         "parameters": {"before": before.total, "after": after.total},
-        "bounds": dict(BOUNDS),
+        "bounds": {name: BOUNDS[name] for name in pairs},
         "errors": errors,
         "actions": "equal" if act else None,
         "observations": {
@@ -125,7 +132,9 @@ def compare(pair: Pair, inputs: Sequence[tuple[Any, ...]], act: Act | None = Non
     """
     worst, precision = 0.0, pair.precision
     for given in inputs:
-        arguments = cast(given, pair.dtype)
+        # A module may take other types than its own, and convert them: the example's are right.
+        exact = precision == "f64"
+        arguments = cast(given, torch.float64) if exact else cast_like(given, inputs[0])
         masked, small = pair.outputs(arguments)
         error = error_between(masked, small)
         if not error <= BOUNDS[precision]:
@@ -168,7 +177,7 @@ def first_departure(pair: Pair, arguments: tuple[Any, ...], bound: float) -> str
             for name in pair.plan.units
         ]
         try:
-            with in_precision(pair.dtype):
+            with in_precision(DTYPES[pair.precision]):
                 call(network, given, pair.forward)
         finally:
             for handle in handles:
@@ -183,6 +192,19 @@ def first_departure(pair: Pair, arguments: tuple[Any, ...], bound: float) -> str
         if not error_between(ours, theirs) <= bound:
             return f"layer {name!r}"
     return "the outputs"
+
+
+def precision_of(module: nn.Module) -> str:
+    """Return the name of the coarsest type that a module's parameters have.
+
+    >>> precision_of(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2).bfloat16())), precision_of(
+    ...     nn.ReLU()
+    ... )
+    ('bf16', 'f32')
+    """
+    held = {parameter.dtype for parameter in module.parameters()}
+    names = [name for name, dtype in DTYPES.items() if dtype in held]
+    return names[-1] if names else "f32"
 
 
 def hash_of(module: nn.Module) -> str:

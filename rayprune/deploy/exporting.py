@@ -85,6 +85,7 @@ def export_policy(
     if quantised and format != "onnx":
         raise InputError(f"`--int8` is for `--format onnx`, but the format is {format!r}.")
     check_name(name, format)
+    _check_types(policy)
     plain = plain_copy(policy)
     small = shrink(plain, recorded) if compacted else unshrunk(plain)
     inputs = {
@@ -139,6 +140,15 @@ def export_policy(
     finally:
         temporary.unlink(missing_ok=True)
     return certificate
+
+
+def _check_types(policy: DeployablePolicy) -> None:
+    for name, parameter in policy.named_parameters():
+        if parameter.is_floating_point() and parameter.dtype != torch.float32:
+            raise InputError(
+                f"Exported policies take and give float32, but {name!r} is {parameter.dtype}. "
+                "Convert the policy's network with `.float()` first."
+            )
 
 
 def check_path(path: Path, format: str, *, overwrite: bool) -> None:  # noqa: A002

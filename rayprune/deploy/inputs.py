@@ -26,6 +26,18 @@ def cast(arguments: tuple[Any, ...], dtype: torch.dtype) -> tuple[Any, ...]:
     return changed
 
 
+def cast_like(arguments: tuple[Any, ...], example: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the arguments on the CPU, their tensors of the types that an example's have."""
+    leaves, structure = pytree.tree_flatten(arguments)
+    likes = pytree.tree_leaves(example)
+    changed = [
+        leaf.detach().cpu().to(like.dtype) if isinstance(leaf, Tensor) else leaf
+        for leaf, like in zip(leaves, likes, strict=True)
+    ]
+    matched: tuple[Any, ...] = pytree.tree_unflatten(changed, structure)
+    return matched
+
+
 def randomised(arguments: tuple[Any, ...], generator: torch.Generator) -> tuple[Any, ...]:
     """Return random arguments of the same form: normal floats, whole numbers of the same range."""
 
@@ -33,7 +45,7 @@ def randomised(arguments: tuple[Any, ...], generator: torch.Generator) -> tuple[
         if not isinstance(leaf, Tensor):
             return leaf
         if leaf.is_floating_point():
-            return torch.randn(leaf.shape, generator=generator)
+            return torch.randn(leaf.shape, generator=generator).to(leaf.dtype)
         end = 256 if leaf.dtype == torch.uint8 else int(leaf.max()) + 1 if leaf.numel() else 1
         return torch.randint(max(end, 1), leaf.shape, generator=generator).to(leaf.dtype)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import operator as python_operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -25,6 +26,12 @@ _RUN_AS = {
 }
 
 Target = torch._ops.OpOverload
+
+# What they give may be the very memory that they are given.
+_ALIASES = operators.MOVES | operators.CUTS | operators.SAME | {""}
+
+_FORM = "`{}` reads them in a form that compaction doesn't know"
+_UNKNOWN = "`{}` is not among the operators that compaction knows"
 
 _MIXES = {
     "layer_norm": "a LayerNorm takes the mean over all of them",
@@ -55,7 +62,7 @@ def read(traced: Trace, parameters: Mapping[str, Tensor], *, shrink_states: bool
             shrinks = shrink_states and node in states.inputs
             values[node] = _input(reading, node, traced.inputs[node], shrinks=shrinks)
         elif node.op == "get_attr":
-            values[node] = unknown(getattr(traced.graph.owning_module, str(node.target)).shape)
+            values[node] = _held(traced, node)
         elif node.op == "call_function" and not _sets_a_mode(node):
             values[node] = _called(reading, node, values)
     for place, node in enumerate(traced.outputs):
@@ -80,16 +87,79 @@ def _return(reading: Reading, value: Value, place: int, *, shrinks: bool) -> Non
         reading.elsewhere.add(value.parameter)
 
 
+def _held(traced: Trace, node: fx.Node) -> Value | None:
+    """Return a tensor that the module holds beside its parameters; None for what is no tensor."""
+    held = python_operator.attrgetter(str(node.target))(traced.graph.owning_module)
+    if not isinstance(held, Tensor):
+        return None
+    if torch._C._functorch.is_functorch_wrapped_tensor(held):
+        raise InputError(
+            "The forward can't be traced through a transform of torch.func, such as vmap. "
+            "Write it without one to have it compacted."
+        )
+    literal = all(operator_name(user) in ("lift_fresh", "lift_fresh_copy") for user in node.users)
+    # `torch.tensor(2.0)` in a forward is the number that it is; a buffer may change.
+    return _typed(made(held) if literal and held.numel() == 1 else unknown(held.shape), held)
+
+
 def _called(reading: Reading, node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
     if node.target is python_operator.getitem:
         return values[node.args[0]][node.args[1]]  # type: ignore[index]
+    returned = node.meta.get("val")
+    shapes = _shapes(returned)
+    try:
+        results = _followed(reading, node, values, shapes)
+    except InputError:
+        raise
+    # An operator in a form that its rule did not foresee: nothing is known of it then.
+    except Exception as error:
+        read = _values_in(fx.node.map_arg((node.args, node.kwargs), values.get))
+        why = f"`{_shown(node)}` can't be followed: {type(error).__name__}: {error}"
+        results = _opaque(reading, read, shapes, why)
+    return _as_returned(results, returned)
+
+
+def _followed(
+    reading: Reading, node: fx.Node, values: Mapping[fx.Node, Any], shapes: Shapes
+) -> list[Value]:
+    if not isinstance(node.target, Target):
+        read = _values_in(fx.node.map_arg((node.args, node.kwargs), values.get))
+        return _opaque(reading, read, shapes, _UNKNOWN.format(_shown(node)))
     given = _bound(node, values)
-    shapes = _shapes(node.meta["val"])
     if _reads_parameters(node, given):
-        results = READERS[operator_name(node)](reading, given, shapes)
-    else:
-        results = _applied(reading, node, given, shapes)
-    return results if isinstance(node.meta["val"], (list, tuple)) else results[0]
+        return READERS[operator_name(node)](reading, given, shapes)
+    return _applied(reading, node, given, shapes)
+
+
+def _opaque(reading: Reading, tensors: Sequence[Value], shapes: Shapes, why: str) -> list[Value]:
+    """Hold whatever an operator reads, weights too: nothing is known of what it gives."""
+    for tensor in tensors:
+        reading.hold(tensor.channels, why)
+        reading.elsewhere |= {tensor.parameter} - {""}
+        if tensor.parameter in reading.units:
+            reading.hold(reading.units[tensor.parameter], why)
+    return [unknown(shape) for shape in shapes]
+
+
+def _as_returned(results: Sequence[Value], returned: Any) -> Any:
+    """Lay an operator's results out as it returns them, with None for what is no tensor."""
+    left = iter(results)
+    leaves, structure = pytree.tree_flatten(returned)
+    told = [_typed(next(left), leaf) if isinstance(leaf, Tensor) else None for leaf in leaves]
+    return pytree.tree_unflatten(told, structure)
+
+
+def _typed(value: Value, like: Tensor) -> Value:
+    return value if like.is_floating_point() else replace(value, dtype=like.dtype)
+
+
+def _values_in(tree: Any) -> list[Value]:
+    return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Value)]
+
+
+def _shown(node: fx.Node) -> str:
+    name = operator_name(node)
+    return f"aten.{name}" if name else str(getattr(node.target, "__name__", node.target))
 
 
 def _reads_parameters(node: fx.Node, given: Arguments) -> bool:
@@ -101,7 +171,7 @@ def _reads_parameters(node: fx.Node, given: Arguments) -> bool:
 
 
 def _applied(reading: Reading, node: fx.Node, given: Arguments, shapes: Shapes) -> list[Value]:
-    tensors = [leaf for leaf in pytree.tree_leaves(dict(given)) if isinstance(leaf, Value)]
+    tensors = _values_in(given)
     reading.elsewhere |= {tensor.parameter for tensor in tensors if tensor.parameter}
     function = _function(node)
     name = function._overloadpacket.__name__
@@ -119,10 +189,8 @@ def _applied(reading: Reading, node: fx.Node, given: Arguments, shapes: Shapes) 
         return operators.pooled(reading, tensors[0], dims, run, shapes)
     if operators.is_elementwise(function) and len(shapes) == 1:
         return operators.elementwise(reading, tensors, run, shapes, name=name)
-    why = _MIXES.get(name, f"`aten.{name}` is not among the operators that compaction knows")
-    for tensor in tensors:
-        reading.hold(tensor.channels, why)
-    return [unknown(shape) for shape in shapes]
+    why = _MIXES.get(name, (_FORM if name in READERS else _UNKNOWN).format(f"aten.{name}"))
+    return _opaque(reading, tensors, shapes, why)
 
 
 def _gathered_dims(name: str, given: Arguments, value: Value) -> list[int] | None:
@@ -149,19 +217,26 @@ def _function(node: fx.Node) -> Target:
     written = node.args[0]
     packet = getattr(torch.ops.aten, name, None)
     pure: Target | None = getattr(packet, function._overloadname, None)
-    aliased = operators.MOVES | operators.CUTS | operators.SAME
-    if (
-        pure is None
-        or not isinstance(written, fx.Node)
-        or written.op != "call_function"
-        or operator_name(written) in aliased
-        or list(written.users) != [node]
-    ):
+    if pure is not None and name in operators.SAME:
+        return pure  # `detach_`, as in `torch.tensor(2.0)`: no element changes
+    if pure is None or not isinstance(written, fx.Node) or not _is_last_to_read(node, written):
         raise InputError(
             f"`aten.{operator_name(node)}` writes into a tensor that others may read. "
             "Write the forward without it to have it compacted."
         )
     return pure
+
+
+def _is_last_to_read(node: fx.Node, written: fx.Node) -> bool:
+    """Whether what a node writes into is new, and read before only by what made something else."""
+    if written.op != "call_function" or operator_name(written) in _ALIASES:
+        return False
+    order = {other: place for place, other in enumerate(node.graph.nodes)}
+    return all(
+        order[user] < order[node] and operator_name(user) not in _ALIASES
+        for user in written.users
+        if user is not node
+    )
 
 
 def _runner(function: Target, given: Arguments) -> operators.Run:
@@ -180,7 +255,9 @@ def _runner(function: Target, given: Arguments) -> operators.Run:
 
 def _sets_a_mode(node: fx.Node) -> bool:
     """Whether this only switches gradients on or off, as ``torch.no_grad()`` in a forward does."""
-    return node.target is not python_operator.getitem and not isinstance(node.target, Target)
+    if node.target is python_operator.getitem or isinstance(node.target, Target):
+        return False
+    return not tensors_in(node.meta.get("val"))
 
 
 def _bound(node: fx.Node, values: Mapping[fx.Node, Any]) -> dict[str, Any]:
@@ -197,5 +274,8 @@ def _shapes(result: Any) -> list[torch.Size]:
 
 
 def _cast(value: Value, node: fx.Node) -> Value:
-    kept = node.meta["val"].dtype.is_floating_point
-    return Value(value.channels, value.known if kept else torch.full_like(value.known, NAN))
+    dtype = node.meta["val"].dtype
+    if dtype.is_floating_point:
+        return Value(value.channels, value.known)
+    whole = value.known.nan_to_num(posinf=0.0, neginf=0.0).to(dtype).double()
+    return Value(value.channels, whole.where(value.known.isfinite(), NAN))

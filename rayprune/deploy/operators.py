@@ -45,8 +45,14 @@ POOLS: Final[Mapping[str, int]] = {
     "adaptive_avg_pool2d": 2,
 }
 REDUCTIONS: Final = frozenset({"mean", "sum", "amax", "amin"})
-# Elementwise, but torch doesn't tag them so.
-ELEMENTWISE: Final = frozenset({"hardswish", "log_sigmoid", "where", "square"})
+
+# fmt: off
+ELEMENTWISE: Final = frozenset({
+    "hardswish", "log_sigmoid", "where", "square", "masked_fill",
+    "__and__", "__or__", "__xor__", "__lshift__", "__rshift__",
+})
+"""Elementwise, but torch doesn't tag them so."""
+# fmt: on
 
 Run = Callable[[Callable[[Value], Tensor]], Any]
 """Runs the operator on what a function makes of each of its tensors."""
@@ -135,7 +141,7 @@ def _constants(values: Sequence[Value], run: Run, shape: torch.Size, *, is_produ
         varying |= value.known.isnan().broadcast_to(shape)
         zero |= (value.known == 0).broadcast_to(shape)
     # Comparisons say False of NaN where they should say nothing.
-    constants = torch.where(varying, torch.nan, run(lambda v: v.known).double())
+    constants = torch.where(varying, torch.nan, run(lambda v: v.runnable).double())
     return torch.where(zero, 0.0, constants) if is_product else constants
 
 

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from rayprune.deploy.channels import PINNED
 from rayprune.deploy.interpreter import read
 from rayprune.deploy.liveness import Matrix, liveness, read_matrices
 from rayprune.deploy.plan import Kept, Left, Plan, Removed
 from rayprune.deploy.reading import Reading, layer_of
+from rayprune.deploy.stranded import Stranded, stranded
 from rayprune.deploy.tracing import Forward, as_arguments, trace
+
+_TIED = "no weight reaches them, but they can only go together with units that live"
+_UNKNOWN = "no weight reaches them, but what constants they become where they are read isn't known"
 
 KINDS = {2: "neuron", 3: "filter", 4: "filter"}
 """What a unit of a layer is called, by the number of dimensions of its weight."""
@@ -60,7 +66,10 @@ def plan_compaction(
     for one, other in tied:
         if one in reading.units and other in reading.units:
             reading.channels.tie(reading.units[one], reading.units[other])
-    return _plan(reading, merge=merge)
+    plan = _plan(reading, merge=merge)
+    read_as_they_are = {use.weight for use in reading.uses}
+    held = _by_layer(stranded(traced, parameters, read_as_they_are))
+    return replace(plan, left=(*plan.left, *held))
 
 
 def _plan(reading: Reading, *, merge: bool) -> Plan:
@@ -153,6 +162,17 @@ def _removed(reading: Reading, kept: Tensor) -> Iterator[Removed]:
             yield Removed(layer_of(weight), kind, gone, units.numel())
 
 
+def _by_layer(found: Iterable[Stranded]) -> Iterator[Left]:
+    """Tell of each layer once, with the most dead units that any of its weights has."""
+    most: dict[str, Stranded] = {}
+    for one in found:
+        layer = layer_of(one.parameter)
+        if layer not in most or one.units > most[layer].units:
+            most[layer] = one
+    for layer, one in most.items():
+        yield Left(layer, one.units, one.reason)
+
+
 def _left(reading: Reading, live: Tensor) -> Iterator[Left]:
     """Tell what holds units back that compaction doesn't understand, or can't make up for."""
     told: set[tuple[str, str]] = set()
@@ -163,3 +183,20 @@ def _left(reading: Reading, live: Tensor) -> Iterator[Left]:
             if held.any() and key not in told:
                 told.add(key)
                 yield Left(key[0], int(held.sum()), hold.reason)
+    yield from _silent(reading, live)
+
+
+def _silent(reading: Reading, live: Tensor) -> Iterator[Left]:
+    """Tell of units that no weight reaches, that stay, and that nothing was said of."""
+    told = torch.cat([torch.empty(0, dtype=torch.long), *(h.channels for h in reading.holds)])
+    members = reading.channels.sets(torch.arange(len(reading.channels))).bincount()
+    for weight, units in reading.units.items():
+        sets = reading.channels.sets(units)
+        silent = (reading.parameters[weight] == 0).flatten(1).all(1)
+        if len(silent) != len(units):  # gates have several rows a unit
+            continue
+        stays = silent & live[sets] & (sets != PINNED) & ~torch.isin(units, told)
+        tied = members[sets] > 1
+        for some, why in ((stays & tied, _TIED), (stays & ~tied, _UNKNOWN)):
+            if some.any():
+                yield Left(layer_of(weight), int(some.sum()), why)

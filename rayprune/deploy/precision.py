@@ -1,4 +1,4 @@
-"""Running a forward in double precision, though it casts to single on its way."""
+"""Running a forward in double precision, though it casts to single or half on its way."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+_COARSER: Final = (torch.float32, torch.float16, torch.bfloat16)
 _MAKING: Final = (torch.zeros, torch.ones, torch.full, torch.empty)
 """What makes a tensor of the default type, which here is not to be single."""
 
 
 class Double(TorchFunctionMode):
-    """Within it a cast to float32 is one to float64: ``obs.float() / 255`` would end exactness.
+    """Within it a cast to float32 or less is to float64: ``obs.float() / 255`` would end exactness.
 
     >>> with Double():
     ...     torch.zeros(1).dtype, torch.ones(1).float().dtype
@@ -28,9 +29,9 @@ class Double(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Call ``func`` with what says float32 replaced."""
+        """Call ``func`` with what says float32, or less, replaced."""
         given = {key: _doubled(value) for key, value in (kwargs or {}).items()}
-        if func is Tensor.float:
+        if func in (Tensor.float, Tensor.half, Tensor.bfloat16):
             return Tensor.double(*args)
         if func in _MAKING and given.get("dtype") is None:
             given["dtype"] = torch.float64 if not _of_integers(func, args) else None
@@ -38,7 +39,7 @@ class Double(TorchFunctionMode):
 
 
 def _doubled(value: Any) -> Any:
-    return torch.float64 if value is torch.float32 else value
+    return torch.float64 if isinstance(value, torch.dtype) and value in _COARSER else value
 
 
 def _of_integers(func: Callable[..., Any], args: tuple[Any, ...]) -> bool:

@@ -24,6 +24,15 @@ class Value:
     """Each element's value where no input can change it, else NaN; float64, the same shape."""
     parameter: str = ""
     """The full name of the parameter that this is, if it is one."""
+    dtype: torch.dtype = torch.float64
+    """What operators take it as: whole numbers and truths as they are, all floats as double."""
+
+    @property
+    def runnable(self) -> Tensor:
+        """`known` as operators take it; where it says nothing, of NaN or of any other value."""
+        if self.dtype == torch.float64:
+            return self.known
+        return self.known.nan_to_num(posinf=0.0, neginf=0.0).to(self.dtype)
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,7 @@ class Diagnostics:
                 name,
                 module_id,
                 type(error).__name__,
-                error or "no text",
+                str(error) or "no text",
             )
             return otherwise
 

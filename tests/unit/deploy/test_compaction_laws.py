@@ -15,7 +15,14 @@ from rayprune.pruning.counting import count_parameters
 from tests.unit.deploy.random_nets import Cut, Topology, build, cuts, example, topologies
 
 # Ones that compaction knows how to tell: all else in `left` would be a failure in disguise.
-KNOWN = ("LayerNorm", "are constant, but", "nothing comes in", "meets each of them", "joins them")
+KNOWN = (
+    "LayerNorm",
+    "are constant, but",
+    "nothing comes in",
+    "meets each of them",
+    "joins them",
+    "no weight reaches them",
+)
 
 
 def check(topology: Topology, cut: Cut) -> None:

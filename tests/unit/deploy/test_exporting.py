@@ -345,3 +345,15 @@ def test_dead_units_go_and_the_file_still_acts_as_the_masked_policy(name, tmp_pa
     )
     assert whole["compaction"]["removed"] == []
     assert whole["parameters"]["total"] > small["parameters"]["total"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_policy_of_another_type_is_refused_with_the_way_out(dtype, tmp_path):
+    policy = policies.mlp()
+    policy.network.to(dtype)
+    message = rf"Exported policies take and give float32, but '.*' is {dtype}\. Convert"
+    with pytest.raises(InputError, match=message):
+        export_policy(
+            policy, tmp_path / "p.pt2", "torch", recorded=seen(policy), about={"env": "x"}
+        )
+    assert list(tmp_path.iterdir()) == []
