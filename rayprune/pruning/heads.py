@@ -58,7 +58,6 @@ class Runs:
         parts = [copied] if parts is None else parts
         self._weights = [weight for part in parts for weight in part.parameters()]
         self._carried: defaultdict[str, set[str]] = defaultdict(set)
-        self._sources: defaultdict[str, set[str]] = defaultdict(set)
         self._reached: set[str] = set()
         self._read_on: set[str] = set()
 
@@ -73,10 +72,6 @@ class Runs:
         """The layers that no run has used."""
         return frozenset(self._layers) - self._reached
 
-    def kinds_behind(self, layer: str) -> frozenset[str]:
-        """Return the kinds of outputs that depend on a layer in any way."""
-        return frozenset(kind for kind, layers in self._sources.items() if layer in layers)
-
     def add(self, run: Callable[[Any], Mapping[str, Any]]) -> None:
         """Run once more.
 
@@ -89,6 +84,5 @@ class Runs:
             for tensor in tree_leaves(tree):
                 if isinstance(tensor, Tensor):
                     self._carried[kind] |= tags.carried(tensor)
-                    self._sources[kind] |= tags.sources(tensor)
         self._reached |= tags.reached
         self._read_on |= tags.read_on

@@ -96,8 +96,6 @@ class _Held:
     """Of layers whose weights are here; each weight is one layer's."""
     units: dict[str, Tensor] = field(default_factory=dict)
     """Layer -> unit numbers or `NONE`; int64, one for each number in the storage."""
-    sources: frozenset[str] = frozenset()
-    """The layers that it depends on in any way."""
 
     @property
     def layers(self) -> set[str]:
@@ -163,11 +161,6 @@ class UnitTags(TorchDispatchMode):
         units = {} if held is None else {x: self.units(tensor, x) for x in held.layers}
         return {name for name, found in units.items() if found is not None and _any(found)}
 
-    def sources(self, tensor: Tensor) -> frozenset[str]:
-        """Return the layers that a tensor depends on in any way."""
-        held = self._held.get(_key(tensor))
-        return frozenset() if held is None else held.sources
-
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         # Otherwise torch imports its compiler, which takes seconds.
@@ -204,12 +197,10 @@ class UnitTags(TorchDispatchMode):
         found = {layer: rule(self, call, layer) for layer in layers}
         floating = [t for t in given if t.is_floating_point()]
         weight = bool(floating) and all(self._is_weight(t) for t in floating)
-        sources = frozenset().union(*(held.sources for held in known.values()))
         for place, tensor in enumerate(made):
             held = self._hold(tensor)
             if held.itemsize != tensor.element_size():
                 continue
-            held.sources |= sources
             held.weight = weight
             self._write(tensor, {layer: units[place] for layer, units in found.items()})
 
@@ -239,7 +230,6 @@ class UnitTags(TorchDispatchMode):
     def _tag_rows(self, name: str, layer: nn.Module) -> None:
         for weight in prunable_parameters(layer).values():
             held = self._hold(weight)
-            held.sources |= {name}
             rows = len(weight)
             # An LSTM's and a GRU's gates are rows of one unit.
             units = int(layer.hidden_size) if isinstance(layer, nn.RNNBase) else rows

@@ -214,8 +214,6 @@ def test_what_may_be_hidden_units_is_if_a_weight_reads_it() -> None:
 
     runs.add(run)
     assert runs.heads == {"action_head", "aux"}
-    assert runs.kinds_behind("trunk") == {"policy", UNSURE}
-    assert runs.kinds_behind("action_head") == {"policy"}
     assert runs.unreached == set()
 
 
