@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -103,6 +103,16 @@ class Masking:
         pairs = self._masked()
         if pairs:
             torch._foreach_mul_([weight for weight, _ in pairs], [mult for _, mult in pairs])
+
+    def mask_along(self, tensors: Callable[[nn.Parameter], Iterable[Tensor]]) -> None:
+        """Zero the pruned entries of other tensors, in place; see `Pruner.mask_along`."""
+        pairs = [
+            (tensor, multiplier.to(tensor.device))
+            for weight, multiplier in self._masked()
+            for tensor in tensors(weight)
+        ]
+        if pairs:
+            torch._foreach_mul_([tensor for tensor, _ in pairs], [mult for _, mult in pairs])
 
     def mask_tensors(self, tensors: Mapping[nn.Parameter, Tensor]) -> None:
         """Zero the pruned entries of other tensors, in place; see `Pruner.mask_tensors`."""

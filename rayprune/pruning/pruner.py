@@ -557,7 +557,7 @@ class Pruner:
 
         Args:
             clock: from the schedule's end on nothing shrinks, so that what is left is unbiased.
-            rates: the learning rate by parameter.
+            rates: the learning rate by parameter; one that nobody steps doesn't shrink.
         """
         penalty = self.config.penalty
         if penalty is None or clock >= self.config.build_schedule(0.0).end:
@@ -589,6 +589,15 @@ class Pruner:
                 nothing was changed.
         """
         self._masking.mask_tensors(by_parameter("tensors", tensors, self.module))
+
+    @torch.no_grad()
+    def mask_along(self, tensors: Callable[[nn.Parameter], Iterable[Tensor]]) -> None:
+        """Zero the pruned entries of what belongs to each weight, in place.
+
+        Args:
+            tensors: gives a weight's moments, or its copies in target networks, shaped like it.
+        """
+        self._masking.mask_along(tensors)
 
     @torch.no_grad()
     def violations(self) -> dict[str, int]:

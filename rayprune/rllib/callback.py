@@ -15,9 +15,10 @@ from ray.rllib.utils.metrics import (
     NUM_ENV_STEPS_SAMPLED_LIFETIME,
 )
 
-from rayprune.errors import ConfigError, InvariantError, NonFiniteError
+from rayprune.errors import InvariantError, NonFiniteError
 from rayprune.pruning.criteria import RETURN
 from rayprune.pruning.schedule_times import waits_for_return
+from rayprune.rllib.composing import check_composed
 from rayprune.rllib.cut_off import Teller
 from rayprune.rllib.learners import foreach_learner
 from rayprune.rllib.lost_learners import watch_learners
@@ -38,6 +39,7 @@ class PruningCallback(RLlibCallback):
     non-zero weights than its masks keep. That costs a pass over the weights per iteration.
     """
 
+    checks_zeros = True
     _told = False
 
     def __init__(self) -> None:
@@ -45,7 +47,13 @@ class PruningCallback(RLlibCallback):
         self._teller = Teller()
 
     def on_algorithm_init(self, *, algorithm: Algorithm, **_: Any) -> None:
-        """Set the remedies that act from the first step on, and look after remote Learners."""
+        """Set the remedies that act from the first step on, and look after remote Learners.
+
+        Raises:
+            ConfigError: something that `prune` has set was replaced after it.
+        """
+        assert algorithm.config is not None
+        check_composed(algorithm.config)
         apply_to_targets(algorithm, 0)
         watch_learners(algorithm)
         if not is_driven(algorithm):
@@ -96,7 +104,7 @@ class PruningCallback(RLlibCallback):
                 for line in self._teller.lines(module_id, report["cut_off"]):
                     logger.warning(line)
         apply_to_targets(algorithm, int(result.get(NUM_ENV_STEPS_SAMPLED_LIFETIME) or 0))
-        sparsity = max(report["sparsity"] for report in reports[0].values())
+        sparsity = max((report["sparsity"] for report in reports[0].values()), default=0.0)
         apply_to_buffer(algorithm, sparsity, max(churn.values(), default=0.0))
 
 
@@ -147,11 +155,6 @@ def learner_reports(algorithm: Algorithm) -> list[dict[str, dict[str, Any]]]:
 
 
 def _report_of(learner: Any) -> Any:
-    if not hasattr(learner, "pruning_report"):
-        raise ConfigError(
-            f"`learner_class` is {type(learner).__qualname__}, which does not prune: it was set "
-            "after `prune(config, ...)`. Call `prune` last."
-        )
     return learner.pruning_report()
 
 
@@ -165,9 +168,13 @@ def check_learners(reports: list[dict[str, dict[str, Any]]]) -> None:
                     "Lower `lr`, or set `grad_clip`."
                 )
             if module["violations"]:
+                # A user's Learner, RLModule or callback that does so is masked after, not refused.
                 raise InvariantError(
                     f"Learner {rank}: pruned weights of {module_id!r} are not zero: "
-                    f"{module['violations']}. Something other than the Learner writes weights."
+                    f"{module['violations']}. The Learner leaves them at zero, so something "
+                    "outside of it has written them since its last update: a function given to "
+                    "`foreach_learner`, or code that holds the module. End what does so with "
+                    "`learner.mask_weights()`."
                 )
             first = reports[0][module_id]
             # Asynchronous Learners are read one after the other, maybe around a mask update.
@@ -195,7 +202,9 @@ def check_env_runners(algorithm: Algorithm, report: dict[str, dict[str, Any]]) -
             dense = {name: held[name] for name, most in kept.items() if held[name] > most}
             if dense:
                 raise InvariantError(
-                    f"an EnvRunner's {module_id!r} has non-zero pruned weights: {dense}."
+                    f"an EnvRunner's {module_id!r} has non-zero pruned weights: {dense}. The "
+                    "Learner's are zero, so something on the EnvRunner writes weights: a "
+                    "callback, a connector, or the RLModule itself."
                 )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from rayprune.errors import ConfigError
 from rayprune.rllib import checkpoints
+from rayprune.rllib.teachers import check_apart, frozen_copy
 
 if TYPE_CHECKING:
     from rayprune.pruning.pruner import Pruner
@@ -38,6 +39,17 @@ class Distiller:
     def __init__(self, learner: PruningMixin) -> None:
         self._learner = learner
         self._teachers: dict[str, Any] = {}
+        self._checked: set[str] = set()
+
+    def attach(self, module_id: str, pruner: Pruner) -> None:
+        """See that a module can be copied, if a teacher will be wanted.
+
+        Raises:
+            ConfigError: it can't.
+        """
+        if pruner.config.distillation is not None:
+            frozen_copy(pruner.module)
+            self._checked.discard(module_id)
 
     @property
     def teaches(self) -> bool:
@@ -53,7 +65,7 @@ class Distiller:
         settings = pruner.config.distillation
         if settings is None or settings["from"] is None or module_id in self._teachers:
             return
-        teacher = _frozen_copy(pruner.module)
+        teacher = frozen_copy(pruner.module)
         if settings["from"] != START:
             directory = checkpoints.locate(Path(settings["from"]))
             checkpoints.check_fits(directory, pruner.module)
@@ -64,13 +76,17 @@ class Distiller:
         """Take the policy of now for a teacher, if the first mask update is due."""
         wanted = pruner.config.distillation is not None and module_id not in self._teachers
         if wanted and pruner.due(step):
-            self._teachers[module_id] = _frozen_copy(pruner.module)
+            self._teachers[module_id] = frozen_copy(pruner.module)
 
     def forget_needless(self, module_id: str, pruner: Pruner) -> None:
         """Forget the teacher of a mask update that pruned nothing: a later one will be better."""
         settings = pruner.config.distillation
         if settings is not None and settings["from"] is None and pruner.sparsity() == 0.0:
             self._teachers.pop(module_id, None)
+
+    def detach(self, module_id: str) -> None:
+        """Forget a module's teacher: the module is gone."""
+        self._teachers.pop(module_id, None)
 
     def add_to(
         self, losses: dict[str, Any], fwd_out: Mapping[str, Any], batch: Mapping[str, Any]
@@ -82,6 +98,7 @@ class Distiller:
             fwd_out: the students' outputs, by module id.
             batch: by module id.
         """
+        self._check_copies(fwd_out, batch)
         for module_id, teacher in self._teachers.items():
             settings = self._learner.pruning_config(module_id).distillation
             if settings is None or module_id not in losses:
@@ -98,6 +115,18 @@ class Distiller:
                 parts[module_id, POLICY_LOSS_KEY] = parts[module_id, POLICY_LOSS_KEY] + term
             self._learner.metrics.log_value((module_id, KL_KEY), kl.detach(), window=1)
 
+    def _check_copies(self, fwd_out: Mapping[str, Any], batch: Mapping[str, Any]) -> None:
+        """See with the first minibatch whether a copy of the module goes by its own weights."""
+        for module_id, pruner in self._learner.pruners.items():
+            settings = pruner.config.distillation
+            if settings is None or module_id in self._checked or module_id not in fwd_out:
+                continue
+            self._checked.add(module_id)
+            student, teacher = pruner.module, frozen_copy(pruner.module)
+            outputs, minibatch = fwd_out[module_id], batch[module_id]
+            run = partial(divergence, student, teacher, outputs, minibatch, 1.0)
+            check_apart(teacher, student, run)
+
     def get_state(self) -> dict[str, Any]:
         """Return the teachers' parameters as NumPy arrays, by module id."""
         return {
@@ -110,7 +139,7 @@ class Distiller:
         self._teachers = {}
         for module_id, weights in state.items():
             if module_id in pruners:
-                teacher = _frozen_copy(pruners[module_id].module)
+                teacher = frozen_copy(pruners[module_id].module)
                 teacher.set_state(weights)
                 self._teachers[module_id] = teacher
 
@@ -177,11 +206,3 @@ def _kl(teacher: Any, student: Any) -> Tensor:
         return found.sum(-1)
     result: Tensor = teacher.kl(student)
     return result
-
-
-def _frozen_copy(module: Any) -> Any:
-    teacher = copy.deepcopy(module)
-    for parameter in teacher.parameters():
-        parameter.requires_grad_(False)
-        parameter.grad = None
-    return teacher.eval()

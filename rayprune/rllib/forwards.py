@@ -8,8 +8,10 @@ import torch
 from ray.rllib.algorithms.dqn.default_dqn_rl_module import DefaultDQNRLModule
 from ray.rllib.algorithms.sac.default_sac_rl_module import DefaultSACRLModule
 from ray.rllib.core.columns import Columns
-from ray.rllib.core.rl_module.apis import TargetNetworkAPI, ValueFunctionAPI
+from ray.rllib.core.rl_module.apis import ValueFunctionAPI
 from torch.utils._pytree import tree_map
+
+from rayprune.rllib.targets import target_pairs
 
 ROWS = 2
 """Rows of a batch that is run: one alone would not show which axis is the batch's."""
@@ -29,7 +31,7 @@ def run_all(module: Any, batch: dict[str, Any]) -> list[Any]:
     outputs: list[Any] = [module._forward_inference(batch)]
     if isinstance(module, ValueFunctionAPI):
         outputs.append(module.compute_values(batch))
-    if isinstance(module, TargetNetworkAPI) and module.get_target_network_pairs():
+    if target_pairs(module):
         outputs.append(module.forward_target(batch))
     return outputs
 

@@ -12,13 +12,12 @@ import hashlib
 import importlib
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import torch
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
-from ray.rllib.core.rl_module.apis import TargetNetworkAPI
 from ray.rllib.utils.numpy import convert_to_numpy
 
 from rayprune.errors import ConfigError
@@ -34,10 +33,11 @@ from rayprune.pruning.pruner import Pruner
 from rayprune.pruning.removable import Unit
 from rayprune.pruning.reports import MaskChange
 from rayprune.pruning.sensors import Sensors
-from rayprune.rllib import unsaved
+from rayprune.rllib import lr_schedulers, unsaved
 from rayprune.rllib.bypassed import hold_bypassed
 from rayprune.rllib.clock import clock_of
 from rayprune.rllib.compacted import STATE_KEY
+from rayprune.rllib.composing import check_composed
 from rayprune.rllib.cut_off import CutOff
 from rayprune.rllib.diagnostics import Diagnostics
 from rayprune.rllib.distillation import Distiller
@@ -45,6 +45,7 @@ from rayprune.rllib.evidence import Witness
 from rayprune.rllib.groups import group_of, kept_back
 from rayprune.rllib.heads import module_heads
 from rayprune.rllib.importable import importable
+from rayprune.rllib.last_word import LastWord, writable
 from rayprune.rllib.live import LiveCompaction
 from rayprune.rllib.module_configs import (
     ModuleConfigs,
@@ -54,10 +55,17 @@ from rayprune.rllib.module_configs import (
     is_pruned,
     is_trained,
 )
-from rayprune.rllib.optimizers import checks_spared, fuse_adam, learning_rates, moments
+from rayprune.rllib.optimizers import (
+    checks_spared,
+    fuse_adam,
+    learning_rates,
+    moments,
+    optimizers_of,
+)
 from rayprune.rllib.rewinder import Rewinder
 from rayprune.rllib.sensors import module_sensors
 from rayprune.rllib.signals import CONFIG_KEY, Mailbox, listens, posts_of_all
+from rayprune.rllib.targets import target_pairs
 from rayprune.rllib.watching import Watch
 
 if TYPE_CHECKING:
@@ -75,7 +83,9 @@ class PruningMixin(_Base):
 
     def build(self) -> None:
         """Build module, optimizers and targets as RLlib does, then attach a Pruner per module."""
-        super().build()
+        if self._is_built:
+            return
+        check_composed(self.config)
         # IMPALA and APPO update in a thread of their own, while others read, save and restore from
         # the main one: they must never see weights between a step or mask change and its end.
         self._mask_lock = threading.RLock()
@@ -89,7 +99,7 @@ class PruningMixin(_Base):
         self._sparsity: dict[str, float] = {}
         self._churn: dict[str, float] = {}
         self._gathers: dict[str, bool] = {}
-        self._elementwise: dict[str, bool] = {}
+        self._base_rates: dict[str, float] = {}
         self._configs = ModuleConfigs()
         self._diagnostics = Diagnostics()
         self._watch = Watch(self.config, self._diagnostics)
@@ -97,6 +107,10 @@ class PruningMixin(_Base):
         self._seen: set[str] = set()
         self._frozen_too: set[str] = set()
         self._cut_off = CutOff(self._diagnostics)
+        self._last_word = LastWord(self)
+        # A user's `build` may load weights already, and RLlib's starts threads.
+        super().build()
+        self._base_rates = lr_schedulers.base_rates(self)
         check_ids(self.config, list(self.module.keys()))
         self._attach_missing()
         if not self._pruners and all(map(self._is_wholly_frozen, self.module.keys())):
@@ -105,10 +119,17 @@ class PruningMixin(_Base):
                 f"{sorted(self.module.keys())}. Unfreeze a layer, or set `pruning.frozen` to "
                 "'prune'."
             )
+        self._last_word.look()
+
+    @property
+    def pruners(self) -> Mapping[str, Pruner]:
+        """The Pruners by module id."""
+        return self._pruners
 
     def add_module(self, *, module_id: str, **kwargs: Any) -> Any:
         """Add a module as RLlib does, and prune it too, if it is among those chosen."""
         spec = super().add_module(module_id=module_id, **kwargs)
+        self._base_rates = lr_schedulers.base_rates(self) | self._base_rates
         self._attach_missing()
         return spec
 
@@ -119,14 +140,19 @@ class PruningMixin(_Base):
         self._live.detach(module_id)
         self._cut_off.detach(module_id)
         self._frozen_too.discard(module_id)
-        return super().remove_module(module_id, **kwargs)
+        self._distiller.detach(module_id)
+        self._rewinder.detach(module_id)
+        spec = super().remove_module(module_id, **kwargs)
+        self._last_word.look()
+        return spec
 
     def before_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
         """See who will ask for dense gradients of these minibatches, or for the weights of now."""
-        super().before_gradient_based_update(timesteps=timesteps)
-        self._seen.clear()
         with self._mask_lock:
+            super().before_gradient_based_update(timesteps=timesteps)
+            self._seen.clear()
             self._attach_missing()
+            self._last_word.begin_update()
         clock = clock_of(self, timesteps, self._updates)
         # An offline update may hold any number of minibatches, which are its clock: gather always.
         sampled = not self.config.is_offline
@@ -153,6 +179,8 @@ class PruningMixin(_Base):
 
     def postprocess_gradients(self, gradients_dict: Any) -> Any:
         """Mask the gradients, then let RLlib clip: a norm over pruned weights over-shrinks."""
+        if self._last_word.rewrites:
+            gradients_dict = writable(gradients_dict)
         for module_id, pruner in self._pruners.items():
             pruner.observe_gradients(gradients_dict)  # all-reduced by now: the same on every rank
             if self._gathers.get(module_id):
@@ -161,20 +189,28 @@ class PruningMixin(_Base):
         self._watch.end_step(gradients_dict)
         return super().postprocess_gradients(gradients_dict)
 
+    def _get_clip_function(self) -> Any:  # type: ignore[override]  # only called on an instance
+        """Return RLlib's, which masks first what a user's Learner has made of the gradients."""
+        clip = super()._get_clip_function()
+        return self._last_word.masking_first(clip) if self._last_word.rewrites else clip
+
     def apply_gradients(self, gradients_dict: Any) -> None:
         """Step the optimizers, then put pruned weights back to exactly zero."""
+        rewrites = self._last_word.rewrites
         with self._mask_lock:
-            with checks_spared(self.config, gradients_dict):
+            if rewrites:
+                gradients_dict = self._last_word.masked(gradients_dict)
+            # A user's own `apply_gradients` may make other gradients of these.
+            with checks_spared(self.config, {} if rewrites else gradients_dict):
                 super().apply_gradients(gradients_dict)
             self._updates += 1
+            self._last_word.end_step()
             for module_id, pruner in self._pruners.items():
-                # Zero gradients over zero moments leave a zero weight where it is for every
-                # element-wise optimizer; only the others can disturb it, and pay for a multiply.
-                if pruner.bypasses or not self._elementwise[module_id]:
-                    pruner.mask_weights()
                 if pruner.config.penalty is not None:
-                    optimizers = [opt for _, opt in self.get_optimizers_for_module(module_id)]
-                    pruner.penalise(self._step, learning_rates(optimizers))
+                    rates = learning_rates(self._last_word.optimizers(module_id))
+                    # What nobody steps doesn't shrink either.
+                    rates = dict.fromkeys(pruner.module.parameters(), 0.0) | rates
+                    pruner.penalise(self._step, rates)
         self._watch.begin_step(self._updates)
 
     def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
@@ -183,7 +219,9 @@ class PruningMixin(_Base):
         At the end of an update, so that the next samples already come from the pruned policy and
         an on-policy algorithm stays on policy.
         """
-        super().after_gradient_based_update(timesteps=timesteps)
+        with self._mask_lock:
+            super().after_gradient_based_update(timesteps=timesteps)
+            self._last_word.end_update()
         self._step = clock_of(self, timesteps, self._updates)
         if any(listens(pruner.config) for pruner in self._pruners.values()):
             self._mailbox.take(posts_of_all(self, self._mailbox.posted))
@@ -213,7 +251,23 @@ class PruningMixin(_Base):
         if not self._trains(module_id):
             return None
         source = partial(self._witness.evidence, module_id, pruner)
-        return pruner.update(self._step, evidence=source)
+        change = pruner.update(self._step, evidence=source)
+        return self._last_word.agreed(pruner, change)
+
+    def update(self, *args: Any, **kwargs: Any) -> Any:
+        """Update as RLlib does, and mask what a user's `update` writes beside that."""
+        result = super().update(*args, **kwargs)
+        if self._last_word.wraps_update:
+            self.mask_weights()
+        return result
+
+    def mask_weights(self) -> None:
+        """Zero what is pruned once more: to be called by who writes weights from outside.
+
+        It costs a pass over weights, moments and target networks.
+        """
+        with self._mask_lock:
+            self._last_word.mask_all()
 
     def post(self, signals: dict[str, Any]) -> None:
         """Leave a driver's signals, which the next update puts in force."""
@@ -225,7 +279,8 @@ class PruningMixin(_Base):
             self._take_config(module_id, pruner)
             with self._mask_lock:
                 source = partial(self._witness.evidence, module_id, pruner)
-                self._after_mask_change(module_id, pruner.prune_to(evidence=source).sparsity)
+                self._last_word.agreed(pruner, pruner.prune_to(evidence=source))
+                self._after_mask_change(module_id, pruner.sparsity())
                 self._witness.note(module_id)
         return dict(self._sparsity)
 
@@ -264,7 +319,12 @@ class PruningMixin(_Base):
             weights of what EnvRunners get.
         """
         with self._mask_lock:
-            return {mid: self._report(mid, pruner) for mid, pruner in self._pruners.items()}
+            reports = self._reports()
+            violations = {mid: report["violations"] for mid, report in reports.items()}
+            return self._reports() if self._last_word.heals(violations) else reports
+
+    def _reports(self) -> dict[str, dict[str, Any]]:
+        return {mid: self._report(mid, pruner) for mid, pruner in self._pruners.items()}
 
     def left_alone(self) -> list[str]:
         """Return a line for each module that is chosen, and left alone because it is frozen."""
@@ -341,6 +401,7 @@ class PruningMixin(_Base):
     ) -> Any:
         """Return RLlib's state, and ours under ``STATE_KEY`` unless only components are asked."""
         with self._mask_lock:
+            self._last_word.before_reading()
             state = super().get_state(components, not_components=not_components, **kwargs)
             if self._check_component(STATE_KEY, components, not_components):
                 state[STATE_KEY] = {
@@ -355,13 +416,25 @@ class PruningMixin(_Base):
                     "rewinding": self._rewinder.get_state(),
                     "signals": self._mailbox.get_state(),
                     "teachers": self._distiller.get_state(),
+                    "lr_schedulers": lr_schedulers.collect(self, self._base_rates),
                 }
         return state
 
     def save_to_path(self, *args: Any, **kwargs: Any) -> Any:
         """Save as RLlib does; an asynchronous Learner waits, or its parts would not fit."""
         with self._mask_lock:
+            self._last_word.before_reading()
             return super().save_to_path(*args, **kwargs)
+
+    def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
+        """Restore as RLlib does; a component alone comes by a way that passes `set_state` by."""
+        with self._mask_lock:
+            super().restore_from_path(path, *args, **kwargs)
+            if kwargs.get("component") is not None:
+                self._live.fit({})
+                self._forget_masks_of_other_weights()
+                # RLlib leaves the number as it was, and EnvRunners would keep the old weights.
+                self._weights_seq_no += 1
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Restore, then let this Learner's own config speak where RLlib takes the checkpoint's.
@@ -370,7 +443,7 @@ class PruningMixin(_Base):
         population-based training would go on with its donor's learning rate
         (ray-project/ray#62173).
         """
-        options = {name: _options(opt) for name, opt in self._named_optimizers.items()}
+        options = {n: lr_schedulers.options_of(opt) for n, opt in self._named_optimizers.items()}
         with self._mask_lock:
             self._live.fit(state)
             super().set_state(state)
@@ -379,6 +452,10 @@ class PruningMixin(_Base):
                 self._restore_pruning(ours)
             else:
                 self._forget_masks_of_other_weights()
+        if self._lr_scheduler_classes:
+            saved = (ours or {}).get("lr_schedulers", {})
+            lr_schedulers.put_back(self, saved, options, self._base_rates)
+            return
         for name, groups in options.items():
             for group, own in zip(self._named_optimizers[name].param_groups, groups, strict=True):
                 group.update(own)
@@ -413,6 +490,7 @@ class PruningMixin(_Base):
         for module_id in self.module.keys():  # noqa: SIM118 - a MultiRLModule is no dict
             if module_id not in self._pruners and self._is_to_prune(module_id):
                 self._attach(module_id)
+                self._last_word.look()
 
     def _is_to_prune(self, module_id: str) -> bool:
         """Whether a module is chosen and trained, or asked for though it is frozen."""
@@ -434,7 +512,7 @@ class PruningMixin(_Base):
         module = self.module[module_id].unwrapped()
         if not isinstance(module, torch.nn.Module):
             return False
-        targets = [target for _, target in _target_pairs(module)]
+        targets = [target for _, target in target_pairs(module)]
         layers = [part for _, part in not_excluded(module, targets) if type(part) in KINDS]
         return bool(layers) and wholly_frozen(layers)
 
@@ -459,10 +537,10 @@ class PruningMixin(_Base):
         module: Any = self.module[module_id].unwrapped()
         refuse_torch_pruned(module_id, module)
         config = self.pruning_config(module_id)
-        optimizers = [opt for _, opt in self.get_optimizers_for_module(module_id)]
+        optimizers = optimizers_of(self, module_id)
         if config.fused_optimizer:
             fuse_adam(optimizers)
-        targets = [target for _, target in _target_pairs(module)]
+        targets = [target for _, target in target_pairs(module)]
         self._pruners[module_id] = Pruner(
             module,
             config,
@@ -474,12 +552,12 @@ class PruningMixin(_Base):
             # `prune` refuses a gated schedule; all else is posted, by a driver or the callback.
             driven=not config.gated or is_driven(self.config, module_id),
         )
-        self._elementwise[module_id] = all(map(_elementwise, optimizers))
         self._sparsity[module_id] = 0.0
         begun = self._pruners[module_id].start()
         if begun is not None:
             self._after_mask_change(module_id, begun.sparsity)
         self._live.attach(module_id, self._pruners[module_id])
+        self._distiller.attach(module_id, self._pruners[module_id])
         self._watch.attach(module_id, self._pruners[module_id])
         self._watch.begin_step(self._updates)
 
@@ -498,7 +576,7 @@ class PruningMixin(_Base):
     ) -> None:
         """Make moments and targets as sparse as the weights, and have the EnvRunners synced."""
         pruner = self._pruners[module_id]
-        optimizers = [opt for _, opt in self.get_optimizers_for_module(module_id)]
+        optimizers = self._last_word.optimizers(module_id)
         for name, parameter in pruner.masked_parameters.items():
             for moment in moments(optimizers, parameter):
                 pruner.mask_tensors({parameter: moment})
@@ -509,7 +587,7 @@ class PruningMixin(_Base):
             pruner.mask_tensors({parameters[name]: target})
             if name in change.scales:
                 target.mul_(change.scales[name])
-        hold_bypassed(pruner, optimizers, _target_pairs(self.module[module_id].unwrapped()))
+        hold_bypassed(pruner, optimizers, target_pairs(self.module[module_id].unwrapped()))
         self._cut_off.note(module_id)
         self._sparsity[module_id] = sparsity
         # EnvRunners ignore weights that carry a number they have seen.
@@ -518,7 +596,7 @@ class PruningMixin(_Base):
     def _target_parameters(self, module_id: str) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield each target parameter with the name of the source parameter that masks it."""
         names = {id(p): name for name, p in self._pruners[module_id].masked_parameters.items()}
-        for source, target in _target_pairs(self.module[module_id].unwrapped()):
+        for source, target in target_pairs(self.module[module_id].unwrapped()):
             for p, t in zip(source.parameters(), target.parameters(), strict=True):
                 if id(p) in names:
                     yield names[id(p)], t.data
@@ -543,7 +621,7 @@ class PruningMixin(_Base):
         module: Any = self.module[module_id].unwrapped()
         layers = pruner.layer_counts()
         groups = dict.fromkeys(layer.group for layer in layers if not layer.exempt)
-        copies = {id(p) for _, net in _target_pairs(module) for p in net.parameters()}
+        copies = {id(p) for _, net in target_pairs(module) for p in net.parameters()}
         named = {n: p for n, p in module.named_parameters() if id(p) not in copies}
         parameters = list(named.values())
         return {
@@ -623,22 +701,6 @@ def heads_of(
 def sensors_of(module: torch.nn.Module, targets: list[torch.nn.Module]) -> Sensors:
     """Return the sensors that the module's prunable layers read."""
     return module_sensors(module, dict(maskable_layers(module, exclude=targets)))
-
-
-def _target_pairs(module: Any) -> list[tuple[torch.nn.Module, torch.nn.Module]]:
-    if not isinstance(module, TargetNetworkAPI):
-        return []
-    pairs = module.get_target_network_pairs()
-    return [(source, target) for source, target in pairs if isinstance(target, torch.nn.Module)]
-
-
-def _options(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
-    return [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
-
-
-def _elementwise(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether a weight with zero gradient and zero state stays where it is, if it is zero."""
-    return type(optimizer) in (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
 
 
 def _digest(masks: dict[str, torch.Tensor]) -> str:

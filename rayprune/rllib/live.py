@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from ray.rllib.core import COMPONENT_RL_MODULE
-from ray.rllib.core.rl_module.apis import TargetNetworkAPI
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 from torch.utils._pytree import tree_map
 
@@ -23,6 +22,7 @@ from rayprune.pruning.resizing import fit_to, shapes_of
 from rayprune.rllib.forwards import example_of, run_all
 from rayprune.rllib.parameters import swap_parameters
 from rayprune.rllib.shrinkable import Shrinkable
+from rayprune.rllib.targets import target_pairs
 
 if TYPE_CHECKING:
     from rayprune.pruning.pruner import Pruner
@@ -117,10 +117,9 @@ class LiveCompaction:
     def _training(self, module_id: str, pruner: Pruner) -> Training:
         module = self._module(module_id)
         names = {id(parameter): name for name, parameter in module.named_parameters()}
-        pairs = module.get_target_network_pairs() if isinstance(module, TargetNetworkAPI) else []
         targets = [
             (names[id(own)], names[id(copied)])
-            for source, target in pairs
+            for source, target in target_pairs(module)
             for own, copied in zip(source.parameters(), target.parameters(), strict=True)
         ]
         return Training(

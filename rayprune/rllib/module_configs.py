@@ -108,6 +108,11 @@ def check_ids(config: AlgorithmConfig, module_ids: Collection[str]) -> None:
 
 
 def _held(config: AlgorithmConfig, module_id: str) -> dict[str, Any]:
-    own = config.get_config_for_module(module_id)
-    held: dict[str, Any] = own.learner_config_dict[CONFIG_KEY]
-    return held
+    """Return a module's pruning dict: the algorithm's, changed by overrides of the module's own.
+
+    `algorithm_config_overrides_per_module` replaces `learner_config_dict` as a whole, and what it
+    puts there is for others.
+    """
+    own = config.get_config_for_module(module_id).learner_config_dict.get(CONFIG_KEY, {})
+    base: dict[str, Any] = config.learner_config_dict[CONFIG_KEY]
+    return base if own is base or not own else {**base, **own}

@@ -83,8 +83,106 @@ def learning_rates(optimizers: Iterable[Optimizer]) -> dict[torch.nn.Parameter, 
 
 
 def moments(optimizers: Iterable[Optimizer], parameter: torch.nn.Parameter) -> Iterator[Tensor]:
-    """Yield the optimizer state tensors shaped like ``parameter`` (Adam's moments, momentum)."""
+    """Yield the optimizer state that lies weight by weight (Adam's moments, momentum).
+
+    L-BFGS keeps vectors of all parameters together: their parts are yielded as views. Other state
+    that holds more than tensors shaped like the parameter and numbers may be in other coordinates
+    (SOAP's eigenbasis) or in codes (8-bit Adam), where a mask means nothing; it is passed over.
+
+    Yields:
+        Tensors shaped like ``parameter``, to be written in place.
+    """
     for optimizer in optimizers:
-        for value in optimizer.state.get(parameter, {}).values():
-            if isinstance(value, Tensor) and value.shape == parameter.shape:
-                yield value
+        if isinstance(optimizer, torch.optim.LBFGS):
+            yield from _lbfgs_parts(optimizer, parameter)
+            continue
+        held = list(optimizer.state.get(parameter, {}).values())
+        if all(_is_number(value) or _is_alike(value, parameter) for value in held):
+            yield from (value for value in held if _is_alike(value, parameter))
+
+
+def _is_alike(value: Any, parameter: torch.nn.Parameter) -> bool:
+    return (
+        isinstance(value, Tensor)
+        and value.shape == parameter.shape
+        and torch.is_floating_point(value)
+    )
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return value.numel() == 1
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+def _lbfgs_parts(optimizer: torch.optim.LBFGS, parameter: torch.nn.Parameter) -> Iterator[Tensor]:
+    parameters: list[torch.nn.Parameter] = optimizer.param_groups[0]["params"]
+    places = [index for index, own in enumerate(parameters) if own is parameter]
+    if not places:
+        return
+    start = sum(own.numel() for own in parameters[: places[0]])
+    held = optimizer.state.get(parameters[0], {})
+    for key in ("d", "prev_flat_grad", "old_dirs", "old_stps"):
+        for flat in held.get(key) or () if key.startswith("old") else [held.get(key)]:
+            if isinstance(flat, Tensor):
+                yield flat[start : start + parameter.numel()].view_as(parameter)
+
+
+def steps_elementwise(optimizer: Optimizer) -> bool:
+    """Return whether a zero weight with zero gradient and zero state stays where it is."""
+    hooked = any(
+        getattr(optimizer, name, None)
+        for name in ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
+    )
+    return not hooked and type(optimizer) in (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
+
+
+def optimizers_of(
+    learner: Any, module_id: str, parameters: Iterable[torch.nn.Parameter] | None = None
+) -> list[Optimizer]:
+    """Return the optimizers that step a module, whatever they are registered under.
+
+    One optimizer may step all modules (RLlib keeps it under `ALL_MODULES`), and a user's Learner
+    may hold others that RLlib doesn't know.
+
+    Args:
+        learner: a torch Learner, built.
+        module_id: of the module; its own optimizers come first, SAC's temperature's too.
+        parameters: those by which optimizers know the module, where that has others by now.
+    """
+    own = [optimizer for _, optimizer in learner.get_optimizers_for_module(module_id)]
+    known = set(learner.module[module_id].parameters() if parameters is None else parameters)
+    others = [
+        optimizer
+        for optimizer in _all_optimizers(learner)
+        if any(p in known for group in optimizer.param_groups for p in group["params"])
+    ]
+    return list({id(optimizer): optimizer for optimizer in [*own, *others]}.values())
+
+
+def _all_optimizers(learner: Any) -> Iterator[Optimizer]:
+    for value in (learner._named_optimizers, *vars(learner).values()):
+        yield from _optimizers_in(value)
+
+
+def _optimizers_in(value: Any) -> Iterator[Optimizer]:
+    """Yield an optimizer, those of a dict or sequence, and those that others are wrapped around."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    for held in value if isinstance(value, (list, tuple)) else [value]:
+        if isinstance(held, Optimizer):
+            yield held
+        for name in ("optimizer", "base_optimizer"):
+            inner = getattr(held, "__dict__", {}).get(name)
+            if isinstance(inner, Optimizer):
+                yield inner
+
+
+def forget_state(learner: Any, module_id: str) -> None:
+    """Forget what optimizers know of a module, but not what one of several knows of the others."""
+    own = [optimizer for _, optimizer in learner.get_optimizers_for_module(module_id)]
+    for optimizer in optimizers_of(learner, module_id):
+        if any(optimizer is registered for registered in own):
+            optimizer.state.clear()
+        for parameter in learner.module[module_id].parameters():
+            optimizer.state.pop(parameter, None)

@@ -10,6 +10,8 @@ from ray.rllib.core.rl_module.torch.torch_rl_module import TorchDDPRLModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from rayprune.rllib.optimizers import optimizers_of
+
 Pick = Callable[[str, Tensor], Tensor]
 """Takes what is left out of a tensor shaped like the parameter of that name."""
 
@@ -30,13 +32,13 @@ def swap_parameters(
     new = {old: (name, after[name]) for name, old in before.items() if after[name] is not old}
     if not new:
         return
-    optimizers = [optimizer for _, optimizer in learner.get_optimizers_for_module(module_id)]
-    for optimizer in optimizers:
+    for optimizer in optimizers_of(learner, module_id, before.values()):
         _swap_in_optimizer(optimizer, new, pick)
-        # What RLlib's own registration writes, for parameters are their own references.
-        learner._optimizer_parameters[optimizer] = _swapped(
-            learner._optimizer_parameters[optimizer], new
-        )
+        if optimizer in learner._optimizer_parameters:
+            # What RLlib's own registration writes, for parameters are their own references.
+            learner._optimizer_parameters[optimizer] = _swapped(
+                learner._optimizer_parameters[optimizer], new
+            )
     learner._params = {ref: ref for ref in _swapped(learner._params, new)}
     if isinstance(learner.module[module_id], TorchDDPRLModule):
         # DDP's buckets and hooks are those of the parameters that it was made with.
@@ -49,6 +51,10 @@ def _swap_in_optimizer(
 ) -> None:
     for group in optimizer.param_groups:
         group["params"] = _swapped(group["params"], new)
+    if isinstance(optimizer, torch.optim.LBFGS):
+        # Its curvature is of all parameters together, and so is where it keeps it.
+        optimizer.state.clear()
+        optimizer._params, optimizer._numel_cache = optimizer.param_groups[0]["params"], None
     for old, (name, parameter) in new.items():
         held = optimizer.state.pop(old, None)
         if held is not None and pick is not None:

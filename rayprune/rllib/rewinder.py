@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-from ray.rllib.core.rl_module.apis import TargetNetworkAPI
 
 from rayprune.pruning.rewinding import Rewinding
 from rayprune.rllib import unsaved
+from rayprune.rllib.optimizers import forget_state
+from rayprune.rllib.targets import target_pairs
 
 if TYPE_CHECKING:
     from rayprune.pruning.pruner import Pruner
@@ -55,9 +56,13 @@ class Rewinder:
         pruner.mask_weights()  # biases of silent hidden units, which hold no mask of their own
         for source, target in _target_tensors(pruner.module):
             target.copy_(source)
-        for _, optimizer in self._learner.get_optimizers_for_module(module_id):
-            optimizer.state.clear()
+        forget_state(self._learner, module_id)
         unsaved.put_back(self._learner, self._values[module_id])
+
+    def detach(self, module_id: str) -> None:
+        """Forget a module's snapshot: the module is gone."""
+        self._held.pop(module_id, None)
+        self._values.pop(module_id, None)
 
     def get_state(self) -> dict[str, Any]:
         """Return the snapshots by module id."""
@@ -78,15 +83,12 @@ class Rewinder:
 
 
 def _target_prefixes(module: Any) -> tuple[str, ...]:
-    if not isinstance(module, TargetNetworkAPI):
-        return ()
-    targets = {id(target) for _, target in module.get_target_network_pairs()}
-    named = module.named_modules(remove_duplicate=False)  # type: ignore[attr-defined]
+    targets = {id(target) for _, target in target_pairs(module)}
+    named = module.named_modules(remove_duplicate=False)
     return tuple(f"{name}." for name, part in named if id(part) in targets)
 
 
 def _target_tensors(module: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield each tensor of a target network with its source's."""
-    if isinstance(module, TargetNetworkAPI):
-        for source, target in module.get_target_network_pairs():
-            yield from zip(source.state_dict().values(), target.state_dict().values(), strict=True)
+    for source, target in target_pairs(module):
+        yield from zip(source.state_dict().values(), target.state_dict().values(), strict=True)

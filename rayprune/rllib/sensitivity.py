@@ -15,7 +15,6 @@ from typing import Any, Final, Protocol
 
 import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
-from ray.rllib.core.rl_module.apis import TargetNetworkAPI
 
 from rayprune.config import EvaluationConfig
 from rayprune.errors import ConfigError, did_you_mean
@@ -33,6 +32,7 @@ from rayprune.rllib.experiment import config_of
 from rayprune.rllib.groups import group_of
 from rayprune.rllib.learner import heads_of
 from rayprune.rllib.recording import Recording
+from rayprune.rllib.targets import target_pairs
 from rayprune.storage.copies import shown
 from rayprune.tracking.record import Record, prepare_out, read_rows, to_json, write_atomic
 from rayprune.tracking.report.sensitivity_page import write_sensitivity_page
@@ -398,10 +398,7 @@ def _unexplained(found: Mapping[str, Any]) -> float | None:
 
 
 def _targets_of(module: Any) -> list[torch.nn.Module]:
-    if not isinstance(module, TargetNetworkAPI):
-        return []
-    pairs = module.get_target_network_pairs()
-    return [target for _, target in pairs if isinstance(target, torch.nn.Module)]
+    return [target for _, target in target_pairs(module)]
 
 
 def _chosen(layers: Sequence[LayerCount], patterns: Sequence[str]) -> list[LayerCount]:

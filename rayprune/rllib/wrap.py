@@ -6,11 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
-from ray.rllib.utils import force_list
 
 from rayprune.errors import ConfigError
 from rayprune.pruning.config import PruningConfig
-from rayprune.rllib.callback import PruningCallback
+from rayprune.rllib.composed_callbacks import compose
 from rayprune.rllib.learner import pruned
 from rayprune.rllib.module_configs import MODULES_KEY, REGISTERED_KEY
 from rayprune.rllib.normalise import as_configured
@@ -34,7 +33,8 @@ def prune(
     """Return a copy of ``config`` whose Learners prune while they train.
 
     The user's own learner class, callbacks and module spec are kept and composed with. Call it
-    last: a later ``.callbacks(...)`` or ``.learners(learner_class=...)`` would replace them again.
+    last: what a later ``.callbacks(...)`` or ``.learners(learner_class=...)`` replaces is missed
+    and refused when the algorithm is built.
 
     Args:
         config: any AlgorithmConfig of RLlib's new API stack with a torch Learner.
@@ -102,7 +102,7 @@ def with_pruning(
         learner_class=pruned(result.learner_class),
         learner_config_dict={**config.learner_config_dict, CONFIG_KEY: held},
     )
-    result.callbacks(callbacks_class=_with_ours(result.callbacks_class))
+    compose(result)
     return result
 
 
@@ -147,11 +147,3 @@ def _has_domains(value: Any) -> bool:
         return any(map(_has_domains, value))
     # By module, because importing ray.tune here would cost every user of RLlib its start-up.
     return type(value).__module__.startswith("ray.tune.search.sample")
-
-
-def _with_ours(callbacks: Any) -> list[type]:
-    classes = list(force_list(callbacks))
-    if any(isinstance(cls, type) and issubclass(cls, PruningCallback) for cls in classes):
-        return classes
-    # Ours first: the user's own then find our part in the result.
-    return [PruningCallback, *classes]

@@ -12,6 +12,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from rayprune.errors import InvariantError
 from rayprune.rllib import prune
 from rayprune.rllib.callback import check_env_runners, check_learners, learner_reports
+from rayprune.rllib.learners import foreach_learner
 from tests.rllib import configs
 from tests.rllib.envs import OwnModule
 from tests.rllib.invariants import check_by_hand
@@ -55,6 +56,11 @@ def test_two_learners_hold_the_same_masks_and_weights() -> None:
         for _ in range(2):
             algo.train()
         first, second = learner_reports(algo)
+        # RLlib's own Learner is known for what it is where Ray has made an actor of it.
+        seen = foreach_learner(
+            algo, lambda learner: (learner._last_word.rewrites, learner._last_word.strangers)
+        )
+        assert seen == [(False, [])] * 2
         assert first[DEFAULT_MODULE_ID]["digest"] == second[DEFAULT_MODULE_ID]["digest"]
         assert first[DEFAULT_MODULE_ID]["sparsity"] == pytest.approx(0.8, abs=0.01)
         sums = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pickle
 import subprocess
 import sys
@@ -61,7 +62,9 @@ def test_prune_twice_changes_the_pruning_and_wraps_once() -> None:
     twice = prune(once, PruningConfig(sparsity=0.5))
     assert twice.learner_class is once.learner_class
     assert twice.learner_config_dict[CONFIG_KEY]["sparsity"] == 0.5
-    assert twice.callbacks_class.count(PruningCallback) == 1
+    assert twice.callbacks_class is PruningCallback
+    functions = [twice.callbacks_on_algorithm_init, twice.callbacks_on_train_result]
+    assert [len(held) for held in functions] == [1, 1]
 
 
 def test_a_dict_with_tune_domains_is_completed_and_left_for_the_trial() -> None:
@@ -115,15 +118,48 @@ def test_the_users_callback_and_learner_still_run() -> None:
     assert result["rayprune"][DEFAULT_MODULE_ID]["sparsity"] == pytest.approx(0.8, abs=0.01)
 
 
+AFTERWARDS: dict[str, Any] = {
+    "learner_class": lambda c: c.learners(learner_class=OwnLearner),
+    "learner_config_dict": lambda c: c.update_from_dict({"learner_config_dict": {"own": 1}}),
+    "callbacks_class": lambda c: c.callbacks(OwnCallback),
+    "both": lambda c: c.callbacks(OwnCallback).learners(learner_class=OwnLearner),
+}
+
+
 @pytest.mark.usefixtures("ray_session")
-def test_a_learner_class_set_after_prune_is_an_error_that_says_so() -> None:
-    config = prune(configs.ppo(), configs.pruning()).learners(learner_class=OwnLearner)
-    algo = configs.build(config)
-    try:
-        with pytest.raises(ConfigError, match="Call `prune` last"):
-            algo.train()
-    finally:
-        algo.stop()
+@pytest.mark.parametrize("field", AFTERWARDS)
+def test_what_is_set_after_prune_is_refused_when_the_algorithm_is_built(field: str) -> None:
+    config = AFTERWARDS[field](prune(configs.ppo(), configs.pruning()))
+    named = "learner_class" if field == "both" else field
+    with pytest.raises(ConfigError, match=rf"(?s)`{named}` was set to .*Call `prune` last"):
+        configs.build(config)
+
+
+def test_a_pruning_config_can_be_serialised_with_and_without_own_callbacks() -> None:
+    alone = prune(PPOConfig(), PruningConfig(sparsity=0.5)).serialize()
+    assert alone["callbacks"] == "rayprune.rllib.callback.PruningCallback"
+    own = PPOConfig().callbacks(OwnCallback)
+    both = prune(own, PruningConfig(sparsity=0.5)).serialize()["callbacks"]
+    assert both == f"{alone['callbacks']}, {own.serialize()['callbacks']}"
+
+
+def test_composed_callbacks_are_called_in_order_and_survive_a_copy() -> None:
+    calls: list[str] = []
+
+    class First(RLlibCallback):
+        def on_evaluate_end(self, **_: Any) -> None:
+            calls.append("first")
+
+    class Second(First):
+        def on_evaluate_end(self, **_: Any) -> None:
+            calls.append("second")
+
+    config = PPOConfig().callbacks([First, functools.partial(Second)])
+    held = prune(config, PruningConfig(sparsity=0.5)).copy().callbacks_class
+    held().on_evaluate_end(algorithm=None, evaluation_metrics={})
+    assert calls == ["first", "second"]
+    both = prune(PPOConfig().callbacks(OwnCallback), PruningConfig(sparsity=0.5)).callbacks_class
+    assert pickle.loads(pickle.dumps(both)).classes == (PruningCallback, OwnCallback)
 
 
 def _largest_first(weight: Any) -> Any:
