@@ -10,6 +10,7 @@
     │   └── StorageError     a directory that can't be written, or already holds a run
     └── RunError             the run itself went wrong; the command line exits with 1
         ├── NonFiniteError   a loss, weight or score became NaN or infinite
+        ├── EnvError         the environment raised, or gave a reward that is no number
         └── InvariantError   a promise was broken, such as a pruned weight that is not zero
 """
 
@@ -56,6 +57,10 @@ class RunError(RaypruneError, RuntimeError):
 
 class NonFiniteError(RunError):
     """A loss, a weight or a score became NaN or infinite."""
+
+
+class EnvError(RunError):
+    """The environment raised, or gave a reward that is no number."""
 
 
 class InvariantError(RunError):

@@ -32,6 +32,7 @@ from rayprune.cli.sweep import sweep
 from rayprune.cli.train import train
 from rayprune.cli.verify import verify
 from rayprune.errors import ConfigError, InputError, RaypruneError
+from rayprune.reasons import found_in, reason_of
 from rayprune.tracking.record import to_json
 
 INTERRUPTED = 130
@@ -157,8 +158,7 @@ def _message(error: Exception) -> str:
         return f"{error.format_message()} Try `{command} --help`."  # type: ignore[attr-defined]
     if isinstance(error, ModuleNotFoundError):
         return missing_package(error)
-    first_line = (str(error).strip().splitlines() or ["(no message)"])[0]
-    return f"{type(error).__name__}: {first_line}. Rerun with --debug for the traceback."
+    return f"{reason_of(error)}. Rerun with --debug for the traceback."
 
 
 def _is_usage_error(error: Exception) -> bool:
@@ -168,13 +168,5 @@ def _is_usage_error(error: Exception) -> bool:
 
 def _told_cause(error: Exception) -> Exception:
     """Return the error of ours that Ray or RLlib has wrapped, or else the error itself."""
-    inner: BaseException | None = error
-    while inner is not None:
-        # Ray's RayTaskError is also of its cause's class, but its text is a whole traceback.
-        cause = getattr(inner, "cause", None)
-        if isinstance(cause, RaypruneError):
-            return cause
-        if isinstance(inner, RaypruneError):
-            return inner
-        inner = inner.__cause__
-    return error
+    # Ray's RayTaskError is also of its cause's class, but its text is a whole traceback.
+    return found_in(error, RaypruneError) or error

@@ -47,6 +47,8 @@ def set_defaults(config: AlgorithmConfig, experiment: ExperimentConfig) -> None:
     """
     # SAC's iterations end by the clock on the wall: two runs of one seed would differ.
     config.reporting(min_time_s_per_iteration=0)
+    # RLlib's minute is as long as it waits for samples: one fault would cost an iteration, or more.
+    config.fault_tolerance(delay_between_env_runner_restarts_s=1.0)
     if experiment.algorithm in ASYNCHRONOUS:
         # Without a clock an iteration is whatever happens to have arrived, often nothing.
         config.reporting(min_sample_timesteps_per_iteration=1000)

@@ -20,7 +20,9 @@ from rayprune.pruning.criteria import RETURN
 from rayprune.pruning.schedule_times import waits_for_return
 from rayprune.rllib.composing import check_composed
 from rayprune.rllib.cut_off import Teller
+from rayprune.rllib.env_guard import guard, silence_tracebacks
 from rayprune.rllib.learners import foreach_learner
+from rayprune.rllib.lost_env_runners import LostEnvRunners
 from rayprune.rllib.lost_learners import watch_learners
 from rayprune.rllib.remedies import apply_to_buffer, apply_to_targets
 from rayprune.rllib.signals import CONFIG_KEY, DRIVEN_KEY, begin_if_reached
@@ -29,6 +31,9 @@ logger = logging.getLogger(__name__)
 
 RESULT_KEY: Final = "rayprune"
 """Key of what the callback adds to each training result."""
+
+LOST_KEY: Final = "rayprune_lost"
+"""Key of the sentences on EnvRunners that were lost in an iteration."""
 
 
 class PruningCallback(RLlibCallback):
@@ -45,6 +50,21 @@ class PruningCallback(RLlibCallback):
     def __init__(self) -> None:
         super().__init__()
         self._teller = Teller()
+        self._lost = LostEnvRunners()
+
+    def on_environment_created(self, *, env_runner: Any, **_: Any) -> None:
+        """Let an EnvRunner's environments say what is wrong with them."""
+        guard(env_runner)
+        if is_driven(env_runner.config):
+            silence_tracebacks()
+
+    def on_env_runners_recreated(self, *, algorithm: Algorithm, **_: Any) -> None:
+        """Hear why EnvRunners were lost; an iteration may last until one stays.
+
+        Raises:
+            EnvError: their environments fail again and again.
+        """
+        self._lost.look(algorithm)
 
     def on_algorithm_init(self, *, algorithm: Algorithm, **_: Any) -> None:
         """Set the remedies that act from the first step on, and look after remote Learners.
@@ -56,7 +76,9 @@ class PruningCallback(RLlibCallback):
         check_composed(algorithm.config)
         apply_to_targets(algorithm, 0)
         watch_learners(algorithm)
-        if not is_driven(algorithm):
+        if is_driven(algorithm.config):
+            silence_tracebacks()
+        else:
             for line in uncovered_lines(algorithm):
                 logger.warning(line)
 
@@ -64,9 +86,15 @@ class PruningCallback(RLlibCallback):
         """Read the Learners, add ``result["rayprune"]``, and raise on a broken promise.
 
         Raises:
+            EnvError: environments fail again and again.
             InvariantError: a pruned weight is not zero, or Learners differ in their masks.
             NonFiniteError: a weight is NaN or infinite.
+            RunError: nothing was sampled for long.
         """
+        self._lost.look(algorithm)
+        result[LOST_KEY] = self._lost.take()
+        for reason in () if is_driven(algorithm.config) else result[LOST_KEY]:
+            logger.warning(reason)
         reports = learner_reports(algorithm)
         check_learners(reports)
         begin_by_training(algorithm, result)
@@ -99,7 +127,7 @@ class PruningCallback(RLlibCallback):
             }
             for module_id, report in reports[0].items()
         }
-        if not is_driven(algorithm):
+        if not is_driven(algorithm.config):
             for module_id, report in reports[0].items():
                 for line in self._teller.lines(module_id, report["cut_off"]):
                     logger.warning(line)
@@ -108,10 +136,9 @@ class PruningCallback(RLlibCallback):
         apply_to_buffer(algorithm, sparsity, max(churn.values(), default=0.0))
 
 
-def is_driven(algorithm: Algorithm) -> bool:
+def is_driven(config: Any) -> bool:
     """Whether a driver of ours tells people what the callback otherwise logs."""
-    assert algorithm.config is not None
-    return bool(algorithm.config.learner_config_dict.get(CONFIG_KEY, {}).get(DRIVEN_KEY))
+    return bool(config.learner_config_dict.get(CONFIG_KEY, {}).get(DRIVEN_KEY))
 
 
 def uncovered_lines(algorithm: Algorithm) -> list[str]:

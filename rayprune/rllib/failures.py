@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from ray.exceptions import RayTaskError
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
 from rayprune.errors import NonFiniteError, RaypruneError, ResourceError, RunError
+from rayprune.reasons import found_in, reason_of
 from rayprune.rllib.callback import learner_reports
+from rayprune.rllib.env_guard import odd_observation_of
+
+LOWER_LR: Final = "Lower `rllib.training.lr`, or set `rllib.training.grad_clip`."
 
 
 def failure(error: Exception, algorithm: Algorithm, moment: str, way_back: str) -> RaypruneError:
@@ -19,17 +27,59 @@ def failure(error: Exception, algorithm: Algorithm, moment: str, way_back: str) 
         moment: when it happened, such as ``env step 400``.
         way_back: how to go on.
     """
-    cause = error.cause if isinstance(error, RayTaskError) else error
-    where = f"at {moment}"
-    if isinstance(cause, RaypruneError):
-        return type(cause)(f"{cause} ({where}). {way_back}")
-    if _has_broken_weights(algorithm):
-        return NonFiniteError(
-            f"A weight became NaN or infinite {where}. {way_back} "
-            "Lower `rllib.training.lr`, or set `rllib.training.grad_clip`."
-        )
-    reason = str(cause).strip().splitlines() or [""]
-    return RunError(f"Training failed {where}: {type(cause).__name__}: {reason[-1]} {way_back}")
+    ours = found_in(error, RaypruneError)
+    broken = ours is None and _has_broken_weights(algorithm)
+    if broken or isinstance(ours, NonFiniteError):
+        odd = _odd_observation(algorithm)
+        if broken or odd:
+            what = f"A weight, or what follows from it, became NaN or infinite at {moment}."
+            return NonFiniteError(f"{what} {way_back} {odd or LOWER_LR}")
+    if ours is not None:
+        return type(ours)(f"{str(ours).rstrip('.')} (at {moment}). {way_back}")
+    return RunError(f"Training failed at {moment}: {reason_of(error)}. {way_back}")
+
+
+def check_loss(
+    row: Mapping[str, Any],
+    updates_before: int,
+    algorithm: Algorithm,
+    moment: str,
+    way_back: str,
+    way_out: str = LOWER_LR,
+) -> None:
+    """Raise NonFiniteError if an iteration's updates ended in a loss that is no number.
+
+    An iteration without updates, such as one whose EnvRunners were lost, has no loss: RLlib's mean
+    of nothing is NaN. So is that of an asynchronous Learner that hasn't answered yet, and whose
+    other figures are missing with it.
+
+    Args:
+        row: `rows.row_of`'s.
+        updates_before: those of the iteration before.
+        algorithm: whose EnvRunners are asked for what they have observed.
+        moment: when it is.
+        way_back: how to go on.
+        way_out: what to change, unless the observations are to blame.
+    """
+    figures = row["learner"]
+    loss = figures.get("total_loss")
+    if loss is None or math.isfinite(loss) or row["updates"] <= updates_before:
+        return
+    if math.isnan(loss) and math.isnan(figures.get(WEIGHTS_SEQ_NO, math.nan)):
+        return
+    way_out = _odd_observation(algorithm) or way_out
+    told = [f"The loss became {loss} at {moment}.", way_back, way_out]
+    raise NonFiniteError(" ".join(filter(None, told)))
+
+
+def _odd_observation(algorithm: Algorithm) -> str | None:
+    """Return a sentence on an observation that was no number, if an EnvRunner has had one."""
+    group = algorithm.env_runner_group
+    try:
+        found = [] if group is None else group.foreach_env_runner(odd_observation_of)
+    except Exception:  # they may be what failed
+        return None
+    return next(filter(None, found), None)
 
 
 def build(config: AlgorithmConfig) -> Algorithm:

@@ -19,7 +19,7 @@ from ray.rllib.utils.metrics import (
 )
 
 from rayprune.config import ExperimentConfig
-from rayprune.rllib.callback import RESULT_KEY, learner_reports
+from rayprune.rllib.callback import LOST_KEY, RESULT_KEY, learner_reports
 from rayprune.rllib.diagnostics import Diagnostics
 from rayprune.rllib.evaluation import Evaluator
 from rayprune.rllib.learners import foreach_learner, learner_group
@@ -58,6 +58,7 @@ def row_of(
         "pruning_finished": pruning["finished"],
         "cut_off": pruning["cut_off"],
         "learner": learner_numbers(result),
+        **({"lost": lost} if (lost := result.get(LOST_KEY)) else {}),
         **({"plasticity": measured} if (measured := pruning["plasticity"]) else {}),
     }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +13,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rayprune.config import ExperimentConfig, load_experiment, to_yaml
-from rayprune.errors import NonFiniteError, RaypruneError
+from rayprune.errors import RaypruneError
 from rayprune.pruning.criteria import RETURN
 from rayprune.pruning.gate import Verdict
 from rayprune.rllib import checkpoints, rows
@@ -24,7 +23,7 @@ from rayprune.rllib.cut_off import Teller
 from rayprune.rllib.diagnostics import Diagnostics
 from rayprune.rllib.director import Director
 from rayprune.rllib.evaluation import Evaluator
-from rayprune.rllib.failures import build, failure
+from rayprune.rllib.failures import build, check_loss, failure
 from rayprune.rllib.interruption import Interrupted, Interruption
 from rayprune.rllib.layer_returns import post_layer_returns
 from rayprune.rllib.learners import foreach_learner
@@ -180,6 +179,7 @@ class Run:
 
     def _iterate(self, algorithm: Algorithm) -> dict[str, Any]:
         progress, started = self._progress, time.monotonic()
+        before = progress.updates
         try:
             result = algorithm.train()
         except Exception as error:
@@ -190,12 +190,9 @@ class Run:
         row["env_steps"] += progress.discarded_env_steps
         row["updates"] += progress.discarded_updates
         progress.env_steps, progress.updates = row["env_steps"], row["updates"]
-        loss = row["learner"].get("total_loss")
-        if loss is not None and not math.isfinite(loss):
-            raise NonFiniteError(
-                f"The loss became {loss} at {progress.moment}. {self._way_back()} "
-                "Lower `rllib.training.lr`, or set `rllib.training.grad_clip`."
-            )
+        for reason in row.get("lost", ()):
+            self._reporter.message(f"{reason.rstrip('.')} (at {progress.moment}).")
+        check_loss(row, before, algorithm, progress.moment, self._way_back())
         return row
 
     def _validate(self, algorithm: Algorithm) -> dict[str, Any]:

@@ -8,7 +8,6 @@ record (see `rayprune.search.journal`).
 from __future__ import annotations
 
 import json
-import math
 import time
 import uuid
 from collections.abc import Mapping
@@ -18,13 +17,13 @@ from typing import Any, Final
 from ray import tune
 
 from rayprune.config import ExperimentConfig, experiment_faults, import_modules, to_yaml
-from rayprune.errors import ConfigError, NonFiniteError
+from rayprune.errors import ConfigError
 from rayprune.rllib import checkpoints, rows
 from rayprune.rllib.barrier import cross_barrier
 from rayprune.rllib.diagnostics import Diagnostics
 from rayprune.rllib.evaluation import Evaluator
 from rayprune.rllib.experiment import build_config
-from rayprune.rllib.failures import build
+from rayprune.rllib.failures import build, check_loss
 from rayprune.rllib.policy_latency import policy_latency
 from rayprune.rllib.resources import learner_gpus, resolve_gpus
 from rayprune.rllib.signals import begin_if_reached
@@ -62,7 +61,7 @@ class PruningTrial(tune.Trainable):
         self._interval = int(raw["search"]["interval"])
         self._timed = LATENCY in raw["search"].get("objectives", {})
         self._yaml = to_yaml(self._experiment, versions())
-        self._env_steps, self._iterations, self._wall_time_s = 0, 0, 0.0
+        self._env_steps, self._updates, self._iterations, self._wall_time_s = 0, 0, 0, 0.0
         self._since: list[str] | None = None
         self._diagnostics = Diagnostics()
         self._before = 0
@@ -102,6 +101,7 @@ class PruningTrial(tune.Trainable):
             "owner": self._state[0],
             "token": self._state[1],
             "env_steps": self._env_steps,
+            "updates": self._updates,
             "iteration": self._iterations,
             "wall_time_s": self._wall_time_s,
             "pruning": rows.pruning_meta(self._algorithm),
@@ -114,7 +114,7 @@ class PruningTrial(tune.Trainable):
         """Go on from an own checkpoint, or from a donor's, with this trial's own config."""
         meta = checkpoints.restore(self._algorithm, Path(checkpoint) / CHECKPOINT)
         self._env_steps, self._iterations = meta["env_steps"], meta["iteration"]
-        self._wall_time_s = meta["wall_time_s"]
+        self._wall_time_s, self._updates = meta["wall_time_s"], meta.get("updates", 0)
         # Saved before the next step, it is still the state that it was.
         self._since = self._state = [meta["owner"], meta["token"]]
         self._before = 0
@@ -126,18 +126,14 @@ class PruningTrial(tune.Trainable):
         self._evaluator.close()
 
     def _iterate(self) -> dict[str, Any]:
-        started = time.monotonic()
+        started, before = time.monotonic(), self._updates
         result = self._algorithm.train()
         self._iterations += 1
         self._wall_time_s += time.monotonic() - started
         row = rows.row_of(result, self._iterations, self._wall_time_s, self._experiment)
-        self._env_steps = row["env_steps"]
-        loss = row["learner"].get("total_loss")
-        if loss is not None and not math.isfinite(loss):
-            raise NonFiniteError(
-                f"The loss became {loss} at env step {self._env_steps}. "
-                "Bound `rllib.training.lr` in `search.space` from above."
-            )
+        self._env_steps, self._updates = row["env_steps"], row["updates"]
+        way_out = "Bound `rllib.training.lr` in `search.space` from above."
+        check_loss(row, before, self._algorithm, f"env step {self._env_steps}", "", way_out)
         return row
 
     def _measure(self) -> dict[str, Any]:

@@ -1,0 +1,223 @@
+"""Environments that say what is wrong with them: which one, at which step, and why.
+
+What a user's environment raises reaches the driver in RLlib's and Ray's envelopes or not at all;
+what it gives that isn't a number turns up much later, as a loss or a weight that is none.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
+
+import gymnasium as gym
+import numpy as np
+import tree
+from ray.rllib.env.multi_agent_env import MultiAgentEnv
+from ray.rllib.utils.spaces.space_utils import batch
+
+from rayprune.errors import EnvError, RaypruneError
+from rayprune.reasons import found_in, reason_of
+from rayprune.rllib.lost_env_runners import report
+
+_TRACEBACKS: Final = ("Environment step failed", "Resetting the env", "Worker exception caught")
+"""Beginnings, after RLlib's own name, of what it logs with a traceback beside raising it."""
+_STEPPING: Final = {"_try_env_step", "_try_env_reset"}
+"""RLlib's methods that call a user's environment."""
+_NO_REWARD: Final = (
+    ": nothing can be learnt from that. Look for a division by zero, or a logarithm, where the "
+    "reward is computed."
+)
+_ODD: Final = "rayprune_odd_observation"
+
+
+class Guarded(gym.Wrapper[Any, Any, Any, Any]):
+    """An environment whose faults come as an `EnvError` that names it, the step and the reason.
+
+    Args:
+        env: the user's.
+        name: what the user calls it.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], name: str) -> None:
+        super().__init__(env)
+        self._name = name
+        self._steps = 0
+        self._seed: int | None = None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """See `gymnasium.Env.reset`."""
+        self._steps, self._seed = 0, seed
+        try:
+            observation, info = self.env.reset(seed=seed, options=options)
+        except Exception as error:  # whatever a user's code raises
+            raise EnvError(f"{self._told} failed in reset: {reason_of(error)}.") from error
+        return observation, info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """See `gymnasium.Env.step`."""
+        self._steps += 1
+        try:
+            observation, reward, terminated, truncated, info = self.env.step(action)
+        except Exception as error:  # whatever a user's code raises
+            raise EnvError(f"{self._told} failed{self._moment}: {reason_of(error)}.") from error
+        # The usual one by its type alone: this runs at every step.
+        if not (type(reward) is float and math.isfinite(reward)):
+            self._check(reward)
+        return observation, reward, terminated, truncated, info
+
+    @property
+    def _told(self) -> str:
+        return f"Environment {self._name!r}"
+
+    @property
+    def _moment(self) -> str:
+        seed = "" if self._seed is None else f" that was reset with seed {self._seed}"
+        return f" at step {self._steps} of an episode{seed}"
+
+    def _check(self, reward: Any) -> None:
+        if np.ndim(reward) != 0 or np.asarray(reward).dtype.kind not in "biuf":
+            raise EnvError(
+                f"{self._told} gave {_shown(reward)} as reward{self._moment}, but a reward must be "
+                "one number. Return `float(reward)` there."
+            )
+        if not math.isfinite(reward):
+            raise EnvError(f"{self._told} gave {reward} as reward{self._moment}{_NO_REWARD}")
+
+
+def guard(env_runner: Any) -> None:
+    """Let an EnvRunner tell what is wrong with its environments; call it whenever it made them."""
+    name = env_name(env_runner.config)
+    envs = getattr(env_runner.env.unwrapped, "envs", None)
+    # Environments in processes of their own, and vectorised ones, aren't within reach.
+    if isinstance(envs, list) and not any(isinstance(e.unwrapped, MultiAgentEnv) for e in envs):
+        envs[:] = [Guarded(env, name) for env in envs]
+    if "sample" not in vars(env_runner):
+        env_runner.sample = functools.partial(_sample, env_runner, env_runner.sample)
+
+
+def env_name(config: Any) -> str:
+    """Return what a user calls the environment of an AlgorithmConfig."""
+    return config.env if isinstance(config.env, str) else getattr(config.env, "__name__", "?")
+
+
+def silence_tracebacks() -> None:
+    """Leave out what RLlib logs, with tracebacks, of what a driver of ours tells in a line."""
+    # A function that is there already is not added again.
+    logging.getLogger("ray.rllib").addFilter(_is_no_traceback)
+    logging.getLogger("ray.rllib.utils.actor_manager").addFilter(_is_no_error)
+
+
+def _is_no_traceback(record: logging.LogRecord) -> bool:
+    told = record.getMessage()
+    return not (record.exc_info and any(begin in told for begin in _TRACEBACKS))
+
+
+def _is_no_error(record: logging.LogRecord) -> bool:
+    return record.levelno < logging.ERROR
+
+
+def _sample(env_runner: Any, sample: Callable[..., list[Any]], **keywords: Any) -> list[Any]:
+    """Sample; raise an EnvError where the environments are to blame."""
+    try:
+        episodes = sample(**keywords)
+        check_rewards(env_name(env_runner.config), episodes)
+    except Exception as error:  # whatever a user's code raises
+        fault = _fault_of(env_runner, error)
+        if env_runner.worker_index:
+            # Remote, it ends now, and the reason with it: RLlib only sees that it has died.
+            report(str(fault) if isinstance(fault, RaypruneError) else reason_of(fault))
+        raise fault from fault.__cause__ or (None if fault is error else error)
+    if not hasattr(env_runner, _ODD):
+        odd = odd_observation(env_name(env_runner.config), episodes)
+        if odd is not None:
+            setattr(env_runner, _ODD, odd)
+    return episodes
+
+
+def _fault_of(env_runner: Any, error: Exception) -> Exception:
+    ours = found_in(error, RaypruneError)
+    if ours is not None:
+        return ours
+    name = env_name(env_runner.config)
+    open_ones = [one for one in getattr(env_runner, "_ongoing_episodes", ()) if one is not None]
+    odd = odd_observation(name, open_ones)
+    if odd is not None:
+        return EnvError(odd)
+    if any(frame.name in _STEPPING for frame in traceback.extract_tb(error.__traceback__)):
+        return EnvError(f"Environment {name!r} failed: {reason_of(error)}.")
+    return error
+
+
+def odd_observation_of(env_runner: Any) -> str | None:
+    """Return what `odd_observation` first said of an EnvRunner's samples, if anything."""
+    return getattr(env_runner, _ODD, None)
+
+
+def check_rewards(env: str, episodes: Iterable[Any]) -> None:
+    """Raise EnvError if a reward is NaN or infinite.
+
+    Args:
+        env: what the user calls the environment.
+        episodes: of one agent or several.
+    """
+    for episode in _of_one_agent(episodes):
+        rewards = np.asarray(episode.get_rewards(), dtype=float)
+        if not _is_finite(rewards):
+            step, value = _first(rewards)
+            moment = f" at step {episode.t_started + step + 1} of an episode"
+            raise EnvError(f"Environment {env!r} gave {value} as reward{moment}{_NO_REWARD}")
+
+
+def odd_observation(env: str, episodes: Iterable[Any]) -> str | None:
+    """Return a sentence on the first observation that is NaN or infinite; None without one.
+
+    That is no fault by itself: a user's own connectors and modules may know what to do with it.
+    """
+    for episode in _of_one_agent(episodes):
+        for path, leaf in tree.flatten_with_path(_stacked(episode.get_observations())):
+            if leaf.dtype.kind == "f" and not _is_finite(leaf):
+                step, value = _first(leaf)
+                part = f" (part {'.'.join(map(str, path))})" if path else ""
+                return (
+                    f"Environment {env!r} gave {value} in an observation{part}, after "
+                    f"{episode.t_started + step} steps of an episode. Check where it is read, and "
+                    "replace it before it is returned."
+                )
+    return None
+
+
+def _of_one_agent(episodes: Iterable[Any]) -> Iterator[Any]:
+    for episode in episodes:
+        of_agents = getattr(episode, "agent_episodes", None)
+        yield from [episode] if of_agents is None else of_agents.values()
+
+
+def _stacked(observations: Any) -> Any:
+    """Return observations as arrays whose first dimension is time."""
+    if isinstance(observations, list):
+        observations = batch(observations) if observations else np.zeros(0)
+    return tree.map_structure(np.asarray, observations)
+
+
+def _is_finite(values: np.ndarray[Any, Any]) -> bool:
+    # A sum is far cheaper than a test of each; only if that isn't finite are they looked at.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(values.sum())) or bool(np.isfinite(values).all())
+
+
+def _first(values: np.ndarray[Any, Any]) -> tuple[int, float]:
+    """Return the step of the first value that isn't finite, and that value."""
+    place = np.argwhere(~np.isfinite(values))[0]
+    return int(place[0]), float(values[tuple(place)])
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape}"
+    return f"{value!r} ({type(value).__name__})"
