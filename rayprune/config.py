@@ -90,6 +90,10 @@ class EvaluationConfig(_Section):
     """Env steps (updates, offline) between validations; null validates at the end only."""
 
     episodes: Count = 20
+
+    max_steps: Count = 50_000
+    """Env steps after which an episode is cut off: one that never ends would be waited for."""
+
     validation_seed: Seed = 10_000
     test_seed: Seed = 20_000
 

@@ -33,6 +33,7 @@ from rayprune.cli.train import train
 from rayprune.cli.verify import verify
 from rayprune.errors import ConfigError, InputError, RaypruneError
 from rayprune.reasons import found_in, reason_of
+from rayprune.tracking.progress import telling
 from rayprune.tracking.record import to_json
 
 INTERRUPTED = 130
@@ -104,7 +105,8 @@ def run(arguments: Sequence[str], stdout: TextIO) -> int:
         The exit code.
     """
     try:
-        result = app(args=arguments, prog_name="rayprune", standalone_mode=False)
+        with telling(lambda text: person().print(text, markup=False)):
+            result = app(args=arguments, prog_name="rayprune", standalone_mode=False)
     except Exception as error:
         return _fail(error, arguments, stdout)
     if "--json" in arguments and isinstance(result, Mapping):

@@ -77,13 +77,22 @@ def save(
         save_buffer(algorithm, temporary)
         if experiment_yaml is not None:
             write_atomic(temporary / CONFIG_FILE, experiment_yaml)
-        write_atomic(temporary / META_FILE, to_json(dict(meta), indent=2) + "\n")
+        save_meta(temporary, meta)
         if directory.exists():
             shutil.rmtree(directory)
         temporary.rename(directory)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise storage_error(error, directory) from error
+
+
+def save_meta(directory: Path, meta: Mapping[str, object]) -> None:
+    """Replace what a run knows beside a checkpoint of its own; the rest stays as it is.
+
+    Raises:
+        StorageError: the disk is full or can't be written.
+    """
+    write_atomic(directory / META_FILE, to_json(dict(meta), indent=2) + "\n")
 
 
 def restore(algorithm: Algorithm, directory: Path) -> dict[str, Any]:

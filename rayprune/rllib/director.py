@@ -81,7 +81,12 @@ class Director:
         return self._state.observe(self._gate, clock, validation["iqm"], validation["ci95"][0])
 
     def instruct(self, algorithm: Algorithm) -> None:
-        """Tell the Learners how far the gate is open now."""
+        """Tell the Learners whether pruning has begun, and how far the gate is open now.
+
+        After a checkpoint as after a restore: what they are told holds from their next update on.
+        """
+        if self._began is not None:
+            post(algorithm, {BEGAN: self._began})
         if self._gate is not None and self._state.level is not None and not self.ended:
             signals = {
                 LEVEL: self._state.trying,

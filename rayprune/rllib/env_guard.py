@@ -19,9 +19,11 @@ import tree
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 from ray.rllib.utils.spaces.space_utils import batch
 
+from rayprune.config import EvaluationConfig
 from rayprune.errors import EnvError, RaypruneError
 from rayprune.reasons import found_in, reason_of
 from rayprune.rllib.lost_env_runners import report
+from rayprune.tracking.progress import tell
 
 _TRACEBACKS: Final = ("Environment step failed", "Resetting the env", "Worker exception caught")
 """Beginnings, after RLlib's own name, of what it logs with a traceback beside raising it."""
@@ -31,6 +33,8 @@ _NO_REWARD: Final = (
     ": nothing can be learnt from that. Look for a division by zero, or a logarithm, where the "
     "reward is computed."
 )
+MAX_STEPS_KEY: Final = "rayprune_max_steps"
+"""Key, in ``AlgorithmConfig.learner_config_dict``, of `evaluation.max_steps`."""
 _ODD: Final = "rayprune_odd_observation"
 
 
@@ -40,11 +44,14 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
     Args:
         env: the user's.
         name: what the user calls it.
+        most: steps after which an episode is cut off, None for never.
     """
 
-    def __init__(self, env: gym.Env[Any, Any], name: str) -> None:
+    def __init__(self, env: gym.Env[Any, Any], name: str, most: int | None = None) -> None:
         super().__init__(env)
-        self._name = name
+        self._name, self._most = name, most
+        self.cut = False
+        """Whether its last episode was cut off."""
         self._steps = 0
         self._seed: int | None = None
 
@@ -52,7 +59,7 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """See `gymnasium.Env.reset`."""
-        self._steps, self._seed = 0, seed
+        self._steps, self._seed, self.cut = 0, seed, False
         try:
             observation, info = self.env.reset(seed=seed, options=options)
         except Exception as error:  # whatever a user's code raises
@@ -69,7 +76,13 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
         # The usual one by its type alone: this runs at every step.
         if not (type(reward) is float and math.isfinite(reward)):
             self._check(reward)
+        if self._steps == self._most and not (terminated or truncated):
+            self.cut = truncated = True
         return observation, reward, terminated, truncated, info
+
+    def close(self) -> None:
+        """See `gymnasium.Env.close`."""
+        self.env.close()
 
     @property
     def _told(self) -> str:
@@ -90,13 +103,18 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
             raise EnvError(f"{self._told} gave {reward} as reward{self._moment}{_NO_REWARD}")
 
 
-def guard(env_runner: Any) -> None:
-    """Let an EnvRunner tell what is wrong with its environments; call it whenever it made them."""
+def guard(env_runner: Any, most: int | None = None) -> None:
+    """Let an EnvRunner tell what is wrong with its environments; call it whenever it made them.
+
+    Args:
+        env_runner: of one agent or several.
+        most: see `Guarded`.
+    """
     name = env_name(env_runner.config)
     envs = getattr(env_runner.env.unwrapped, "envs", None)
     # Environments in processes of their own, and vectorised ones, aren't within reach.
     if isinstance(envs, list) and not any(isinstance(e.unwrapped, MultiAgentEnv) for e in envs):
-        envs[:] = [Guarded(env, name) for env in envs]
+        envs[:] = [Guarded(env, name, most) for env in envs]
     if "sample" not in vars(env_runner):
         env_runner.sample = functools.partial(_sample, env_runner, env_runner.sample)
 
@@ -104,6 +122,22 @@ def guard(env_runner: Any) -> None:
 def env_name(config: Any) -> str:
     """Return what a user calls the environment of an AlgorithmConfig."""
     return config.env if isinstance(config.env, str) else getattr(config.env, "__name__", "?")
+
+
+def most_steps(config: Any) -> int:
+    """Return how many steps an episode may last that measures a policy."""
+    return int(config.learner_config_dict.get(MAX_STEPS_KEY, EvaluationConfig().max_steps))
+
+
+def tell_of_cut(cut: int, config: Any) -> None:
+    """Say that episodes were cut off, if any were."""
+    if cut:
+        tell(
+            f"{cut} episode(s) of {env_name(config)!r} had not ended after {most_steps(config):,} "
+            "steps and were cut off there; their returns count so far. Raise "
+            "`evaluation.max_steps` if they should go on, or let the environment end: gymnasium "
+            "truncates after `env_config.max_episode_steps`."
+        )
 
 
 def silence_tracebacks() -> None:

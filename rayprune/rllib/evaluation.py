@@ -26,13 +26,17 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.spaces.space_utils import unbatch
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
+from rayprune.errors import EnvError
 from rayprune.pruning.counting import count_flops
 from rayprune.pruning.resizing import fit_to, misfits
+from rayprune.reasons import reason_of
 from rayprune.rllib.checkpoints import check_fits, module_state
 from rayprune.rllib.connectors import KeepObservations
+from rayprune.rllib.env_guard import Guarded, env_name, guard, most_steps, tell_of_cut
 from rayprune.rllib.normalisation import ObservationFilter
 from rayprune.rllib.pipelines import pieces_of
 from rayprune.rllib.threads import fitting_threads
+from rayprune.tracking.progress import Pace
 from rayprune.tracking.statistics import summarise
 
 AT_ONCE: Final = 32
@@ -73,9 +77,12 @@ class Evaluator:
         own.callbacks_class = []  # type: ignore[assignment]  # RLlib takes a list too
         self._config = own
         self._runner = (own.env_runner_cls or SingleAgentEnvRunner)(config=own, worker_index=0)
+        guard(self._runner, most_steps(own))
         if whole:
             self._runner.module = _whole_module(own, self.spaces)
         self._whole: Any = None
+        self.cut = 0
+        """Episodes of the last `returns` that were cut off."""
         self._freeze_filters()
 
     @property
@@ -122,9 +129,9 @@ class Evaluator:
                     break
         self._freeze_filters()
 
-    def make_env(self) -> gym.Env[Any, Any]:
+    def make_env(self) -> Guarded:
         """Make one more of its environments; the caller closes it."""
-        return make_env(self._config)
+        return guarded_env(self._config)
 
     def returns(
         self, first_seed: int, episodes: int, watch: Callable[[Acted], None] | None = None
@@ -138,12 +145,19 @@ class Evaluator:
         """
         seeds = range(first_seed, first_seed + episodes)
         waves = [seeds[i : i + AT_ONCE] for i in range(0, episodes, AT_ONCE)]
+        self.cut, pace = 0, Pace()
         with fitting_threads(self.module):
-            return [value for wave in waves for value in self._wave(wave, watch)]
+            found = [value for wave in waves for value in self._wave(wave, watch, pace, episodes)]
+        tell_of_cut(self.cut, self._config)
+        return found
 
     def evaluate(self, first_seed: int, episodes: int) -> dict[str, Any]:
-        """Return `summarise`'s dict for episodes from ``first_seed`` on."""
-        return summarise(self.returns(first_seed, episodes))
+        """Return `summarise`'s dict for episodes from ``first_seed`` on.
+
+        Where episodes didn't end within `evaluation.max_steps`, ``cut`` says how many.
+        """
+        summary = summarise(self.returns(first_seed, episodes))
+        return {**summary, "cut": self.cut} if self.cut else summary
 
     def act(self, episodes: list[SingleAgentEpisode], shared: dict[str, Any]) -> Acted:
         """Act greedily on the last observation of each episode, which is left as it is.
@@ -186,7 +200,7 @@ class Evaluator:
 
     def first_batch(self, seed: int) -> dict[str, Any]:
         """Return the module's input for the first observation of the episode of ``seed``."""
-        env = make_env(self._config)
+        env = self.make_env()
         try:
             batch: dict[str, Any] = self._runner._env_to_module(
                 batch={}, **self._common([start_episode(env, seed)], {})
@@ -237,8 +251,14 @@ class Evaluator:
                 # What is recorded of its episodes is what the environment gave.
                 connector.rewrite = False
 
-    def _wave(self, seeds: Sequence[int], watch: Callable[[Acted], None] | None) -> list[float]:
-        envs = [make_env(self._config) for _ in seeds]
+    def _wave(
+        self,
+        seeds: Sequence[int],
+        watch: Callable[[Acted], None] | None,
+        pace: Pace,
+        episodes_in_all: int,
+    ) -> list[float]:
+        envs = [self.make_env() for _ in seeds]
         try:
             episodes = [start_episode(env, seed) for env, seed in zip(envs, seeds, strict=True)]
             shared: dict[str, Any] = {}
@@ -248,6 +268,8 @@ class Evaluator:
                 if watch is not None:
                     watch(acted)
                 active = [i for i in active if not episodes[i].is_done]
+                pace.tell(lambda: _how_far(episodes, seeds, episodes_in_all))
+            self.cut += sum(env.cut for env in envs)
             return [float(episode.get_return()) for episode in episodes]
         finally:
             for env in envs:
@@ -263,6 +285,15 @@ class Evaluator:
         for i, (env, episode) in enumerate(zip(envs, episodes, strict=True)):
             add_step(env.step(acted.for_env[i]), [(episode, acted)], acted.actions[i], i)
         return acted
+
+
+def _how_far(episodes: list[SingleAgentEpisode], seeds: Sequence[int], of: int) -> str:
+    longest = max(len(episode) for episode in episodes)
+    going = sum(not episode.is_done for episode in episodes)
+    return (
+        f"Evaluates {of} episodes: {going} of those from seed {seeds[0]} to {seeds[-1]} are still "
+        f"open, after up to {longest:,} steps."
+    )
 
 
 def add_step(
@@ -309,6 +340,22 @@ def make_env(config: AlgorithmConfig) -> gym.Env[Any, Any]:
         return config.env(context)
     assert config.env is not None
     return gym.make(config.env, **config.env_config)
+
+
+def guarded_env(config: AlgorithmConfig) -> Guarded:
+    """Make one environment in which a policy is measured: its faults and endless episodes are told.
+
+    Raises:
+        EnvError: its constructor failed.
+    """
+    try:
+        env = make_env(config)
+    except Exception as error:  # whatever a user's code raises
+        given = f"`env_config` {dict(config.env_config)}"
+        raise EnvError(
+            f"Environment {env_name(config)!r} can't be made with {given}: {reason_of(error)}."
+        ) from error
+    return Guarded(env, env_name(config), most_steps(config))
 
 
 def start_episode(env: gym.Env[Any, Any], seed: int) -> SingleAgentEpisode:

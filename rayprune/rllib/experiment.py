@@ -45,6 +45,7 @@ from rayprune.rllib.checkpoints import (
     read_rllib_config,
 )
 from rayprune.rllib.connectors import connect
+from rayprune.rllib.env_guard import MAX_STEPS_KEY
 from rayprune.rllib.evaluation import Evaluator
 from rayprune.rllib.groups import group_of
 from rayprune.rllib.learner import heads_of, sensors_of
@@ -241,6 +242,7 @@ def base_config(experiment: ExperimentConfig) -> AlgorithmConfig:
     config = algorithm_config(experiment.algorithm)
     config.environment(experiment.env, env_config=dict(experiment.env_config))
     config.debugging(seed=experiment.seed, log_level="ERROR")
+    config.learners(learner_config_dict={MAX_STEPS_KEY: experiment.evaluation.max_steps})
     try:
         set_defaults(config, experiment)
         for method, keywords in experiment.rllib.items():

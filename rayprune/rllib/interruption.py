@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -22,6 +23,7 @@ class Interruption:
     def __init__(self, tell: Callable[[str], None]) -> None:
         self.requested = False
         self._tell = tell
+        self._at_once = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interruption:
@@ -39,8 +41,19 @@ class Interruption:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Let the first signal raise `Interrupted` inside: what has been done is saved already."""
+        before, self._at_once = self._at_once, True
+        try:
+            yield
+        finally:
+            self._at_once = before
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
+        if self._at_once:
+            raise Interrupted
         self._tell("Stopping with a checkpoint after this iteration; once more stops at once.")

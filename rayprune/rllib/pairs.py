@@ -17,6 +17,7 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.spaces.space_utils import get_base_struct_from_space
 
 from rayprune.rllib.evaluation import Acted, Evaluator, add_step, open_episode
+from rayprune.tracking.progress import Pace
 
 Env = gym.Env[Any, Any]
 Start = tuple[Any, dict[str, Any]]
@@ -153,7 +154,9 @@ def play_pairs(
         alike = Alike(ours.envs[0].action_space)
         if shadow is not None:
             shadow.open(ours.envs, ours.starts)
+        pace = Pace()
         while ours.active or theirs.active:
+            pace.tell(lambda: _how_far(pairs, ours, theirs))
             first, second = ours.act(), theirs.act()
             _note_divergence(pairs, first, second, ours.steps, alike)
             if shadow is not None and first:
@@ -170,6 +173,15 @@ def play_pairs(
     finally:
         for side in sides:
             side.close()
+
+
+def _how_far(pairs: Sequence[Pair], *sides: Side) -> str:
+    going = len(set().union(*(side.active for side in sides)))
+    longest = max(max(side.steps) for side in sides)
+    return (
+        f"Plays {len(pairs)} pairs from seed {pairs[0].seed}: {going} are still open, after up to "
+        f"{longest:,} steps."
+    )
 
 
 class Alike:

@@ -18,7 +18,7 @@ from rayprune.deploy.artifact import SUFFIXES, Artifact, State, open_artifact
 from rayprune.errors import CheckpointError, InputError
 from rayprune.rllib.checkpoints import locate
 from rayprune.rllib.comparison import dense_policy
-from rayprune.rllib.evaluation import Evaluator, make_env
+from rayprune.rllib.evaluation import Evaluator, guarded_env
 from rayprune.rllib.experiment import config_of, env_faults
 from rayprune.rllib.pairs import Actor, Env, PolicyActor, Result, Start
 from rayprune.rllib.threads import fitting_threads
@@ -204,4 +204,4 @@ def _opened(path: Path, like: AlgorithmConfig) -> Player:
 
 def environment_of(config: AlgorithmConfig) -> Callable[[], gym.Env[Any, Any]]:
     """Return what makes one environment."""
-    return lambda: make_env(config)
+    return lambda: guarded_env(config)

@@ -13,9 +13,10 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rayprune.config import ExperimentConfig, load_experiment, to_yaml
-from rayprune.errors import RaypruneError
+from rayprune.errors import EnvError, RaypruneError
 from rayprune.pruning.criteria import RETURN
 from rayprune.pruning.gate import Verdict
+from rayprune.reasons import found_in, reason_of
 from rayprune.rllib import checkpoints, rows
 from rayprune.rllib.barrier import cross_barrier
 from rayprune.rllib.callback import learner_reports, uncovered_lines
@@ -67,6 +68,7 @@ class Run:
         self._validation: dict[str, Any] | None = None
         self._teller = Teller()
         self._measured = Diagnostics()
+        self._unsettled: dict[str, Any] | None = None
 
     def run(self, resume: bool) -> dict[str, Any]:
         """Train until the stop criterion, from the newest checkpoint if there is one."""
@@ -79,7 +81,13 @@ class Run:
         write_atomic(self._out / CONFIG_FILE, self._yaml)
         with open_tracker(self._experiment, self._out, self._reporter.message) as tracker:
             self._train(tracker)
-            summary = self._summarise()
+            try:
+                with self._interruption.at_once():
+                    summary = self._summarise()
+            except Interrupted:
+                raise Interrupted(self._told_interruption()) from None
+            except EnvError as error:
+                raise EnvError(f"{error} {self._way_back()}") from error
             tracker.finish(summary)
         return summary
 
@@ -89,7 +97,7 @@ class Run:
         try:
             with fitting_threads(self._evaluator.module):
                 self._begin()
-                keep_until = self._progress.clock
+                keep_until = self._progress.clock - (self._unsettled is not None)
                 with Record.open(self._out / RECORD_FILE, keep_until=keep_until) as record:
                     self._loop(record, tracker)
         except RayError as error:
@@ -106,12 +114,14 @@ class Run:
             meta = checkpoints.restore(algorithm, newest)
             self._progress = Progress.from_meta(meta)
             self._validation = meta.get("validation")
+            self._unsettled = meta.get("unsettled")
             self._director.set_state(self._progress.director)
         elif self._experiment.start_from is not None:
             self._start_from(Path(self._experiment.start_from))
         for line in uncovered_lines(algorithm):
             self._reporter.message(line)
         self._director.start(algorithm)
+        self._director.instruct(algorithm)
         cross_barrier(algorithm, self._experiment.seed, self._progress.clock)
         length, done = self._experiment.length, self._progress.clock
         self._reporter.start(self._experiment.name, length, done)
@@ -135,28 +145,47 @@ class Run:
 
     def _loop(self, record: Record, tracker: Tracker) -> None:
         commit(self._out)  # without the rows that will be done again
+        if self._unsettled is not None:
+            self._settle(record, tracker, **self._unsettled)
         finished = learner_reports(self._algorithm)[0][DEFAULT_MODULE_ID]["finished"]
         while not self._done(finished):
             mark = self._evaluation_mark()
             row = self._iterate(self._algorithm)
             finished = row["pruning_finished"]
             due = self._evaluation_mark() > mark or self._done(finished)
-            row.update(self._layer_returns())
+            if due:
+                # Before the validation, which a fault of the environment, or a kill, may end.
+                self._save(self._algorithm, unsettled={"row": row, "due": due})
+                if self._interruption.requested:
+                    raise Interrupted(self._told_interruption())
             for line in self._teller.lines(DEFAULT_MODULE_ID, row["cut_off"]):
                 self._reporter.message(line)
-            verdict = self._judge(row) if due else Verdict.WAIT
-            record.append(row)
-            tracker.row(row)
-            self._reporter.iteration(row)
-            if verdict is Verdict.ROLL_BACK:
-                self._roll_back()
-            if due or self._interruption.requested:
-                self._checkpoint(self._algorithm, due, verdict)
-            if self._interruption.requested:
-                raise Interrupted(
-                    f"Interrupted at {self._progress.moment}; "
-                    f"checkpoint {self._progress.newest} is written. Go on with --resume."
-                )
+            self._settle(record, tracker, row, due)
+
+    def _settle(self, record: Record, tracker: Tracker, row: dict[str, Any], due: bool) -> None:
+        """Do what follows an iteration: validate, decide, record; keep it, where that is due.
+
+        Where it is due a checkpoint is there already, which says what is still to be done.
+        """
+        try:
+            with self._interruption.at_once():
+                row.update(self._layer_returns())
+                verdict = self._judge(row) if due else Verdict.WAIT
+        except (EnvError, Interrupted) as error:
+            if not due:
+                self._save(self._algorithm, unsettled={"row": row, "due": due})
+            if isinstance(error, Interrupted):
+                raise Interrupted(self._told_interruption()) from None
+            raise self._failed(error) from error
+        record.append(row)
+        tracker.row(row)
+        self._reporter.iteration(row)
+        if verdict is Verdict.ROLL_BACK:
+            self._roll_back()
+        if due or self._interruption.requested:
+            self._keep(self._algorithm, row, due, verdict)
+        if self._interruption.requested:
+            raise Interrupted(self._told_interruption())
 
     def _judge(self, row: dict[str, Any]) -> Verdict:
         """Validate, and let the director decide what follows."""
@@ -183,6 +212,7 @@ class Run:
         try:
             result = algorithm.train()
         except Exception as error:
+            self._rescue(error)
             raise self._failed(error) from error
         progress.iteration += 1
         progress.wall_time_s += time.monotonic() - started
@@ -218,27 +248,66 @@ class Run:
         seed = self._experiment.evaluation.validation_seed
         return rows.diagnostics_of(algorithm, self._evaluator, seed, self._measured)
 
-    def _checkpoint(self, algorithm: Algorithm, validated: bool, verdict: Verdict) -> None:
-        progress = self._progress
-        if validated:
-            self._director.instruct(algorithm)
-        report = learner_reports(algorithm)[0][DEFAULT_MODULE_ID]
-        name = f"{progress.clock:09d}"
-        if validated and self._validation is not None:
+    def _keep(self, algorithm: Algorithm, row: dict[str, Any], due: bool, verdict: Verdict) -> None:
+        """Keep what an iteration came to, in the checkpoint that was written before validating."""
+        progress, name = self._progress, f"{self._progress.clock:09d}"
+        if due and self._validation is not None:
             if verdict is Verdict.ACCEPT:
                 progress.accept(name, self._validation)
-            elif not self._director.gated and (report["finished"] or self._arrived()):
+            elif not self._director.gated and (row["pruning_finished"] or self._arrived()):
                 progress.compare_with_best(name, self._validation)
+        # Another algorithm, or Learners that know more, than when that one was written.
+        changed = verdict is Verdict.ROLL_BACK or "layer_returns" in row
+        self._save(algorithm, whole=changed or not due)
+        if due:
+            self._director.instruct(algorithm)
+        cross_barrier(algorithm, self._experiment.seed, progress.clock)
+
+    def _save(
+        self, algorithm: Algorithm, *, unsettled: dict[str, Any] | None = None, whole: bool = True
+    ) -> None:
+        """Write a checkpoint, or but what the run knows beside one.
+
+        Args:
+            algorithm: between two iterations.
+            unsettled: what is still to be done of the last iteration, as `_settle` takes it.
+            whole: False where the checkpoint's other content is there already.
+        """
+        progress, name = self._progress, f"{self._progress.clock:09d}"
+        report = learner_reports(algorithm)[0][DEFAULT_MODULE_ID]
         progress.newest, progress.director = name, self._director.get_state()
         meta = {
             **vars(progress),
             "validation": self._validation,
             "pruning": rows.plain_report(report),
+            **({} if unsettled is None else {"unsettled": unsettled}),
         }
-        checkpoints.save(algorithm, self._out / "checkpoints" / name, self._yaml, meta)
+        directory = self._out / "checkpoints" / name
+        if whole:
+            checkpoints.save(algorithm, directory, self._yaml, meta)
+        else:
+            checkpoints.save_meta(directory, meta)
         checkpoints.prune_old(self._out, keep={name, progress.best or name})
         commit(self._out)
-        cross_barrier(algorithm, self._experiment.seed, progress.clock)
+
+    def _rescue(self, error: Exception) -> None:
+        """Keep what has been learnt since the last checkpoint, if it's an environment that failed.
+
+        The Learners are whole then, and between two updates.
+        """
+        new = self._progress.clock > int(self._progress.newest or 0)
+        if found_in(error, EnvError) is None or not new:
+            return
+        try:
+            self._save(self._algorithm)
+        except (RayError, RaypruneError) as fault:
+            self._reporter.message(f"No checkpoint could be written: {reason_of(fault)}.")
+
+    def _told_interruption(self) -> str:
+        return (
+            f"Interrupted at {self._progress.moment}; "
+            f"checkpoint {self._progress.newest} is written. Go on with --resume."
+        )
 
     def _arrived(self) -> bool:
         """Whether a policy that was taken over is at its target, maybe from the first step on."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +21,8 @@ from rayprune.rllib.resources import check_resources, learner_gpus, resolve_gpus
 from rayprune.rllib.run import CONFIG_FILE, Run
 from rayprune.rllib.transfer import train_fresh
 from rayprune.storage.copies import commit, mirrored, shown
-from rayprune.tracking.progress import Reporter
+from rayprune.storage.occupancy import occupied
+from rayprune.tracking.progress import Reporter, telling
 from rayprune.tracking.record import prepare_out, write_atomic
 from rayprune.tracking.versions import versions
 
@@ -50,7 +51,10 @@ def run_training(
         RunError: training failed; the last good checkpoint is intact.
         Interrupted: a signal asked to stop; a checkpoint has been written.
     """
-    with mirrored(out, resume=resume, marker=CONFIG_FILE, tell=reporter.message) as home:
+    with (
+        telling(reporter.message),
+        mirrored(out, resume=resume, marker=CONFIG_FILE, tell=reporter.message) as home,
+    ):
         summary = _run(experiment, home, resume, address, reporter)
     reporter.close()
     return summary
@@ -60,6 +64,13 @@ def _run(
     experiment: ExperimentConfig, out: Path, resume: bool, address: str | None, reporter: Reporter
 ) -> dict[str, Any]:
     prepare_out(out, resume)
+    with occupied(out):
+        return _train(experiment, out, resume, address, reporter)
+
+
+def _train(
+    experiment: ExperimentConfig, out: Path, resume: bool, address: str | None, reporter: Reporter
+) -> dict[str, Any]:
     if resume:
         check_same_run(experiment, out / CONFIG_FILE)
     config = build_config(experiment)
@@ -72,7 +83,8 @@ def _run(
             commit(out)
             for limit in export_limits(config):
                 reporter.message(limit)
-        dense = dense_reference(experiment, out, reporter, interruption)
+        with interruption.at_once() if experiment.evaluation.dense != "train" else nullcontext():
+            dense = dense_reference(experiment, out, reporter, interruption)
         train_fresh(experiment, out, reporter, interruption)
         return Run(experiment, config, out, reporter, interruption, dense).run(resume)
 

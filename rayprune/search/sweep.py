@@ -45,6 +45,7 @@ from rayprune.search.space import Choices
 from rayprune.search.trial import RAW, PruningTrial
 from rayprune.search.tune_storage import TUNE_DIRECTORY, TuneStorage
 from rayprune.storage.copies import commit, mirrored, shown
+from rayprune.storage.occupancy import occupied
 from rayprune.tracking.record import prepare_out, to_json, write_atomic
 from rayprune.tracking.report import write_report
 from rayprune.tracking.wandb import track_sweep
@@ -105,6 +106,13 @@ def _run(
     sweep: Sweep, resume: bool, address: str | None, reporter: SweepReporter
 ) -> dict[str, Any]:
     prepare_out(sweep.out, resume, marker=SWEEP_FILE)
+    with occupied(sweep.out):
+        return _run_alone(sweep, resume, address, reporter)
+
+
+def _run_alone(
+    sweep: Sweep, resume: bool, address: str | None, reporter: SweepReporter
+) -> dict[str, Any]:
     if resume:
         _check_same_sweep(sweep)
     config = base_config(sweep.experiment)

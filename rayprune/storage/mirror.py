@@ -12,8 +12,8 @@ from typing import Final, NamedTuple
 from rayprune.storage.commits import Commits, committed_files, side_by_side
 from rayprune.storage.urls import Place
 
-_TEMPORARY: Final = re.compile(r"(^|/)\.(.*\.tmp|probe\.\d+)(/|$)")
-"""What is being written, or was when its writer was killed."""
+_TEMPORARY: Final = re.compile(r"(^|/)\.(.*\.tmp|probe\.\d+|rayprune\.lock)(/|$)")
+"""What is being written, or was when its writer was killed; and a lock, which is of one host."""
 
 
 class _Mark(NamedTuple):

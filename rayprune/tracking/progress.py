@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Final, Protocol
+
+PACE_S: Final = 10.0
+"""Seconds between two sentences on something that lasts."""
 
 
 class Reporter(Protocol):
@@ -53,3 +59,45 @@ class NullReporter:
 
     def close(self) -> None:
         """See `Reporter.close`."""
+
+
+_listener: ContextVar[Callable[[str], None] | None] = ContextVar("listener", default=None)
+
+
+@contextmanager
+def telling(listener: Callable[[str], None]) -> Iterator[None]:
+    """Let what lasts inside the block, however deep, say how far it is."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+def tell(text: str) -> None:
+    """Say a sentence to whoever listens."""
+    listener = _listener.get()
+    if listener is not None:
+        listener(text)
+
+
+class Pace:
+    """Tells of something that lasts, now and then.
+
+    >>> with telling(print):
+    ...     pace = Pace(clock=iter([0.0, 5.0, 11.0, 12.0]).__next__)
+    ...     for step in range(3):
+    ...         pace.tell(lambda: f"step {step}")
+    step 1
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._last = clock()
+
+    def tell(self, text: Callable[[], str]) -> None:
+        """Say what ``text`` returns, if the last time was a while ago."""
+        now = self._clock()
+        if now - self._last >= PACE_S:
+            self._last = now
+            tell(text())

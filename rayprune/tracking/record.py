@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from rayprune.errors import StorageError
+from rayprune.storage.occupancy import LOCK_FILE, check_unoccupied
 from rayprune.storage.urls import check_url, url_of
 
 LEAST_FREE_BYTES = 64 * 2**20
@@ -162,7 +163,8 @@ def prepare_out(out: str | Path, resume: bool, marker: str = "config.yaml") -> N
         marker: the file that says so.
 
     Raises:
-        StorageError: the directory holds something, or nothing to resume, or can't be written.
+        StorageError: the directory holds something, or nothing to resume, is written to by a run
+            that lives, or can't be written.
     """
     if (url := url_of(out)) is not None:
         raise StorageError(
@@ -178,7 +180,8 @@ def prepare_out(out: str | Path, resume: bool, marker: str = "config.yaml") -> N
             raise StorageError(
                 f"{str(out)!r} holds no run to resume (no {marker}): start one without --resume."
             )
-        if not resume and out.is_dir() and any(out.iterdir()):
+        check_unoccupied(out)
+        if not resume and out.is_dir() and any(p.name != LOCK_FILE for p in out.iterdir()):
             raise StorageError(
                 f"{str(out)!r} is not empty: give another directory with --out, or go on with its "
                 "run by --resume, which `rayprune train` and `rayprune sweep` have."

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,11 +21,16 @@ from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 from rayprune.errors import EnvError, NonFiniteError, RunError
 from rayprune.rllib import lost_env_runners
 from rayprune.rllib.callback import LOST_KEY
+from rayprune.rllib.checkpoints import latest
 from rayprune.rllib.env_guard import Guarded, check_rewards, odd_observation
 from rayprune.rllib.experiment import build_config
 from rayprune.rllib.failures import check_loss
+from rayprune.rllib.interruption import Interrupted
 from rayprune.rllib.lost_env_runners import LostEnvRunners
+from rayprune.tracking.progress import NullReporter
+from rayprune.tracking.record import read_rows
 from tests.rllib import experiments
+from tests.rllib.test_resume import check_same_run
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -33,21 +41,28 @@ class Faulty(gym.Env[np.ndarray, int]):
     observation_space = gym.spaces.Box(-1.0, 1.0, (3,), np.float32)
     action_space = gym.spaces.Discrete(2)
 
-    def __init__(self, fault: str = "", at: int = 0) -> None:
-        self._fault, self._at = fault, at
+    def __init__(self, fault: str = "", at: int = 0, flag: str = "") -> None:
+        self._fault, self._at, self._flag = fault, at, flag
         self._steps = 0
+        self._validates = False
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
         super().reset(seed=seed)
         if self._fault == "reset":
             raise OSError("no simulator answers")
         self._left = 10
+        self._validates = seed is not None and 10_000 <= seed < 10_100
         return self._see(), {}
 
     def step(self, action: int) -> Any:
         self._steps += 1
         self._left -= 1
         now = self._steps == self._at
+        if self._validates and self._flag and Path(self._flag).exists():
+            if self._fault == "interrupt":
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(60)  # as one that hangs
+            raise RuntimeError("only in validations")
         if now and self._fault == "raise":
             raise KeyError("joint_7")
         if now and self._fault == "assert":
@@ -59,7 +74,7 @@ class Faulty(gym.Env[np.ndarray, int]):
         seen = self._see()
         if now and self._fault == "observation":
             seen[1] = math.nan
-        return seen, reward, self._left == 0, False, {}
+        return seen, reward, self._left == 0 and self._fault != "never", False, {}
 
     def _see(self) -> np.ndarray:
         return self.np_random.uniform(-1, 1, 3).astype(np.float32)
@@ -252,6 +267,65 @@ def test_training_ends_with_the_environments_own_reason(
     with pytest.raises(RunError, match=told) as caught:
         experiments.train(what, tmp_path / "run")
     assert "lr" not in str(caught.value)
+    # What was learnt before is kept, unless that is what broke.
+    kept = latest(tmp_path / "run")
+    assert (kept and kept.name) == (None if "became" in told else "000000200")
+
+
+class Breaks(NullReporter):
+    """Lets the environment fail from the second validation on."""
+
+    def __init__(self, flag: Path) -> None:
+        self._flag = flag
+        self.told: list[str] = []
+
+    def evaluation(self, row: Mapping[str, Any]) -> None:
+        self._flag.touch()
+
+    def message(self, text: str) -> None:
+        self.told.append(text)
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize(
+    ("fault", "error", "told"),
+    [
+        (
+            "raise",
+            EnvError,
+            r"with seed 1000\d: RuntimeError: only in val.*\(at env step 800\).*0800",
+        ),
+        ("interrupt", Interrupted, r"Interrupted at env step 800; checkpoint 000000800 is written"),
+    ],
+)
+def test_what_ends_in_a_validation_loses_nothing_and_validates_when_it_is_resumed(
+    tmp_path: Path, fault: str, error: type[BaseException], told: str
+) -> None:
+    flag = tmp_path / "flag"
+    config = {"fault": fault, "flag": str(flag)}
+    what = experiments.experiment(experiments.PPO, env=ENV, env_config=config)
+    whole = experiments.train(what, tmp_path / "whole")
+    began = time.monotonic()
+    with pytest.raises(error, match=told):
+        experiments.train(what, tmp_path / "cut", reporter=Breaks(flag))
+    assert time.monotonic() - began < 30
+    flag.unlink()
+    resumed = experiments.train(what, tmp_path / "cut", resume=True)
+    check_same_run(tmp_path / "whole", tmp_path / "cut")
+    assert resumed["returns"] == whole["returns"]
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_an_episode_that_never_ends_is_cut_off_and_told(tmp_path: Path) -> None:
+    limits = {"every": None, "episodes": 2, "max_steps": 30}
+    what = experiments.experiment(faulty("never", at=0), evaluation=limits, stop={"env_steps": 200})
+    listener = Breaks(tmp_path / "flag")
+    summary = experiments.train(what, tmp_path / "run", reporter=listener)
+    assert summary["returns"]["test"]["mean"] == 30.0
+    assert read_rows(tmp_path / "run" / "results.jsonl")[-1]["validation"]["cut"] == 2
+    assert any(
+        "2 episode(s)" in text and "`evaluation.max_steps`" in text for text in listener.told
+    )
 
 
 @pytest.mark.usefixtures("ray_session")
