@@ -20,7 +20,7 @@ from rayprune.pruning.criteria import RETURN
 from rayprune.pruning.schedule_times import waits_for_return
 from rayprune.rllib.composing import check_composed
 from rayprune.rllib.cut_off import Teller
-from rayprune.rllib.env_guard import guard, silence_tracebacks
+from rayprune.rllib.env_guard import guard, note_last_observation, silence_tracebacks
 from rayprune.rllib.learners import foreach_learner
 from rayprune.rllib.lost_env_runners import LostEnvRunners
 from rayprune.rllib.lost_learners import watch_learners
@@ -57,6 +57,10 @@ class PruningCallback(RLlibCallback):
         guard(env_runner)
         if is_driven(env_runner.config):
             silence_tracebacks()
+
+    def on_episode_end(self, *, episode: Any, env_runner: Any = None, **_: Any) -> None:
+        """Look at the last observation, once an episode."""
+        note_last_observation(env_runner, episode)
 
     def on_env_runners_recreated(self, *, algorithm: Algorithm, **_: Any) -> None:
         """Hear why EnvRunners were lost; an iteration may last until one stays.

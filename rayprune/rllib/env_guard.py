@@ -180,12 +180,20 @@ def _fault_of(env_runner: Any, error: Exception) -> Exception:
         return ours
     name = env_name(env_runner.config)
     open_ones = [one for one in getattr(env_runner, "_ongoing_episodes", ()) if one is not None]
-    odd = odd_observation(name, open_ones)
+    odd = odd_observation(name, open_ones) or odd_observation_of(env_runner)
     if odd is not None:
         return EnvError(odd)
     if any(frame.name in _STEPPING for frame in traceback.extract_tb(error.__traceback__)):
         return EnvError(f"Environment {name!r} failed: {reason_of(error)}.")
     return error
+
+
+def note_last_observation(env_runner: Any, episode: Any) -> None:
+    """Remember if an episode ended in no number: RLlib acts on that too, and holds it no more."""
+    for one in _of_one_agent([episode]):
+        leaves = tree.flatten(one.get_observations(-1)) if one.is_reset else ()
+        if not all(_is_finite(leaf) for leaf in map(np.asarray, leaves) if leaf.dtype.kind == "f"):
+            setattr(env_runner, _ODD, odd_observation(env_name(env_runner.config), [one]))
 
 
 def odd_observation_of(env_runner: Any) -> str | None:
