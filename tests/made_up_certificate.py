@@ -15,6 +15,24 @@ def made_up_certificate(**changes):
     }
     return {
         "schema": 1,
+        "rayprune": "0.1.0",
+        "date": "2026-11-29T14:22:06+00:00",
+        "policies": {
+            "dense": {
+                "name": "runs/a/dense/checkpoints/000100000",
+                "kind": "checkpoint",
+                "sha256": 32 * "ab",
+                "version": "rayprune 0.1.0, ray 2.60.0",
+                "date": "2026-11-28T09:00:00+00:00",
+            },
+            "pruned": {
+                "name": "policy.onnx",
+                "kind": "file",
+                "sha256": 32 * "0f",
+                "version": "rayprune 0.1.0",
+                "date": "2026-11-29T10:30:00+00:00",
+            },
+        },
         "dense": "runs/a/dense/checkpoints/000100000",
         "pruned": "runs/a/checkpoints/000120000",
         "env": "CartPole-v1",

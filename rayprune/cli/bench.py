@@ -205,18 +205,26 @@ def _whole_numbers(name: str, text: str, words: Mapping[str, int]) -> tuple[int,
 
 
 class Stages:
-    """A `rayprune.rllib.bench.BenchReporter`: a spinner on a terminal, else nothing.
+    """A `rayprune.rllib.bench.BenchReporter`: what is going on, and rows as they are measured.
 
-    Plain lines would tell a script's log nothing that the tables don't.
+    Args:
+        console: where to write; on a terminal the stage is a spinner's, else a line.
     """
 
     def __init__(self, console: Console) -> None:
+        self._console = console
         self._status = console.status("") if console.is_terminal else None
 
     def stage(self, text: str) -> None:
         """See `BenchReporter.stage`."""
         if self._status is not None:
             self._status.update(text)
+        else:
+            self._console.print(text, markup=False)
+
+    def row(self, text: str) -> None:
+        """See `BenchReporter.row`."""
+        self._console.print(text, markup=False)
 
     def __enter__(self) -> Stages:
         if self._status is not None:

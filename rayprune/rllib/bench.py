@@ -26,7 +26,7 @@ from rayprune.deploy.capture import plain_copy
 from rayprune.deploy.exporting import export_policy
 from rayprune.deploy.formats import WRITERS
 from rayprune.deploy.interface import Array, Interface, Port
-from rayprune.deploy.latency import CONTROL, Arm, Timings, speed_up, time_arms
+from rayprune.deploy.latency import CONTROL, LEAST_ROUNDS, Arm, Timings, speed_up, time_arms
 from rayprune.deploy.memory import peak_memory
 from rayprune.deploy.policy import DeployablePolicy
 from rayprune.deploy.shrinking import shrink
@@ -47,6 +47,7 @@ EAGER: Final = "eager"
 """The plain torch module in Python, observation in, action out, without RLlib around it."""
 LIMIT_S: Final = 30.0
 """For one batch size and number of threads; slow policies get fewer rounds."""
+_GLANCE_S: Final = 0.5
 NOISE: Final = 0.2
 """By how much a control may be off before the figures are doubted aloud."""
 DENSE: Final = "dense"
@@ -94,6 +95,9 @@ class BenchReporter(Protocol):
 
     def stage(self, text: str) -> None:
         """It turned to this."""
+
+    def row(self, text: str) -> None:
+        """A first figure is there: what was timed, and what a call took."""
 
 
 @dataclass(slots=True)
@@ -164,7 +168,7 @@ def bench(paths: Sequence[Path], options: BenchOptions, reporter: BenchReporter)
         targets = []
         for number, path in enumerate(paths):
             reporter.stage(f"exports {path}")
-            targets.append(_target(path, place / str(number), options, stack))
+            targets.append(_target(path, place / str(number), options, stack, reporter))
         subjects = [subject for target in targets for subject in target.subjects]
         _check_alike(subjects)
         if options.memory:
@@ -198,11 +202,13 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _target(path: Path, place: Path, options: BenchOptions, stack: ExitStack) -> Target:
+def _target(
+    path: Path, place: Path, options: BenchOptions, stack: ExitStack, reporter: BenchReporter
+) -> Target:
     if path.suffix in SUFFIXES.values() and path.is_file():
         return _file_target(path)
     place.mkdir()
-    return _checkpoint_target(path, place, options, stack)
+    return _checkpoint_target(path, place, options, stack, reporter)
 
 
 def _file_target(path: Path) -> Target:
@@ -213,7 +219,9 @@ def _file_target(path: Path) -> Target:
     return Target(shown(path), [subject], [], {path.name: _parameters_of(artifact)})
 
 
-def _checkpoint_target(path: Path, place: Path, options: BenchOptions, stack: ExitStack) -> Target:
+def _checkpoint_target(
+    path: Path, place: Path, options: BenchOptions, stack: ExitStack, reporter: BenchReporter
+) -> Target:
     directory = locate(path)
     evaluator = Evaluator(config_of(directory))
     stack.callback(evaluator.close)
@@ -222,6 +230,8 @@ def _checkpoint_target(path: Path, place: Path, options: BenchOptions, stack: Ex
     whole = plain_copy(deployable(evaluator))
     target = Target(shown(path))
     target.subjects.append(Subject(target.path, DENSE, RLLIB, _rllib(evaluator, seed)))
+    _glance(target.subjects[-1], options, reporter)
+    reporter.stage(f"plays an episode of {path}, and removes what is dead")
     recorded = Recorded(whole.interface)
     evaluator.returns(seed, 1, recorded.watch)
     inputs = recorded.inputs(whole.interface)
@@ -236,7 +246,9 @@ def _checkpoint_target(path: Path, place: Path, options: BenchOptions, stack: Ex
     for name, (policy, given) in policies.items():
         target.parameters[name] = sum(p.numel() for p in policy.parameters())
         target.subjects.append(Subject(target.path, name, EAGER, _eager(policy)))
+        _glance(target.subjects[-1], options, reporter)
         for runtime in options.formats:
+            reporter.stage(f"exports {name} of {path} to {runtime}, and proves it")
             file = place / f"{name}{SUFFIXES[runtime]}"
             try:
                 export_policy(policy, file, runtime, recorded=given, about={}, compacted=False)
@@ -248,6 +260,23 @@ def _checkpoint_target(path: Path, place: Path, options: BenchOptions, stack: Ex
                 opened = Subject(target.path, name, runtime, _opener(file), file, observes)
                 target.subjects.append(opened)
     return target
+
+
+def _glance(subject: Subject, options: BenchOptions, reporter: BenchReporter) -> None:
+    """Tell of a first look, long before all is exported and timed side by side."""
+    threads, batch = options.threads[0] or _cores(), options.batches[0]
+    with _torch_threads(threads):
+        arms = {subject.name: subject.open(threads)(batch)}
+        found = time_arms(arms, rounds=LEAST_ROUNDS, limit_s=_GLANCE_S)[subject.name]
+    reporter.row(f"{_told(subject, found, threads, batch)} (a first look, alone)")
+
+
+def _told(subject: Subject, found: Timings, threads: int, batch: int) -> str:
+    figures = found.summary()
+    return (
+        f"{subject.name}, batch {batch}, {threads} thread(s): median {figures['median_us']:,.1f} "
+        f"us, p99 {figures['p99_us']:,.1f} us"
+    )
 
 
 def _note_noise(target: Target, controls: Sequence[Mapping[str, Any]]) -> None:
@@ -335,6 +364,8 @@ def _timed(
                 reporter.stage(f"times batch {batch} with {count} thread(s)")
                 arms = {name: made(batch) for name, made in opened.items()}
                 found = time_arms(arms, rounds=options.rounds, limit_s=LIMIT_S)
+                for subject in subjects:
+                    reporter.row(_told(subject, found[subject.name], count, batch))
                 where = {"threads": count, "batch": batch}
                 rows += [_row(subject, subjects, found, options, where) for subject in subjects]
                 first = subjects[0].name

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from rayprune.config import EvaluationConfig
+from rayprune.deploy.metadata import rayprune_version
 from rayprune.deploy.noninferiority import (
     INFERIOR,
     NON_INFERIOR,
@@ -28,6 +29,7 @@ from rayprune.deploy.noninferiority import (
 from rayprune.errors import CheckpointError, ConfigError, InputError
 from rayprune.rllib.checkpoints import locate, read_evaluation
 from rayprune.rllib.closeness import action_difference, agreement
+from rayprune.rllib.identity import now, require_two
 from rayprune.rllib.pairs import Pair, play_pairs
 from rayprune.rllib.players import Player, environment_of, is_file, open_players
 from rayprune.rllib.return_range import GIVEN, PILOT, ReturnRange, known_range, pilot_range
@@ -159,8 +161,10 @@ def certify(
     Returns:
         The content of certificate.json::
 
-            {"schema": 1, "dense", "pruned", "env", "verdict": "non-inferior" | "inferior" |
-             "undecided", "certified": bool, "exit_code": 0 | 1, "reason": a sentence,
+            {"schema": 1, "rayprune": version, "date": when it began,
+             "policies": {"dense", "pruned": {"name", "kind", "sha256", "version", "date"}},
+             "dense", "pruned", "env", "verdict": "non-inferior" | "inferior" | "undecided",
+             "certified": bool, "exit_code": 0 | 1, "reason": a sentence,
              "pairs": played, "decided_at", "settings": {...},
              "range": {"low", "high", "source": "given" | "environment" | "pilot", "outside"},
              "mean", "tail": {"dense", "pruned", "difference", "margin", "p", "p_against",
@@ -175,7 +179,8 @@ def certify(
         the pruned policy: with any of them nothing is certified.
 
     Raises:
-        InputError: a wrong option, no checkpoint, spaces that differ, or a wrong range.
+        InputError: a wrong option, no checkpoint, spaces that differ, a wrong range, one policy
+            twice, or a pruned one with more weights than the dense one.
         KeyboardInterrupt: says where the certificate so far is.
     """
     faults = options.faults()
@@ -184,9 +189,17 @@ def certify(
     players, config = open_players(dense, pruned)
     try:
         _check_spaces(*players)
+        policies = [player.identity() for player in players]
+        held = [player.parameters()["nonzero"] for player in players]
+        require_two(policies[0], policies[1], (held[0], held[1]))
         prepare_out(out, resume=False)
         with Record.open(out / PAIRS_FILE) as record:
-            test = _Certification(players, config, options, _first_seed(pruned, options))
+            about = {
+                "rayprune": rayprune_version(),
+                "date": now(),
+                "policies": dict(zip(("dense", "pruned"), policies, strict=True)),
+            }
+            test = _Certification(players, config, options, _first_seed(pruned, options), about)
             result = test.run(record, out, reporter)
     finally:
         for player in players:
@@ -202,9 +215,11 @@ class _Certification:
         config: AlgorithmConfig,
         options: CertifyOptions,
         seed: int,
+        about: Mapping[str, Any],
     ) -> None:
         self._dense, self._pruned = players
         self._config, self._options, self._seed = config, options, seed
+        self._about = about
         self._actors = self._dense.actor(), self._pruned.actor()
         self._shadow = self._pruned.actor()
         self._actions = _Actions()
@@ -299,6 +314,7 @@ class _Certification:
         margins = {name: margin.size for name, margin in options.margins.items()}
         return {
             "schema": SCHEMA,
+            **self._about,
             "dense": self._dense.name,
             "pruned": self._pruned.name,
             "env": str(self._config.env),

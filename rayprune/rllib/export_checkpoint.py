@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -212,6 +213,7 @@ def _source(directory: Path, config: AlgorithmConfig) -> dict[str, Any]:
         "env": str(config.env),
         "env_config": json.loads(to_json(dict(config.env_config))),
         "versions": versions(),
+        "exported": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 

@@ -20,6 +20,8 @@ from rayprune.rllib.checkpoints import locate
 from rayprune.rllib.comparison import dense_policy
 from rayprune.rllib.evaluation import Evaluator, guarded_env
 from rayprune.rllib.experiment import config_of, env_faults
+from rayprune.rllib.export_checkpoint import portable
+from rayprune.rllib.identity import checkpoint_identity, file_identity
 from rayprune.rllib.pairs import Actor, Env, PolicyActor, Result, Start
 from rayprune.rllib.threads import fitting_threads
 
@@ -37,6 +39,9 @@ class Player(Protocol):
     def parameters(self) -> dict[str, int | None]:
         """Return how many parameters the policy has, and how many aren't zero; None: unknown."""
 
+    def identity(self) -> dict[str, Any]:
+        """Return who it is, by hash, version and date; see `rayprune.rllib.identity`."""
+
     def spaces(self) -> tuple[str, str]:
         """Return what it observes and how it acts, as their spaces print."""
 
@@ -51,7 +56,7 @@ class CheckpointPlayer:
     """A checkpoint's policy, in RLlib."""
 
     def __init__(self, config: AlgorithmConfig, directory: Path) -> None:
-        self.name = str(directory)
+        self.name, self._directory = portable(directory), directory
         self._evaluator = Evaluator(config)
         try:
             self._evaluator.load_checkpoint(directory)
@@ -71,6 +76,10 @@ class CheckpointPlayer:
             "nonzero": sum(int(torch.count_nonzero(p)) for p in held),
         }
 
+    def identity(self) -> dict[str, Any]:
+        """See `Player.identity`."""
+        return checkpoint_identity(self._directory)
+
     def spaces(self) -> tuple[str, str]:
         """See `Player.spaces`."""
         observation, action = self._evaluator.spaces[INPUT_ENV_SINGLE_SPACES]
@@ -89,7 +98,7 @@ class FilePlayer:
     """An exported file's policy, in its own runtime."""
 
     def __init__(self, path: Path) -> None:
-        self.name = str(path)
+        self.name = portable(path)
         self._artifact = open_artifact(path)
         if self._artifact.interface.noise is not None:
             raise InputError(
@@ -104,6 +113,10 @@ class FilePlayer:
     def parameters(self) -> dict[str, int | None]:
         """See `Player.parameters`."""
         return {"total": None, "nonzero": None}
+
+    def identity(self) -> dict[str, Any]:
+        """See `Player.identity`."""
+        return file_identity(self._artifact)
 
     def spaces(self) -> tuple[str, str]:
         """See `Player.spaces`; as the export found them."""

@@ -32,14 +32,36 @@ QUICK = BenchOptions(batches=(1, 4), threads=(1,), rounds=5, formats=("torch",),
 
 
 class Reporter:
-    """Doesn't listen."""
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
 
     def stage(self, text: str) -> None:
-        pass
+        self.told.append(text)
+
+    def row(self, text: str) -> None:
+        self.told.append(text)
 
 
-def run(*paths: Path, options: BenchOptions = QUICK) -> dict[str, Any]:
-    return bench(list(paths), options, Reporter())
+def run(
+    *paths: Path, options: BenchOptions = QUICK, reporter: Reporter | None = None
+) -> dict[str, Any]:
+    return bench(list(paths), options, reporter or Reporter())
+
+
+def test_first_figures_are_told_before_anything_is_exported(checkpoint: Path) -> None:
+    reporter = Reporter()
+    run(checkpoint, reporter=reporter)
+    kinds = [
+        "first" if "a first look" in text else text.split()[0] if "median" not in text else "row"
+        for text in reporter.told
+    ]
+    assert kinds[:4] == ["exports", "first", "plays", "first"]
+    assert "forward_inference, batch 1, 1 thread(s): median" in reporter.told[1]
+    # A row a policy, runtime and batch size, as they are measured.
+    assert kinds.count("row") == 10
+    assert kinds.index("row") < len(kinds) - 5
 
 
 @pytest.fixture(scope="module")

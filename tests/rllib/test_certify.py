@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,9 @@ import pytest
 
 from rayprune.errors import CheckpointError, ConfigError, InputError
 from rayprune.rllib.certify import PILOT_PAIRS, CertifyOptions, certify
+from rayprune.rllib.checkpoints import MODULE
 from rayprune.rllib.evaluation import Evaluator
-from rayprune.rllib.export_checkpoint import export_checkpoint
+from rayprune.rllib.export_checkpoint import export_checkpoint, weights_sha256
 from rayprune.rllib.return_range import ReturnRange, known_range
 from rayprune.tracking.record import read_rows
 from tests.rllib import configs
@@ -68,10 +71,23 @@ def run(
     return certify(dense, pruned, options, out, Reporter(most))
 
 
-def test_a_policy_is_certified_against_itself_and_the_files_say_so(
+def twin(checkpoint: Path, folder: Path, change: float = 1.5, part: str = "vf.") -> Path:
+    """Copy a checkpoint, one part of it changed; with another value net it acts the same."""
+    place = folder / f"twin-of-{checkpoint.parent.name}"
+    shutil.copytree(checkpoint, place)
+    (path,) = (place / MODULE).glob("module_state.pkl")
+    state = pickle.loads(path.read_bytes())
+    for name in state:
+        if name.startswith(part) and name.endswith("weight"):
+            state[name] = state[name] * change
+    path.write_bytes(pickle.dumps(state))
+    return place
+
+
+def test_a_policy_is_certified_against_its_twin_and_the_files_say_so(
     policy: Path, tmp_path: Path
 ) -> None:
-    result = run(policy, policy, tmp_path / "out")
+    result = run(policy, twin(policy, tmp_path), tmp_path / "out")
     assert (result["verdict"], result["certified"], result["exit_code"]) == (
         "non-inferior",
         True,
@@ -86,7 +102,39 @@ def test_a_policy_is_certified_against_itself_and_the_files_say_so(
     assert [row["seed"] for row in rows] == list(range(20_000, 20_000 + len(rows)))
     assert result["divergence"] == {"diverged": 0.0, "first": None, "median": None}
     assert result["closeness"]["agreement"] == 1.0
-    assert "</html>" in (tmp_path / "out" / "certificate.html").read_text()
+    page = (tmp_path / "out" / "certificate.html").read_text()
+    assert "</html>" in page
+    assert str(tmp_path) not in (tmp_path / "out" / "certificate.json").read_text() + page
+    dense, pruned = (result["policies"][part] for part in ("dense", "pruned"))
+    assert dense["sha256"] == weights_sha256(policy) != pruned["sha256"]
+    for held in (dense, pruned):
+        assert held["sha256"] in page
+        assert held["version"].startswith("ray 2.")
+        assert held["date"].endswith("+00:00")
+
+
+def test_one_policy_given_twice_is_refused_by_its_hash(policy: Path, tmp_path: Path) -> None:
+    copy = twin(policy, tmp_path, change=1.0)
+    file = tmp_path / "policy.pt2"
+    told = export_checkpoint(policy, file, "torch", episodes=1)
+    shutil.copy(file, tmp_path / "again.pt2")
+    for one, other in ((policy, policy), (policy, copy), (file, tmp_path / "again.pt2")):
+        with pytest.raises(InputError, match="are the same policy"):
+            run(one, other, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    # What a file makes of a checkpoint may be asked.
+    held = run(policy, file, tmp_path / "out")["policies"]["pruned"]
+    assert held["sha256"] == told["sha256"]
+    assert held["weights_sha256"] == weights_sha256(policy)
+
+
+def test_a_pruned_policy_that_is_denser_than_the_dense_one_is_refused(
+    policy: Path, tmp_path: Path
+) -> None:
+    sparse = twin(policy, tmp_path, change=0.0, part="pi.")
+    with pytest.raises(InputError, match=r"is denser than DENSE .*; give the denser one first\.$"):
+        run(sparse, policy, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_means_are_those_of_both_policies_alone(
@@ -106,7 +154,7 @@ def test_what_is_too_little_to_decide_ends_undecided_with_exit_code_1(
     policy: Path, tmp_path: Path
 ) -> None:
     options = CertifyOptions(margin=0.05, episodes=25)
-    result = run(policy, policy, tmp_path / "out", options)
+    result = run(policy, twin(policy, tmp_path), tmp_path / "out", options)
     assert (result["verdict"], result["exit_code"], result["pairs"]) == ("undecided", 1, 25)
     assert result["range"] == {"low": 0.0, "high": 500.0, "source": "environment", "outside": 0}
     assert "--episodes" in result["reason"]
@@ -115,7 +163,7 @@ def test_what_is_too_little_to_decide_ends_undecided_with_exit_code_1(
 def test_ctrl_c_leaves_all_pairs_on_disk_and_says_where(policy: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt, match=r"after 40 pairs.*certificate\.json"):
-        run(policy, policy, out, CertifyOptions(margin=0.05), most=2)
+        run(policy, twin(policy, tmp_path), out, CertifyOptions(margin=0.05), most=2)
     held = json.loads((out / "certificate.json").read_text())
     assert (held["verdict"], held["pairs"]) == ("undecided", 40)
     assert len(read_rows(out / "pairs.jsonl")) == 40
@@ -126,7 +174,7 @@ def test_a_range_that_a_return_breaks_is_refused_with_the_seed(
 ) -> None:
     options = CertifyOptions(margin=0.05, return_range=(0.0, 3.0))
     with pytest.raises(InputError, match=r"return on seed 200\d\d is .*--return-range"):
-        run(policy, policy, tmp_path / "out", options)
+        run(policy, twin(policy, tmp_path), tmp_path / "out", options)
 
 
 @pytest.mark.parametrize("margins", [{"margin": 600, "tail_margin": 10}, {"margin": 300}])
@@ -135,7 +183,7 @@ def test_a_margin_as_wide_as_all_returns_is_refused(
 ) -> None:
     options = CertifyOptions(absolute=True, **margins)
     with pytest.raises(InputError, match=r"A margin of 600 .* any policy would be certified"):
-        run(policy, policy, tmp_path / "out", options)
+        run(policy, twin(policy, tmp_path), tmp_path / "out", options)
 
 
 @pytest.mark.slow  # Pendulum's episodes are long
@@ -145,13 +193,15 @@ def test_where_no_range_is_known_a_pilot_on_other_seeds_suggests_one(
     place = checkpoint("Pendulum-v1")
     assert known_range("Pendulum-v1", {"g": 9.81}) is None
     options = CertifyOptions(margin=0.9, tail_margin=0.9, episodes=2)
-    known = run(place, place, tmp_path / "known", options)
+    known = run(place, twin(place, tmp_path), tmp_path / "known", options)
     assert known["range"]["source"] == "environment"
     rllib_config = configs.ppo("Pendulum-v1").environment(env_config={"g": 9.81})
     algorithm = rllib_config.build_algo()
     algorithm.save_to_path(str(tmp_path / "gravity"))
     algorithm.stop()
-    result = run(tmp_path / "gravity", tmp_path / "gravity", tmp_path / "pilot", options)
+    result = run(
+        tmp_path / "gravity", twin(tmp_path / "gravity", tmp_path), tmp_path / "pilot", options
+    )
     alone = Evaluator(rllib_config)
     alone.load_checkpoint(tmp_path / "gravity")
     returns = alone.returns(20_002, PILOT_PAIRS)

@@ -36,6 +36,7 @@ def render_certificate(result: Mapping[str, Any], pairs: Sequence[Mapping[str, A
         section("evidence", "Evidence", _ABOUT_EVIDENCE, [("evidence", "evidence")]),
         section("pairs", "Returns, seed by seed", _ABOUT_PAIRS, [("pairs", "pairs")]),
         _table(result),
+        _policies(result),
     ]
     data = {**result, "played": list(pairs)}
     return assemble(title, "\n".join(parts), data, "rayprune certify")
@@ -121,6 +122,40 @@ def _table(result: Mapping[str, Any]) -> str:
         '<div class="scroll" tabindex="0" role="region" aria-labelledby="questions-h">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></section>"
     )
+
+
+def _policies(result: Mapping[str, Any]) -> str:
+    """Return the table of who was compared."""
+    names = ("policy", "name", "SHA-256", "written by", "on")
+    head = "".join(f'<th scope="col">{name}</th>' for name in names)
+    body = "".join(f"<tr>{_identity(part, held)}</tr>" for part, held in result["policies"].items())
+    about = (
+        f"By the weights' hash of a checkpoint, and the file's of an exported file. Certified by "
+        f"rayprune {result['rayprune']}, begun {_day(result['date'])}."
+    )
+    return (
+        '<section id="policies" class="wide" aria-labelledby="policies-h">'
+        f'<h2 id="policies-h">Who was compared</h2><p class="note">{html.escape(about)}</p>'
+        '<div class="scroll" tabindex="0" role="region" aria-labelledby="policies-h">'
+        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></section>"
+    )
+
+
+def _identity(part: str, held: Mapping[str, Any]) -> str:
+    cells = [html.escape(part), html.escape(str(held["name"]))]
+    digest = html.escape(held["sha256"])
+    cells.append(f'<code title="{digest}">{digest[:16]}…</code>')
+    cells += [html.escape(held["version"] or "-"), html.escape(_day(held["date"]))]
+    return "".join(f"<td>{cell}</td>" for cell in cells)
+
+
+def _day(date: str) -> str:
+    """Return a date as people read it.
+
+    >>> _day("2026-11-29T14:22:06+00:00")
+    '2026-11-29 14:22 UTC'
+    """
+    return f"{date[:10]} {date[11:16]} UTC"
 
 
 def _row(result: Mapping[str, Any], key: str, name: str) -> str:

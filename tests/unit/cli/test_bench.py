@@ -1,9 +1,12 @@
 """``rayprune bench``."""
 
+import io
 import json
 
 import pytest
+from rich.console import Console
 
+from rayprune.cli.bench import Stages
 from tests.made_up_bench import made_up_bench
 
 
@@ -54,3 +57,14 @@ def test_a_missing_target_is_told_before_anything_starts(rayprune, adaptor):
     answer = rayprune("bench", "no/such")
     assert answer.code == 2
     assert adaptor.calls == []
+
+
+def test_rows_and_stages_are_lines_of_standard_error():
+    console = Console(file=io.StringIO(), width=200)
+    with Stages(console) as reporter:
+        reporter.stage("exports runs/a")
+        reporter.row("runs/a dense eager, batch 1: median 30.1 us")
+    assert console.file.getvalue().splitlines() == [
+        "exports runs/a",
+        "runs/a dense eager, batch 1: median 30.1 us",
+    ]

@@ -15,6 +15,14 @@ def test_the_verdict_is_the_heading_and_both_questions_have_a_row():
     assert '"diverged_at": 16' in text
 
 
+def test_both_policies_are_named_by_hash_version_and_date():
+    text = render_certificate(made_up_certificate(), made_up_pairs())
+    table = text[text.index("Who was compared") :]
+    assert f'<code title="{32 * "ab"}">{8 * "ab"}…</code>' in table
+    assert "<td>rayprune 0.1.0, ray 2.60.0</td><td>2026-11-28 09:00 UTC</td>" in table
+    assert "begun 2026-11-29 14:22 UTC" in table
+
+
 def test_continuous_actions_have_no_tile_of_agreement():
     close = {"agreement": None, "action_difference": 0.02, "states": 10}
     text = render_certificate(made_up_certificate(closeness=close), made_up_pairs())
