@@ -34,7 +34,7 @@ from rayprune.rllib.compacted import origins_in
 from rayprune.rllib.groups import kept_back
 from rayprune.rllib.learners import foreach_learner
 from rayprune.rllib.remedies import apply_to_targets
-from rayprune.rllib.statistics import consolidate, gather
+from rayprune.rllib.statistics import check_statistics, consolidate, gather
 from rayprune.tracking.record import storage_error, to_json, write_atomic
 from rayprune.tracking.remote import fetch_checkpoint
 
@@ -103,6 +103,7 @@ def restore(algorithm: Algorithm, directory: Path) -> dict[str, Any]:
     """
     meta = read_meta(directory)
     check_fits(directory, module_of(algorithm))
+    check_statistics(algorithm, directory)
     load_algorithm(algorithm, directory)
     load_buffer(algorithm, directory)
     apply_to_targets(algorithm, meta["env_steps"])

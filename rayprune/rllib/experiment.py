@@ -49,6 +49,7 @@ from rayprune.rllib.env_guard import MAX_STEPS_KEY
 from rayprune.rllib.evaluation import Evaluator
 from rayprune.rllib.groups import group_of
 from rayprune.rllib.learner import heads_of, sensors_of
+from rayprune.rllib.linear import allow_linear
 from rayprune.rllib.normalise import as_configured, normalise
 from rayprune.rllib.pipelines import MAKERS, Imported, join, own_makers
 from rayprune.rllib.remedies import replay_faults
@@ -216,13 +217,18 @@ def network_faults(experiment: ExperimentConfig) -> list[str]:
 def check_network(module: Any, pruning: PruningConfig) -> None:
     """Raise ConfigError if ``pruning`` can't be done to ``module`` (names, reachable sparsity)."""
     # No target networks yet: the Learner makes them.
-    Pruner(
+    pruner = Pruner(
         module,
         pruning,
         groups=group_of,
         heads=heads_of(module, targets=[]),
         sensors=lambda: sensors_of(module, targets=[]),
     )
+    if pruning.granularity == "neuron" and not pruning.dense and not pruner.parameters:
+        raise ConfigError(
+            "`pruning.granularity` can't be 'neuron': the network has no hidden units, only heads, "
+            "which are never pruned. Give `fcnet_hiddens`, or take granularity 'weight'."
+        )
 
 
 def build_config(experiment: ExperimentConfig) -> AlgorithmConfig:
@@ -247,6 +253,8 @@ def base_config(experiment: ExperimentConfig) -> AlgorithmConfig:
         set_defaults(config, experiment)
         for method, keywords in experiment.rllib.items():
             getattr(config, method)(**_translated(method, keywords))
+        if config._rl_module_spec is None:
+            allow_linear(config, experiment.algorithm)
         own = own_makers(config)
         connect(config, raw=has_own_module(config))
         join(config, own)

@@ -73,24 +73,14 @@ def take_statistics(algorithm: Any, directory: Path, *, partly: bool, whose: str
         CheckpointError: one of the two normalises observations, and the other doesn't; or there is
             a teacher that sees them normalised otherwise.
     """
-    own = [c for c in statistics_of(algorithm) if isinstance(c, ObservationFilter)]
-    state = filter_state(directory)
-    if bool(own) != (state is not None) and not partly:
-        there, here = ("with", "without") if state is not None else ("without", "with")
-        raise CheckpointError(
-            f"{whose}checkpoint {str(directory)!r} was trained {there} normalised observations, "
-            f"and this run is {here} them: its policy would see what it never saw. "
-            + (
-                "Set `rllib.env_runners.observation_filter: MeanStdFilter`."
-                if state is not None
-                else "Leave `rllib.env_runners.observation_filter` out."
-            )
-        )
+    if not partly:
+        check_statistics(algorithm, directory, whose=whose)
+    own, state = _observed(algorithm), filter_state(directory)
     if own and state is not None:
         shares = own[0].shares
         if tuple(state["base"][1].shape) != shares.shape:
             return False
-        taught, held = shares.frozen, shares.total
+        taught, held = bool(shares.frozen), shares.total
         shares.set_state(state)
         if taught and not np.array_equal(held.mean, shares.total.mean):
             raise CheckpointError(
@@ -102,6 +92,32 @@ def take_statistics(algorithm: Any, directory: Path, *, partly: bool, whose: str
         _tell(algorithm)
         return taught
     return False
+
+
+def check_statistics(algorithm: Any, directory: Path, *, whose: str = "") -> None:
+    """Raise CheckpointError where only one of an algorithm and a checkpoint normalises.
+
+    Args:
+        algorithm: built.
+        directory: an Algorithm's checkpoint.
+        whose: a word for it.
+    """
+    own, state = _observed(algorithm), filter_state(directory)
+    if bool(own) != (state is not None):
+        there, here = ("with", "without") if state is not None else ("without", "with")
+        raise CheckpointError(
+            f"{whose}checkpoint {str(directory)!r} was trained {there} normalised observations, "
+            f"and this run is {here} them: its policy would see what it never saw. "
+            + (
+                "Set `rllib.env_runners.observation_filter: MeanStdFilter`."
+                if state is not None
+                else "Leave `rllib.env_runners.observation_filter` out."
+            )
+        )
+
+
+def _observed(algorithm: Any) -> list[Any]:
+    return [c for c in statistics_of(algorithm) if isinstance(c, ObservationFilter)]
 
 
 def filter_state(directory: Path) -> dict[str, Any] | None:

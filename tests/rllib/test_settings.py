@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -13,9 +14,11 @@ from rayprune.rllib.algorithms import algorithm_config
 from rayprune.rllib.experiment import (
     _parameters,
     base_config,
+    build_module,
     experiment_parts_faults,
     rllib_faults,
 )
+from rayprune.rllib.export_checkpoint import export_checkpoint
 from rayprune.rllib.running_wrappers import running_wrappers
 from rayprune.rllib.schedule_values import SCHEDULED, schedule_faults
 from rayprune.rllib.unread_settings import _UNREAD, unread
@@ -171,3 +174,44 @@ def test_an_environment_that_normalises_for_itself_is_refused_before_a_run() -> 
         del gym.registry["Normed-CartPole-v0"]
     assert "has NormalizeObservation around it" in fault
     assert "observation_filter: MeanStdFilter" in fault
+
+
+@pytest.mark.parametrize("algorithm", ["PPO", "DQN"])
+@pytest.mark.parametrize("heads", [[], [8]])
+def test_a_policy_without_hidden_layers_is_built_as_it_says(
+    algorithm: str, heads: list[int]
+) -> None:
+    base = experiments.PPO if algorithm == "PPO" else experiments.DQN
+    raw = copy.deepcopy(base)
+    raw["rllib"]["rl_module"]["model_config"] = {
+        "fcnet_hiddens": [],
+        "head_fcnet_hiddens": heads,
+    }
+    assert experiment_parts_faults(raw) == []
+    module = build_module(base_config(experiments.experiment(raw)))
+    shapes = [tuple(p.shape) for name, p in module.named_parameters() if p.dim() == 2]
+    assert all(shape[1] in (4, *heads) for shape in shapes)
+    assert len([shape for shape in shapes if shape[1] == 4]) == 2
+
+
+def test_units_of_a_policy_without_hidden_layers_cant_be_pruned() -> None:
+    raw = copy.deepcopy(experiments.PPO)
+    raw["rllib"]["rl_module"]["model_config"] = {"fcnet_hiddens": [], "head_fcnet_hiddens": []}
+    (fault,) = experiment_parts_faults(
+        {**raw, "pruning": {"sparsity": 0.5, "granularity": "neuron"}}
+    )
+    assert "no hidden units" in fault
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_linear_policy_trains_to_its_sparsity_and_is_exported(tmp_path: Path) -> None:
+    raw = copy.deepcopy(experiments.PPO)
+    raw["rllib"]["rl_module"]["model_config"] = {"fcnet_hiddens": [], "head_fcnet_hiddens": []}
+    what = experiments.experiment(
+        {**raw, "pruning": {"sparsity": 0.5, "schedule": {"kind": "one_shot", "begin": 0.4}}},
+        stop={"env_steps": 400},
+    )
+    summary = experiments.train(what, tmp_path / "run")
+    assert summary["sparsity"]["prunable"] == pytest.approx(0.5)
+    certificate = export_checkpoint(tmp_path / "run", tmp_path / "linear.onnx", "onnx")
+    assert certificate["parameters"]["total"] == 10
