@@ -136,7 +136,7 @@ def _policies(result: Mapping[str, Any]) -> str:
     return (
         '<section id="policies" class="wide" aria-labelledby="policies-h">'
         f'<h2 id="policies-h">Who was compared</h2><p class="note">{html.escape(about)}</p>'
-        '<div class="scroll" tabindex="0" role="region" aria-labelledby="policies-h">'
+        '<div class="scroll plain" tabindex="0" role="region" aria-labelledby="policies-h">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></section>"
     )
 
