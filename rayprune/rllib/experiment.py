@@ -217,18 +217,13 @@ def network_faults(experiment: ExperimentConfig) -> list[str]:
 def check_network(module: Any, pruning: PruningConfig) -> None:
     """Raise ConfigError if ``pruning`` can't be done to ``module`` (names, reachable sparsity)."""
     # No target networks yet: the Learner makes them.
-    pruner = Pruner(
+    Pruner(
         module,
         pruning,
         groups=group_of,
         heads=heads_of(module, targets=[]),
         sensors=lambda: sensors_of(module, targets=[]),
     )
-    if pruning.granularity == "neuron" and not pruning.dense and not pruner.parameters:
-        raise ConfigError(
-            "`pruning.granularity` can't be 'neuron': the network has no hidden units, only heads, "
-            "which are never pruned. Give `fcnet_hiddens`, or take granularity 'weight'."
-        )
 
 
 def build_config(experiment: ExperimentConfig) -> AlgorithmConfig:

@@ -10,7 +10,10 @@ import gymnasium as gym
 import pytest
 
 from rayprune.config import ALGORITHMS
+from rayprune.errors import InputError
 from rayprune.rllib.algorithms import algorithm_config
+from rayprune.rllib.deployable import deployable
+from rayprune.rllib.evaluation import Evaluator
 from rayprune.rllib.experiment import (
     _parameters,
     base_config,
@@ -200,7 +203,7 @@ def test_units_of_a_policy_without_hidden_layers_cant_be_pruned() -> None:
     (fault,) = experiment_parts_faults(
         {**raw, "pruning": {"sparsity": 0.5, "granularity": "neuron"}}
     )
-    assert "no hidden units" in fault
+    assert "add a hidden layer" in fault
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -215,3 +218,36 @@ def test_a_linear_policy_trains_to_its_sparsity_and_is_exported(tmp_path: Path) 
     assert summary["sparsity"]["prunable"] == pytest.approx(0.5)
     certificate = export_checkpoint(tmp_path / "run", tmp_path / "linear.onnx", "onnx")
     assert certificate["parameters"]["total"] == 10
+
+
+def test_a_connector_of_the_users_own_stands_before_ours_and_exports_name_it() -> None:
+    raw = copy.deepcopy(experiments.PPO)
+    raw["rllib"]["env_runners"].update(
+        env_to_module_connector="tests.rllib.my_connectors:make",
+        observation_filter="MeanStdFilter",
+    )
+    assert experiment_parts_faults(raw) == []
+    evaluator = Evaluator(base_config(experiments.experiment(raw)))
+    try:
+        names = [type(piece).__name__ for piece in evaluator.connectors[0]]
+        assert names[:2] == ["Half", "ObservationFilter"]
+        assert len(evaluator.returns(0, 2)) == 2
+        with pytest.raises(InputError, match="can't be exported: Half"):
+            deployable(evaluator)
+    finally:
+        evaluator.close()
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("nowhere:make", "can't be imported: ModuleNotFoundError"),
+        ("tests.rllib.my_connectors:nothing", "can't be imported: AttributeError"),
+        ("tests.rllib.my_connectors:np", "must be a function"),
+        (3, "must name a function"),
+        ("make", "must name a function"),
+    ],
+)
+def test_a_connector_that_cant_be_made_is_named(value: Any, message: str) -> None:
+    (fault,) = block_faults("PPO", env_runners={"env_to_module_connector": value})
+    assert message in fault
