@@ -32,7 +32,14 @@ from rayprune.pruning.resizing import fit_to, misfits
 from rayprune.reasons import reason_of
 from rayprune.rllib.checkpoints import check_fits, module_state
 from rayprune.rllib.connectors import KeepObservations
-from rayprune.rllib.env_guard import Guarded, env_name, guard, most_steps, tell_of_cut
+from rayprune.rllib.env_guard import (
+    Guarded,
+    env_name,
+    guard,
+    most_steps,
+    silence_tracebacks,
+    tell_of_cut,
+)
 from rayprune.rllib.normalisation import ObservationFilter
 from rayprune.rllib.pipelines import pieces_of
 from rayprune.rllib.threads import fitting_threads
@@ -186,6 +193,7 @@ class Evaluator:
             seed: of the environment, which all of them follow from.
             explore: draw the actions as in training; else the greedy ones.
         """
+        silence_tracebacks()  # the error says what is in them
         runner: Any = self._runner
         runner._seed, runner._needs_initial_reset = seed, True
         kept = KeepObservations()

@@ -30,6 +30,7 @@ from rayprune.config import (
 from rayprune.errors import CheckpointError, ConfigError, StorageError, did_you_mean
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.pruner import Pruner
+from rayprune.reasons import reason_of, text_of
 from rayprune.rllib.algorithms import (
     action_faults,
     algorithm_config,
@@ -466,9 +467,9 @@ def _prefixed(fault: str) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0] if lines else type(error).__name__
-    return text if text.endswith(".") else f"{text}."
+    text = text_of(error)
+    # A key alone, or an assertion without a text, says little: its type and line are told.
+    return f"{reason_of(error) if not text or isinstance(error, KeyError) else text}."
 
 
 def _way_out(error: BaseException) -> str:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import pytest
 
 from rayprune.errors import ConfigError, ResourceError
@@ -190,3 +191,17 @@ def test_auto_takes_a_gpu_per_learner_where_there_are_enough(
     three = resources.resolve_gpus(configs.ppo().learners(num_learners=3), "auto")
     assert two.num_gpus_per_learner == 1
     assert three.num_gpus_per_learner == 0
+
+
+def test_a_constructor_that_says_nothing_is_told_by_its_line(tmp_path: Path) -> None:
+    gym.register("Mute-v0", entry_point=Mute)
+    text = faults_of(tmp_path, env=f"{__name__}:Mute-v0")
+    assert "AssertionError at test_experiment.py:" in text
+    assert "`raise AssertionError" in text
+
+
+class Mute(gym.Env[Any, Any]):
+    """Fails as an `assert` without a text does."""
+
+    def __init__(self) -> None:
+        raise AssertionError
