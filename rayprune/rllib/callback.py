@@ -22,7 +22,7 @@ from rayprune.rllib.composing import check_composed
 from rayprune.rllib.cut_off import Teller
 from rayprune.rllib.env_guard import guard, note_last_observation, silence_tracebacks
 from rayprune.rllib.learners import foreach_learner
-from rayprune.rllib.lost_env_runners import LostEnvRunners
+from rayprune.rllib.lost_env_runners import LostEnvRunners, wait_for_env_runners
 from rayprune.rllib.lost_learners import watch_learners
 from rayprune.rllib.remedies import apply_to_buffer, apply_to_targets
 from rayprune.rllib.signals import CONFIG_KEY, DRIVEN_KEY, begin_if_reached
@@ -80,6 +80,7 @@ class PruningCallback(RLlibCallback):
         check_composed(algorithm.config)
         apply_to_targets(algorithm, 0)
         watch_learners(algorithm)
+        wait_for_env_runners(algorithm, self._lost)
         if is_driven(algorithm.config):
             silence_tracebacks()
         else:

@@ -22,6 +22,7 @@ TRIES: Final = 3
 """Failures in a row, without a step sampled by anyone, that end a run."""
 PATIENCE_S: Final = 600.0
 """Seconds without a step sampled by anyone that end a run."""
+_POLL_S: Final = 0.5
 _KEY: Final = "rayprune/lost/"
 
 
@@ -33,6 +34,26 @@ def report(reason: str) -> None:
     key = _key(actor)
     held = json.loads(internal_kv._internal_kv_get(key) or "[]")
     internal_kv._internal_kv_put(key, json.dumps([*held, reason][-TRIES:]).encode(), overwrite=True)
+
+
+def wait_for_env_runners(algorithm: Any, lost: LostEnvRunners) -> None:
+    """Let IMPALA and APPO wait where every EnvRunner is lost, as RLlib's other algorithms do.
+
+    RLlib 2.60 has the driver's own EnvRunner sample then, which has no environment: ValueError.
+    """
+    sample = getattr(algorithm, "_sample_and_get_connector_states", None)
+    group = algorithm.env_runner_group
+    if sample is None or group is None or not group.num_remote_env_runners():
+        return
+
+    def sample_or_wait() -> Any:
+        if group.num_healthy_remote_workers():
+            return sample()
+        lost.look(algorithm)  # one iteration lasts until one is back
+        time.sleep(_POLL_S)
+        return [], [], [], set()  # as where none of them is ready
+
+    algorithm._sample_and_get_connector_states = sample_or_wait
 
 
 class LostEnvRunners:

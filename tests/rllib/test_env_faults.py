@@ -26,7 +26,7 @@ from rayprune.rllib.env_guard import Guarded, check_rewards, odd_observation
 from rayprune.rllib.experiment import build_config
 from rayprune.rllib.failures import check_loss
 from rayprune.rllib.interruption import Interrupted
-from rayprune.rllib.lost_env_runners import LostEnvRunners
+from rayprune.rllib.lost_env_runners import LostEnvRunners, wait_for_env_runners
 from rayprune.tracking.progress import NullReporter
 from rayprune.tracking.record import read_rows
 from tests.rllib import experiments
@@ -240,6 +240,19 @@ def test_env_runners_that_die_without_a_word_are_told_of_and_waited_for(
     monkeypatch.setattr(lost_env_runners, "PATIENCE_S", -1.0)
     with pytest.raises(RunError, match="1 of 2 EnvRunners are alive"):
         lost.look(driver)  # type: ignore[arg-type]
+
+
+def test_asynchronous_algorithms_wait_where_every_env_runner_is_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    driver, lost = Driver(monkeypatch), LostEnvRunners()
+    driver._sample_and_get_connector_states = lambda: "sampled"  # type: ignore[attr-defined]
+    wait_for_env_runners(driver, lost)
+    sample = driver._sample_and_get_connector_states  # type: ignore[attr-defined]
+    assert sample() == "sampled"
+    driver.env_runner_group.healthy = 0
+    assert sample() == ([], [], [], set())
+    assert "0 of 2 are left" in lost.take()[0]
 
 
 def faulty(fault: str, at: int, **changes: Any) -> Mapping[str, Any]:
