@@ -56,6 +56,7 @@ from rayprune.rllib.pipelines import MAKERS, Imported, join, own_makers
 from rayprune.rllib.remedies import replay_faults
 from rayprune.rllib.running_wrappers import wrapper_faults
 from rayprune.rllib.schedule_values import SCHEDULED, schedule_faults
+from rayprune.rllib.unread_model_keys import unread_for_spaces, unread_model_faults
 from rayprune.rllib.unread_settings import unread, unread_faults
 from rayprune.rllib.wrap import with_pruning
 
@@ -199,6 +200,7 @@ def network_faults(experiment: ExperimentConfig) -> list[str]:
         faults += replay_faults(config, experiment.pruning.remedies)
         faults += wrapper_faults(config)
         module = None if faults else build_module(config)
+        faults += [] if module is None else _unread_in_model(experiment, module)
     except ConfigError as error:
         return list(error.faults)
     except Exception as error:  # RLlib raises whatever it meets
@@ -206,13 +208,20 @@ def network_faults(experiment: ExperimentConfig) -> list[str]:
             f"`{experiment.algorithm}` can't be built for `env` {experiment.env!r}: "
             f"{_first_line(error)} {_way_out(error)}"
         ]
-    if module is None:
+    if module is None or faults:
         return faults
     try:
         check_network(module, PruningConfig.from_dict(pruning))
     except ConfigError as error:
         return [_prefixed(fault) for fault in error.faults]
     return []
+
+
+def _unread_in_model(experiment: ExperimentConfig, module: Any) -> Iterator[str]:
+    block = experiment.rllib.get("rl_module", {})
+    if "module_class" not in block:
+        spaces = module.observation_space, module.action_space
+        yield from unread_for_spaces(experiment.algorithm, block.get("model_config", {}), *spaces)
 
 
 def check_network(module: Any, pruning: PruningConfig) -> None:
@@ -335,6 +344,8 @@ def _block_faults(
             # A module class of the user's own has keys of its own, and checks them itself.
             if not (key == "model_config" and "module_class" in keywords):
                 yield from _keyword_faults(method, str(key), value, known)
+                if key == "model_config" and isinstance(value, Mapping) and algorithm in ALGORITHMS:
+                    yield from unread_model_faults(algorithm, value)
 
 
 def _keyword_faults(method: str, key: str, value: Any, known: Mapping[str, Any]) -> Iterator[str]:
