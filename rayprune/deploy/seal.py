@@ -48,20 +48,34 @@ def broken(path: Path) -> str | None:
     found = _SEAL.search(content)
     if found is None:
         return (
-            "holds no hash of its content, so that it can't be told whether it is whole: another "
-            "program or an older rayprune wrote it, or it was cut short"
+            "holds no hash of its content, so that it can't be told whether it is whole: an older "
+            "rayprune wrote it, or it was cut short"
         )
     if _digest(content, found.span(1)) != found.group(1).decode():
         return "isn't what was exported: its content doesn't have the SHA-256 that it holds"
     return None
 
 
-def require_whole(path: Path) -> None:
-    """Refuse a file that has changed since it was exported.
+def require_ours(path: Path) -> None:
+    """Refuse a file in which nothing is rayprune's.
 
     Raises:
         InputError: says so.
     """
+    if b"rayprune" not in path.read_bytes():
+        raise InputError(
+            f"{str(path)!r} wasn't exported by rayprune, or only its beginning is there. Make it "
+            "with `rayprune export`."
+        )
+
+
+def require_whole(path: Path) -> None:
+    """Refuse a file that has changed since it was exported, or that never was.
+
+    Raises:
+        InputError: says so.
+    """
+    require_ours(path)
     fault = broken(path)
     if fault is not None:
         raise InputError(

@@ -12,7 +12,7 @@ from typing import Any
 from rayprune.deploy.artifact import SUFFIXES, metadata_of
 from rayprune.deploy.exporting import certificate_path
 from rayprune.deploy.metadata import SCHEMA, OtherVersionWarning, rayprune_version
-from rayprune.deploy.seal import broken
+from rayprune.deploy.seal import broken, require_ours
 from rayprune.errors import InputError
 
 
@@ -37,6 +37,8 @@ def verify(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{str(path)!r} is no exported file: its name must end in one of {sorted(formats)}."
         )
+    if not certificate_path(path).is_file():
+        require_ours(path)
     content = path.read_bytes()
     fault, notes = broken(path), []
     metadata = None

@@ -111,9 +111,14 @@ def test_a_certificate_of_another_file_and_a_changed_header_are_noticed(tmp_path
 
 
 def test_what_is_no_exported_file_cannot_be_verified(tmp_path):
-    other = tmp_path / "a.txt"
+    other, foreign = tmp_path / "a.txt", tmp_path / "a.c"
     other.write_text("")
-    for path, why in ((other, "must end in one of"), (tmp_path / "none.c", "There is no file")):
+    foreign.write_text("int main(void) { return 0; }\n")
+    for path, why in (
+        (other, "must end in one of"),
+        (foreign, "wasn't exported by rayprune"),
+        (tmp_path / "none.c", "There is no file"),
+    ):
         with pytest.raises(InputError, match=why):
             verify(path)
 
