@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from rayprune.deploy.channels import PINNED
-from rayprune.deploy.reading import Reading, Use
+from rayprune.deploy.reading import Reading, Use, by_column
 from rayprune.deploy.values import NAN
 
 
@@ -108,7 +108,7 @@ def _matrices(reading: Reading, *, merge: bool) -> Iterator[Matrix]:
         yield Matrix(
             weight=weight,
             biases=biases - {""},
-            filled=(parameter != 0).reshape(*parameter.shape[:2], -1).any(-1),
+            filled=(by_column(parameter) != 0).any(-1),
             rows=reading.channels.sets(uses[0].rows),
             columns=reading.channels.sets(uses[0].columns),
             constants=torch.where(foldable, first, torch.nan),
@@ -136,6 +136,6 @@ def _placeholders(reading: Reading, live: Tensor) -> Tensor:
     held = torch.zeros_like(live)
     for units in reading.units.values():
         sets = reading.channels.sets(units)
-        if not (live | held)[sets].any():
+        if units.numel() and not (live | held)[sets].any():
             held[sets[0]] = True
     return held

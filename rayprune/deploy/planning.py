@@ -13,7 +13,7 @@ from rayprune.deploy.channels import PINNED
 from rayprune.deploy.interpreter import read
 from rayprune.deploy.liveness import Matrix, liveness, read_matrices
 from rayprune.deploy.plan import Kept, Left, Plan, Removed
-from rayprune.deploy.reading import Reading, layer_of
+from rayprune.deploy.reading import Reading, by_column, layer_of
 from rayprune.deploy.stranded import Stranded, stranded
 from rayprune.deploy.tracing import Forward, as_arguments, trace
 
@@ -136,9 +136,8 @@ def _folds(reading: Reading, matrices: list[Matrix], live: Tensor) -> Iterator[t
         dead = ~live[matrix.columns]
         gone = dead & ~matrix.constants.isnan() & (matrix.constants != 0)
         if gone.any():
-            by_column = weight.reshape(*weight.shape[:2], -1).sum(-1)
             (bias,) = matrix.biases
-            yield bias, by_column[:, gone] @ matrix.constants[gone]
+            yield bias, by_column(weight).sum(-1)[:, gone] @ matrix.constants[gone]
         gone = dead & ~matrix.carried.isnan()
         if gone.any() and not dead[matrix.carrier]:
             shares = matrix.carried[gone] / matrix.carried[matrix.carrier]

@@ -8,7 +8,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from rayprune.deploy.reading import Arguments, Reading, Shapes, Use, layer_of, named
+from rayprune.deploy.reading import Arguments, Reading, Shapes, Use, by_column, layer_of, named
 from rayprune.deploy.recurrence import read_recurrent
 from rayprune.deploy.values import NAN, Value, along, amplitudes, columns, unknown
 
@@ -56,10 +56,10 @@ def _affine(
 def constant_rows(reading: Reading, use: Use) -> Tensor:
     """Return what each row computes if no input can change it, else NaN; shape ``(out,)``."""
     weight = reading.parameters[use.weight]
-    by_column = weight.reshape(*weight.shape[:2], -1)
+    entries = by_column(weight)
     varying = use.constants.isnan()
-    moved = (by_column[:, varying] != 0).flatten(1).any(1)
-    constant = by_column[:, ~varying].sum(-1) @ use.constants[~varying]
+    moved = (entries[:, varying] != 0).flatten(1).any(1)
+    constant = entries[:, ~varying].sum(-1) @ use.constants[~varying]
     if use.bias:
         constant = constant + reading.parameters[use.bias]
     return torch.where(moved, torch.nan, constant)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -89,6 +90,16 @@ class Reading:
         if columns.mixed:
             self.hold(value.channels, f"{reader} reads them in another order than by unit")
         return columns.channels
+
+
+def by_column(weight: Tensor) -> Tensor:
+    """Return a weight with all that a row reads of a column in one axis, the third.
+
+    >>> by_column(torch.zeros(4, 3, 2, 2)).shape, by_column(torch.zeros(0, 3)).shape
+    (torch.Size([4, 3, 4]), torch.Size([0, 3, 1]))
+    """
+    # Not -1: of a layer without units that could be any length.
+    return weight.reshape(*weight.shape[:2], math.prod(weight.shape[2:]))
 
 
 def layer_of(parameter: str) -> str:

@@ -69,9 +69,9 @@ def columns(value: Value, axis: int) -> Columns:
     >>> columns(value, 0).mixed
     True
     """
-    size = value.channels.shape[axis]
-    channels = value.channels.movedim(axis, -1).reshape(-1, size)
-    known = value.known.movedim(axis, -1).reshape(-1, size)
+    channels, known = (
+        x.movedim(axis, -1).unsqueeze(0).flatten(0, -2) for x in (value.channels, value.known)
+    )
     first = channels[0]
     mixed = not bool((channels == first).all())
     even = ((known - known[0]).abs() <= EVEN * known[0].abs()).all(0)

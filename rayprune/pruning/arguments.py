@@ -8,14 +8,19 @@ from fnmatch import fnmatchcase
 from numbers import Real
 from typing import Any, Final
 
+import torch
 from torch import nn
 
 from rayprune.errors import ConfigError, InputError, did_you_mean
-from rayprune.pruning.attach import Exclusions
+from rayprune.pruning.attach import Exclusions, join
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.criteria import RETURN
+from rayprune.pruning.layers import MaskedLayer
+from rayprune.pruning.precision import HALVES
 from rayprune.pruning.schedule_times import BEGAN, waits_for_return
 
+RANKED: Final = (torch.float32, torch.float64, *HALVES)
+"""Types of weights that torch can sort and sum."""
 LEVEL: Final = "level"
 """Key, written by a driver, of how far a gate is open."""
 
@@ -51,6 +56,18 @@ def check_arguments(module: object, *, groups: object, seed: object) -> None:
             f"{_shown(groups)}. Take `mapping.__getitem__` of a mapping."
         )
     check_number("seed", seed)
+
+
+def check_types(layers: Mapping[str, MaskedLayer]) -> None:
+    """Raise InputError if a layer's weights are of a type that can't be ranked."""
+    for name, layer in layers.items():
+        for key, weight in layer.named_parameters(recurse=False):
+            if weight.dtype not in RANKED:
+                known = ", ".join(map(str, RANKED))
+                raise InputError(
+                    f"Weights are ranked in {known}, but {join(name, key)!r} is {weight.dtype}. "
+                    "Convert the module, or list the layer under `exclude`."
+                )
 
 
 def checked_patterns(field: str, patterns: object) -> list[str]:

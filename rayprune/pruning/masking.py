@@ -93,7 +93,7 @@ class Masking:
             if (gradient := gradients.get(weight)) is not None
         ]
         for gradient, multiplier in pairs:
-            if getattr(gradient, "shape", None) != multiplier.shape:
+            if not isinstance(gradient, Tensor) or gradient.shape != multiplier.shape:
                 self._refuse("gradients", gradients)
         if pairs:
             torch._foreach_mul_([gradient for gradient, _ in pairs], [mult for _, mult in pairs])

@@ -18,6 +18,7 @@ from rayprune.pruning.arguments import (
     check_arguments,
     check_gate,
     check_number,
+    check_types,
     checked_exclusions,
     checked_patterns,
 )
@@ -136,7 +137,8 @@ class Pruner:
         found = maskable_layers(module, exclude=exclude)
         if not found:
             kinds = ", ".join(kind.__name__ for kind in MASKABLE)
-            raise InputError(f"The module has no layer to prune: none is a {kinds}.")
+            raise InputError(f"The module has no layer to prune: none with weights is a {kinds}.")
+        check_types(found)
         self.origins = Origins()
         """What the parameters were before compaction in mid-training."""
         self._all = tuple(

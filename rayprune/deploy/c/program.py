@@ -95,8 +95,9 @@ class Program:
 def c_name(name: str) -> str:
     """Return a name that C takes.
 
-    >>> c_name("next_state.actor.h"), c_name("7up")
-    ('next_state_actor_h', '_7up')
+    >>> c_name("next_state.actor.h"), c_name("7up"), c_name("größe")
+    ('next_state_actor_h', '_7up', 'gr__e')
     """
-    plain = re.sub(r"\W", "_", name)
+    # ASCII: many compilers take no other letters.
+    plain = re.sub(r"\W", "_", name, flags=re.ASCII)
     return f"_{plain}" if plain[:1].isdigit() else plain

@@ -43,8 +43,8 @@ def write_source(program: Program, metadata: Metadata, name: str, examples: Exam
         examples: for the self-test.
     """
     ports = metadata.interface
-    # An escaped slash is JSON too, and ends no comment.
-    told = metadata.to_json().replace("/", r"\/")
+    # JSON too, and neither ends a comment nor begins another in it.
+    told = metadata.to_json().replace("*", r"\u002a")
     header = _header(program, ports, name)
     body = _function(program, ports, name)
     own = [

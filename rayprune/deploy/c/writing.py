@@ -13,8 +13,9 @@ from rayprune.deploy.c.lowering import lower
 from rayprune.deploy.c.program import c_name
 from rayprune.deploy.c.selftest import Examples
 from rayprune.deploy.c.source import Source, write_source
+from rayprune.deploy.interface import Interface
 from rayprune.deploy.metadata import Metadata
-from rayprune.errors import InvariantError
+from rayprune.errors import InputError, InvariantError
 
 
 def write_c(
@@ -39,10 +40,11 @@ def write_c(
         The texts, and what the certificate says of them.
 
     Raises:
-        InputError: an operator isn't supported.
+        InputError: an operator isn't supported, or two ports would have one name.
         InvariantError: the self-test fails.
     """
     name = c_name(name)
+    _refuse_one_name_for_two(metadata.interface)
     program = lower(captured, metadata.interface, lanes)
     proven = compiling.compiler() is not None
     told = Metadata(metadata.interface, {**metadata.about, "c_name": name}, proven)
@@ -60,3 +62,16 @@ def write_c(
         "layouts": program.layouts,
         "working_memory_bytes": sum(4 * size for _, _, size in program.buffers),
     }
+
+
+def _refuse_one_name_for_two(ports: Interface) -> None:
+    taken: dict[str, str] = {}
+    for port in (*ports.inputs, *ports.outputs):
+        # In capitals, as the header's sizes are.
+        other = taken.setdefault(c_name(port.name).upper(), port.name)
+        if other != port.name:
+            raise InputError(
+                f"`{other}` and `{port.name}` can't be told apart by their names in C. Rename one "
+                "in the observation space (gymnasium.wrappers.TransformObservation), or take "
+                "`--format onnx`."
+            )

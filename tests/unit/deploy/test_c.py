@@ -29,7 +29,7 @@ from rayprune.deploy.exporting import export_policy
 from rayprune.deploy.interface import Interface, Port
 from rayprune.deploy.metadata import Metadata
 from rayprune.deploy.odd_inputs import Odd, prove_odd
-from rayprune.deploy.policy import DeployablePolicy, Observe
+from rayprune.deploy.policy import DeployablePolicy, Flatten, Observe
 from rayprune.deploy.proving import module_run
 from rayprune.deploy.verifying import verify
 from rayprune.errors import InputError
@@ -261,6 +261,41 @@ def test_it_is_c99_without_warnings_and_needs_no_vectors(name, tmp_path):
     text = path.read_text()
     assert "malloc" not in text
     assert ("math.h" in text) == (name == "skipping")
+
+
+@needs_compiler
+def test_what_a_file_says_of_itself_opens_no_comment_in_its_comment(tmp_path):
+    files = "logs/*.csv and a*/b"
+    path, _, _ = written(policies.mlp(), tmp_path, env=files)
+    for compiler in COMPILERS:
+        self_tested(path, compiler, *STRICT)
+    assert CArtifact(path).metadata.about["env"] == files
+
+
+def several(*names: str) -> DeployablePolicy:
+    """A policy of one number from each of several sensors."""
+    plain = policies.mlp()
+    interface = Interface(
+        observations=tuple(Port(f"obs.{name}", (1,)) for name in names),
+        action=plain.interface.action,
+        dist_inputs=plain.interface.dist_inputs,
+    )
+    joined = Flatten([[]] * len(names))
+    network = policies.Plain(nn.Linear(len(names), 3))
+    return DeployablePolicy(Observe([joined]), network, plain.decide, interface)
+
+
+@needs_compiler
+def test_sensors_may_be_called_what_no_variable_of_c_is(tmp_path):
+    path, told, _ = written(several("größe", "a b", "for", "*/ x /*", "7"), tmp_path)
+    assert told["self_test"]["passed"]
+    assert path.read_bytes().isascii()
+
+
+@pytest.mark.parametrize("names", [("a_b", "a.b"), ("arm", "ARM"), ("é", "è")])
+def test_sensors_that_would_have_one_name_in_c_are_refused(names, tmp_path):
+    with pytest.raises(InputError, match=f"`obs.{names[0]}` and `obs.{names[1]}` can't be told"):
+        written(several(*names), tmp_path)
 
 
 def has_x87(compiler: str, folder: Path) -> bool:

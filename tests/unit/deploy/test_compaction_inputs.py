@@ -106,6 +106,17 @@ def test_a_type_that_compaction_does_not_read_is_refused(net: nn.Module, message
         compact(net, torch.zeros(2, 2))
 
 
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_layers_without_units_are_followed() -> None:
+    net = nn.Sequential(
+        nn.Linear(4, 8), nn.Linear(8, 0), nn.Tanh(), nn.Linear(0, 6), nn.Linear(6, 2)
+    )
+    small = compact(net, torch.randn(3, 4))
+    assert small.left == ()
+    # What an empty layer reads counts for nothing, and what is read of it is constant.
+    assert [(gone.layer, gone.units) for gone in small.removed] == [("0", 7), ("3", 5)]
+
+
 def test_a_forward_that_draws_by_chance_is_refused_in_a_sentence() -> None:
     net = Around(lambda s, y: y + torch.randn(UNITS))
     with pytest.raises(InputError, match="can't be proven for this forward: unchanged, it already"):

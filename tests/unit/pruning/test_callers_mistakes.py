@@ -113,6 +113,14 @@ def test_a_module_of_empty_layers_has_nothing_to_prune():
     refused(lambda: pruner_of(nn.Sequential(nn.Linear(4, 0))), "no layer to prune")
 
 
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.float8_e4m3fn])
+@pytest.mark.filterwarnings("ignore:Complex modules are a new feature")
+def test_weights_that_cannot_be_ranked_are_refused(dtype):
+    module = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4).to(dtype))
+    refused(lambda: pruner_of(module), "'1.weight'", str(dtype), "`exclude`")
+    assert Pruner(module, {"sparsity": 0.5}, exclude=["1"]).masks.keys() == {"0.weight"}
+
+
 # State
 
 
@@ -243,7 +251,9 @@ def test_a_tensor_of_another_shape_is_refused_and_nothing_is_changed():
     for call in (pruner.mask_gradients, pruner.mask_tensors):
         told = ("'2.weight' is (4, 16)", "(16, 4)")
         refused(lambda call=call: call({"0.weight": good, "2.weight": bad}), *told)
-        refused(lambda call=call: call({"2.weight": "x"}), "must hold tensors", "str")
+        for wrong in ("x", np.ones((4, 16), np.float32)):
+            given = {"0.weight": good, "2.weight": wrong}
+            refused(lambda call=call, x=given: call(x), "must hold tensors", type(wrong).__name__)
     assert bool(good.all())
 
 
