@@ -14,9 +14,12 @@ from typing import Final, TypeVar
 
 Error = TypeVar("Error", bound=BaseException)
 
+RAISED: Final = (Exception, SystemExit)
+"""What may come out of a user's code: ``sys.exit`` there must not choose a command's exit code."""
 _OF_GYMNASIUM: Final = re.compile(r"\s*was raised from the environment creator for .*", re.DOTALL)
 """What it appends to the text of whatever an environment's constructor raised."""
 _REMOTE: Final = "ray::"
+_OURS: Final = Path(__file__).parent
 _LIBRARIES: Final = {
     "site-packages",
     "dist-packages",
@@ -81,9 +84,14 @@ def _is_envelope(error: BaseException) -> bool:
 def _place(error: BaseException, *, quoted: bool) -> str:
     """Return where in the user's code an exception was raised, with the line if asked for."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not _LIBRARIES & set(Path(frame.filename).parts)]
-    frame = next(reversed(own or frames), None)
+    own = [frame for frame in frames if _is_users(Path(frame.filename))]
+    # Where the text is enough, a line of a library or of ours would only be noise.
+    frame = next(reversed(own or (frames if quoted else [])), None)
     if frame is None or frame.filename.startswith("<"):
         return ""
     place = f"{Path(frame.filename).name}:{frame.lineno}"
     return f" at {place}, `{frame.line}`" if quoted else f" ({place})"
+
+
+def _is_users(file: Path) -> bool:
+    return not (_LIBRARIES & set(file.parts) or _OURS in file.parents)

@@ -12,7 +12,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from rayprune.config import OFFLINE, ExperimentConfig
 from rayprune.rllib.action_spaces import action_space_faults
-from rayprune.rllib.evaluation import make_env
+from rayprune.rllib.evaluation import guarded_env
 from rayprune.rllib.models.modules import ActorCritic
 
 ASYNCHRONOUS: Final = frozenset({"APPO", "IMPALA"})
@@ -54,7 +54,7 @@ def set_defaults(config: AlgorithmConfig, experiment: ExperimentConfig) -> None:
         config.reporting(min_sample_timesteps_per_iteration=1000)
     if experiment.offline:
         # RLlib would count the environment's spaces in only if it also evaluated by itself.
-        env = make_env(config)
+        env = guarded_env(config)
         config.environment(observation_space=env.observation_space, action_space=env.action_space)
         env.close()
         config.env_runners(num_env_runners=0)
@@ -90,8 +90,12 @@ def algorithm_faults(raw: Mapping[str, Any]) -> Iterator[str]:
 
 
 def action_faults(config: AlgorithmConfig, experiment: ExperimentConfig) -> list[str]:
-    """Return the faults of an action space that the algorithm can't take."""
-    env, name = make_env(config), experiment.algorithm
+    """Return the faults of an action space that the algorithm can't take.
+
+    Raises:
+        EnvError: the environment can't be made.
+    """
+    env, name = guarded_env(config), experiment.algorithm
     space = env.action_space
     env.close()
     allowed = _ACTIONS.get(name)

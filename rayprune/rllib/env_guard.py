@@ -10,7 +10,7 @@ import functools
 import logging
 import math
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import gymnasium as gym
@@ -21,8 +21,10 @@ from ray.rllib.utils.spaces.space_utils import batch
 
 from rayprune.config import EvaluationConfig
 from rayprune.errors import EnvError, RaypruneError
-from rayprune.reasons import found_in, reason_of
+from rayprune.reasons import RAISED, found_in, reason_of
+from rayprune.rllib.encoding import short
 from rayprune.rllib.lost_env_runners import report
+from rayprune.rllib.observed import misfit
 from rayprune.tracking.progress import tell
 
 _TRACEBACKS: Final = ("Environment step failed", "Resetting the env", "Worker exception caught")
@@ -33,6 +35,12 @@ _NO_REWARD: Final = (
     ": nothing can be learnt from that. Look for a division by zero, or a logarithm, where the "
     "reward is computed."
 )
+_RESET: Final = " `reset` must return observation and info, as in gymnasium; gym's gave one."
+_STEP: Final = (
+    " `step` must return observation, reward, terminated, truncated and info, as in gymnasium; "
+    "gym's had one `done`."
+)
+_MOST_SHOWN: Final = 60
 MAX_STEPS_KEY: Final = "rayprune_max_steps"
 """Key, in ``AlgorithmConfig.learner_config_dict``, of `evaluation.max_steps`."""
 _ODD: Final = "rayprune_odd_observation"
@@ -54,6 +62,9 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
         """Whether its last episode was cut off."""
         self._steps = 0
         self._seed: int | None = None
+        space = env.observation_space
+        # None of a space whose observations are looked at more closely.
+        self._form = (space.shape, space.dtype) if isinstance(space, gym.spaces.Box) else None
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -62,8 +73,10 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
         self._steps, self._seed, self.cut = 0, seed, False
         try:
             observation, info = self.env.reset(seed=seed, options=options)
-        except Exception as error:  # whatever a user's code raises
-            raise EnvError(f"{self._told} failed in reset: {reason_of(error)}.") from error
+        except RAISED as error:
+            told = f"{self._told} failed in reset: {_reason(error, _RESET)}"
+            raise EnvError(told) from error
+        self._check_seen(observation, info)
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
@@ -71,11 +84,13 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
         self._steps += 1
         try:
             observation, reward, terminated, truncated, info = self.env.step(action)
-        except Exception as error:  # whatever a user's code raises
-            raise EnvError(f"{self._told} failed{self._moment}: {reason_of(error)}.") from error
+        except RAISED as error:
+            told = f"{self._told} failed{self._moment}: {_reason(error, _STEP)}"
+            raise EnvError(told) from error
         # The usual one by its type alone: this runs at every step.
         if not (type(reward) is float and math.isfinite(reward)):
             self._check(reward)
+        self._check_seen(observation, info)
         if self._steps == self._most and not (terminated or truncated):
             self.cut = truncated = True
         return observation, reward, terminated, truncated, info
@@ -91,7 +106,25 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
     @property
     def _moment(self) -> str:
         seed = "" if self._seed is None else f" that was reset with seed {self._seed}"
-        return f" at step {self._steps} of an episode{seed}"
+        step = f" at step {self._steps}" if self._steps else " at the reset"
+        return f"{step} of an episode{seed}"
+
+    def _check_seen(self, observation: Any, info: Any) -> None:
+        # The usual ones by their types alone, as rewards.
+        if type(info) is not dict and not isinstance(info, Mapping):
+            raise EnvError(
+                f"{self._told} gave {_shown(info)} as info{self._moment}, but that must be a "
+                "dict. Return `{}` there."
+            )
+        if type(observation) is np.ndarray and (observation.shape, observation.dtype) == self._form:
+            return
+        found = misfit(self.env.observation_space, observation)
+        if found is not None:
+            part = f" (part {'.'.join(map(str, found.path))})" if found.path else ""
+            raise EnvError(
+                f"{self._told} gave {_shown(found.value)} as observation{part}{self._moment}, but "
+                f"its `observation_space` says {short(found.space)}. Mend one of the two."
+            )
 
     def _check(self, reward: Any) -> None:
         if np.ndim(reward) != 0 or np.asarray(reward).dtype.kind not in "biuf":
@@ -161,7 +194,7 @@ def _sample(env_runner: Any, sample: Callable[..., list[Any]], **keywords: Any) 
     try:
         episodes = sample(**keywords)
         check_rewards(env_name(env_runner.config), episodes)
-    except Exception as error:  # whatever a user's code raises
+    except RAISED as error:
         fault = _fault_of(env_runner, error)
         if env_runner.worker_index:
             # Remote, it ends now, and the reason with it: RLlib only sees that it has died.
@@ -174,7 +207,7 @@ def _sample(env_runner: Any, sample: Callable[..., list[Any]], **keywords: Any) 
     return episodes
 
 
-def _fault_of(env_runner: Any, error: Exception) -> Exception:
+def _fault_of(env_runner: Any, error: BaseException) -> BaseException:
     ours = found_in(error, RaypruneError)
     if ours is not None:
         return ours
@@ -260,6 +293,14 @@ def _first(values: np.ndarray[Any, Any]) -> tuple[int, float]:
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, np.ndarray):
-        return f"an array of shape {value.shape}"
-    return f"{value!r} ({type(value).__name__})"
+    if isinstance(value, np.ndarray) and (value.shape or value.dtype == object):
+        kind = "" if value.dtype.kind in "biuf" else f" and dtype {value.dtype}"
+        return f"an array of shape {value.shape}{kind}"
+    text = " ".join(repr(value).split())
+    text = text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
+    return f"{text} ({type(value).__name__})"
+
+
+def _reason(error: BaseException, returns: str) -> str:
+    # Whoever unpacks it first, gymnasium's wrappers or we, says no more than that it can't.
+    return f"{reason_of(error)}.{returns if 'unpack' in str(error) else ''}"

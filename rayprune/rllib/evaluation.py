@@ -29,7 +29,7 @@ from ray.tune.registry import ENV_CREATOR, _global_registry
 from rayprune.errors import EnvError
 from rayprune.pruning.counting import count_flops
 from rayprune.pruning.resizing import fit_to, misfits
-from rayprune.reasons import reason_of
+from rayprune.reasons import RAISED, reason_of
 from rayprune.rllib.checkpoints import check_fits, module_state
 from rayprune.rllib.connectors import KeepObservations
 from rayprune.rllib.env_guard import (
@@ -358,7 +358,7 @@ def guarded_env(config: AlgorithmConfig) -> Guarded:
     """
     try:
         env = make_env(config)
-    except Exception as error:  # whatever a user's code raises
+    except RAISED as error:
         given = f"`env_config` {dict(config.env_config)}"
         raise EnvError(
             f"Environment {env_name(config)!r} can't be made with {given}: {reason_of(error)}."

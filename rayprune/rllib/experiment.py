@@ -27,10 +27,10 @@ from rayprune.config import (
     load_raw,
     named_checkpoints,
 )
-from rayprune.errors import CheckpointError, ConfigError, StorageError, did_you_mean
+from rayprune.errors import CheckpointError, ConfigError, EnvError, StorageError, did_you_mean
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.pruner import Pruner
-from rayprune.reasons import reason_of, text_of
+from rayprune.reasons import RAISED, reason_of, text_of
 from rayprune.rllib.algorithms import (
     action_faults,
     algorithm_config,
@@ -62,6 +62,10 @@ from rayprune.rllib.wrap import with_pruning
 
 AUTO: Final = "auto"
 _SCHEDULE: Final = "pruning.schedule"
+_OF_BUILD: Final = (
+    "Check `rllib.rl_module` and `env_config`, or choose another `algorithm` or `env`."
+)
+_OF_ENV: Final = "Check `env_config`, or choose another `env`."
 _MAX_SEQ_LEN: Final = DefaultModelConfig().max_seq_len
 
 # What our own keys say already: two sources for one setting would contradict each other.
@@ -203,10 +207,12 @@ def network_faults(experiment: ExperimentConfig) -> list[str]:
         faults += [] if module is None else _unread_in_model(experiment, module)
     except ConfigError as error:
         return list(error.faults)
-    except Exception as error:  # RLlib raises whatever it meets
+    except EnvError as error:
+        return [f"`env`: {error} {_way_out(error.__cause__, _OF_ENV)}"]
+    except RAISED as error:  # RLlib raises whatever it meets
         return [
             f"`{experiment.algorithm}` can't be built for `env` {experiment.env!r}: "
-            f"{_first_line(error)} {_way_out(error)}"
+            f"{reason_of(error)}. {_way_out(error)}"
         ]
     if module is None or faults:
         return faults
@@ -313,10 +319,13 @@ def env_faults(env: str) -> list[str]:
     except gym.error.Error as error:
         near = did_you_mean(name, gym.registry)
         return [f"`env` {env!r} is unknown: {_first_line(error)}{near}"]
-    except Exception as error:  # an environment's module may do anything when it is imported
+    except RAISED as error:  # an environment's module may do anything when it is imported
+        way_out = "Install it, or put its folder on PYTHONPATH."
+        if not isinstance(error, ImportError):
+            way_out = "Mend it there: `python -c 'import {module}'` must pass."
         return [
             f"`env` {env!r} needs module {module!r}, which can't be imported: "
-            f"{_first_line(error)} Install it, or put its folder on PYTHONPATH."
+            f"{reason_of(error)}. {way_out.format(module=module)}"
         ]
     return []
 
@@ -456,9 +465,9 @@ def _import_class(path: str) -> type:
     try:
         found: type = getattr(importlib.import_module(module), name)
         return found
-    except (ImportError, AttributeError, ValueError) as error:
+    except RAISED as error:  # a user's module may do anything when it is imported
         raise ConfigError(
-            f"`rllib.rl_module.module_class` {path!r} can't be imported: {_first_line(error)} "
+            f"`rllib.rl_module.module_class` {path!r} can't be imported: {reason_of(error)}. "
             "Write it as `package.module:Class`."
         ) from error
 
@@ -483,7 +492,7 @@ def _first_line(error: BaseException) -> str:
     return f"{reason_of(error) if not text or isinstance(error, KeyError) else text}."
 
 
-def _way_out(error: BaseException) -> str:
+def _way_out(error: BaseException | None, otherwise: str = _OF_BUILD) -> str:
     """Return what to do about an environment or a network that can't be built."""
     if isinstance(error, ImportError | DependencyNotInstalled):
         return (
@@ -495,4 +504,4 @@ def _way_out(error: BaseException) -> str:
             "Give `rllib.rl_module.model_config.conv_filters`, a [filters, kernel, stride] for "
             "each layer, such as [[16, 4, 2], [32, 4, 2]]."
         )
-    return "Check `rllib.rl_module` and `env_config`, or choose another `algorithm` or `env`."
+    return otherwise

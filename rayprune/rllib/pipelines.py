@@ -16,6 +16,7 @@ from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES
 
 from rayprune.errors import ConfigError
+from rayprune.reasons import RAISED, reason_of
 from rayprune.rllib.encoding import measured
 from rayprune.rllib.normalisation import ObservationFilter, RewardFilter
 
@@ -77,9 +78,9 @@ class Imported:
         try:
             found = getattr(importlib.import_module(module), name)
         # A user's module may do anything when it is imported.
-        except Exception as error:
+        except RAISED as error:
             raise ConfigError(
-                f"`{self.field}` {self.path!r} can't be imported: {type(error).__name__}: {error}. "
+                f"`{self.field}` {self.path!r} can't be imported: {reason_of(error)}. "
                 "Write it as `package.module:function`, and put its folder on PYTHONPATH."
             ) from error
         if not callable(found):
@@ -90,11 +91,20 @@ class Imported:
         return found
 
     def __call__(self, *args: Any) -> list[Any]:
-        """Make its connectors."""
+        """Make its connectors.
+
+        Raises:
+            ConfigError: it raised, or returned something else.
+        """
         found = self.load()
         # A class takes spaces where RLlib's makers get the environment; a pipeline sets them.
         is_class = isinstance(found, type) and issubclass(found, ConnectorV2)
-        made = found() if is_class else found(*args)
+        try:
+            made = found() if is_class else found(*args)
+        except RAISED as error:
+            raise ConfigError(
+                f"`{self.field}` {self.path!r} failed: {reason_of(error)}."
+            ) from error
         pieces = listed(made)
         if not all(isinstance(piece, ConnectorV2) for piece in pieces):
             raise ConfigError(

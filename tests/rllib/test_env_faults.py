@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +28,7 @@ from rayprune.rllib.experiment import build_config
 from rayprune.rllib.failures import check_loss
 from rayprune.rllib.interruption import Interrupted
 from rayprune.rllib.lost_env_runners import LostEnvRunners, wait_for_env_runners
+from rayprune.rllib.observed import misfit
 from rayprune.tracking.progress import NullReporter
 from rayprune.tracking.record import read_rows
 from tests.rllib import experiments
@@ -50,6 +52,8 @@ class Faulty(gym.Env[np.ndarray, int]):
         super().reset(seed=seed)
         if self._fault == "reset":
             raise OSError("no simulator answers")
+        if self._fault == "old reset":
+            return self.observation_space.sample()
         self._left = 10
         self._validates = seed is not None and 10_000 <= seed < 10_100
         return self._see(), {}
@@ -65,16 +69,29 @@ class Faulty(gym.Env[np.ndarray, int]):
             raise RuntimeError("only in validations")
         if now and self._fault == "raise":
             raise KeyError("joint_7")
+        if now and self._fault == "exit":
+            sys.exit(0)
         if now and self._fault == "assert":
             raise AssertionError  # as `assert` without a text
         reward: Any = 1.0
         if now:
             given = {"nan": math.nan, "inf": np.float32("inf"), "array": np.ones(1), "none": None}
             reward = given.get(self._fault, reward)
-        seen = self._see()
+        seen: Any = self._see()
+        if now and self._fault == "old step":
+            return seen, 1.0, False, {}
+        if now:
+            odd = {"shape": np.zeros(4), "nothing": None, "objects": seen.astype(object)}
+            seen = odd.get(self._fault, seen)
         if now and self._fault == "observation":
             seen[1] = math.nan
-        return seen, reward, self._left == 0 and self._fault != "never", False, {}
+        return (
+            seen,
+            reward,
+            self._left == 0 and self._fault != "never",
+            False,
+            (None if now and self._fault == "no info" else {}),
+        )
 
     def _see(self) -> np.ndarray:
         return self.np_random.uniform(-1, 1, 3).astype(np.float32)
@@ -89,11 +106,18 @@ ENV = f"{__name__}:Faulty-v0"
     [
         ("raise", r"'E' failed at step 4 of an episode that was reset with seed 7: KeyError: 'jo"),
         ("assert", r"AssertionError at test_env_faults.py:\d+, `raise AssertionError"),
+        ("exit", r"'E' failed at step 4 .*: SystemExit: 0 \(test_env_faults.py"),
         ("nan", r"'E' gave nan as reward at step 4 .*division by zero"),
         ("inf", r"'E' gave inf as reward at step 4"),
         ("array", r"an array of shape \(1,\) as reward at step 4 .*`float\(reward\)`"),
         ("none", r"gave None \(NoneType\) as reward"),
         ("reset", r"'E' failed in reset: OSError: no simulator answers"),
+        ("old reset", r"failed in reset: ValueError.* `reset` must return observation and info"),
+        ("old step", r"at step 4 .*ValueError.* `step` must return observation, reward, term"),
+        ("no info", r"'E' gave None \(NoneType\) as info at step 4 .*a dict"),
+        ("shape", r"gave an array of shape \(4,\) as observation at step 4 .*Box\(-1"),
+        ("nothing", r"'E' gave None \(NoneType\) as observation at step 4 .*Mend one of the two"),
+        ("objects", r"gave an array of shape \(3,\) and dtype object as observation at step 4"),
     ],
 )
 def test_what_an_environment_does_wrong_is_told_with_its_name_step_and_reason(
@@ -107,6 +131,41 @@ def play(env: gym.Env[Any, Any]) -> None:
     env.reset(seed=7)
     for _ in range(4):
         env.step(1)
+
+
+SPACES = gym.spaces
+PARTS = SPACES.Dict(a=SPACES.Discrete(3, start=-1), b=SPACES.Tuple([SPACES.MultiBinary(2)]))
+
+
+@pytest.mark.parametrize(
+    ("space", "observation", "path"),
+    [
+        (SPACES.Discrete(3, start=5), 4, ()),
+        (SPACES.MultiDiscrete([2, 3]), [0, 3], ()),
+        (SPACES.Box(0, 255, (2, 2), np.uint8), [[1, 2], [3]], ()),
+        (PARTS, {"a": 2, "b": ([0, 1],)}, ("a",)),
+        (PARTS, {"a": 0, "b": ([0, 2],)}, ("b", 0)),
+        (PARTS, {"a": 0}, ()),
+        (PARTS, {"a": 0, "b": ()}, ("b",)),
+    ],
+)
+def test_the_part_of_an_observation_that_its_space_lacks_is_found(
+    space: Any, observation: Any, path: tuple[Any, ...]
+) -> None:
+    found = misfit(space, observation)
+    assert found is not None
+    assert found.path == path
+
+
+@pytest.mark.parametrize(
+    "space", [SPACES.Discrete(3, start=5), PARTS, SPACES.MultiDiscrete([[2, 3]]), SPACES.Text(3)]
+)
+def test_what_a_space_holds_fits_it(space: Any) -> None:
+    assert misfit(space, space.sample()) is None
+
+
+def test_numbers_of_another_kind_and_beyond_a_boxs_bounds_fit_it() -> None:
+    assert misfit(SPACES.Box(-1, 1, (2,)), [3, -7.5]) is None
 
 
 def test_rewards_of_any_kind_of_number_pass() -> None:

@@ -17,6 +17,19 @@ from rayprune.rllib.module_configs import CONFIG_KEY
 from tests.rllib import configs, experiments
 
 
+class Mute(gym.Env[Any, Any]):
+    """Can't be made, and doesn't say why."""
+
+    def __init__(self, way: str) -> None:
+        if way == "exit":
+            sys.exit(0)
+        raise AssertionError
+
+
+gym.register("Mute-v0", entry_point=Mute)
+MUTE = f"{__name__}:Mute-v0"
+
+
 def write(tmp_path: Path, **changes: Any) -> Path:
     path = tmp_path / "experiment.yaml"
     # JSON is YAML too.
@@ -39,6 +52,14 @@ def rllib(**blocks: Any) -> dict[str, Any]:
     [
         ({"env": "CartPool-v1"}, "`env` 'CartPool-v1' is unknown"),
         ({"env": "no_such_module:Env-v0"}, "can't be imported"),
+        (
+            {"env": MUTE, "env_config": {"way": "assert"}},
+            "{'way': 'assert'}: AssertionError at test_",
+        ),
+        (
+            {"env": MUTE, "env_config": {"way": "exit"}},
+            "{'way': 'exit'}: SystemExit: 0 (test_experiment.py",
+        ),
         ({"rllib": rllib(trainning={"lr": 1e-3})}, "Did you mean 'training'"),
         ({"rllib": rllib(training={"learning_rate": 1e-3})}, "`rllib.training.learning_rate`"),
         (
