@@ -26,7 +26,11 @@ from rayprune.tracking.progress import Reporter, telling
 from rayprune.tracking.record import prepare_out, write_atomic
 from rayprune.tracking.versions import versions
 
-_MAY_DIFFER: Final = {"stop", "tracking"}
+_MAY_DIFFER: Final[dict[str, Any]] = {
+    "stop": True,
+    "tracking": True,
+    "evaluation": {"max_steps": True},
+}
 
 
 def run_training(
@@ -95,7 +99,8 @@ def check_same_run(experiment: ExperimentConfig, held: Path) -> None:
     Args:
         experiment: what was asked for now.
         held: the config.yaml of the run. `stop` and `tracking` may differ from it: a run may be
-            prolonged, and followed elsewhere.
+            prolonged, and followed elsewhere. `evaluation.max_steps` may, which training doesn't
+            see.
     """
     before = _leaves(load_experiment(held, check_paths=False).model_dump(exclude=_MAY_DIFFER))
     now = _leaves(experiment.model_dump(exclude=_MAY_DIFFER))

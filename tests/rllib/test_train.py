@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from rayprune import register_criterion
-from rayprune.config import load_experiment
-from rayprune.errors import CheckpointError, NonFiniteError, ResourceError
+from rayprune.config import load_experiment, to_yaml
+from rayprune.errors import CheckpointError, ConfigError, NonFiniteError, ResourceError
 from rayprune.rllib.checkpoints import latest, locate
 from rayprune.rllib.dense import dense_twin
 from rayprune.rllib.evaluate_checkpoint import evaluate_checkpoint
@@ -21,6 +21,7 @@ from rayprune.rllib.interruption import Interruption
 from rayprune.rllib.progress import Progress
 from rayprune.rllib.run import Run
 from rayprune.rllib.start import start_from
+from rayprune.rllib.train import check_same_run
 from rayprune.tracking.progress import NullReporter
 from rayprune.tracking.record import read_rows
 from tests.rllib import experiments
@@ -290,3 +291,14 @@ def test_the_best_is_by_iqm_then_by_mean_then_the_latest() -> None:
         chosen.append(progress.best)
     assert chosen == ["a", "b", "c", "c", "e", "e"]
     assert Progress.from_meta(json.loads(json.dumps(vars(progress)))) == progress
+
+
+def test_a_run_resumes_with_longer_evaluations_but_not_with_others(tmp_path: Path) -> None:
+    run = experiments.experiment(experiments.PPO)
+    held = tmp_path / "config.yaml"
+    held.write_text(to_yaml(run, {}), encoding="utf-8")
+    longer = {**experiments.PPO["evaluation"], "max_steps": 70_000}
+    check_same_run(experiments.experiment(experiments.PPO, evaluation=longer), held)
+    more = {**experiments.PPO["evaluation"], "episodes": 99}
+    with pytest.raises(ConfigError, match=r"`evaluation.episodes` was"):
+        check_same_run(experiments.experiment(experiments.PPO, evaluation=more), held)
