@@ -25,6 +25,7 @@ from rayprune.rllib.learners import foreach_learner
 from rayprune.rllib.lost_env_runners import LostEnvRunners, wait_for_env_runners
 from rayprune.rllib.lost_learners import watch_learners
 from rayprune.rllib.remedies import apply_to_buffer, apply_to_targets
+from rayprune.rllib.running_wrappers import check_environments
 from rayprune.rllib.signals import CONFIG_KEY, DRIVEN_KEY, begin_if_reached
 
 logger = logging.getLogger(__name__)
@@ -74,7 +75,8 @@ class PruningCallback(RLlibCallback):
         """Set the remedies that act from the first step on, and look after remote Learners.
 
         Raises:
-            ConfigError: something that `prune` has set was replaced after it.
+            ConfigError: something that `prune` has set was replaced after it, or an environment
+                normalises by statistics of its own.
         """
         assert algorithm.config is not None
         check_composed(algorithm.config)
@@ -84,6 +86,7 @@ class PruningCallback(RLlibCallback):
         if is_driven(algorithm.config):
             silence_tracebacks()
         else:
+            check_environments(algorithm)
             for line in uncovered_lines(algorithm):
                 logger.warning(line)
 

@@ -8,6 +8,8 @@ from typing import Any, Final
 import gymnasium as gym
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
+from rayprune.errors import ConfigError
+from rayprune.rllib.env_guard import env_name
 from rayprune.rllib.evaluation import make_env
 
 _STATISTICS: Final = "RunningMeanStd"
@@ -23,10 +25,37 @@ def wrapper_faults(config: AlgorithmConfig) -> list[str]:
     faults = []
     for env in _environments(config):
         try:
-            faults += [_fault(config.env, wrapper) for wrapper in running_wrappers(env)]
+            names = [type(wrapper).__name__ for wrapper in running_wrappers(env)]
+            faults += [_fault(config.env, name, _in_a_yaml(name)) for name in names]
         finally:
             env.close()
     return faults
+
+
+def check_environments(algorithm: Any) -> None:
+    """Look through the environments that an algorithm's EnvRunners hold, remote ones included.
+
+    Args:
+        algorithm: built.
+
+    Raises:
+        ConfigError: a wrapper keeps running statistics in its environment.
+    """
+    group = algorithm.env_runner_group
+    found = [] if group is None else group.foreach_env_runner(_found_in)
+    faults = dict.fromkeys(
+        _fault(env_name(algorithm.config), name, _instead(name, several=is_multi_agent))
+        for names, is_multi_agent in found
+        for name in names
+    )
+    if faults:
+        raise ConfigError(list(faults))
+
+
+def _found_in(env_runner: Any) -> tuple[list[str], bool]:
+    held = getattr(env_runner, "env", None)
+    wrappers = [] if held is None else running_wrappers(held)
+    return [type(wrapper).__name__ for wrapper in wrappers], bool(env_runner.config.is_multi_agent)
 
 
 def running_wrappers(env: Any) -> Iterator[Any]:
@@ -34,15 +63,16 @@ def running_wrappers(env: Any) -> Iterator[Any]:
 
     Those whose ``update_running_mean`` is off are constant, and do no harm.
     """
-    layer = env
-    while layer is not None:
-        held = [type(value).__name__ for value in vars(layer).values()]
-        if _STATISTICS in held and getattr(layer, "update_running_mean", True):
+    layer, passed = env, set[int]()
+    while layer is not None and id(layer) not in passed:
+        passed.add(id(layer))
+        held = getattr(layer, "__dict__", {})
+        names = [type(value).__name__ for value in held.values()]
+        if _STATISTICS in names and getattr(layer, "update_running_mean", True):
             yield layer
-        inside = vars(layer).get("env")
-        if inside is None and vars(layer).get("envs"):
-            inside = layer.envs[0]
-        layer = inside
+        several = held.get("envs")
+        first = several[0] if isinstance(several, (list, tuple)) and several else None
+        layer = held.get("env", first)
 
 
 def _environments(config: AlgorithmConfig) -> Iterator[Any]:
@@ -53,15 +83,28 @@ def _environments(config: AlgorithmConfig) -> Iterator[Any]:
     yield gym.make_vec(config.env, num_envs=1, vectorization_mode=mode, **config.env_config)
 
 
-def _fault(env: Any, wrapper: Any) -> str:
-    name = type(wrapper).__name__
-    instead = (
-        "`normalise: {rewards: true}`"
-        if "eward" in name
-        else "`rllib.env_runners.observation_filter: MeanStdFilter`"
-    )
+def _fault(env: Any, name: str, instead: str) -> str:
     return (
         f"`env` {env!r} has {name} around it, whose statistics each environment gathers for "
         "itself: an evaluation would begin without any, a resumed run would differ from one that "
-        f"wasn't stopped, and an export would lack them. Leave it out, and set {instead}."
+        f"wasn't stopped, and an export would lack them. Leave it out, and {instead}."
     )
+
+
+def _is_of_rewards(name: str) -> bool:
+    return "eward" in name
+
+
+def _in_a_yaml(name: str) -> str:
+    if _is_of_rewards(name):
+        return "set `normalise: {rewards: true}`"
+    return "set `rllib.env_runners.observation_filter: MeanStdFilter`"
+
+
+def _instead(name: str, *, several: bool) -> str:
+    if several:
+        return "give a connector as `env_to_module_connector`"
+    if _is_of_rewards(name):
+        way = "rayprune.rllib.normalise(config, observations=False, rewards=True)"
+        return f"call `{way}` first"
+    return "call `config.env_runners(observation_filter='MeanStdFilter')` first"

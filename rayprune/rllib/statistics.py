@@ -13,6 +13,7 @@ from ray.rllib.core import COMPONENT_ENV_RUNNER, COMPONENT_ENV_TO_MODULE_CONNECT
 from rayprune.errors import CheckpointError
 from rayprune.rllib.normalisation import ObservationFilter, RewardFilter, moments_of_rllib
 from rayprune.rllib.pipelines import pieces_of
+from rayprune.tracking.progress import tell
 
 MEAN_STD: Final = "MeanStdFilter"
 _STATE_FILE: Final = "state.pkl"
@@ -63,7 +64,8 @@ def take_statistics(algorithm: Any, directory: Path, *, partly: bool, whose: str
     Args:
         algorithm: built, not yet trained.
         directory: an Algorithm's checkpoint.
-        partly: the policy may be of another task, whose statistics stay there if they don't fit.
+        partly: the policy may be of another task, whose statistics stay there if they don't fit;
+            then it is told, and no error, if only one of the two normalises.
         whose: a word for it, in errors.
 
     Returns:
@@ -73,8 +75,12 @@ def take_statistics(algorithm: Any, directory: Path, *, partly: bool, whose: str
         CheckpointError: one of the two normalises observations, and the other doesn't; or there is
             a teacher that sees them normalised otherwise.
     """
-    if not partly:
-        check_statistics(algorithm, directory, whose=whose)
+    mismatch = _mismatch(algorithm, directory, whose)
+    if mismatch is not None:
+        if not partly:
+            raise CheckpointError(mismatch)
+        # Of another task: the rest of its network may be worth having.
+        tell(mismatch)
     own, state = _observed(algorithm), filter_state(directory)
     if own and state is not None:
         shares = own[0].shares
@@ -102,18 +108,25 @@ def check_statistics(algorithm: Any, directory: Path, *, whose: str = "") -> Non
         directory: an Algorithm's checkpoint.
         whose: a word for it.
     """
+    mismatch = _mismatch(algorithm, directory, whose)
+    if mismatch is not None:
+        raise CheckpointError(mismatch)
+
+
+def _mismatch(algorithm: Any, directory: Path, whose: str) -> str | None:
     own, state = _observed(algorithm), filter_state(directory)
-    if bool(own) != (state is not None):
-        there, here = ("with", "without") if state is not None else ("without", "with")
-        raise CheckpointError(
-            f"{whose}checkpoint {str(directory)!r} was trained {there} normalised observations, "
-            f"and this run is {here} them: its policy would see what it never saw. "
-            + (
-                "Set `rllib.env_runners.observation_filter: MeanStdFilter`."
-                if state is not None
-                else "Leave `rllib.env_runners.observation_filter` out."
-            )
+    if bool(own) == (state is not None):
+        return None
+    there, here = ("with", "without") if state is not None else ("without", "with")
+    return (
+        f"{whose}checkpoint {str(directory)!r} was trained {there} normalised observations, "
+        f"and this run is {here} them: its policy would see what it never saw. "
+        + (
+            "Set `rllib.env_runners.observation_filter: MeanStdFilter`."
+            if state is not None
+            else "Leave `rllib.env_runners.observation_filter` out."
         )
+    )
 
 
 def _observed(algorithm: Any) -> list[Any]:

@@ -29,7 +29,8 @@ from rayprune.rllib.failures import build
 from rayprune.rllib.normalisation import ObservationFilter, RewardFilter
 from rayprune.rllib.sampling import scaled
 from rayprune.rllib.start import start_from
-from rayprune.rllib.statistics import filter_state, freeze, statistics_of
+from rayprune.rllib.statistics import filter_state, freeze, statistics_of, take_statistics
+from rayprune.tracking.progress import telling
 from tests.rllib import experiments
 from tests.rllib.test_resume import CrashAt, CrashError, check_same_run
 
@@ -138,7 +139,10 @@ def test_evaluation_applies_the_statistics_and_adds_nothing_to_them(trained: Pat
 
 @pytest.mark.parametrize(
     ("base", "crash_at"),
-    [(filtered(experiments.PPO), 610), (filtered(experiments.DQN), 310)],
+    [
+        (filtered({**experiments.PPO, "stop": {"env_steps": 800}}), 410),
+        (filtered({**experiments.DQN, "stop": {"env_steps": 400}}), 310),
+    ],
     ids=["ppo", "dqn"],
 )
 def test_a_resumed_run_that_normalises_equals_the_uninterrupted_one(
@@ -283,6 +287,11 @@ def test_a_policy_of_normalised_readings_is_not_started_from_without(
         with pytest.raises(CheckpointError, match="trained with normalised observations") as caught:
             start_from(algo, trained)
         assert "observation_filter: MeanStdFilter" in str(caught.value)
+        told: list[str] = []
+        with telling(told.append):
+            # By `transfer`, from another task: the rest of its network may be worth having.
+            take_statistics(algo, next((trained / "checkpoints").glob("[0-9]*")), partly=True)
+        assert told == [str(caught.value)]
     finally:
         algo.stop()
 

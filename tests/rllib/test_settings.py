@@ -8,9 +8,12 @@ from typing import Any
 
 import gymnasium as gym
 import pytest
+from ray.rllib.algorithms.ppo import PPOConfig
 
+from rayprune import PruningConfig
 from rayprune.config import ALGORITHMS
-from rayprune.errors import InputError
+from rayprune.errors import ConfigError, InputError
+from rayprune.rllib import prune
 from rayprune.rllib.algorithms import algorithm_config
 from rayprune.rllib.deployable import deployable
 from rayprune.rllib.evaluation import Evaluator
@@ -22,6 +25,7 @@ from rayprune.rllib.experiment import (
     rllib_faults,
 )
 from rayprune.rllib.export_checkpoint import export_checkpoint
+from rayprune.rllib.exportable import export_limits
 from rayprune.rllib.running_wrappers import running_wrappers
 from rayprune.rllib.schedule_values import SCHEDULED, schedule_faults
 from rayprune.rllib.unread_settings import _UNREAD, unread
@@ -161,6 +165,20 @@ def test_vector_wrappers_and_what_lies_under_a_vector_are_found(wrap: Any) -> No
     assert found == [wrap, gym.wrappers.NormalizeReward]
 
 
+def test_environments_of_any_make_are_looked_through() -> None:
+    class Slotted:
+        __slots__ = ("env",)
+
+    class Own:
+        pass
+
+    own: Any = Own()
+    own.env = own
+    several: Any = Own()
+    several.envs = {"a": own}
+    assert [list(running_wrappers(env)) for env in (Slotted(), own, several, None)] == [[]] * 4
+
+
 def test_a_wrapper_whose_statistics_stand_still_does_no_harm() -> None:
     env = gym.wrappers.NormalizeObservation(gym.make("CartPole-v1"))
     env.update_running_mean = False
@@ -177,6 +195,23 @@ def test_an_environment_that_normalises_for_itself_is_refused_before_a_run() -> 
         del gym.registry["Normed-CartPole-v0"]
     assert "has NormalizeObservation around it" in fault
     assert "observation_filter: MeanStdFilter" in fault
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_python_users_are_told_at_build_with_what_to_call_instead() -> None:
+    def both(_: Any) -> gym.Env[Any, Any]:
+        return gym.wrappers.NormalizeReward(
+            gym.wrappers.NormalizeObservation(gym.make("CartPole-v1"))
+        )
+
+    config = PPOConfig().environment(both).env_runners(num_env_runners=0)
+    with pytest.raises(ConfigError) as caught:
+        prune(config, PruningConfig(sparsity=0.5, horizon=1000)).build_algo()
+    rewards, observations = caught.value.faults
+    assert "has NormalizeReward around it" in rewards
+    assert rewards.endswith("normalise(config, observations=False, rewards=True)` first.")
+    assert "`env` 'both' has NormalizeObservation around it" in observations
+    assert observations.endswith("observation_filter='MeanStdFilter')` first.")
 
 
 @pytest.mark.parametrize("algorithm", ["PPO", "DQN"])
@@ -207,12 +242,26 @@ def test_units_of_a_policy_without_hidden_layers_cant_be_pruned() -> None:
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_a_linear_policy_trains_to_its_sparsity_and_is_exported(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"model_config": {"fcnet_hiddens": [], "head_fcnet_hiddens": []}},
+        {
+            "module_class": "rayprune.rllib.models:PrunableMLP",
+            "model_config": {"policy_hiddens": [], "value_hiddens": []},
+        },
+    ],
+    ids=["rllib", "prunable_mlp"],
+)
+def test_a_linear_policy_trains_to_its_sparsity_and_is_exported(
+    block: dict[str, Any], tmp_path: Path
+) -> None:
     raw = copy.deepcopy(experiments.PPO)
-    raw["rllib"]["rl_module"]["model_config"] = {"fcnet_hiddens": [], "head_fcnet_hiddens": []}
+    raw["rllib"]["rl_module"] = block
     what = experiments.experiment(
         {**raw, "pruning": {"sparsity": 0.5, "schedule": {"kind": "one_shot", "begin": 0.4}}},
         stop={"env_steps": 400},
+        evaluation={"every": None, "episodes": 2},
     )
     summary = experiments.train(what, tmp_path / "run")
     assert summary["sparsity"]["prunable"] == pytest.approx(0.5)
@@ -236,6 +285,9 @@ def test_a_connector_of_the_users_own_stands_before_ours_and_exports_name_it() -
             deployable(evaluator)
     finally:
         evaluator.close()
+    # What `train` and `sweep` say when they start.
+    (limit,) = export_limits(evaluator.config)
+    assert limit.startswith("This policy can be trained, but not exported: Connectors that can't")
 
 
 @pytest.mark.parametrize(
