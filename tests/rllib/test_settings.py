@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium as gym
 import pytest
 from ray.rllib.algorithms.ppo import PPOConfig
+from ray.tune.registry import register_env
 
 from rayprune import PruningConfig
 from rayprune.config import ALGORITHMS
@@ -204,13 +205,14 @@ def test_python_users_are_told_at_build_with_what_to_call_instead() -> None:
             gym.wrappers.NormalizeObservation(gym.make("CartPole-v1"))
         )
 
-    config = PPOConfig().environment(both).env_runners(num_env_runners=0)
+    register_env("rayprune-both", both)
+    config = PPOConfig().environment("rayprune-both").env_runners(num_env_runners=0)
     with pytest.raises(ConfigError) as caught:
         prune(config, PruningConfig(sparsity=0.5, horizon=1000)).build_algo()
     rewards, observations = caught.value.faults
     assert "has NormalizeReward around it" in rewards
     assert rewards.endswith("normalise(config, observations=False, rewards=True)` first.")
-    assert "`env` 'both' has NormalizeObservation around it" in observations
+    assert "`env` 'rayprune-both' has NormalizeObservation around it" in observations
     assert observations.endswith("observation_filter='MeanStdFilter')` first.")
 
 
