@@ -78,12 +78,20 @@ def save(
         if experiment_yaml is not None:
             write_atomic(temporary / CONFIG_FILE, experiment_yaml)
         save_meta(temporary, meta)
-        if directory.exists():
-            shutil.rmtree(directory)
-        temporary.rename(directory)
+        put_in_place(temporary, directory)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise storage_error(error, directory) from error
+
+
+def put_in_place(new: Path, directory: Path) -> None:
+    """Rename ``new`` to ``directory``, and delete what was there only when that is done."""
+    old = directory.with_name(f".{directory.name}.{os.getpid()}.old.tmp")
+    if directory.exists():
+        # It may be the only checkpoint, and a kill may come while it is deleted.
+        directory.rename(old)
+    new.rename(directory)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def save_meta(directory: Path, meta: Mapping[str, object]) -> None:

@@ -35,6 +35,8 @@ class Progress:
     @property
     def moment(self) -> str:
         """The clock for people."""
+        if not self.clock:
+            return "the start"
         return f"env step {self.env_steps}" if self.env_steps else f"update {self.updates}"
 
     @classmethod

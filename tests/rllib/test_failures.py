@@ -1,12 +1,13 @@
-"""What is told when Learners can't be had, or are lost."""
+"""What is told when Learners can't be had, or are lost; what a kill leaves."""
 
 import weakref
 
 import pytest
 
 from rayprune.errors import ResourceError
-from rayprune.rllib import lost_learners
+from rayprune.rllib import checkpoints, lost_learners
 from rayprune.rllib.failures import build
+from rayprune.rllib.progress import Progress
 
 # The end of what Ray 2.60 raised on two hosts whose names stood for 127.0.0.1.
 APART = """ray::_RayTrainWorker__execute._setup_torch_process_group() (pid=431, ip=10.93.95.1)
@@ -54,3 +55,24 @@ def test_the_learners_that_are_left_go_with_the_node_of_one(monkeypatch, dead, k
     monkeypatch.setattr(lost_learners.ray, "kill", ended.append)
     lost_learners._watch(weakref.ref(group), {"a", "b"})
     assert ended == killed
+
+
+def test_a_kill_while_a_checkpoint_is_written_again_leaves_one(tmp_path, monkeypatch):
+    new, place = tmp_path / ".000000200.7.tmp", tmp_path / "000000200"
+    for directory in (new, place):
+        directory.mkdir()
+        (directory / "state").write_text(directory.name)
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoints.shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.put_in_place(new, place)
+    assert (place / "state").read_text() == new.name
+
+
+def test_the_moment_before_the_first_step_is_the_start():
+    assert Progress().moment == "the start"
+    assert Progress(updates=3).moment == "update 3"
+    assert Progress(env_steps=9, updates=3).moment == "env step 9"
