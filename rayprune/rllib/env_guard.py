@@ -41,6 +41,11 @@ _STEP: Final = (
     "gym's had one `done`."
 )
 _MOST_SHOWN: Final = 60
+_TOO_LARGE: Final = 2.0**64
+"""Its square is the first power of two beyond float32."""
+_OVERFLOWS: Final = (
+    ": networks learn in float32, which its square is too large for. Return rewards of about 1."
+)
 MAX_STEPS_KEY: Final = "rayprune_max_steps"
 """Key, in ``AlgorithmConfig.learner_config_dict``, of `evaluation.max_steps`."""
 _ODD: Final = "rayprune_odd_observation"
@@ -88,7 +93,7 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
             told = f"{self._told} failed{self._moment}: {_reason(error, _STEP)}"
             raise EnvError(told) from error
         # The usual one by its type alone: this runs at every step.
-        if not (type(reward) is float and math.isfinite(reward)):
+        if not (type(reward) is float and -_TOO_LARGE < reward < _TOO_LARGE):
             self._check(reward)
         self._check_seen(observation, info)
         if self._steps == self._most and not (terminated or truncated):
@@ -134,6 +139,8 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
             )
         if not math.isfinite(reward):
             raise EnvError(f"{self._told} gave {reward} as reward{self._moment}{_NO_REWARD}")
+        if abs(reward) >= _TOO_LARGE:
+            raise EnvError(f"{self._told} gave {reward} as reward{self._moment}{_OVERFLOWS}")
 
 
 def guard(env_runner: Any, most: int | None = None) -> None:

@@ -65,6 +65,7 @@ _SCHEDULE: Final = "pruning.schedule"
 _OF_BUILD: Final = (
     "Check `rllib.rl_module` and `env_config`, or choose another `algorithm` or `env`."
 )
+_WIDTHS: Final = frozenset({"fcnet_hiddens", "fusionnet_hiddens", "head_fcnet_hiddens"})
 _OF_ENV: Final = "Check `env_config`, or choose another `env`."
 _MAX_SEQ_LEN: Final = DefaultModelConfig().max_seq_len
 
@@ -398,7 +399,18 @@ def _model_faults(where: str, model: Mapping[str, Any]) -> Iterator[str]:
             names = [field.name for field in fields(DefaultModelConfig)]
             yield f"`{where}.{key}` is not a key of RLlib's models.{did_you_mean(key, names)}"
         else:
-            yield from _type_faults(f"{where}.{key}", value, hints[key])
+            wrong = [*_type_faults(f"{where}.{key}", value, hints[key])]
+            yield from wrong or _width_faults(f"{where}.{key}", key, value)
+
+
+def _width_faults(where: str, key: str, value: Any) -> Iterator[str]:
+    if key in _WIDTHS and any(width < 1 for width in (value or ())):
+        yield (
+            f"`{where}` must hold widths of at least 1, but is {value!r}. For a policy without "
+            "hidden layers give []."
+        )
+    elif key == "lstm_cell_size" and value < 1:
+        yield f"`{where}` must be at least 1, but is {value!r}."
 
 
 def _type_faults(where: str, value: Any, hint: Any) -> Iterator[str]:

@@ -75,7 +75,13 @@ class Faulty(gym.Env[np.ndarray, int]):
             raise AssertionError  # as `assert` without a text
         reward: Any = 1.0
         if now:
-            given = {"nan": math.nan, "inf": np.float32("inf"), "array": np.ones(1), "none": None}
+            given = {
+                "nan": math.nan,
+                "inf": np.float32("inf"),
+                "array": np.ones(1),
+                "huge": -1e20,
+                "none": None,
+            }
             reward = given.get(self._fault, reward)
         seen: Any = self._see()
         if now and self._fault == "old step":
@@ -109,6 +115,7 @@ ENV = f"{__name__}:Faulty-v0"
         ("exit", r"'E' failed at step 4 .*: SystemExit: 0 \(test_env_faults.py"),
         ("nan", r"'E' gave nan as reward at step 4 .*division by zero"),
         ("inf", r"'E' gave inf as reward at step 4"),
+        ("huge", r"'E' gave -1e\+20 as reward at step 4 .* its square is too large for"),
         ("array", r"an array of shape \(1,\) as reward at step 4 .*`float\(reward\)`"),
         ("none", r"gave None \(NoneType\) as reward"),
         ("reset", r"'E' failed in reset: OSError: no simulator answers"),

@@ -79,6 +79,10 @@ def rllib(**blocks: Any) -> dict[str, Any]:
             {"rllib": rllib(rl_module={"model_config": {"fcnet_hiddens": "big"}})},
             "`rllib.rl_module.model_config.fcnet_hiddens` must be of type",
         ),
+        (
+            {"rllib": rllib(rl_module={"model_config": {"head_fcnet_hiddens": [8, 0]}})},
+            "`rllib.rl_module.model_config.head_fcnet_hiddens` must hold widths of at least 1",
+        ),
         ({"rllib": rllib(rl_module={"module_class": "nowhere:Net"})}, "can't be imported"),
         ({"rllib": rllib(training={"lr": -1.0})}, "`rllib.training.lr` must be at least 0"),
         ({"rllib": rllib(learners={"num_learners": -1})}, "must be at least 0, but is -1"),
