@@ -93,6 +93,8 @@ def export_policy(
         "random": random_inputs(policy.interface, recorded, RANDOM_OBSERVATIONS, seed),
     }
     about = {**about, "inputs": described(policy.interface, recorded, about.get("inputs", {}))}
+    if quantised:
+        about["int8"] = True
     # The format is told by the name's end, which is to be the same while it is unproven.
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
     try:

@@ -29,7 +29,7 @@ from rayprune.deploy.noninferiority import (
 from rayprune.errors import CheckpointError, ConfigError, InputError
 from rayprune.rllib.checkpoints import locate, read_evaluation
 from rayprune.rllib.closeness import action_difference, agreement
-from rayprune.rllib.identity import now, require_two
+from rayprune.rllib.identity import now, require_two, weights_of
 from rayprune.rllib.pairs import Pair, play_pairs
 from rayprune.rllib.players import Player, environment_of, is_file, open_players
 from rayprune.rllib.return_range import GIVEN, PILOT, ReturnRange, known_range, pilot_range
@@ -322,7 +322,8 @@ class _Certification:
             "verdict": verdict,
             "certified": verdict == NON_INFERIOR,
             "exit_code": 0 if verdict == NON_INFERIOR else 1,
-            "reason": _reason(verdict, found, options, self._outside if vetoed else 0),
+            "reason": _reason(verdict, found, options, self._outside if vetoed else 0)
+            + _of_one(**self._about["policies"]),
             "pairs": len(self.pairs),
             "decided_at": None if vetoed else test.decided_at,
             "settings": {
@@ -393,6 +394,16 @@ def _reason(
     return (
         f"The {told} could be neither shown nor refuted to be within the margin. Play more "
         "--episodes, or allow a wider margin."
+    )
+
+
+def _of_one(dense: Mapping[str, Any], pruned: Mapping[str, Any]) -> str:
+    """Say so where two policies differ in their files only."""
+    if weights_of(dense) != weights_of(pruned):
+        return ""
+    return (
+        " Both are made of the same weights: this is about what exporting changed, and nothing "
+        "about pruning."
     )
 
 

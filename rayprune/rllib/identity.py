@@ -45,6 +45,8 @@ def file_identity(artifact: Artifact) -> dict[str, Any]:
         "date": about.get("exported") or _date(artifact.path),
         "checkpoint": about.get("checkpoint"),
         "weights_sha256": about.get("weights_sha256"),
+        "format": artifact.path.suffix.removeprefix("."),
+        "int8": bool(about.get("int8")),
     }
 
 
@@ -72,9 +74,10 @@ def require_two(
     Raises:
         InputError: says which.
     """
-    if (dense["kind"], dense["sha256"]) == (pruned["kind"], pruned["sha256"]):
+    exported_twice = _made_alike(dense) is not None and _made_alike(dense) == _made_alike(pruned)
+    if exported_twice or (dense["kind"], dense["sha256"]) == (pruned["kind"], pruned["sha256"]):
         raise InputError(
-            f"DENSE and PRUNED are the same policy (SHA-256 {dense['sha256'][:12]}): "
+            f"DENSE and PRUNED are the same policy (SHA-256 {weights_of(dense)[:12]}): "
             f"{dense['name']!r} and {pruned['name']!r}; give two."
         )
     ours, theirs = nonzero
@@ -83,6 +86,22 @@ def require_two(
             f"PRUNED ({pruned['name']!r}) is denser than DENSE ({dense['name']!r}): {theirs:,} of "
             f"its parameters aren't zero, of DENSE's {ours:,}; give the denser one first."
         )
+
+
+def weights_of(identity: Mapping[str, Any]) -> str:
+    """Return the hash of the weights that a policy is made of; of a file that doesn't say, its own.
+
+    >>> weights_of({"sha256": "a"}), weights_of({"sha256": "a", "weights_sha256": "b"})
+    ('a', 'b')
+    """
+    return str(identity.get("weights_sha256") or identity["sha256"])
+
+
+def _made_alike(file: Mapping[str, Any]) -> tuple[Any, ...] | None:
+    """Return what two exports of one policy have in common; None for what is none."""
+    if file.get("weights_sha256") is None:
+        return None
+    return file["weights_sha256"], file["format"], file["int8"]
 
 
 def _written_by(directory: Path) -> str | None:

@@ -105,6 +105,7 @@ def test_a_policy_is_certified_against_its_twin_and_the_files_say_so(
     page = (tmp_path / "out" / "certificate.html").read_text()
     assert "</html>" in page
     assert str(tmp_path) not in (tmp_path / "out" / "certificate.json").read_text() + page
+    assert "same weights" not in page
     dense, pruned = (result["policies"][part] for part in ("dense", "pruned"))
     assert dense["sha256"] == weights_sha256(policy) != pruned["sha256"]
     for held in (dense, pruned):
@@ -118,12 +119,16 @@ def test_one_policy_given_twice_is_refused_by_its_hash(policy: Path, tmp_path: P
     file = tmp_path / "policy.pt2"
     told = export_checkpoint(policy, file, "torch", episodes=1)
     shutil.copy(file, tmp_path / "again.pt2")
-    for one, other in ((policy, policy), (policy, copy), (file, tmp_path / "again.pt2")):
+    export_checkpoint(policy, tmp_path / "anew.pt2", "torch", episodes=2)
+    files = [(file, tmp_path / name) for name in ("again.pt2", "anew.pt2")]
+    for one, other in ((policy, policy), (policy, copy), *files):
         with pytest.raises(InputError, match="are the same policy"):
             run(one, other, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     # What a file makes of a checkpoint may be asked.
-    held = run(policy, file, tmp_path / "out")["policies"]["pruned"]
+    result = run(policy, file, tmp_path / "out")
+    assert result["reason"].endswith("what exporting changed, and nothing about pruning.")
+    held = result["policies"]["pruned"]
     assert held["sha256"] == told["sha256"]
     assert held["weights_sha256"] == weights_sha256(policy)
 

@@ -44,7 +44,10 @@ def compile_c(source: Path, out: Path, *options: str) -> list[str]:
     """
     found = compiler()
     if found is None:
-        raise InputError("There is no C compiler: none of $CC, cc, gcc and clang was found.")
+        raise InputError(
+            "There is no C compiler: none of $CC, cc, gcc and clang was found. Install one, or "
+            "export the policy as `.onnx` or `.pt2`."
+        )
     told = ""
     for flags in _FLAGS:
         command = [found, *flags, *options, str(source), "-o", str(out), "-lm"]
