@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from rayprune.pruning.attach import Exclusions, make_maskable, maskable_layers
+from rayprune.pruning.layers import prunable_parameters
 from rayprune.pruning.replica import replica, undisturbed
 from rayprune.pruning.tags import UnitTags
 
@@ -36,9 +37,10 @@ def find_heads(
     ['2']
     """
     make_maskable(module, exclude=exclude)
-    runs = Runs(maskable_layers(module, exclude=exclude), replica(module, [module]))
+    layers = maskable_layers(module, exclude=exclude)
+    runs = Runs(layers, replica(module, [module]))
     runs.add(lambda copied: {"outputs": run(copied)})
-    return runs.heads
+    return runs.heads | beside_others(module, layers, runs)[0]
 
 
 class Runs:
@@ -68,6 +70,11 @@ class Runs:
         return frozenset().union(*sure, self._carried[UNSURE] - self._read_on)
 
     @property
+    def read_on(self) -> frozenset[str]:
+        """The layers whose units another weight has read."""
+        return frozenset(self._read_on)
+
+    @property
     def unreached(self) -> frozenset[str]:
         """The layers that no run has used."""
         return frozenset(self._layers) - self._reached
@@ -86,3 +93,42 @@ class Runs:
                     self._carried[kind] |= tags.carried(tensor)
         self._reached |= tags.reached
         self._read_on |= tags.read_on
+
+
+def beside_others(
+    module: nn.Module, layers: Mapping[str, nn.Module], runs: Runs
+) -> tuple[frozenset[str], frozenset[str]]:
+    """Sort layers whose units no run has seen the end of by their like in the same container.
+
+    A network may choose among heads, or among experts, by what it observes; the few rows of a run
+    then use some of a ModuleList or ModuleDict and not the others.
+
+    Args:
+        module: holds the layers.
+        layers: its maskable layers by name.
+        runs: of the module.
+
+    Returns:
+        Those like a head, and those like a layer that ran and is none.
+    """
+    like = _alike(module, layers)
+    unseen = frozenset(layers) - runs.heads - runs.read_on
+    heads = frozenset(name for name in unseen if like[name] & runs.heads)
+    ran = frozenset(layers) - runs.unreached
+    return heads, frozenset(name for name in runs.unreached - heads if like[name] & ran)
+
+
+def _alike(module: nn.Module, layers: Mapping[str, nn.Module]) -> dict[str, set[str]]:
+    """Return for each layer those in its place in another item of a container, of its width."""
+    places: defaultdict[tuple[Any, ...], set[str]] = defaultdict(set)
+    of: defaultdict[str, list[tuple[Any, ...]]] = defaultdict(list)
+    for name, layer in layers.items():
+        width = next(iter(prunable_parameters(layer).values())).shape[0]
+        steps = name.split(".") if name else []
+        for at in range(len(steps)):
+            holder = ".".join(steps[:at])
+            if isinstance(module.get_submodule(holder), nn.ModuleList | nn.ModuleDict):
+                place = (holder, *steps[at + 1 :], type(layer), width)
+                places[place].add(name)
+                of[name].append(place)
+    return {name: set().union(*(places[place] for place in of[name])) for name in layers}

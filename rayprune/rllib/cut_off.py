@@ -8,19 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from ray.rllib.algorithms.dqn.default_dqn_rl_module import QF_PREDS, DefaultDQNRLModule
-from ray.rllib.algorithms.sac.default_sac_rl_module import DefaultSACRLModule
+from ray.rllib.algorithms.dqn.default_dqn_rl_module import QF_PREDS
 from ray.rllib.core.columns import Columns
-from ray.rllib.core.rl_module.apis import ValueFunctionAPI
+from ray.rllib.core.rl_module.apis import QNetAPI, ValueFunctionAPI
+from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from rayprune.pruning.replica import undisturbed
 from rayprune.pruning.reports import empty_line
 from rayprune.rllib.diagnostics import Diagnostics
-from rayprune.rllib.evidence import generator_kept
+from rayprune.rllib.heads import copy_to_run, parts_of
 
 if TYPE_CHECKING:
     from rayprune.pruning.pruner import Pruner
@@ -64,14 +66,21 @@ class CutOff:
         self._constant.pop(module_id, None)
         self._changed.discard(module_id)
 
-    def check(self, module_id: str, pruner: Pruner) -> None:
-        """Run a module, if its masks have changed or it was cut off when it last was."""
+    def check(self, module_id: str, pruner: Pruner, parent: Any) -> None:
+        """Run a module, if its masks have changed or it was cut off when it last was.
+
+        Args:
+            module_id: of the module.
+            pruner: of the module.
+            parent: the MultiRLModule that holds it.
+        """
         batch = self._batches.pop(module_id, None)
         if batch is None or not (module_id in self._changed or self._constant.get(module_id)):
             return
         self._changed.discard(module_id)
+        own = None if type(parent) is MultiRLModule else parent
         self._constant[module_id] = self._diagnostics.take(
-            "cut off", module_id, lambda: constant_outputs(batch, pruner), {}
+            "cut off", module_id, lambda: constant_outputs(batch, pruner, own), {}
         )
 
     def report(self, module_id: str, pruner: Pruner) -> dict[str, Any] | None:
@@ -118,12 +127,17 @@ class Teller:
 
 
 @torch.no_grad()
-def constant_outputs(batch: Mapping[str, Any], pruner: Pruner) -> dict[str, str | None]:
+def constant_outputs(
+    batch: Mapping[str, Any], pruner: Pruner, parent: Any = None
+) -> dict[str, str | None]:
     """Return the outputs that don't depend on the observation, with the layer where each ends.
+
+    A copy runs: a forward may count, or keep statistics.
 
     Args:
         batch: a minibatch of the module's.
         pruner: of a TorchRLModule as a Learner holds it, not wrapped.
+        parent: the MultiRLModule that holds it, if that runs its modules in a way of its own.
 
     Returns:
         Empty if all depend, if nothing is pruned, or if the minibatch holds one observation only.
@@ -133,13 +147,19 @@ def constant_outputs(batch: Mapping[str, Any], pruner: Pruner) -> dict[str, str 
     other = {**seen, Columns.OBS: tree_map(_exchanged, seen[Columns.OBS])}
     if not pruner.held_masks or not _differ(seen[Columns.OBS], other[Columns.OBS]):
         return {}
-    module, found = pruner.module, dict[str, "str | None"]()
-    with _at_rest(module), generator_kept(pruner.seed, module):
-        for outputs in _outputs_of(module):
+    found = dict[str, "str | None"]()
+    with undisturbed(pruner.module.parameters()):
+        copied, module_id = copy_to_run(pruner.module, parent)
+        own: Any = copied if module_id is None else copied[module_id].unwrapped()
+        for part in parts_of(copied):
+            part.eval()
+        layers = {name: own.get_submodule(name) for name in pruner.layers}
+        for run in _outputs_of(own, _policy_of(copied, module_id)):
+            outputs = partial(_afresh, run, pruner.seed)
             one, two = outputs(seen), outputs(other)
             same = [name for name in one if not _differ(one[name], two[name])]
             if same:
-                layer = _end(outputs, seen, other, pruner)
+                layer = _end(outputs, seen, other, layers)
                 found.update(dict.fromkeys(same, layer))
     return found
 
@@ -147,18 +167,39 @@ def constant_outputs(batch: Mapping[str, Any], pruner: Pruner) -> dict[str, str 
 _READ = (Columns.OBS, Columns.STATE_IN, Columns.ACTIONS, Columns.SEQ_LENS)
 
 
-def _outputs_of(module: Any) -> list[Outputs]:
+def _policy_of(copied: Any, module_id: Any) -> Outputs:
+    """Return what runs a module's policy: itself, or the MultiRLModule that holds it."""
+    if module_id is None:
+        return lambda batch: copied._forward_inference(batch)
+    return lambda batch: copied._forward_inference({module_id: batch})[module_id]
+
+
+def _outputs_of(module: Any, policy: Outputs) -> list[Outputs]:
     """Return what a module computes from observations: its policy, and its values."""
-    if isinstance(module, DefaultDQNRLModule):
-        return [lambda batch: _only(module.compute_q_values(batch), QF_PREDS)]
-    policy: Outputs = lambda batch: _only(  # noqa: E731
-        module._forward_inference(batch), Columns.ACTION_DIST_INPUTS
-    )
-    if isinstance(module, DefaultSACRLModule):
-        return [policy, lambda batch: {QF_PREDS: module.compute_q_values(batch)}]
+
+    def acting(batch: Batch) -> Mapping[str, Any]:
+        return _only(policy(batch), Columns.ACTION_DIST_INPUTS)
+
+    def q_values(batch: Batch) -> Mapping[str, Any]:
+        values = module.compute_q_values(batch)
+        return _only(values, QF_PREDS) if isinstance(values, Mapping) else {QF_PREDS: values}
+
+    def values(batch: Batch) -> Mapping[str, Any]:
+        policy(batch)  # those beside it may put into the batch what its values read
+        return {Columns.VF_PREDS: module.compute_values(batch)}
+
+    outputs: list[Outputs] = [acting]
+    if isinstance(module, QNetAPI):
+        outputs.append(q_values)
     if isinstance(module, ValueFunctionAPI):
-        return [policy, lambda batch: {Columns.VF_PREDS: module.compute_values(batch)}]
-    return [policy]
+        outputs.append(values)
+    return outputs
+
+
+def _afresh(run: Outputs, seed: int, batch: Batch) -> Mapping[str, Any]:
+    """Run with the same noise each time, on a batch that may be written to."""
+    torch.manual_seed(seed)
+    return run(tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, batch))
 
 
 def _only(outputs: Mapping[str, Any], *names: str) -> dict[str, Any]:
@@ -182,14 +223,16 @@ def _differ(one: Any, two: Any) -> bool:
     )
 
 
-def _end(outputs: Outputs, seen: Batch, other: Batch, pruner: Pruner) -> str | None:
+def _end(
+    outputs: Outputs, seen: Batch, other: Batch, layers: Mapping[str, nn.Module]
+) -> str | None:
     """Return the first layer whose input depends on the observation while its output doesn't.
 
     Where an activation is what ends it, it is the first layer that sees no difference any more.
     """
     calls: list[list[Call]] = [[], []]
     for run, batch in zip(calls, (seen, other), strict=True):
-        with _watched(pruner, run):
+        with _watched(layers, run):
             outputs(batch)
     blind: str | None = None
     for (name, given, out), (_, given_too, out_too) in zip(calls[0], calls[1], strict=False):
@@ -201,27 +244,19 @@ def _end(outputs: Outputs, seen: Batch, other: Batch, pruner: Pruner) -> str | N
 
 
 @contextmanager
-def _watched(pruner: Pruner, calls: list[Call]) -> Iterator[None]:
+def _watched(layers: Mapping[str, nn.Module], calls: list[Call]) -> Iterator[None]:
+    def keep(name: str, given: tuple[Any, ...], named: dict[str, Any], out: Any) -> None:
+        calls.append((name, next(iter((*given, *named.values()))), out))
+
     handles = [
         layer.register_forward_hook(
-            lambda _, given, out, name=name: calls.append((name, given[0], out))
+            lambda _, given, named, out, name=name: keep(name, given, named, out),
+            with_kwargs=True,
         )
-        for name, layer in pruner.layers.items()
+        for name, layer in layers.items()
     ]
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
-
-
-@contextmanager
-def _at_rest(module: nn.Module) -> Iterator[None]:
-    """Leave dropout and running statistics out for a while."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training

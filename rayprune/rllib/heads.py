@@ -18,7 +18,7 @@ from ray.rllib.core.rl_module.apis import TargetNetworkAPI
 from ray.rllib.utils.torch_utils import convert_to_torch_tensor
 from torch import Tensor, nn
 
-from rayprune.pruning.heads import UNSURE, Runs
+from rayprune.pruning.heads import UNSURE, Runs, beside_others
 from rayprune.pruning.replica import replica, undisturbed
 from rayprune.rllib.groups import output_heads
 
@@ -86,14 +86,29 @@ def module_heads(
     if runs.unreached and failures and parent is not None:
         runs, more = _run(module, layers, parent)
         failures = more or failures
-    if not runs.unreached:
-        return runs.heads
-    named = output_heads(layers) & runs.unreached
-    named |= output_heads(x for x in layers if x in runs.unreached)
     shown = name or type(module).__name__
+    like_heads, like_hidden = beside_others(module, layers, runs)
+    if like_heads:
+        _tell_beside(shown, tuple(x for x in layers if x in like_heads))
+    left = runs.unreached - like_heads - like_hidden
+    if not left:
+        return runs.heads | like_heads
+    named = output_heads(layers) & left
+    named |= output_heads(x for x in layers if x in left)
     why = "; ".join(failures.values()) or "no forward or value method uses them"
-    _tell(shown, tuple(x for x in layers if x in runs.unreached), why, tuple(sorted(named)))
-    return runs.heads | named
+    _tell(shown, tuple(x for x in layers if x in left), why, tuple(sorted(named)))
+    return runs.heads | like_heads | named
+
+
+@functools.cache
+def _tell_beside(name: str, heads: tuple[str, ...]) -> None:
+    """Say once what was concluded from others of a container."""
+    logger.warning(
+        "RLModule %r: no run on a made-up batch used what layers %s put out. They count as actions "
+        "and values as those beside them do, and keep all their units.",
+        name,
+        list(heads),
+    )
 
 
 @functools.cache
@@ -117,12 +132,12 @@ def _run(
     failures: dict[str, str] = {}
     try:
         with undisturbed(module.parameters()):
-            copied, module_id = _copy(module, parent)
+            copied, module_id = copy_to_run(module, parent)
             batches = list(_batches(module))
     # Whatever a space, a state or a copy of the user's own may raise.
     except Exception as error:
         return Runs(layers, None, []), {"copy": _reason(error)}
-    runs = Runs(layers, copied, _parts(copied))
+    runs = Runs(layers, copied, parts_of(copied))
     for name, run in _methods(module, module_id).items():
         why = _first_that_runs(runs, run, batches)
         if why is not None:
@@ -151,10 +166,15 @@ def _call(run: Run, batch: dict[str, Any], copied: Any) -> Mapping[str, Any]:
     return run(copied, batch)
 
 
-def _copy(module: Any, parent: Any) -> tuple[Any, Any]:
-    """Return a copy to run, and under which id the module stands in it; None if it is the copy."""
+def copy_to_run(module: Any, parent: Any) -> tuple[Any, Any]:
+    """Return a copy to run, and under which id the module stands in it; None if it is the copy.
+
+    Args:
+        module: not wrapped in DDP. The copy's parameters lie in the memory of its own.
+        parent: the MultiRLModule that holds it, of which a copy is made then.
+    """
     whole = module if parent is None else parent
-    copied = replica(whole, _parts(whole))
+    copied = replica(whole, parts_of(whole))
     module_id = None
     if parent is not None:
         module_id = next(key for key in parent.keys() if parent[key].unwrapped() is module)  # noqa: SIM118
@@ -166,7 +186,7 @@ def _copy(module: Any, parent: Any) -> tuple[Any, Any]:
     return copied, module_id
 
 
-def _parts(whole: Any) -> list[nn.Module]:
+def parts_of(whole: Any) -> list[nn.Module]:
     """Return the torch modules of an RLModule, or of a MultiRLModule, which may be none itself."""
     if isinstance(whole, nn.Module):
         return [whole]

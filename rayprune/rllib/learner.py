@@ -28,11 +28,12 @@ from rayprune.pruning.counting import dead_units
 from rayprune.pruning.criteria import RETURN, evidence_for
 from rayprune.pruning.frozen import wholly_frozen
 from rayprune.pruning.histograms import histogram_of
-from rayprune.pruning.layers import MASKABLE
+from rayprune.pruning.layers import MASKABLE, prunable_parameters
 from rayprune.pruning.pruner import Pruner
 from rayprune.pruning.removable import Unit
 from rayprune.pruning.reports import MaskChange
 from rayprune.pruning.sensors import Sensors
+from rayprune.pruning.uncovered import weights_of
 from rayprune.rllib import lr_schedulers, unsaved
 from rayprune.rllib.bypassed import hold_bypassed
 from rayprune.rllib.clock import clock_of
@@ -52,6 +53,7 @@ from rayprune.rllib.module_configs import (
     check_ids,
     is_asked_for,
     is_driven,
+    is_named,
     is_pruned,
     is_trained,
 )
@@ -74,6 +76,7 @@ else:
     _Base = object
 
 KINDS: Final = frozenset({*MASKABLE, *MASKABLE.values()})
+KIND_NAMES: Final = ", ".join(kind.__name__ for kind in MASKABLE)
 
 UNCHANGED: Final = MaskChange(step=None, pruned=0, churn=0.0, sparsity=0.0, changed=())
 
@@ -113,7 +116,12 @@ class PruningMixin(_Base):
         self._base_rates = lr_schedulers.base_rates(self)
         check_ids(self.config, list(self.module.keys()))
         self._attach_missing()
-        if not self._pruners and all(map(self._is_wholly_frozen, self.module.keys())):
+        modules = {mid: self.module[mid].unwrapped() for mid in self.module.keys()}  # noqa: SIM118
+        if not any(map(prunable_layers, modules.values())):
+            raise ConfigError(
+                f"None of {sorted(modules)} has a layer to prune: none is a {KIND_NAMES}."
+            )
+        if not self._pruners and all(map(self._is_wholly_frozen, modules)):
             raise ConfigError(
                 f"Everything that could be pruned is frozen (requires_grad=False) in "
                 f"{sorted(self.module.keys())}. Unfreeze a layer, or set `pruning.frozen` to "
@@ -241,7 +249,7 @@ class PruningMixin(_Base):
                     self._after_mask_change(module_id, change.sparsity, change)
                 if self._live.compact_if_due(module_id, pruner, self._step):
                     self._after_mask_change(module_id, pruner.sparsity())
-            self._cut_off.check(module_id, pruner)
+            self._cut_off.check(module_id, pruner, self.module)
             self.metrics.log_value(
                 (module_id, CONFIG_KEY, "sparsity"), self._sparsity[module_id], window=1
             )
@@ -327,18 +335,28 @@ class PruningMixin(_Base):
         return {mid: self._report(mid, pruner) for mid, pruner in self._pruners.items()}
 
     def left_alone(self) -> list[str]:
-        """Return a line for each module that is chosen, and left alone because it is frozen."""
-        return [
-            f"{module_id!r} is left alone: "
-            + (
-                "its layers are frozen (requires_grad=False)."
-                if is_trained(self.config, module_id)
-                else "`policies_to_train` leaves it out."
-            )
-            + " To prune it all the same, name it in `modules`, or set `pruning.frozen` to 'prune'."
-            for module_id in self.module.keys()  # noqa: SIM118 - a MultiRLModule is no dict
-            if module_id not in self._pruners and self._is_frozen(module_id)
-        ]
+        """Return a line for each module that is chosen and left alone, with the reason."""
+        whys = {mid: self._why_left_alone(mid) for mid in self.module.keys()}  # noqa: SIM118
+        return [f"{mid!r} is left alone: {why}" for mid, why in whys.items() if why]
+
+    def _why_left_alone(self, module_id: str) -> str | None:
+        """Say why a module isn't pruned; None if it is, isn't chosen, or has no weights."""
+        module: Any = self.module[module_id].unwrapped()
+        chosen = is_pruned(self.config, module_id) and isinstance(module, torch.nn.Module)
+        if module_id in self._pruners or not chosen or not weights_of(module):
+            return None
+        if not prunable_layers(module):
+            return f"none of its layers is a {KIND_NAMES}."
+        if not is_trained(self.config, module_id):
+            why = "`policies_to_train` leaves it out."
+        elif self._is_wholly_frozen(module_id):
+            why = "its layers are frozen (requires_grad=False)."
+        else:
+            return None
+        return (
+            f"{why} To prune it all the same, name it in `modules`, or set `pruning.frozen` to "
+            "'prune'."
+        )
 
     def uncovered_lines(self) -> list[str]:
         """Return what sparsities are not of, a line for each module; see `Pruner.uncovered`."""
@@ -497,6 +515,9 @@ class PruningMixin(_Base):
         module = self.module[module_id].unwrapped()
         if not (isinstance(module, torch.nn.Module) and is_pruned(self.config, module_id)):
             return False
+        if not prunable_layers(module):
+            # Among others it is left alone; where it is all there is, a Pruner says what it lacks.
+            return is_named(self.config, module_id) or len(self.module.keys()) == 1
         asked = is_asked_for(self.config, module_id)
         if not asked and not is_trained(self.config, module_id):
             return False
@@ -510,17 +531,8 @@ class PruningMixin(_Base):
     def _is_wholly_frozen(self, module_id: str) -> bool:
         """Whether there are weights that could be pruned, and none of them is trained."""
         module = self.module[module_id].unwrapped()
-        if not isinstance(module, torch.nn.Module):
-            return False
-        targets = [target for _, target in target_pairs(module)]
-        layers = [part for _, part in not_excluded(module, targets) if type(part) in KINDS]
+        layers = prunable_layers(module)
         return bool(layers) and wholly_frozen(layers)
-
-    def _is_frozen(self, module_id: str) -> bool:
-        """Whether a module is chosen, and could be pruned if it were trained."""
-        chosen = is_pruned(self.config, module_id)
-        frozen = self._is_wholly_frozen(module_id) or not is_trained(self.config, module_id)
-        return chosen and frozen
 
     def _trains(self, module_id: str) -> bool:
         """Whether a module was trained by this update, or is pruned though it isn't."""
@@ -666,6 +678,15 @@ def _dead_units(pruner: Pruner) -> dict[str, int]:
     layers = {layer.name for layer in pruner.layer_counts()}
     dead = dead_units(pruner.module)
     return {name: count for name, count in dead.items() if name in layers}
+
+
+def prunable_layers(module: Any) -> list[torch.nn.Module]:
+    """Return a module's layers that have weights to prune, without its target networks'."""
+    if not isinstance(module, torch.nn.Module):
+        return []
+    targets = [target for _, target in target_pairs(module)]
+    parts = [part for _, part in not_excluded(module, targets) if type(part) in KINDS]
+    return [part for part in parts if prunable_parameters(part) or is_torch_pruned(part)]
 
 
 def refuse_torch_pruned(module_id: str, module: torch.nn.Module) -> None:

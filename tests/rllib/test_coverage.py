@@ -7,22 +7,26 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
+import numpy as np
 import pytest
 import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.apis.value_function_api import ValueFunctionAPI
+from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.rllib.examples.envs.classes.multi_agent import MultiAgentCartPole
 from torch import nn
 
-from rayprune.errors import ConfigError
+from rayprune import Pruner, PruningConfig
+from rayprune.errors import ConfigError, InputError
 from rayprune.rllib import prune
 from rayprune.rllib.callback import RESULT_KEY, learner_reports
 from rayprune.rllib.cut_off import Teller, constant_outputs
 from rayprune.tracking.progress import NullReporter
 from rayprune.tracking.record import read_rows
-from tests.rllib import configs, experiments
+from tests.rllib import configs, experiments, shared_encoder
 
 pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(300)]
 
@@ -168,6 +172,45 @@ def test_naming_a_module_asks_for_it_and_one_that_is_trained_later_is_pruned_the
         algo.stop()
 
 
+class NoLayers(TorchRLModule, ValueFunctionAPI):
+    """Weights that no mask can reach."""
+
+    def setup(self) -> None:
+        super().setup()
+        self.table = nn.Parameter(0.1 * torch.randn(4, 3))
+
+    def _forward(self, batch: dict[str, Any], **_: Any) -> dict[str, Any]:
+        return {"action_dist_inputs": (batch["obs"] @ self.table)[..., :2]}
+
+    def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> Any:
+        return (batch["obs"] @ self.table)[..., 2]
+
+
+def learner_of_two(*kinds: type, **changes: Any) -> Any:
+    seen, acts = gym.spaces.Box(-1, 1, (4,), np.float32), gym.spaces.Discrete(2)
+    names = [f"p{index}" for index in range(len(kinds))]
+    specs = [RLModuleSpec(kind, observation_space=seen, action_space=acts) for kind in kinds]
+    config = configs.ppo(None).environment(None, observation_space=seen, action_space=acts)
+    config.multi_agent(
+        policies=dict.fromkeys(names, (None, seen, acts, None)), policy_mapping_fn=by_agent
+    )
+    spec = MultiRLModuleSpec(rl_module_specs=dict(zip(names, specs, strict=True)))
+    config.rl_module(rl_module_spec=spec, model_config={})
+    return prune(config, configs.pruning(), **changes).build_learner()
+
+
+def test_a_module_without_layers_to_prune_is_left_alone_beside_others() -> None:
+    learner = learner_of_two(Own, NoLayers)
+    assert list(learner.pruners) == ["p0"]
+    (line,) = (line for line in learner.uncovered_lines() if "p1" in line)
+    kinds = "Linear, Conv1d, Conv2d, LSTM, GRU"
+    assert line == f"'p1' is left alone: none of its layers is a {kinds}."
+    with pytest.raises(ConfigError, match=r"None of \['p0', 'p1'\] has a layer to prune"):
+        learner_of_two(NoLayers, NoLayers)
+    with pytest.raises(InputError, match="has no layer to prune"):
+        learner_of_two(Own, NoLayers, modules=["p1"])
+
+
 def test_sacs_own_flips_of_requires_grad_are_no_freezing() -> None:
     algo = configs.build(prune(configs.sac(), configs.pruning()))
     try:
@@ -223,6 +266,47 @@ def test_no_path_is_told_though_no_layer_is_empty() -> None:
         assert module.training
     finally:
         algo.stop()
+
+
+def test_a_policy_is_run_with_the_encoder_beside_it() -> None:
+    seen = gym.spaces.Box(-1, 1, (4,), np.float32)
+    parent = shared_encoder.build(seen, gym.spaces.Discrete(3))
+    pruner = Pruner(parent["p0"], PruningConfig(sparsity=0.2))
+    pruner.prune_to()
+    batch = {"obs": torch.randn(8, 4)}
+    assert constant_outputs(batch, pruner, parent) == {}
+    with torch.no_grad():
+        pruner.layers["_pi_head.2"].weight.zero_()
+    assert constant_outputs(batch, pruner, parent) == {"action_dist_inputs": "_pi_head.2"}
+    assert list(batch) == ["obs"]
+
+
+class Counting(Own):
+    """Counts its forwards, and draws noise in each."""
+
+    def setup(self) -> None:
+        super().setup()
+        self.register_buffer("forwards", torch.zeros(()))
+
+    def _forward(self, batch: dict[str, Any], **_: Any) -> dict[str, Any]:
+        self.forwards += 1
+        logits = super()._forward(batch)["action_dist_inputs"]
+        return {"action_dist_inputs": logits + torch.randn_like(logits)}
+
+
+def test_looking_for_cut_off_outputs_counts_no_forward_and_sees_through_noise() -> None:
+    seen, acts = gym.spaces.Box(-1, 1, (4,), np.float32), gym.spaces.Discrete(2)
+    module = Counting(observation_space=seen, action_space=acts, model_config={})
+    pruner = Pruner(module, PruningConfig(sparsity=0.2))
+    pruner.prune_to()
+    batch, drawn = {"obs": torch.randn(8, 4)}, torch.get_rng_state()
+    assert constant_outputs(batch, pruner) == {}
+    with torch.no_grad():
+        module.body[0].weight.zero_()
+    cut = {"action_dist_inputs": "body.0", "vf_preds": "body.0"}
+    assert constant_outputs(batch, pruner) == cut
+    assert module.forwards == 0
+    assert torch.equal(torch.get_rng_state(), drawn)
 
 
 def test_what_was_told_is_not_told_again() -> None:

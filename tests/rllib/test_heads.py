@@ -19,18 +19,16 @@ from ray.rllib.algorithms.tqc import TQCConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.apis.value_function_api import ValueFunctionAPI
-from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.rllib.examples.rl_modules.classes import autoregressive_actions_rlm as autoregressive
-from ray.rllib.examples.rl_modules.classes import vpg_using_shared_encoder_rlm as vpg
 from torch import nn
 
 from rayprune.pruning.attach import make_maskable, maskable_layers
 from rayprune.rllib import heads, prune
 from rayprune.rllib.groups import output_heads
 from rayprune.rllib.learner import heads_of
-from tests.rllib import configs
+from tests.rllib import configs, shared_encoder
 
 SEEN = gym.spaces.Box(-1, 1, (4,), np.float32)
 IMAGE = gym.spaces.Box(0, 255, (42, 42, 3), np.uint8)
@@ -188,6 +186,39 @@ def test_what_makes_the_actions_and_values_of_a_users_module_is_a_head(
     assert not told(caplog)
 
 
+class Routed(TorchRLModule, ValueFunctionAPI):
+    """A head for each task, chosen by the observation; each task's experts before them."""
+
+    def setup(self) -> None:
+        super().setup()
+        self.experts = nn.ModuleList(nn.Linear(4, 8) for _ in range(5))
+        self.tasks = nn.ModuleDict(
+            {f"task {task}": nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 3)) for task in range(5)}
+        )
+        self.worth = nn.ModuleList(nn.Linear(8, 1) for _ in range(5))
+
+    def _forward(self, batch: dict[str, Any], **_: Any) -> dict[str, Any]:
+        task = int(batch["obs"][0].argmax())
+        hidden = self.experts[task](batch["obs"]).relu()
+        return {Columns.ACTION_DIST_INPUTS: self.tasks[f"task {task}"](hidden)}
+
+    def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> Any:
+        hidden = sum(expert(batch["obs"]).relu() for expert in self.experts)
+        every = torch.cat([head(hidden) for head in self.worth], -1)
+        return every.gather(-1, batch["obs"].argmax(-1, keepdim=True)).squeeze(-1)
+
+
+def test_heads_that_the_observation_chooses_among_are_heads_all(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    tasks = {f"tasks.task {task}.1" for task in range(5)}
+    worth = {f"worth.{task}" for task in range(5)}
+    with caplog.at_level(logging.WARNING):
+        assert heads_of(own(Routed), [], name="routed") == tasks | worth
+    (line,) = told(caplog)
+    assert "no run on a made-up batch used what layers ['tasks.task " in line
+
+
 class Broken(Own):
     """One that needs what no one else could give it."""
 
@@ -214,23 +245,11 @@ def test_names_have_to_do_where_running_fails_and_that_is_said_once(
 def test_a_module_that_can_only_run_with_the_others_runs_with_them(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    specs = {
-        vpg.SHARED_ENCODER_ID: (vpg.SharedEncoder, {"embedding_dim": 6}),
-        "p0": (vpg.VPGPolicyAfterSharedEncoder, {"embedding_dim": 6, "hidden_dim": 8}),
-    }
-    parent = MultiRLModuleSpec(
-        multi_rl_module_class=vpg.VPGMultiRLModuleWithSharedEncoder,
-        rl_module_specs={
-            name: RLModuleSpec(
-                module_class=kind, model_config=model, observation_space=SEEN, action_space=CHOICE
-            )
-            for name, (kind, model) in specs.items()
-        },
-    ).build()
+    parent = shared_encoder.build(SEEN, CHOICE)
     with caplog.at_level(logging.WARNING):
         assert heads_of(parent["p0"], [], name="p0", parent=parent) == {"_pi_head.2"}
         # What policies read on are hidden units, though its module ends there.
-        assert heads_of(parent[vpg.SHARED_ENCODER_ID], [], parent=parent) == set()
+        assert heads_of(parent[shared_encoder.ENCODER], [], parent=parent) == set()
     assert not told(caplog)
 
 

@@ -333,10 +333,9 @@ def test_a_policy_outside_policies_to_train_lets_the_others_train() -> None:
         told = [algorithm.train()["rayprune"] for _ in range(3)]
     finally:
         algorithm.stop()
-    figures = [{name: held["plasticity"] for name, held in result.items()} for result in told]
-    assert any(held["p0"] and held["p0"]["gradient_snr"] for held in figures)
-    # It runs, and so has features; it is not trained.
-    assert not any(held["p1"] and held["p1"]["gradient_snr"] for held in figures)
+    figures = [result["p0"]["plasticity"] for result in told]
+    assert any(held and held["gradient_snr"] for held in figures)
+    assert not any("p1" in result for result in told), "what isn't trained is left alone"
 
 
 @pytest.mark.usefixtures("ray_session")
