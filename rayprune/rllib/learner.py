@@ -489,6 +489,7 @@ class PruningMixin(_Base):
     def _restore_pruning(self, state: dict[str, Any]) -> None:
         self._step, self._updates = state["step"], state["updates"]
         for module_id, held in state["modules"].items():
+            self._attach_again(module_id)
             if module_id in self._pruners:
                 pruner = self._pruners[module_id]
                 pruner.load_state_dict(held)
@@ -498,6 +499,13 @@ class PruningMixin(_Base):
         self._distiller.set_state(state.get("teachers", {}), self._pruners)
         self._rewinder.set_state(state.get("rewinding", {}), self._pruners)
         self._watch.restart(self._updates)
+
+    def _attach_again(self, module_id: str) -> None:
+        """Prune on what was pruned, though it isn't trained at the moment."""
+        left = module_id not in self._pruners and module_id in self.module.keys()  # noqa: SIM118
+        if left and is_pruned(self.config, module_id):
+            self._attach(module_id)
+            self._last_word.look()
 
     def _set_scheduled_lrs(self) -> None:
         for optimizer, schedule in self._optimizer_lr_schedules.items():

@@ -186,13 +186,15 @@ class NoLayers(TorchRLModule, ValueFunctionAPI):
         return (batch["obs"] @ self.table)[..., 2]
 
 
-def learner_of_two(*kinds: type, **changes: Any) -> Any:
+def learner_of_two(*kinds: type, trained: Any = None, **changes: Any) -> Any:
     seen, acts = gym.spaces.Box(-1, 1, (4,), np.float32), gym.spaces.Discrete(2)
     names = [f"p{index}" for index in range(len(kinds))]
     specs = [RLModuleSpec(kind, observation_space=seen, action_space=acts) for kind in kinds]
     config = configs.ppo(None).environment(None, observation_space=seen, action_space=acts)
     config.multi_agent(
-        policies=dict.fromkeys(names, (None, seen, acts, None)), policy_mapping_fn=by_agent
+        policies=dict.fromkeys(names, (None, seen, acts, None)),
+        policy_mapping_fn=by_agent,
+        policies_to_train=trained,
     )
     spec = MultiRLModuleSpec(rl_module_specs=dict(zip(names, specs, strict=True)))
     config.rl_module(rl_module_spec=spec, model_config={})
@@ -209,6 +211,20 @@ def test_a_module_without_layers_to_prune_is_left_alone_beside_others() -> None:
         learner_of_two(NoLayers, NoLayers)
     with pytest.raises(InputError, match="has no layer to prune"):
         learner_of_two(Own, NoLayers, modules=["p1"])
+
+
+def test_what_was_pruned_while_it_was_trained_is_pruned_after_a_restore_too() -> None:
+    first = learner_of_two(Own, Own)
+    first.prune_now()
+    state = first.get_state()
+    state["should_module_be_updated"] = ["p0"]
+    second = learner_of_two(Own, Own, trained=["p0"])
+    assert list(second.pruners) == ["p0"]
+    second.set_state(state)
+    assert second.masks().keys() == first.masks().keys() == {"p0", "p1"}
+    for name, mask in first.masks()["p1"].items():
+        assert not mask.all()
+        assert torch.equal(second.masks()["p1"][name], mask)
 
 
 def test_sacs_own_flips_of_requires_grad_are_no_freezing() -> None:
