@@ -154,7 +154,11 @@ def constant_outputs(
         for part in parts_of(copied):
             part.eval()
         layers = {name: own.get_submodule(name) for name in pruner.layers}
-        for run in _outputs_of(own, _policy_of(copied, module_id)):
+        policy = _policy_of(copied, module_id)
+        # Those beside it may put into the batch what its values read.
+        for held in (seen, other) if module_id is not None else ():
+            policy(held)
+        for run in _outputs_of(own, policy):
             outputs = partial(_afresh, run, pruner.seed)
             one, two = outputs(seen), outputs(other)
             same = [name for name in one if not _differ(one[name], two[name])]
@@ -185,7 +189,6 @@ def _outputs_of(module: Any, policy: Outputs) -> list[Outputs]:
         return _only(values, QF_PREDS) if isinstance(values, Mapping) else {QF_PREDS: values}
 
     def values(batch: Batch) -> Mapping[str, Any]:
-        policy(batch)  # those beside it may put into the batch what its values read
         return {Columns.VF_PREDS: module.compute_values(batch)}
 
     outputs: list[Outputs] = [acting]

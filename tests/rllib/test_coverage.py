@@ -11,8 +11,11 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from ray.rllib.algorithms.ppo.ppo_catalog import PPOCatalog
+from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.apis.value_function_api import ValueFunctionAPI
+from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.core.rl_module.torch import TorchRLModule
@@ -323,6 +326,26 @@ def test_looking_for_cut_off_outputs_counts_no_forward_and_sees_through_noise() 
     assert constant_outputs(batch, pruner) == cut
     assert module.forwards == 0
     assert torch.equal(torch.get_rng_state(), drawn)
+
+
+def test_each_output_ends_at_a_layer_of_its_own() -> None:
+    seen, acts = gym.spaces.Box(-1, 1, (4,), np.float32), gym.spaces.Discrete(2)
+    module = DefaultPPOTorchRLModule(
+        observation_space=seen,
+        action_space=acts,
+        model_config=DefaultModelConfig(vf_share_layers=False),
+        catalog_class=PPOCatalog,
+    )
+    pruner = Pruner(module, PruningConfig(sparsity=0.2))
+    pruner.prune_to()
+    with torch.no_grad():
+        for name in ("actor", "critic"):
+            getattr(module.encoder, f"{name}_encoder").net.mlp[0].weight.zero_()
+    ends = constant_outputs({"obs": torch.randn(8, 4)}, pruner)
+    assert ends == {
+        "action_dist_inputs": "encoder.actor_encoder.net.mlp.0",
+        "vf_preds": "encoder.critic_encoder.net.mlp.0",
+    }
 
 
 def test_what_was_told_is_not_told_again() -> None:
