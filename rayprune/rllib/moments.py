@@ -122,6 +122,13 @@ class Shares:
         self._epoch += 1
         self._own, self.total = uuid.uuid4().hex, self._base
 
+    def restart_from(self, state: Mapping[str, Any]) -> None:
+        """Know what ``state`` knows and nothing else, in an epoch that no process is in yet."""
+        before, self._parts = self._epoch, {}
+        self.set_state(state)
+        self._epoch = max(before, self._epoch)
+        self.consolidate()
+
     def get_state(self) -> dict[str, Any]:
         """Return all that is known here, as plain values."""
         return self._state(self._parts)

@@ -54,6 +54,7 @@ class _Running(ConnectorV2):
         self._shares: Shares | None = None
         self._update_stats = True
         """Off in an evaluation, which applies the statistics and must not add to them."""
+        self._restoring = False
         super().__init__(*args, **kwargs)
 
     @property
@@ -68,7 +69,21 @@ class _Running(ConnectorV2):
 
     def set_state(self, state: Any) -> None:
         """Take over what is known of the moments."""
-        self.shares.set_state(state)
+        if state and self._restoring:
+            self.shares.restart_from(state)
+        else:
+            self.shares.set_state(state)
+
+    def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
+        """Go on from a checkpoint's moments alone, in mid-run too.
+
+        What EnvRunners have gathered is another policy's then, and RLlib merges it next.
+        """
+        self._restoring = True
+        try:
+            super().restore_from_path(path, *args, **kwargs)
+        finally:
+            self._restoring = False
 
     def merge_states(self, states: list[Any]) -> dict[str, Any]:
         """Return a state in which all of them count once."""

@@ -146,3 +146,25 @@ def test_rewards_are_scaled_as_gymnasium_does_over_episodes_in_chunks() -> None:
     ours.watch([Chunk("b", rewards[1], is_done=True)], gamma=0.9)
     ours.watch([Chunk("a", rewards[0][2:], is_done=True)], gamma=0.9)
     np.testing.assert_allclose(ours.std, np.sqrt(np.var(oracle) + 1e-8))
+
+
+def test_what_is_restored_is_alone_whatever_epochs_it_and_the_processes_are_in() -> None:
+    for turns, others in ((0, 0), (1, 0), (0, 1), (2, 1)):
+        other = Shares(())
+        other.add(np.array([5.0, 7.0]))
+        driver, runner = Shares(()), Shares(())
+        for _ in range(turns):
+            driver.consolidate()
+        for _ in range(others):
+            other.consolidate()
+        runner.set_state(driver.get_state())
+        runner.add(np.array([1.0, 2.0, 3.0]))
+        driver.set_state(driver.merged([runner.get_state()]))
+        assert driver.total.count == 3
+        driver.restart_from(other.get_state())
+        driver.set_state(driver.merged([runner.get_state()]))
+        assert (driver.total.count, float(driver.total.mean)) == (2, 6.0)
+        runner.set_state(driver.get_state())
+        runner.add(np.array([9.0]))
+        driver.set_state(driver.merged([runner.get_state()]))
+        assert (driver.total.count, float(driver.total.mean)) == (3, 7.0)
