@@ -123,7 +123,21 @@ class LastWord:
     def before_reading(self) -> None:
         """Mask all before weights are handed out, if somebody may have written them."""
         if self._touched or self.strangers:
+            self.mask_beside_updates()
+
+    def mask_beside_updates(self) -> None:
+        """Mask all from a thread that need not be the one that updates.
+
+        An asynchronous Learner may be between a forward and its backward, which a write in place
+        would break. None is made where all is zero already.
+        """
+        pruners = self._learner.pruners.values()
+        if not self._asynchronous or any(pruner.violations() for pruner in pruners):
             self.mask_all()
+
+    @property
+    def _asynchronous(self) -> bool:
+        return hasattr(self._learner, "_learner_thread")
 
     def heals(self, violations: Mapping[str, Any]) -> bool:
         """Mask all where a stranger has left pruned weights that aren't zero, and say so once.
@@ -141,7 +155,7 @@ class LastWord:
         self.mask_all()
         self._touched = True
         # An asynchronous Learner may have been read in the middle of its own update.
-        if not self._told and not (self.rewrites and hasattr(self._learner, "_learner_thread")):
+        if not self._told and not (self.rewrites and self._asynchronous):
             self._told = True
             logger.warning(
                 "Pruned weights were no longer zero after the Learner's update, and were set to "

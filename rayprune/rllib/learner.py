@@ -266,7 +266,8 @@ class PruningMixin(_Base):
         """Update as RLlib does, and mask what a user's `update` writes beside that."""
         result = super().update(*args, **kwargs)
         if self._last_word.wraps_update:
-            self.mask_weights()
+            with self._mask_lock:
+                self._last_word.mask_beside_updates()
         return result
 
     def mask_weights(self) -> None:

@@ -9,9 +9,11 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from ray.rllib.algorithms.impala import IMPALAConfig
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.columns import Columns
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 
@@ -260,3 +262,24 @@ def test_two_learners_with_noise_of_their_own_agree_on_the_masks() -> None:
             assert foreach_learner(algo, not_zero) == [{}, {}]
     finally:
         algo.stop()
+
+
+def test_who_reads_an_asynchronous_learner_breaks_no_backward_of_its_thread() -> None:
+    config = IMPALAConfig().environment(
+        observation_space=gym.spaces.Box(-1, 1, (5,), np.float32),
+        action_space=gym.spaces.Discrete(ACTIONS),
+    )
+    learner = prune(config, configs.pruning()).build_learner()
+    learner.prune_now()
+    module = learner.module[DEFAULT_MODULE_ID]
+    # As its thread does, between a forward and its backward.
+    out = module.forward_train({Columns.OBS: torch.zeros(2, 5)})[Columns.ACTION_DIST_INPUTS]
+    assert not learner.pruning_report()[DEFAULT_MODULE_ID]["violations"]
+    learner.get_state()
+    out.sum().backward()
+    # What isn't zero is still masked for who asks.
+    name, weight = next(iter(module.named_parameters()))
+    with torch.no_grad():
+        weight.fill_(1.0)
+    learner.get_state()
+    assert torch.all(weight[~learner.masks()[DEFAULT_MODULE_ID][name]] == 0)
