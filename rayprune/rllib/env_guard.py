@@ -21,7 +21,7 @@ from ray.rllib.utils.spaces.space_utils import batch
 
 from rayprune.config import EvaluationConfig
 from rayprune.errors import EnvError, RaypruneError
-from rayprune.reasons import RAISED, found_in, reason_of
+from rayprune.reasons import RAISED, chain_of, found_in, reason_of
 from rayprune.rllib.encoding import short
 from rayprune.rllib.lost_env_runners import report
 from rayprune.rllib.observed import misfit
@@ -206,7 +206,9 @@ def _sample(env_runner: Any, sample: Callable[..., list[Any]], **keywords: Any) 
         if env_runner.worker_index:
             # Remote, it ends now, and the reason with it: RLlib only sees that it has died.
             report(str(fault) if isinstance(fault, RaypruneError) else reason_of(fault))
-        raise fault from fault.__cause__ or (None if fault is error else error)
+        # Not from what was raised from it: Ray follows causes until they end.
+        wrapped = any(fault is one for one in chain_of(error))
+        raise fault from fault.__cause__ if wrapped else error
     if not hasattr(env_runner, _ODD):
         odd = odd_observation(env_name(env_runner.config), episodes)
         if odd is not None:

@@ -11,9 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ray import cloudpickle
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
+from rayprune.errors import RaypruneError
+from rayprune.reasons import found_in
 from rayprune.search.journal import Journal
 from rayprune.search.progress import SweepReporter
 from rayprune.search.tune_state import StateKeeper
@@ -114,13 +117,24 @@ def failed_for_good(trial: Trial) -> bool:
 def error_of(trial: Any) -> str:
     """Return in a line why a trial failed last."""
     try:
-        error = trial.get_pickled_error() or trial.get_error()
+        error = _latest_error(trial)
     except Exception:  # half a file, or an empty one, that a full disk has left
         return "why is not known: what Tune had written of it can't be read."
     if error is None:
         return "its actor died, or its node."
+    ours = found_in(error, RaypruneError)
+    if ours is not None:
+        return str(ours)
     cause = getattr(error, "cause", None) or error
     lines = [line for line in str(cause).strip().splitlines() if line.strip()]
     # An actor's death is told in its first line, an exception under Ray's traceback in its last.
     line = lines[0] if lines and getattr(error, "cause", None) else (lines or ["(no message)"])[-1]
     return f"{type(cause).__name__}: {line.strip()}"
+
+
+def _latest_error(trial: Any) -> Any:
+    # Tune writes it here, and copies it later to where its own methods look.
+    here = getattr(trial, "pickled_error_file", None)
+    if here is not None and Path(here).is_file():
+        return cloudpickle.loads(Path(here).read_bytes())
+    return trial.get_pickled_error() or trial.get_error()

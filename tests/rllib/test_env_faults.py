@@ -23,7 +23,7 @@ from rayprune.errors import EnvError, NonFiniteError, RunError
 from rayprune.rllib import lost_env_runners
 from rayprune.rllib.callback import LOST_KEY
 from rayprune.rllib.checkpoints import latest
-from rayprune.rllib.env_guard import Guarded, check_rewards, odd_observation
+from rayprune.rllib.env_guard import Guarded, _sample, check_rewards, odd_observation
 from rayprune.rllib.experiment import build_config
 from rayprune.rllib.failures import check_loss
 from rayprune.rllib.interruption import Interrupted
@@ -422,3 +422,17 @@ def test_a_run_goes_on_when_its_env_runners_fail_or_are_killed(tmp_path: Path) -
     assert any("EnvRunner 1: Environment" in reason and "joint_7" in reason for reason in told)
     assert any("EnvRunners died, 0 of 1 are left" in reason for reason in told)
     assert any(math.isnan(result["learners"]["default_policy"]["total_loss"]) for result in results)
+
+
+def test_a_faults_causes_end_when_rllib_has_raised_from_it() -> None:
+    # Ray copies an exception with its causes, one after another.
+    fault = EnvError("nan as reward")
+
+    def sample() -> list[Any]:
+        raise RuntimeError("EnvRunner failed") from fault
+
+    runner = SimpleNamespace(worker_index=0, config=SimpleNamespace(env="E"))
+    with pytest.raises(EnvError) as raised:
+        _sample(runner, sample)
+    assert raised.value is fault
+    assert raised.value.__cause__ is None

@@ -3,6 +3,9 @@
 from contextlib import contextmanager
 from types import SimpleNamespace
 
+from ray import cloudpickle
+
+from rayprune.errors import EnvError
 from rayprune.search import observer
 from rayprune.search.observer import Lineage, Observer, error_of, observing
 from rayprune.search.progress import NullSweepReporter
@@ -21,9 +24,20 @@ def test_a_trials_error_is_told_in_a_line_or_that_it_is_lost():
     assert error_of(dead) == "its actor died, or its node."
     failed = SimpleNamespace(get_pickled_error=lambda: ValueError("first\nlast"))
     assert error_of(failed) == "ValueError: last"
+    wrapped = RuntimeError("EnvRunner failed")
+    wrapped.__cause__ = EnvError("Environment 'E' gave nan as reward.\nMore.")
+    told = SimpleNamespace(get_pickled_error=lambda: wrapped)
+    assert error_of(told) == "Environment 'E' gave nan as reward.\nMore."
     # A disk that was full when Tune wrote it.
     lost = SimpleNamespace(get_pickled_error=unreadable, get_error=nothing)
     assert "can't be read" in error_of(lost)
+
+
+def test_a_trials_latest_error_is_read_where_tune_writes_it_first(tmp_path):
+    here = tmp_path / "error.pkl"
+    here.write_bytes(cloudpickle.dumps(EnvError("Environment 'E' failed.")))
+    trial = SimpleNamespace(pickled_error_file=here, get_pickled_error=nothing, get_error=nothing)
+    assert error_of(trial) == "Environment 'E' failed."
 
 
 @contextmanager
