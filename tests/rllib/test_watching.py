@@ -330,7 +330,8 @@ def test_a_policy_outside_policies_to_train_lets_the_others_train() -> None:
     )
     algorithm = configs.build(prune(config, configs.pruning(plasticity={"every": WINDOW})))
     try:
-        told = [algorithm.train()["rayprune"] for _ in range(3)]
+        # How many minibatches p0 has in an iteration depends on how long its pole stands.
+        told = [algorithm.train()["rayprune"] for _ in range(8)]
     finally:
         algorithm.stop()
     figures = [result["p0"]["plasticity"] for result in told]
