@@ -81,8 +81,8 @@ def allow_linear(config: AlgorithmConfig, algorithm: str) -> None:
 
     Args:
         config: changed in place; without a module class of its own.
-        algorithm: as the YAML names it.
+        algorithm: as the YAML names it; of another nothing is changed.
     """
-    if not config.model_config.get(_HIDDENS, True):
+    if algorithm in _CATALOGS and not config.model_config.get(_HIDDENS, True):
         # With nothing but the catalog: RLlib fills in the rest, as it stands when it builds.
         config.rl_module(rl_module_spec=RLModuleSpec(catalog_class=_CATALOGS[algorithm]))

@@ -11,6 +11,7 @@ from rayprune.errors import ConfigError
 from rayprune.pruning.config import PruningConfig
 from rayprune.rllib.composed_callbacks import compose
 from rayprune.rllib.learner import pruned
+from rayprune.rllib.linear import allow_linear
 from rayprune.rllib.module_configs import MODULES_KEY, REGISTERED_KEY
 from rayprune.rllib.normalise import as_configured
 from rayprune.rllib.registered import own_parts
@@ -93,6 +94,8 @@ def with_pruning(
     if faults:
         raise ConfigError(faults)
     result = as_configured(config).copy(copy_frozen=False)
+    if result._rl_module_spec is None and not result.is_multi_agent:
+        allow_linear(result, getattr(result.algo_class, "__name__", ""))
     prepare(result, remedies)
     if held["compact_every"] is not None:
         make_shrinkable(result)
