@@ -249,7 +249,7 @@ def test_a_trial_that_fails_for_good_is_named_and_the_others_end(tmp_path: Path)
     failed = [trial for trial in outcome["trials"] if trial["status"] == "failed"]
     assert len(failed) == 1
     assert failed[0]["trial"] in err
-    assert "NonFiniteError" in failed[0]["error"]
+    assert "a weight of 'default_policy' is NaN or infinite" in failed[0]["error"]
     points = load(out / "front.json")["points"]
     assert {point["trial"] for point in points} == {
         trial["trial"] for trial in outcome["trials"] if trial["status"] == "done"
