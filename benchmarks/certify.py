@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from rayprune.deploy.betting import Contrast, Wealth
-from rayprune.deploy.tail import TailEvidence, cvar
+from rayprune.statistics.betting import Contrast, Wealth
+from rayprune.statistics.cvar import TailEvidence, cvar
 
 ERROR = 0.05
 MARGIN = 0.05

@@ -44,17 +44,17 @@ from ray.rllib.utils.torch_utils import convert_to_torch_tensor
 from ray.tune.registry import register_env
 from torch import nn
 
-from rayprune.deploy.artifact import Artifact, open_artifact
-from rayprune.deploy.c.compiling import CArtifact
-from rayprune.deploy.exporting import export_policy
-from rayprune.deploy.interface import Array
-from rayprune.deploy.latency import CONTROL, Timings, speed_up, time_arms
-from rayprune.deploy.onnx_file import OnnxArtifact
-from rayprune.deploy.policy import DeployablePolicy
+from rayprune.deploy.export.export import export_policy
+from rayprune.deploy.formats.c.compiling import CArtifact
+from rayprune.deploy.formats.onnx import OnnxArtifact
+from rayprune.deploy.measure.latency import CONTROL, Timings, speed_up, time_arms
+from rayprune.deploy.policy.artifact import Artifact, open_artifact
+from rayprune.deploy.policy.interface import Array
+from rayprune.deploy.policy.policy import DeployablePolicy
 from rayprune.deploy.storage import dumps
 from rayprune.errors import InputError
-from rayprune.rllib.deployable import deployable
-from rayprune.rllib.evaluation import Evaluator
+from rayprune.rllib.evaluation.evaluator import Evaluator
+from rayprune.rllib.export.policy import deployable
 from rayprune.rllib.models import PrunableLSTM, PrunableMLP, PrunableNatureCNN
 
 Box = gym.spaces.Box

@@ -34,7 +34,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rayprune import PruningConfig
 from rayprune.rllib import prune
-from rayprune.rllib.learners import foreach_learner
+from rayprune.rllib.actors.learners import foreach_learner
 
 NOTHING_CHECKED = "no GPU: nothing checked"
 ITERATIONS = 4

@@ -28,8 +28,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from rayprune.statistics.intervals import summarise
 from rayprune.tracking.record import Record, read_rows
-from rayprune.tracking.statistics import summarise
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = ROOT / "benchmarks" / "results" / "methods.jsonl"

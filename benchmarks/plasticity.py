@@ -22,7 +22,7 @@ import torch
 from overhead import CASES, NET, Case, Times, compare, ppo_config, ratio, show, updater
 
 from rayprune import PruningConfig
-from rayprune.pruning.plasticity import WINDOW
+from rayprune.pruning.measures.plasticity import WINDOW
 from rayprune.rllib import prune
 
 # Small nets have the fastest steps, in which a window weighs most.

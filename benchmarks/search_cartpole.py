@@ -30,10 +30,10 @@ import ray
 from ray import tune
 
 from rayprune.search import pareto
-from rayprune.search.plan import Sweep, load_sweep
-from rayprune.search.progress import NullSweepReporter
+from rayprune.search.reporter import NullSweepReporter
 from rayprune.search.sweep import run_sweep
-from rayprune.search.trial import RAW, PruningTrial
+from rayprune.search.sweep_spec import Sweep, load_sweep
+from rayprune.search.trials.trial import RAW, PruningTrial
 from rayprune.tracking.record import Record, read_rows, to_json
 
 CONFIG = Path(__file__).resolve().parents[1] / "tune_configs" / "pbt_cartpole.yaml"

@@ -29,7 +29,7 @@ from torch import nn
 from torch.sparse import to_sparse_semi_structured
 
 from rayprune import Pruner, PruningConfig, unmask
-from rayprune.deploy.semi_structured import missing_gpu, report
+from rayprune.deploy.formats.semi_structured import missing_gpu, report
 
 MLPS = {"mlp1024": (384, 1024, 1024, 32), "mlp4096": (1024, 4096, 4096, 1024)}
 TOLERANCE = 5e-2

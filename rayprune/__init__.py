@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from rayprune.errors import RaypruneError
 
 if TYPE_CHECKING:
-    from rayprune.deploy.compaction import compact
-    from rayprune.pruning.attach import make_maskable, unmask
+    from rayprune.deploy.compaction.compact import compact
     from rayprune.pruning.config import PruningConfig
     from rayprune.pruning.criteria import register_criterion
     from rayprune.pruning.distributions import register_distribution
+    from rayprune.pruning.layers.attach import make_maskable, unmask
     from rayprune.pruning.pruner import Pruner
     from rayprune.pruning.schedules import register_schedule
 
@@ -32,12 +32,12 @@ __all__ = [
 _HOMES = {
     "Pruner": "pruning.pruner",
     "PruningConfig": "pruning.config",
-    "compact": "deploy.compaction",
-    "make_maskable": "pruning.attach",
+    "compact": "deploy.compaction.compact",
+    "make_maskable": "pruning.layers.attach",
     "register_criterion": "pruning.criteria",
     "register_distribution": "pruning.distributions",
     "register_schedule": "pruning.schedules",
-    "unmask": "pruning.attach",
+    "unmask": "pruning.layers.attach",
 }
 
 

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from rayprune import yaml12
 from rayprune.errors import ConfigError, did_you_mean
 from rayprune.pruning.config import PruningConfig
-from rayprune.pruning.schedule_times import fractions_in, waits_for_return
+from rayprune.pruning.schedules.times import fractions_in, waits_for_return
 from rayprune.validation import faults_from, shown
 
 ALGORITHMS: Mapping[str, str] = types.MappingProxyType(

@@ -32,14 +32,14 @@ from ray.tune.execution.experiment_state import _ExperimentCheckpointManager
 from ray.tune.schedulers import PopulationBasedTraining
 
 from rayprune.search import sweep as sweeps
-from rayprune.search.journal import LINEAGE_FILE, Journal
-from rayprune.search.mo_pbt import MultiObjectivePBT
-from rayprune.search.observer import observing
-from rayprune.search.placement import Placement
-from rayprune.search.plan import Sweep
-from rayprune.search.progress import NullSweepReporter
-from rayprune.search.tune_state import StateKeeper
-from rayprune.search.tune_storage import TUNE_DIRECTORY
+from rayprune.search.planning.placement import Placement
+from rayprune.search.reporter import NullSweepReporter
+from rayprune.search.schedulers.mo_pbt import MultiObjectivePBT
+from rayprune.search.sweep_spec import Sweep
+from rayprune.search.trials.journal import LINEAGE_FILE, Journal
+from rayprune.search.tune.observer import observing
+from rayprune.search.tune.tune_state import StateKeeper
+from rayprune.search.tune.tune_storage import TUNE_DIRECTORY
 from scaling_parts import actorless
 from scaling_parts.stand_in import INTERVAL, PlainStandIn, StandIn
 

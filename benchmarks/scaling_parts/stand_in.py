@@ -1,8 +1,8 @@
 """A Trainable that costs nothing, in place of RLlib's Algorithm: same results, same files.
 
-`StandIn` reports what `rayprune.search.trial.PruningTrial` reports, rows of the record included,
-and writes checkpoints with as many files as one of PPO has. `PlainStandIn` is the same for Tune
-without rayprune: each result is its last row, as RLlib's would be.
+`StandIn` reports what `rayprune.search.trials.trial.PruningTrial` reports, rows of the record
+included, and writes checkpoints with as many files as one of PPO has. `PlainStandIn` is the same
+for Tune without rayprune: each result is its last row, as RLlib's would be.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 
 from ray import tune
 
-from rayprune.rllib.checkpoints import META_FILE
-from rayprune.search.trial import CHECKPOINT, without_rows
+from rayprune.rllib.checkpoints.files import META_FILE
+from rayprune.search.trials.trial import CHECKPOINT, without_rows
 
 INTERVAL = 10_000
 """Env steps of a result."""

@@ -21,8 +21,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import ray
 
 from rayprune.config import experiment_faults, to_yaml
-from rayprune.rllib import checkpoints
-from rayprune.rllib.experiment import build_config
+from rayprune.rllib.checkpoints import files as checkpoints
+from rayprune.rllib.experiment.algorithm_config import build_config
 from rayprune.tracking.versions import versions
 
 ARRAYS = (Path("learner_group", "learner", "state.pkl"), checkpoints.MODULE / "module_state.pkl")

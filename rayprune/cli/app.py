@@ -33,8 +33,8 @@ from rayprune.cli.train import train
 from rayprune.cli.verify import verify
 from rayprune.errors import ConfigError, InputError, RaypruneError
 from rayprune.reasons import found_in, reason_of
-from rayprune.tracking.progress import telling
 from rayprune.tracking.record import to_json
+from rayprune.tracking.reporter import telling
 
 INTERRUPTED = 130
 """The shell's own code for a process that Ctrl-C ended: 128 + SIGINT."""

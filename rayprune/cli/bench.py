@@ -18,8 +18,8 @@ from rayprune.cli.options import (
     require_checkpoint,
     require_rllib,
 )
-from rayprune.cli.progress import number
-from rayprune.cli.tables import count, percent
+from rayprune.cli.printing.tables import count, percent
+from rayprune.cli.printing.terminal_reporter import number
 from rayprune.errors import ConfigError
 from rayprune.storage.urls import url_of
 
@@ -74,9 +74,9 @@ def bench(
     counts = _whole_numbers("threads", threads, {"all": 0})
     require_rllib()
     quiet_rllib()
-    from rayprune.rllib.bench import BenchOptions
-    from rayprune.rllib.bench import bench as run
-    from rayprune.rllib.bench_record import record_latency
+    from rayprune.rllib.commands.bench import BenchOptions
+    from rayprune.rllib.commands.bench import bench as run
+    from rayprune.rllib.commands.bench_record import record_latency
     from rayprune.tracking.report.bench_page import write_bench
 
     options = BenchOptions(
@@ -205,7 +205,7 @@ def _whole_numbers(name: str, text: str, words: Mapping[str, int]) -> tuple[int,
 
 
 class Stages:
-    """A `rayprune.rllib.bench.BenchReporter`: what is going on, and rows as they are measured.
+    """A `BenchReporter` for people: what is going on, and rows as they are measured.
 
     Args:
         console: where to write; on a terminal the stage is a spinner's, else a line.

@@ -21,8 +21,8 @@ from rayprune.cli.options import (
     require_checkpoint,
     require_rllib,
 )
-from rayprune.cli.progress import SECONDS_BETWEEN_LINES, number
-from rayprune.cli.tables import percent
+from rayprune.cli.printing.tables import percent
+from rayprune.cli.printing.terminal_reporter import SECONDS_BETWEEN_LINES, number
 
 
 def certify(
@@ -81,8 +81,8 @@ def certify(
     dense, pruned = require_checkpoint(dense), require_checkpoint(pruned)
     require_rllib()
     quiet_rllib()
-    from rayprune.rllib.certify import PAGE_FILE, CertifyOptions
-    from rayprune.rllib.certify import certify as run
+    from rayprune.rllib.commands.certify import PAGE_FILE, CertifyOptions
+    from rayprune.rllib.commands.certify import certify as run
 
     options = CertifyOptions(
         margin=margin,
@@ -147,7 +147,7 @@ def certificate_lines(result: Mapping[str, Any]) -> list[str]:
 
 
 class TerminalCertifyReporter:
-    """A `rayprune.rllib.certify.CertifyReporter`: a live line, or plain lines off a terminal.
+    """A `CertifyReporter` for people: a live line, or plain lines off a terminal.
 
     Args:
         console: where to write; whether it is a terminal decides the form.

@@ -48,8 +48,8 @@ def evaluate(
         dense = require_checkpoint(dense)
     require_rllib()
     quiet_rllib()
-    from rayprune.cli.tables import closeness_line, evaluation_table, sensor_lines
-    from rayprune.rllib.evaluate_checkpoint import evaluate_checkpoint
+    from rayprune.cli.printing.tables import closeness_line, evaluation_table, sensor_lines
+    from rayprune.rllib.commands.evaluate import evaluate_checkpoint
 
     result: dict[str, Any] = evaluate_checkpoint(
         checkpoint, episodes=episodes, seed=seed, address=address, dense=dense

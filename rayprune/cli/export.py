@@ -71,7 +71,7 @@ def export(
 
     Example: rayprune export runs/ppo_cartpole --format onnx --out policy.onnx
     """
-    from rayprune.deploy.artifact import SUFFIXES
+    from rayprune.deploy.policy.artifact import SUFFIXES
 
     if format not in SUFFIXES:
         raise InputError(
@@ -81,8 +81,8 @@ def export(
     checkpoint = require_checkpoint(checkpoint)
     require_rllib()
     quiet_rllib()
-    from rayprune.cli.export_lines import export_lines
-    from rayprune.rllib.export_checkpoint import export_checkpoint
+    from rayprune.cli.printing.export_lines import export_lines
+    from rayprune.rllib.commands.export import export_checkpoint
 
     result: dict[str, Any] = export_checkpoint(
         checkpoint,

@@ -39,7 +39,7 @@ def _granularities() -> dict[str, str]:
 
 
 def _objectives() -> dict[str, str]:
-    from rayprune.pruning.objectives import OBJECTIVES
+    from rayprune.pruning.evidence.objectives import OBJECTIVES
 
     return dict(OBJECTIVES)
 
@@ -57,7 +57,7 @@ def _methods() -> dict[str, str]:
 
 
 def _penalties() -> dict[str, str]:
-    from rayprune.pruning.penalty_faults import PENALTIES
+    from rayprune.pruning.penalties.faults import PENALTIES
 
     return dict(PENALTIES)
 

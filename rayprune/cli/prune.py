@@ -63,8 +63,8 @@ def prune(
     checkpoint = require_checkpoint(checkpoint)
     require_rllib()
     quiet_rllib()
-    from rayprune.cli.tables import summary_table
-    from rayprune.rllib.prune_checkpoint import prune_checkpoint
+    from rayprune.cli.printing.tables import summary_table
+    from rayprune.rllib.commands.prune import prune_checkpoint
 
     result: dict[str, Any] = prune_checkpoint(
         checkpoint, pruning, out, episodes=episodes, seed=seed, address=address

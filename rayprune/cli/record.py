@@ -36,7 +36,7 @@ def record(
     checkpoint = require_checkpoint(checkpoint)
     require_rllib()
     quiet_rllib()
-    from rayprune.rllib.record_episodes import record_episodes
+    from rayprune.rllib.commands.record import record_episodes
 
     result = record_episodes(checkpoint, out, episodes=episodes, seed=seed, explore=explore)
     if not as_json:

@@ -22,8 +22,8 @@ from rayprune.cli.options import (
     require_checkpoint,
     require_rllib,
 )
-from rayprune.cli.progress import SECONDS_BETWEEN_LINES, duration, number
-from rayprune.cli.tables import interval, percent
+from rayprune.cli.printing.tables import interval, percent
+from rayprune.cli.printing.terminal_reporter import SECONDS_BETWEEN_LINES, duration, number
 from rayprune.errors import ConfigError
 
 
@@ -68,7 +68,7 @@ def sensitivity(
     checkpoint = require_checkpoint(checkpoint)
     require_rllib()
     quiet_rllib()
-    from rayprune.rllib.sensitivity import ScanOptions, scan_sensitivity
+    from rayprune.rllib.commands.sensitivity import ScanOptions, scan_sensitivity
 
     options = ScanOptions(
         sparsities=ladder,
@@ -135,7 +135,7 @@ def scan_table(result: Mapping[str, Any]) -> Table:
 
 
 class TerminalScanReporter:
-    """A `rayprune.rllib.sensitivity.ScanReporter`: a live line, or plain lines off a terminal.
+    """A `ScanReporter` for people: a live line, or plain lines off a terminal.
 
     Args:
         console: where to write; whether it is a terminal decides the form.

@@ -65,9 +65,9 @@ def sweep(
     check_early(config, out)
     require_rllib()
     quiet_rllib()
-    from rayprune.cli.population import PopulationReporter, front_table
-    from rayprune.search.plan import load_sweep
+    from rayprune.cli.printing.population import PopulationReporter, front_table
     from rayprune.search.sweep import REPORT_FILE, run_sweep
+    from rayprune.search.sweep_spec import load_sweep
 
     _check_options(plan, nodes, resume)
     raw = load_sweep(config, overrides or (), seed)
@@ -103,9 +103,9 @@ def _check_options(plan: bool, nodes: list[str] | None, resume: bool) -> None:
 def _planned(
     raw: dict[str, Any], address: str | None, nodes: list[str] | None, as_json: bool
 ) -> dict[str, Any]:
-    from rayprune.cli.plan import plan_lines
-    from rayprune.search.nodes import parse_nodes
-    from rayprune.search.planning import plan_sweep
+    from rayprune.cli.printing.plan import plan_lines
+    from rayprune.search.planning.nodes import parse_nodes
+    from rayprune.search.planning.plan import plan_sweep
 
     cluster = parse_nodes(nodes) if nodes else None
     told = plan_sweep(raw, address=address, nodes=cluster)

@@ -50,10 +50,10 @@ def train(
     check_early(config, out)
     require_rllib()
     quiet_rllib()
-    from rayprune.cli.progress import TerminalReporter
-    from rayprune.cli.tables import sensor_lines, summary_table
-    from rayprune.rllib.experiment import load_checked
-    from rayprune.rllib.train import run_training
+    from rayprune.cli.printing.tables import sensor_lines, summary_table
+    from rayprune.cli.printing.terminal_reporter import TerminalReporter
+    from rayprune.rllib.experiment.algorithm_config import load_checked
+    from rayprune.rllib.training.train import run_training
 
     experiment = load_checked(config, overrides or (), seed)
     out = out or Path("runs") / f"{experiment.name}-seed{experiment.seed}"

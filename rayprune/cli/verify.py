@@ -25,7 +25,7 @@ def verify(
 
     Example: rayprune verify policy.onnx
     """
-    from rayprune.deploy.verifying import verify as run
+    from rayprune.deploy.export.verify import verify as run
 
     result = run(file)
     if not as_json:

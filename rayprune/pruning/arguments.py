@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 from rayprune.errors import ConfigError, InputError, did_you_mean
-from rayprune.pruning.attach import Exclusions, join
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.criteria import RETURN
-from rayprune.pruning.layers import MaskedLayer
+from rayprune.pruning.layers.attach import Exclusions, join
+from rayprune.pruning.layers.masked import MaskedLayer
 from rayprune.pruning.precision import HALVES
-from rayprune.pruning.schedule_times import BEGAN, waits_for_return
+from rayprune.pruning.schedules.times import BEGAN, waits_for_return
 
 RANKED: Final = (torch.float32, torch.float64, *HALVES)
 """Types of weights that torch can sort and sum."""

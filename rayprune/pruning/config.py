@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict
 
 from rayprune.errors import ConfigError
-from rayprune.pruning.distillation_faults import DEFAULTS as DISTILLATION_DEFAULTS
-from rayprune.pruning.evidence_faults import EVIDENCE_DEFAULTS
+from rayprune.pruning.blocks.distillation import DEFAULTS as DISTILLATION_DEFAULTS
+from rayprune.pruning.blocks.evidence import EVIDENCE_DEFAULTS
 from rayprune.pruning.faults import faults_of
 from rayprune.pruning.granularity import ALIASES, parse
-from rayprune.pruning.schedule_times import OWN_TIMES, fractions_in, times_in_steps
 from rayprune.pruning.schedules import SCHEDULES, Schedule
-from rayprune.pruning.sparse_schedules import DEFAULTS as SPARSE_DEFAULTS
-from rayprune.pruning.staircases import DEFAULTS as STAIRCASE_DEFAULTS
+from rayprune.pruning.schedules.iterative import DEFAULTS as STAIRCASE_DEFAULTS
+from rayprune.pruning.schedules.sparse import DEFAULTS as SPARSE_DEFAULTS
+from rayprune.pruning.schedules.times import OWN_TIMES, fractions_in, times_in_steps
 
 DEFAULT_HORIZON = 200_000
 SCHEDULE_DEFAULTS: Mapping[str, Any] = {"kind": "cubic", "begin": 0.2, "end": 0.8, "every": 1000}
@@ -48,9 +48,9 @@ class PruningConfig(BaseModel):
             ``end`` up to 1 are fractions of the horizon, above it env steps; ``every`` is the env
             steps between mask updates. ``one_shot`` uses ``begin`` alone. With ``begin`` as
             ``{"return": R}`` pruning waits for a return, and ``end`` counts from there. For
-            ``iterative``, ``lottery`` and ``gated`` see `rayprune.pruning.staircases`. ``static``,
-            ``set``, ``rigl`` and ``grow`` are sparse from before the first update on; see
-            `rayprune.pruning.sparse_schedules`.
+            ``iterative``, ``lottery`` and ``gated`` see `rayprune.pruning.schedules.iterative`.
+            ``static``, ``set``, ``rigl`` and ``grow`` are sparse from before the first update on;
+            see `rayprune.pruning.schedules.sparse`.
         protect: glob patterns of the names of layers that are never pruned.
         frozen: what happens to parameters with ``requires_grad=False``, and to modules that the
             adaptor's ``policies_to_train`` leaves out: ``keep`` leaves them alone, not prunable and
@@ -60,7 +60,7 @@ class PruningConfig(BaseModel):
             ``regrow`` up to it at the next mask update.
         penalty: ``{"kind": "l1" | "group_lasso", "strength": x}``: until the schedule's end each
             optimizer step shrinks what may be pruned by learning rate times strength. What is small
-            then goes by ``sparsity`` or ``threshold``. See `rayprune.pruning.penalty`.
+            then goes by ``sparsity`` or ``threshold``. See `rayprune.pruning.penalties.penalty`.
         distillation: ``{"weight": 1.0, "from": None, "temperature": 1.0}`` adds a KL term to a
             frozen policy to the loss: that of before the first pruning, of the ``"start"``, or of
             a checkpoint. The adaptor does it; `Pruner` does not. None: no such term.
@@ -70,12 +70,13 @@ class PruningConfig(BaseModel):
             moments and target networks. For granularities ``neuron`` and ``hybrid``. The adaptor
             does it; `Pruner` does not. None never does.
         evidence: what criteria that need data go by. ``objective``, a key of
-            `rayprune.pruning.objectives.OBJECTIVES`; how many ``observations`` and ``minibatches``
-            at most; ``estimator`` of information gain, ``gaussian`` or ``binned``; how many
-            ``permutations`` for Shapley values. Keys that the criterion doesn't use are allowed.
+            `rayprune.pruning.evidence.objectives.OBJECTIVES`; how many ``observations`` and
+            ``minibatches`` at most; ``estimator`` of information gain, ``gaussian`` or ``binned``;
+            how many ``permutations`` for Shapley values. Keys that the criterion doesn't use are
+            allowed.
         plasticity: ``{"every": n}``: every n optimizer steps, dormant units, effective ranks and
             gradient noise are measured for 16 steps; None never does. See
-            `rayprune.pruning.plasticity`.
+            `rayprune.pruning.measures.plasticity`.
         fused_optimizer: let the adaptor use torch's fused optimizer steps.
         horizon: env steps of the whole run, which fractions refer to.
 

@@ -8,26 +8,27 @@ from numbers import Integral, Real
 from typing import Any
 
 from rayprune.errors import did_you_mean
-from rayprune.pruning import compaction_faults, granularity_faults
+from rayprune.pruning.blocks import live_compaction as compaction_faults
+from rayprune.pruning.blocks.distillation import distillation_faults, teacher_faults
+from rayprune.pruning.blocks.evidence import across_evidence, evidence_faults
 from rayprune.pruning.criteria import CRITERIA
-from rayprune.pruning.distillation_faults import distillation_faults, teacher_faults
 from rayprune.pruning.distributions import DISTRIBUTIONS
-from rayprune.pruning.evidence_faults import across_evidence, evidence_faults
 from rayprune.pruning.granularity import POOLINGS
-from rayprune.pruning.penalty_faults import penalty_faults
-from rayprune.pruning.plasticity import WINDOW
+from rayprune.pruning.granularity import faults as granularity_faults
+from rayprune.pruning.measures.plasticity import WINDOW
+from rayprune.pruning.penalties.faults import penalty_faults
 from rayprune.pruning.registry import choice_fault
-from rayprune.pruning.regrowth_faults import regrowth_faults, sparse_schedule_faults
 from rayprune.pruning.remedies import remedy_faults
-from rayprune.pruning.schedule_faults import (
+from rayprune.pruning.schedules import SCHEDULES
+from rayprune.pruning.schedules.faults import (
     finds_sparsity,
     kind_conflicts,
     kind_faults,
     schedule_keys,
 )
-from rayprune.pruning.schedule_times import OWN_TIMES
-from rayprune.pruning.schedules import SCHEDULES
-from rayprune.pruning.sparse_schedules import DEFAULTS as SPARSE_DEFAULTS
+from rayprune.pruning.schedules.regrowth_faults import regrowth_faults, sparse_schedule_faults
+from rayprune.pruning.schedules.sparse import DEFAULTS as SPARSE_DEFAULTS
+from rayprune.pruning.schedules.times import OWN_TIMES
 
 _BUDGETS = ({"sparsity"}, {"neuron", "weight"})
 THRESHOLDS = ("absolute", "percentile", "mean_fraction")

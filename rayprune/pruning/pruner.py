@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from rayprune.errors import ConfigError, InputError, did_you_mean
-from rayprune.pruning.across import Across
 from rayprune.pruning.arguments import (
     as_config,
     awaited,
@@ -22,23 +21,11 @@ from rayprune.pruning.arguments import (
     checked_exclusions,
     checked_patterns,
 )
-from rayprune.pruning.arrival import arrived
-from rayprune.pruning.attach import Exclusions, join, make_maskable, maskable_layers, tied_layers
-from rayprune.pruning.awaiting import awaits, standing_units
-from rayprune.pruning.budgets import (
-    Budget,
-    PrunableLayer,
-    Ramp,
-    highest_target,
-    protected_names,
-    scopes_of,
-    threshold_scopes,
-)
-from rayprune.pruning.bypass import Bypasses
 from rayprune.pruning.config import DEFAULT_HORIZON, PruningConfig
 from rayprune.pruning.criteria import RETURN, evidence_for, scores_units
-from rayprune.pruning.dynamics import Dynamics, Redrawing
-from rayprune.pruning.evidence import (
+from rayprune.pruning.evidence.measuring import measure
+from rayprune.pruning.evidence.reduce import Across
+from rayprune.pruning.evidence.table import (
     ACCUMULATED,
     GRADIENT,
     MOVEMENT,
@@ -47,27 +34,46 @@ from rayprune.pruning.evidence import (
     Evidence,
     Source,
 )
-from rayprune.pruning.fading import Fading
-from rayprune.pruning.frozen import Frozen, frozen_faults, frozen_in, without_frozen
-from rayprune.pruning.layers import MASKABLE, MaskedLayer
-from rayprune.pruning.masking import Masking, all_true
-from rayprune.pruning.measuring import measure
+from rayprune.pruning.granularity.removable import Unit
+from rayprune.pruning.granularity.sensors import Sensors
+from rayprune.pruning.granularity.structure import structure_faults, subjects
+from rayprune.pruning.layers.attach import (
+    Exclusions,
+    join,
+    make_maskable,
+    maskable_layers,
+    tied_layers,
+)
+from rayprune.pruning.layers.identity_layers import Bypasses
+from rayprune.pruning.layers.masked import MASKABLE, MaskedLayer
+from rayprune.pruning.layers.original_shapes import Kept, Origins
+from rayprune.pruning.masks.fading import Fading
+from rayprune.pruning.masks.state import Progress, broken_is_told, pack_state, unpack_state
+from rayprune.pruning.masks.store import Masking, all_true
+from rayprune.pruning.measures.uncovered import Uncovered, count, weights_of
 from rayprune.pruning.naming import by_parameter
-from rayprune.pruning.origins import Kept, Origins
-from rayprune.pruning.penalty import shrink
-from rayprune.pruning.phases import Phase, phase_faults, phases_of
+from rayprune.pruning.penalties.penalty import shrink
 from rayprune.pruning.precision import scored
-from rayprune.pruning.removable import Unit
+from rayprune.pruning.remedies.rescale import keep_norm
 from rayprune.pruning.reports import LayerCount as LayerCount
 from rayprune.pruning.reports import MaskChange as MaskChange
 from rayprune.pruning.reports import empty_line
-from rayprune.pruning.rescaling import keep_norm
-from rayprune.pruning.selection import Selection
-from rayprune.pruning.sensors import Sensors
-from rayprune.pruning.state import Progress, broken_is_told, pack_state, unpack_state
-from rayprune.pruning.structure import structure_faults, subjects
-from rayprune.pruning.timing import Timing
-from rayprune.pruning.uncovered import Uncovered, count, weights_of
+from rayprune.pruning.update.arrival import arrived
+from rayprune.pruning.update.awaiting import awaits, standing_units
+from rayprune.pruning.update.budgets import (
+    Budget,
+    PrunableLayer,
+    Ramp,
+    highest_target,
+    protected_names,
+    scopes_of,
+    threshold_scopes,
+)
+from rayprune.pruning.update.dynamics import Dynamics, Redrawing
+from rayprune.pruning.update.frozen import Frozen, frozen_faults, frozen_in, without_frozen
+from rayprune.pruning.update.phases import Phase, phase_faults, phases_of
+from rayprune.pruning.update.selection import Selection
+from rayprune.pruning.update.timing import Timing
 
 logger = logging.getLogger(__name__)
 
@@ -93,9 +99,9 @@ class Pruner:
         exempt: glob patterns of layers that are not prunable at all and count nowhere.
         heads: glob patterns of layers whose output units are the module's own outputs: no unit of
             theirs can go, so that they are exempt where units are pruned; see
-            `rayprune.pruning.heads.find_heads`.
+            `rayprune.pruning.tracing.heads.find_heads`.
         sensors: called where granularity ``input`` is used: returns which inputs of which layers
-            read the observation; see `rayprune.pruning.sensors.find_sensors`.
+            read the observation; see `rayprune.pruning.granularity.sensors.find_sensors`.
         exclude: modules or glob patterns that are not touched; see `make_maskable`.
         seed: of the random criterion.
         driven: whether the caller posts what a schedule waits for: a gated one's ``level``, or
@@ -298,7 +304,7 @@ class Pruner:
             batch: for criteria that need data: a minibatch (a tensor or a mapping of tensors), or
                 an iterable of minibatches.
             loss: ``f(module, minibatch) -> scalar``, the mean over samples; or an
-                `rayprune.pruning.objectives.Objective`. It stands for the config's objective.
+                `rayprune.pruning.evidence.objectives.Objective`. It stands for the config's.
 
         Returns:
             Scores by full parameter name, shaped like the parameters; higher = keep. A unit's
@@ -325,7 +331,7 @@ class Pruner:
             batch: as for `scores`.
             loss: as for `scores`.
             across: brings several processes together.
-            wanted: see `rayprune.pruning.measuring.measure`.
+            wanted: see `rayprune.pruning.evidence.measuring.measure`.
         """
         if batch is None:
             return NOTHING

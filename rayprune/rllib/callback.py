@@ -17,16 +17,16 @@ from ray.rllib.utils.metrics import (
 
 from rayprune.errors import InvariantError, NonFiniteError
 from rayprune.pruning.criteria import RETURN
-from rayprune.pruning.schedule_times import waits_for_return
-from rayprune.rllib.composing import check_composed
-from rayprune.rllib.cut_off import Teller
-from rayprune.rllib.env_guard import guard, note_last_observation, silence_tracebacks
-from rayprune.rllib.learners import foreach_learner
-from rayprune.rllib.lost_env_runners import LostEnvRunners, wait_for_env_runners
-from rayprune.rllib.lost_learners import watch_learners
-from rayprune.rllib.remedies import apply_to_buffer, apply_to_targets
-from rayprune.rllib.running_wrappers import check_environments
-from rayprune.rllib.signals import CONFIG_KEY, DRIVEN_KEY, begin_if_reached
+from rayprune.pruning.schedules.times import waits_for_return
+from rayprune.rllib.actors.host import apply_to_buffer, apply_to_targets
+from rayprune.rllib.actors.learners import foreach_learner
+from rayprune.rllib.actors.lost_env_runners import LostEnvRunners, wait_for_env_runners
+from rayprune.rllib.actors.lost_learners import watch_learners
+from rayprune.rllib.config_changes import check_composed
+from rayprune.rllib.environments.guard import guard, note_last_observation, silence_tracebacks
+from rayprune.rllib.environments.normalising_wrappers import check_environments
+from rayprune.rllib.learner.extensions.signals import CONFIG_KEY, DRIVEN_KEY, begin_if_reached
+from rayprune.rllib.modules.cut_off import Teller
 
 logger = logging.getLogger(__name__)
 
@@ -110,8 +110,7 @@ class PruningCallback(RLlibCallback):
             self._told = True
             logger.warning(
                 "Criterion 'return' waits for the return lost without each layer: call "
-                "rayprune.rllib.layer_returns.post_layer_returns(algorithm, ...) after each "
-                "train()."
+                "rayprune.rllib.post_layer_returns(algorithm, ...) after each train()."
             )
         check_env_runners(algorithm, reports[0])
         churn, plasticity = foreach_learner(

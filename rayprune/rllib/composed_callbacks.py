@@ -11,10 +11,10 @@ from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.utils import force_list
 from ray.rllib.utils.serialization import serialize_type
 
+from rayprune.rllib.actors.learners import foreach_learner
 from rayprune.rllib.callback import PruningCallback
-from rayprune.rllib.composing import check_composed
-from rayprune.rllib.learners import foreach_learner
-from rayprune.rllib.strangers import callback_classes, unknown_callbacks
+from rayprune.rllib.config_changes import check_composed
+from rayprune.rllib.foreign_code import callback_classes, unknown_callbacks
 
 
 class Callbacks:

@@ -10,13 +10,13 @@ from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.utils import force_list
 
 from rayprune.errors import ConfigError
-from rayprune.rllib.checkpoints import locate
-from rayprune.rllib.distillation import START
-from rayprune.rllib.learners import foreach_learner
-from rayprune.rllib.pipelines import EnvToModule
-from rayprune.rllib.sampling import hand_over, let_buffer_normalise, replays
-from rayprune.rllib.signals import CONFIG_KEY
-from rayprune.rllib.statistics import MEAN_STD, freeze, take_statistics
+from rayprune.rllib.actors.learners import foreach_learner
+from rayprune.rllib.checkpoints.files import locate
+from rayprune.rllib.connectors.pipelines import EnvToModule
+from rayprune.rllib.connectors.sampling import hand_over, let_buffer_normalise, replays
+from rayprune.rllib.connectors.statistics import MEAN_STD, freeze, take_statistics
+from rayprune.rllib.learner.extensions.distillation import START
+from rayprune.rllib.learner.extensions.signals import CONFIG_KEY
 
 Config = TypeVar("Config", bound=AlgorithmConfig)
 

@@ -9,15 +9,15 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from rayprune.errors import ConfigError
 from rayprune.pruning.config import PruningConfig
+from rayprune.rllib.actors.host import prepare, replay_faults
 from rayprune.rllib.composed_callbacks import compose
-from rayprune.rllib.learner import pruned
-from rayprune.rllib.linear import allow_linear
-from rayprune.rllib.module_configs import MODULES_KEY, REGISTERED_KEY
+from rayprune.rllib.learner.extensions.signals import CONFIG_KEY, DRIVEN_KEY
+from rayprune.rllib.learner.mixin import pruned
+from rayprune.rllib.modules.linear_catalogs import allow_linear
+from rayprune.rllib.modules.resizable import make_shrinkable
 from rayprune.rllib.normalise import as_configured
-from rayprune.rllib.registered import own_parts
-from rayprune.rllib.remedies import prepare, replay_faults
-from rayprune.rllib.shrinkable import make_shrinkable
-from rayprune.rllib.signals import CONFIG_KEY, DRIVEN_KEY
+from rayprune.rllib.settings.module_configs import MODULES_KEY, REGISTERED_KEY
+from rayprune.rllib.settings.registered import own_parts
 
 Config = TypeVar("Config", bound=AlgorithmConfig)
 
@@ -81,7 +81,8 @@ def with_pruning(
         config: any AlgorithmConfig of RLlib's new API stack with a torch Learner.
         pruning: what to prune.
         modules: see `prune`.
-        driven: whether the caller posts what the schedule waits for (`rayprune.rllib.signals`).
+        driven: whether the caller posts what the schedule waits for, see
+            `rayprune.rllib.learner.extensions.signals`.
     """
     if not (config.enable_rl_module_and_learner and config.enable_env_runner_and_connector_v2):
         raise ConfigError(

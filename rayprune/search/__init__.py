@@ -6,19 +6,19 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rayprune.search.mo_pbt import MultiObjectivePBT, PopulationPBT, domains_in
     from rayprune.search.objectives import Objectives
+    from rayprune.search.schedulers.mo_pbt import MultiObjectivePBT, PopulationPBT, domains_in
     from rayprune.search.space import Space
 
 __all__ = ["MultiObjectivePBT", "Objectives", "PopulationPBT", "Space", "domains_in"]
 
 # Fetched at first use: the schedulers import ray.tune, which the rest has no need of.
 _HOMES = {
-    "MultiObjectivePBT": "mo_pbt",
+    "MultiObjectivePBT": "schedulers.mo_pbt",
     "Objectives": "objectives",
-    "PopulationPBT": "mo_pbt",
+    "PopulationPBT": "schedulers.mo_pbt",
     "Space": "space",
-    "domains_in": "mo_pbt",
+    "domains_in": "schedulers.mo_pbt",
 }
 
 

@@ -9,13 +9,13 @@ from typing import Any, Final
 
 import ray
 
-from rayprune.rllib import checkpoints
-from rayprune.rllib.experiment import build_config
-from rayprune.rllib.summary import Subject, measure, summarise_run
-from rayprune.search.journal import Journal
+from rayprune.rllib.checkpoints import files as checkpoints
+from rayprune.rllib.experiment.algorithm_config import build_config
+from rayprune.rllib.training.summary import Subject, measure, summarise_run
 from rayprune.search.objectives import LATENCY, Objectives
 from rayprune.search.pareto import scattered_subset
-from rayprune.search.plan import Sweep
+from rayprune.search.sweep_spec import Sweep
+from rayprune.search.trials.journal import Journal
 from rayprune.storage.copies import commit, drop, shown
 from rayprune.storage.urls import join
 from rayprune.tracking.record import read_rows, to_json, write_atomic

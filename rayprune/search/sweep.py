@@ -21,29 +21,29 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from rayprune import yaml12
 from rayprune.errors import ConfigError, RunError
-from rayprune.rllib import resources
-from rayprune.rllib.cluster import connect
-from rayprune.rllib.dense import dense_reference
-from rayprune.rllib.experiment import base_config, build_config
-from rayprune.rllib.exportable import export_limits
-from rayprune.rllib.interruption import Interrupted, Interruption
-from rayprune.search.journal import Journal
-from rayprune.search.mo_pbt import MultiObjectivePBT, PopulationPBT
-from rayprune.search.observer import (
+from rayprune.rllib.cluster import resources
+from rayprune.rllib.cluster.connect import connect
+from rayprune.rllib.experiment.algorithm_config import base_config, build_config
+from rayprune.rllib.export.exportable import export_limits
+from rayprune.rllib.training.dense_twin import dense_reference
+from rayprune.rllib.training.interruption import Interrupted, Interruption
+from rayprune.search.outcome import SUMMARY_FILE, write_outcome
+from rayprune.search.planning.placement import Placement, place
+from rayprune.search.reporter import SweepReporter
+from rayprune.search.schedulers.mo_pbt import MultiObjectivePBT, PopulationPBT
+from rayprune.search.schedulers.pb2 import make_pb2
+from rayprune.search.space import Choices
+from rayprune.search.sweep_spec import Sweep
+from rayprune.search.trials.journal import Journal
+from rayprune.search.trials.trial import RAW, PruningTrial
+from rayprune.search.tune.observer import (
     Lineage,
     Observer,
     error_of,
     failed_for_good,
     observing,
 )
-from rayprune.search.outcome import SUMMARY_FILE, write_outcome
-from rayprune.search.pb2 import make_pb2
-from rayprune.search.placement import Placement, place
-from rayprune.search.plan import Sweep
-from rayprune.search.progress import SweepReporter
-from rayprune.search.space import Choices
-from rayprune.search.trial import RAW, PruningTrial
-from rayprune.search.tune_storage import TUNE_DIRECTORY, TuneStorage
+from rayprune.search.tune.tune_storage import TUNE_DIRECTORY, TuneStorage
 from rayprune.storage.copies import commit, mirrored, shown
 from rayprune.storage.occupancy import occupied
 from rayprune.tracking.record import prepare_out, to_json, write_atomic

@@ -12,7 +12,7 @@ from rayprune.storage.copies import fetched
 _CHECKPOINTS: Final = "checkpoints/"
 _SUMMARY: Final = "summary.json"
 _META: Final = "rayprune.json"
-"""Without it a checkpoint of ours isn't whole (`rayprune.rllib.checkpoints`)."""
+"""Without it a checkpoint of ours isn't whole (`rayprune.rllib.checkpoints.files`)."""
 _NOT_REPORTED: Final = {"checkpoints", "tune", "tune-state", "wandb", "tensorboard"}
 
 

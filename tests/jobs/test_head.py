@@ -12,7 +12,7 @@ from ray.exceptions import AuthenticationError
 
 from rayprune.errors import InputError, ResourceError
 from rayprune.jobs.head import check_head, client, head_url
-from rayprune.rllib.cluster import _JOINING, connect
+from rayprune.rllib.cluster.connect import _JOINING, connect
 from tests.jobs.loopback import answering
 
 OURS = {"ray_version": ray.__version__}

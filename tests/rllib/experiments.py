@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from rayprune.config import ExperimentConfig, experiment_faults
-from rayprune.rllib.train import run_training
-from rayprune.tracking.progress import NullReporter, Reporter
+from rayprune.rllib.training.train import run_training
+from rayprune.tracking.reporter import NullReporter, Reporter
 
 PPO: dict[str, Any] = {
     "name": "tiny",

@@ -11,10 +11,10 @@ import torch
 from ray.rllib.core.columns import Columns
 
 from rayprune.config import to_yaml
-from rayprune.deploy.artifact import Artifact
-from rayprune.rllib.checkpoints import CONFIG_FILE, META_FILE, MODULE
-from rayprune.rllib.evaluation import Evaluator
-from rayprune.rllib.experiment import base_config
+from rayprune.deploy.policy.artifact import Artifact
+from rayprune.rllib.checkpoints.files import CONFIG_FILE, META_FILE, MODULE
+from rayprune.rllib.evaluation.evaluator import Evaluator
+from rayprune.rllib.experiment.algorithm_config import base_config
 from tests.rllib import experiments
 
 

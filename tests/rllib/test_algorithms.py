@@ -13,10 +13,10 @@ import torch
 
 from rayprune.errors import InputError
 from rayprune.rllib.algorithms import algorithm_faults
-from rayprune.rllib.clock import clock_of
-from rayprune.rllib.evaluate_checkpoint import evaluate_checkpoint
-from rayprune.rllib.experiment import experiment_parts_faults
-from rayprune.rllib.record_episodes import DATA_FILE, record_episodes
+from rayprune.rllib.commands.evaluate import evaluate_checkpoint
+from rayprune.rllib.commands.record import DATA_FILE, record_episodes
+from rayprune.rllib.experiment.algorithm_config import experiment_parts_faults
+from rayprune.rllib.learner.clock import clock_of
 from rayprune.tracking.record import read_rows
 from tests.rllib import experiments, matrix
 from tests.rllib.test_resume import CrashAt, CrashError
@@ -133,7 +133,7 @@ def test_recorded_rows_are_the_episodes_that_were_played(cartpole: Path, tmp_pat
 
 
 def test_pictures_are_not_recorded_and_the_way_out_is_told(tmp_path: Path) -> None:
-    from rayprune.rllib.record_episodes import _check_observations
+    from rayprune.rllib.commands.record import _check_observations
     from tests.rllib.envs import Images
 
     spaces = {"__env_single__": (Images.observation_space, Images.action_space)}

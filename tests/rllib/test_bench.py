@@ -15,12 +15,12 @@ import torch
 
 from rayprune.config import to_yaml
 from rayprune.errors import ConfigError, InputError
-from rayprune.rllib import policy_latency
-from rayprune.rllib.bench import BenchOptions, bench
-from rayprune.rllib.bench_record import latency_of, record_latency
-from rayprune.rllib.evaluation import Evaluator
-from rayprune.rllib.experiment import config_of
-from rayprune.rllib.export_checkpoint import export_checkpoint
+from rayprune.rllib.commands.bench import BenchOptions, bench
+from rayprune.rllib.commands.bench_record import latency_of, record_latency
+from rayprune.rllib.commands.export import export_checkpoint
+from rayprune.rllib.evaluation.evaluator import Evaluator
+from rayprune.rllib.experiment.algorithm_config import config_of
+from rayprune.rllib.export import latency as policy_latency
 from rayprune.tracking.wandb import WandbTracker
 from tests.made_up_bench import made_up_bench
 from tests.rllib import configs, experiments
@@ -137,7 +137,7 @@ def test_exported_files_are_compared_with_the_first_of_their_format(
 def test_on_one_core_one_thread_and_all_are_the_same(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rayprune.rllib.bench._cores", lambda: 1)
+    monkeypatch.setattr("rayprune.rllib.commands.bench._cores", lambda: 1)
     found = run(checkpoint, options=replace(QUICK, batches=(1,), threads=(1, 0)))
     assert [control["threads"] for control in found["controls"]] == [1]
 

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from rayprune.errors import CheckpointError, ConfigError, InputError
-from rayprune.rllib.certify import PILOT_PAIRS, CertifyOptions, certify
-from rayprune.rllib.checkpoints import MODULE
-from rayprune.rllib.evaluation import Evaluator
-from rayprune.rllib.export_checkpoint import export_checkpoint, weights_sha256
-from rayprune.rllib.return_range import ReturnRange, known_range
+from rayprune.rllib.checkpoints.files import MODULE
+from rayprune.rllib.commands.certify import PILOT_PAIRS, CertifyOptions, certify
+from rayprune.rllib.commands.export import export_checkpoint, weights_sha256
+from rayprune.rllib.evaluation.evaluator import Evaluator
+from rayprune.rllib.evaluation.return_range import ReturnRange, known_range
 from rayprune.tracking.record import read_rows
 from tests.rllib import configs
 

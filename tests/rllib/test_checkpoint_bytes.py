@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rayprune.rllib import checkpoints, prune
+from rayprune.rllib import prune
+from rayprune.rllib.checkpoints import files as checkpoints
 from tests.rllib import configs
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("ray_session")]

@@ -20,8 +20,8 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import nn
 
 from rayprune import Pruner, PruningConfig, compact, make_maskable
-from rayprune.deploy.compaction import Compacted
-from rayprune.deploy.tracing import tensors_in
+from rayprune.deploy.compaction.compact import Compacted
+from rayprune.deploy.compaction.trace import tensors_in
 from rayprune.rllib.models import (
     PrunableLSTM,
     PrunableMLP,

@@ -26,9 +26,9 @@ from rayprune import Pruner, PruningConfig
 from rayprune.errors import ConfigError, InputError
 from rayprune.rllib import prune
 from rayprune.rllib.callback import RESULT_KEY, learner_reports
-from rayprune.rllib.cut_off import Teller, constant_outputs
-from rayprune.tracking.progress import NullReporter
+from rayprune.rllib.modules.cut_off import Teller, constant_outputs
 from rayprune.tracking.record import read_rows
+from rayprune.tracking.reporter import NullReporter
 from tests.rllib import configs, experiments, shared_encoder
 
 pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(300)]

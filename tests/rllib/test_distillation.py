@@ -16,9 +16,9 @@ from ray.rllib.core.columns import Columns
 from rayprune import PruningConfig
 from rayprune.errors import ConfigError
 from rayprune.rllib import prune
-from rayprune.rllib.distillation import KL_KEY, categorical_kl, divergence
-from rayprune.rllib.experiment import build_module
-from rayprune.rllib.learners import foreach_learner
+from rayprune.rllib.actors.learners import foreach_learner
+from rayprune.rllib.experiment.algorithm_config import build_module
+from rayprune.rllib.learner.extensions.distillation import KL_KEY, categorical_kl, divergence
 from tests.rllib import configs
 
 pytestmark = pytest.mark.timeout(300)

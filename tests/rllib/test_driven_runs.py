@@ -11,11 +11,12 @@ import pytest
 from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rayprune.errors import ConfigError
-from rayprune.rllib import checkpoints, prune
-from rayprune.rllib.experiment import load_checked
-from rayprune.rllib.learner import STATE_KEY
-from rayprune.tracking.progress import NullReporter
+from rayprune.rllib import prune
+from rayprune.rllib.checkpoints import files as checkpoints
+from rayprune.rllib.experiment.algorithm_config import load_checked
+from rayprune.rllib.learner.mixin import STATE_KEY
 from rayprune.tracking.record import read_rows
+from rayprune.tracking.reporter import NullReporter
 from tests.rllib import configs, experiments
 from tests.rllib.test_resume import (
     CrashAt,
@@ -50,7 +51,7 @@ class Scripted:
     """Stands for the validations: returns by the number of the validation."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, returns: list[float]) -> None:
-        from rayprune.rllib.evaluation import Evaluator
+        from rayprune.rllib.evaluation.evaluator import Evaluator
 
         self.returns = returns
         own = Evaluator.evaluate
@@ -245,7 +246,7 @@ def test_the_shipped_gate_finds_a_sparse_policy_that_holds_and_rolls_back(tmp_pa
 
 def by_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every policy earn 9 that is less than 60 % sparse, and others 5."""
-    from rayprune.rllib.evaluation import Evaluator
+    from rayprune.rllib.evaluation.evaluator import Evaluator
 
     own = Evaluator.evaluate
 

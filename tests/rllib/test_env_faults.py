@@ -20,17 +20,17 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
 from rayprune.errors import EnvError, NonFiniteError, RunError
-from rayprune.rllib import lost_env_runners
+from rayprune.rllib.actors import lost_env_runners
+from rayprune.rllib.actors.lost_env_runners import LostEnvRunners, wait_for_env_runners
 from rayprune.rllib.callback import LOST_KEY
-from rayprune.rllib.checkpoints import latest
-from rayprune.rllib.env_guard import Guarded, _sample, check_rewards, odd_observation
-from rayprune.rllib.experiment import build_config
-from rayprune.rllib.failures import check_loss
-from rayprune.rllib.interruption import Interrupted
-from rayprune.rllib.lost_env_runners import LostEnvRunners, wait_for_env_runners
-from rayprune.rllib.observed import misfit
-from rayprune.tracking.progress import NullReporter
+from rayprune.rllib.checkpoints.files import latest
+from rayprune.rllib.environments.guard import Guarded, _sample, check_rewards, odd_observation
+from rayprune.rllib.environments.observation_form import misfit
+from rayprune.rllib.experiment.algorithm_config import build_config
+from rayprune.rllib.training.failures import check_loss
+from rayprune.rllib.training.interruption import Interrupted
 from rayprune.tracking.record import read_rows
+from rayprune.tracking.reporter import NullReporter
 from tests.rllib import experiments
 from tests.rllib.test_resume import check_same_run
 

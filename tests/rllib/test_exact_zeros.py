@@ -11,8 +11,8 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from rayprune.errors import InvariantError
 from rayprune.rllib import prune
+from rayprune.rllib.actors.learners import foreach_learner
 from rayprune.rllib.callback import check_env_runners, check_learners, learner_reports
-from rayprune.rllib.learners import foreach_learner
 from tests.rllib import configs
 from tests.rllib.envs import OwnModule
 from tests.rllib.invariants import check_by_hand

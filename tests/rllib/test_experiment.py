@@ -11,9 +11,14 @@ import gymnasium as gym
 import pytest
 
 from rayprune.errors import ConfigError, ResourceError
-from rayprune.rllib import resources
-from rayprune.rllib.experiment import base_config, build_config, build_module, load_checked
-from rayprune.rllib.module_configs import CONFIG_KEY
+from rayprune.rllib.cluster import resources
+from rayprune.rllib.experiment.algorithm_config import (
+    base_config,
+    build_config,
+    build_module,
+    load_checked,
+)
+from rayprune.rllib.settings.module_configs import CONFIG_KEY
 from tests.rllib import configs, experiments
 
 

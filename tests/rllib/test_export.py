@@ -17,15 +17,15 @@ from ray.rllib.connectors.env_to_module import FlattenObservations, MeanStdFilte
 from ray.rllib.core.distribution.torch.torch_distribution import TorchSquashedGaussian
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
-from rayprune.deploy.artifact import open_artifact
-from rayprune.deploy.capture import plain_copy
-from rayprune.deploy.exporting import export_policy
-from rayprune.deploy.proving import module_run, random_inputs
+from rayprune.deploy.export.export import export_policy
+from rayprune.deploy.policy.artifact import open_artifact
+from rayprune.deploy.policy.capture import plain_copy
+from rayprune.deploy.policy.runs import module_run, random_inputs
 from rayprune.errors import InputError, InvariantError
-from rayprune.rllib import export_checkpoint as exporter
-from rayprune.rllib.deployable import deployable, observation_ports
-from rayprune.rllib.evaluation import Evaluator
-from rayprune.rllib.export_checkpoint import export_checkpoint
+from rayprune.rllib.commands import export as exporter
+from rayprune.rllib.commands.export import export_checkpoint
+from rayprune.rllib.evaluation.evaluator import Evaluator
+from rayprune.rllib.export.policy import deployable, observation_ports
 from rayprune.rllib.models import PrunableLSTM, PrunableNatureCNN
 from tests.rllib import configs, experiments
 from tests.rllib.envs import OwnModule

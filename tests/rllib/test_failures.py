@@ -5,9 +5,10 @@ import weakref
 import pytest
 
 from rayprune.errors import ResourceError
-from rayprune.rllib import checkpoints, lost_learners
-from rayprune.rllib.failures import build
-from rayprune.rllib.progress import Progress
+from rayprune.rllib.actors import lost_learners
+from rayprune.rllib.checkpoints import files as checkpoints
+from rayprune.rllib.training.counters import Progress
+from rayprune.rllib.training.failures import build
 
 # The end of what Ray 2.60 raised on two hosts whose names stood for 127.0.0.1.
 APART = """ray::_RayTrainWorker__execute._setup_torch_process_group() (pid=431, ip=10.93.95.1)

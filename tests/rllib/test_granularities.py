@@ -19,18 +19,18 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from rayprune.errors import ConfigError
 from rayprune.rllib import prune
 from rayprune.rllib.callback import learner_reports
-from rayprune.rllib.dense import dense_twin
-from rayprune.rllib.evaluation import Evaluator
-from rayprune.rllib.experiment import (
+from rayprune.rllib.evaluation.evaluator import Evaluator
+from rayprune.rllib.experiment.algorithm_config import (
     base_config,
     build_module,
     check_network,
     network_faults,
 )
-from rayprune.rllib.layer_returns import post_layer_returns
 from rayprune.rllib.models import PrunableResidualCNN
-from rayprune.rllib.rows import policy_of
-from rayprune.rllib.sensors import flatten_rich_observations, sensor_report
+from rayprune.rllib.modules.sensors import flatten_rich_observations, sensor_report
+from rayprune.rllib.training.dense_twin import dense_twin
+from rayprune.rllib.training.layer_returns import post_layer_returns
+from rayprune.rllib.training.rows import policy_of
 from tests.rllib import configs
 from tests.rllib.envs import Images
 from tests.rllib.experiments import PPO, experiment, train

@@ -24,10 +24,11 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.rllib.examples.rl_modules.classes import autoregressive_actions_rlm as autoregressive
 from torch import nn
 
-from rayprune.pruning.attach import make_maskable, maskable_layers
-from rayprune.rllib import heads, prune
-from rayprune.rllib.groups import output_heads
-from rayprune.rllib.learner import heads_of
+from rayprune.pruning.layers.attach import make_maskable, maskable_layers
+from rayprune.rllib import prune
+from rayprune.rllib.learner.mixin import heads_of
+from rayprune.rllib.modules import heads
+from rayprune.rllib.modules.groups import output_heads
 from tests.rllib import configs, shared_encoder
 
 SEEN = gym.spaces.Box(-1, 1, (4,), np.float32)

@@ -18,8 +18,8 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 
 from rayprune.rllib import prune
-from rayprune.rllib.learners import foreach_learner
-from rayprune.rllib.optimizers import moments, optimizers_of
+from rayprune.rllib.actors.learners import foreach_learner
+from rayprune.rllib.learner.optimizers import moments, optimizers_of
 from tests.rllib import configs
 from tests.rllib.own_learners import (
     STEPPING,

@@ -14,14 +14,14 @@ from ray.rllib.core.rl_module.rl_module import RLModule, RLModuleSpec
 
 from rayprune.errors import ConfigError, InputError
 from rayprune.rllib import prune
+from rayprune.rllib.actors.learners import foreach_learner
 from rayprune.rllib.callback import learner_reports
-from rayprune.rllib.checkpoints import MODULE, load_algorithm, locate, restore, save
-from rayprune.rllib.distillation import KL_KEY
-from rayprune.rllib.evaluation import Evaluator
-from rayprune.rllib.experiment import base_config
-from rayprune.rllib.export_checkpoint import export_checkpoint
-from rayprune.rllib.learners import foreach_learner
-from rayprune.rllib.prune_checkpoint import prune_checkpoint
+from rayprune.rllib.checkpoints.files import MODULE, load_algorithm, locate, restore, save
+from rayprune.rllib.commands.export import export_checkpoint
+from rayprune.rllib.commands.prune import prune_checkpoint
+from rayprune.rllib.evaluation.evaluator import Evaluator
+from rayprune.rllib.experiment.algorithm_config import base_config
+from rayprune.rllib.learner.extensions.distillation import KL_KEY
 from tests.rllib import configs, experiments
 from tests.rllib.test_multi_agent import two_policies
 from tests.rllib.test_resume import CrashAt, CrashError, check_same_run

@@ -10,8 +10,8 @@ import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rayprune.rllib import prune
+from rayprune.rllib.actors.learners import foreach_learner
 from rayprune.rllib.callback import learner_reports
-from rayprune.rllib.learners import foreach_learner
 from tests.rllib import configs
 
 pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(300)]

@@ -19,9 +19,9 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rayprune.rllib import prune
 from rayprune.rllib.callback import check_env_runners, learner_reports
-from rayprune.rllib.checkpoints import module_state, restore, save
-from rayprune.rllib.evaluation import Evaluator
-from rayprune.rllib.experiment import build_module
+from rayprune.rllib.checkpoints.files import module_state, restore, save
+from rayprune.rllib.evaluation.evaluator import Evaluator
+from rayprune.rllib.experiment.algorithm_config import build_module
 from tests.rllib import configs, matrix
 from tests.rllib.envs import Images
 from tests.rllib.invariants import check_by_hand

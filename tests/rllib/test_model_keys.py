@@ -14,8 +14,8 @@ import torch
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
 from rayprune.rllib.algorithms import algorithm_config
-from rayprune.rllib.experiment import experiment_parts_faults, rllib_faults
-from rayprune.rllib.unread_model_keys import unread_for_spaces, unread_model_faults
+from rayprune.rllib.experiment.algorithm_config import experiment_parts_faults, rllib_faults
+from rayprune.rllib.experiment.unread_model_keys import unread_for_spaces, unread_model_faults
 from tests.rllib import experiments
 
 VECTORS = gym.spaces.Box(-1, 1, (3,), np.float32)

@@ -17,20 +17,25 @@ from ray.rllib.algorithms.ppo import PPOConfig
 from ray.tune.registry import register_env
 
 from rayprune import PruningConfig
-from rayprune.deploy.artifact import open_artifact
+from rayprune.deploy.policy.artifact import open_artifact
 from rayprune.errors import CheckpointError, ConfigError
 from rayprune.rllib import normalise, prune
-from rayprune.rllib.checkpoints import read_experiment
-from rayprune.rllib.evaluate_checkpoint import evaluate_checkpoint
-from rayprune.rllib.evaluation import Evaluator
-from rayprune.rllib.experiment import base_config
-from rayprune.rllib.export_checkpoint import export_checkpoint
-from rayprune.rllib.failures import build
-from rayprune.rllib.normalisation import ObservationFilter, RewardFilter
-from rayprune.rllib.sampling import scaled
-from rayprune.rllib.start import start_from
-from rayprune.rllib.statistics import filter_state, freeze, statistics_of, take_statistics
-from rayprune.tracking.progress import telling
+from rayprune.rllib.checkpoints.files import read_experiment
+from rayprune.rllib.commands.evaluate import evaluate_checkpoint
+from rayprune.rllib.commands.export import export_checkpoint
+from rayprune.rllib.connectors.normalisation import ObservationFilter, RewardFilter
+from rayprune.rllib.connectors.sampling import scaled
+from rayprune.rllib.connectors.statistics import (
+    filter_state,
+    freeze,
+    statistics_of,
+    take_statistics,
+)
+from rayprune.rllib.evaluation.evaluator import Evaluator
+from rayprune.rllib.experiment.algorithm_config import base_config
+from rayprune.rllib.training.failures import build
+from rayprune.rllib.training.warm_start import start_from
+from rayprune.tracking.reporter import telling
 from tests.rllib import experiments
 from tests.rllib.test_resume import CrashAt, CrashError, check_same_run
 

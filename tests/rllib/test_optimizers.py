@@ -8,7 +8,7 @@ import pytest
 import torch
 from ray.rllib.algorithms.ppo import PPOConfig
 
-from rayprune.rllib.optimizers import checks_spared, fuse_adam, moments
+from rayprune.rllib.learner.optimizers import checks_spared, fuse_adam, moments
 
 
 def trained(kind: type[torch.optim.Optimizer], fuse: bool, **options: Any) -> list[torch.Tensor]:

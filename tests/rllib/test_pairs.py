@@ -10,9 +10,9 @@ import pytest
 import torch
 from ray.rllib.core.columns import Columns
 
-from rayprune.rllib.closeness import agreement, closeness
-from rayprune.rllib.evaluation import Evaluator
-from rayprune.rllib.pairs import Alike, Pair, PolicyActor, play_pairs
+from rayprune.rllib.evaluation.closeness import agreement, closeness
+from rayprune.rllib.evaluation.evaluator import Evaluator
+from rayprune.rllib.evaluation.paired_episodes import Alike, Pair, PolicyActor, play_pairs
 from tests.rllib import configs
 
 SEEDS = range(100, 105)

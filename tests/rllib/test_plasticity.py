@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from rayprune.pruning.plasticity import WINDOW
+from rayprune.pruning.measures.plasticity import WINDOW
 from rayprune.rllib import prune
 from rayprune.rllib.callback import RESULT_KEY
 from rayprune.tracking.record import read_rows

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from rayprune.rllib import recording
-from rayprune.rllib.closeness import differences
-from rayprune.rllib.evaluation import Evaluator
-from rayprune.rllib.recording import Recording
+from rayprune.rllib.evaluation import visited_states as recording
+from rayprune.rllib.evaluation.closeness import differences
+from rayprune.rllib.evaluation.evaluator import Evaluator
+from rayprune.rllib.evaluation.visited_states import Recording
 from tests.rllib import configs
 
 CONFIGS = {

@@ -12,7 +12,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rayprune.rllib import prune
 from rayprune.rllib.callback import learner_reports
-from rayprune.rllib.optimizers import moments
+from rayprune.rllib.learner.optimizers import moments
 from tests.rllib import configs, experiments
 from tests.rllib.invariants import check_by_hand
 from tests.rllib.test_resume import CrashAt, CrashError, _rows, check_same_run

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from rayprune.errors import CheckpointError, ConfigError
-from rayprune.rllib.checkpoints import latest
-from rayprune.tracking.progress import NullReporter
+from rayprune.rllib.checkpoints.files import latest
 from rayprune.tracking.record import read_rows
+from rayprune.tracking.reporter import NullReporter
 from tests.rllib import experiments
 
 pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(600)]

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from rayprune.errors import CheckpointError, StorageError
-from rayprune.rllib.checkpoints import locate
-from rayprune.rllib.evaluate_checkpoint import evaluate_checkpoint
-from rayprune.rllib.export_checkpoint import export_checkpoint
+from rayprune.rllib.checkpoints.files import locate
+from rayprune.rllib.commands.evaluate import evaluate_checkpoint
+from rayprune.rllib.commands.export import export_checkpoint
 from rayprune.storage.copies import fetched, shown
 from rayprune.tracking.record import read_rows
 from rayprune.tracking.remote import fetch_record

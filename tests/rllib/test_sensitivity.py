@@ -12,12 +12,12 @@ import torch
 
 from rayprune.config import load_experiment
 from rayprune.errors import ConfigError
-from rayprune.pruning.masks import kept_count
-from rayprune.rllib.evaluation import Evaluator
-from rayprune.rllib.experiment import check_network, config_of
-from rayprune.rllib.sensitivity import ScanOptions, scan_sensitivity
+from rayprune.pruning.masks.topk import kept_count
+from rayprune.rllib.commands.sensitivity import ScanOptions, scan_sensitivity
+from rayprune.rllib.evaluation.evaluator import Evaluator
+from rayprune.rllib.experiment.algorithm_config import check_network, config_of
+from rayprune.statistics.intervals import summarise
 from rayprune.tracking.record import read_rows
-from rayprune.tracking.statistics import summarise
 from tests.rllib import configs, experiments
 
 pytestmark = pytest.mark.usefixtures("ray_session")

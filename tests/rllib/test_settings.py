@@ -16,20 +16,20 @@ from rayprune.config import ALGORITHMS
 from rayprune.errors import ConfigError, InputError
 from rayprune.rllib import prune
 from rayprune.rllib.algorithms import algorithm_config
-from rayprune.rllib.deployable import deployable
-from rayprune.rllib.evaluation import Evaluator
-from rayprune.rllib.experiment import (
+from rayprune.rllib.commands.export import export_checkpoint
+from rayprune.rllib.environments.normalising_wrappers import running_wrappers
+from rayprune.rllib.evaluation.evaluator import Evaluator
+from rayprune.rllib.experiment.algorithm_config import (
     _parameters,
     base_config,
     build_module,
     experiment_parts_faults,
     rllib_faults,
 )
-from rayprune.rllib.export_checkpoint import export_checkpoint
-from rayprune.rllib.exportable import export_limits
-from rayprune.rllib.running_wrappers import running_wrappers
-from rayprune.rllib.schedule_values import SCHEDULED, schedule_faults
-from rayprune.rllib.unread_settings import _UNREAD, unread
+from rayprune.rllib.experiment.schedule_values import SCHEDULED, schedule_faults
+from rayprune.rllib.experiment.unread_settings import _UNREAD, unread
+from rayprune.rllib.export.exportable import export_limits
+from rayprune.rllib.export.policy import deployable
 from tests.rllib import experiments
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rayprune import PruningConfig
-from rayprune.rllib.signals import Mailbox, listens
+from rayprune.rllib.learner.extensions.signals import Mailbox, listens
 
 SIGNALS = st.lists(
     st.fixed_dictionaries(

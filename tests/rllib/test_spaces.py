@@ -15,20 +15,26 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.spaces.space_utils import unsquash_action
 
-from rayprune.deploy.capture import plain_copy
-from rayprune.deploy.proving import module_run
+from rayprune.deploy.policy.capture import plain_copy
+from rayprune.deploy.policy.runs import module_run
 from rayprune.errors import ConfigError
-from rayprune.rllib.action_spaces import action_space_faults
 from rayprune.rllib.algorithms import has_own_module
-from rayprune.rllib.connectors import EncodeEpisodes, connect, fitting, is_encoded, renumber
-from rayprune.rllib.deployable import deployable
-from rayprune.rllib.encoding import Encoding, measured, reads_as_it_is
-from rayprune.rllib.evaluation import Evaluator
-from rayprune.rllib.experiment import _way_out, build_module
-from rayprune.rllib.exportable import export_limits
+from rayprune.rllib.commands.record import DATA_FILE, record_episodes
+from rayprune.rllib.connectors.encoding import Encoding, measured, reads_as_it_is
+from rayprune.rllib.connectors.observations import (
+    EncodeEpisodes,
+    connect,
+    fitting,
+    is_encoded,
+    renumber,
+)
+from rayprune.rllib.environments.action_spaces import action_space_faults
+from rayprune.rllib.evaluation.evaluator import Evaluator
+from rayprune.rllib.experiment.algorithm_config import _way_out, build_module
+from rayprune.rllib.export.exportable import export_limits
+from rayprune.rllib.export.policy import deployable
 from rayprune.rllib.models import PrunableNatureCNN
-from rayprune.rllib.record_episodes import DATA_FILE, record_episodes
-from rayprune.rllib.sensors import flatten_rich_observations, sensor_names
+from rayprune.rllib.modules.sensors import flatten_rich_observations, sensor_names
 from tests.rllib import configs, experiments
 from tests.rllib.envs import OwnModule
 from tests.rllib.exported import scramble

@@ -17,10 +17,10 @@ from rayprune.config import experiment_faults
 from rayprune.errors import CheckpointError, ConfigError
 from rayprune.rllib import prune
 from rayprune.rllib.callback import learner_reports
-from rayprune.rllib.checkpoints import locate
-from rayprune.rllib.evaluation import Evaluator
-from rayprune.rllib.experiment import base_config
-from rayprune.rllib.start import start_from
+from rayprune.rllib.checkpoints.files import locate
+from rayprune.rllib.evaluation.evaluator import Evaluator
+from rayprune.rllib.experiment.algorithm_config import base_config
+from rayprune.rllib.training.warm_start import start_from
 from rayprune.tracking.record import read_rows
 from tests.rllib import configs, experiments
 
@@ -101,7 +101,7 @@ def test_the_evaluator_reads_a_policy_that_torch_pruned(tmp_path: Path) -> None:
 
 
 def test_a_module_that_is_still_torch_pruned_is_refused_with_the_way_out() -> None:
-    from rayprune.rllib.learner import refuse_torch_pruned
+    from rayprune.rllib.learner.mixin import refuse_torch_pruned
 
     layer = torch.nn.Linear(2, 2)
     refuse_torch_pruned("a", layer)

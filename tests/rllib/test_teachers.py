@@ -14,8 +14,8 @@ from torch import nn
 
 from rayprune.errors import ConfigError
 from rayprune.rllib import prune
-from rayprune.rllib.distillation import KL_KEY
-from rayprune.rllib.teachers import frozen_copy
+from rayprune.rllib.learner.extensions.distillation import KL_KEY
+from rayprune.rllib.learner.extensions.teachers import frozen_copy
 from tests.rllib import configs
 from tests.rllib.envs import OwnModule
 from tests.rllib.test_last_word import spaces_only, update

@@ -12,18 +12,18 @@ import torch
 from rayprune import register_criterion
 from rayprune.config import load_experiment, to_yaml
 from rayprune.errors import CheckpointError, ConfigError, NonFiniteError, ResourceError
-from rayprune.rllib.checkpoints import latest, locate
-from rayprune.rllib.dense import dense_twin
-from rayprune.rllib.evaluate_checkpoint import evaluate_checkpoint
-from rayprune.rllib.evaluation import Evaluator
-from rayprune.rllib.experiment import base_config, build_config
-from rayprune.rllib.interruption import Interruption
-from rayprune.rllib.progress import Progress
-from rayprune.rllib.run import Run
-from rayprune.rllib.start import start_from
-from rayprune.rllib.train import check_same_run
-from rayprune.tracking.progress import NullReporter
+from rayprune.rllib.checkpoints.files import latest, locate
+from rayprune.rllib.commands.evaluate import evaluate_checkpoint
+from rayprune.rllib.evaluation.evaluator import Evaluator
+from rayprune.rllib.experiment.algorithm_config import base_config, build_config
+from rayprune.rllib.training.counters import Progress
+from rayprune.rllib.training.dense_twin import dense_twin
+from rayprune.rllib.training.interruption import Interruption
+from rayprune.rllib.training.run import Run
+from rayprune.rllib.training.train import check_same_run
+from rayprune.rllib.training.warm_start import start_from
 from rayprune.tracking.record import read_rows
+from rayprune.tracking.reporter import NullReporter
 from tests.rllib import experiments
 
 pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(600)]

@@ -20,8 +20,8 @@ from ray.rllib.examples.envs.classes.multi_agent import MultiAgentCartPole
 from ray.rllib.examples.rl_modules.classes.tiny_atari_cnn_rlm import TinyAtariCNN
 
 from rayprune.rllib import prune
+from rayprune.rllib.actors.learners import foreach_learner
 from rayprune.rllib.callback import RESULT_KEY
-from rayprune.rllib.learners import foreach_learner
 from tests.rllib import configs
 from tests.rllib.envs import Images
 from tests.rllib.test_last_word import not_zero

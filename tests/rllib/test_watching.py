@@ -27,11 +27,11 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from rich.console import Console
 from torch import Tensor, nn
 
-from rayprune.cli.tables import summary_table
-from rayprune.pruning import plasticity
-from rayprune.pruning.plasticity import WINDOW
-from rayprune.rllib import learner as pruning_learner
+from rayprune.cli.printing.tables import summary_table
+from rayprune.pruning.measures import plasticity
+from rayprune.pruning.measures.plasticity import WINDOW
 from rayprune.rllib import prune
+from rayprune.rllib.learner import mixin as pruning_learner
 from rayprune.tracking.record import read_rows
 from tests.rllib import configs, experiments
 
@@ -346,9 +346,9 @@ def test_a_run_ends_with_its_summary_though_every_diagnostic_of_its_driver_fails
     def fail(*_: Any, **__: Any) -> Any:
         raise OSError("broken on purpose")
 
-    monkeypatch.setattr("rayprune.rllib.evaluation.count_flops", fail)
+    monkeypatch.setattr("rayprune.rllib.evaluation.evaluator.count_flops", fail)
     for name in ("policy_sensors", "measure_closeness", "learning_of"):
-        monkeypatch.setattr(f"rayprune.rllib.summary.{name}", fail)
+        monkeypatch.setattr(f"rayprune.rllib.training.summary.{name}", fail)
     evaluation = {"every": 200, "episodes": 1, "dense": "train"}
     what = experiments.experiment(experiments.PPO, stop={"env_steps": 400}, evaluation=evaluation)
     with caplog.at_level(logging.WARNING):

@@ -20,8 +20,8 @@ import rayprune
 from rayprune import PruningConfig
 from rayprune.errors import ConfigError
 from rayprune.rllib import PruningCallback, prune, pruned
-from rayprune.rllib.learner import PruningMixin
-from rayprune.rllib.module_configs import CONFIG_KEY
+from rayprune.rllib.learner.mixin import PruningMixin
+from rayprune.rllib.settings.module_configs import CONFIG_KEY
 from tests.rllib import configs
 
 pytestmark = pytest.mark.timeout(300)

@@ -12,7 +12,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from rayprune.search.trial import CHECKPOINT
+from rayprune.search.trials.trial import CHECKPOINT
 
 INTERVAL = 2
 """Rows of a result."""

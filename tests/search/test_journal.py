@@ -6,10 +6,10 @@ import random
 
 import pytest
 
-from rayprune.search.journal import Journal
-from rayprune.search.plan import Sweep
-from rayprune.search.progress import NullSweepReporter
-from rayprune.search.trial_files import TrialFiles
+from rayprune.search.reporter import NullSweepReporter
+from rayprune.search.sweep_spec import Sweep
+from rayprune.search.trials.journal import Journal
+from rayprune.search.trials.trial_files import TrialFiles
 from rayprune.storage.mirror import Mirror
 from rayprune.storage.urls import Place
 from rayprune.tracking import record

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 from ray import cloudpickle
 
 from rayprune.errors import EnvError
-from rayprune.search import observer
-from rayprune.search.observer import Lineage, Observer, error_of, observing
-from rayprune.search.progress import NullSweepReporter
+from rayprune.search.reporter import NullSweepReporter
+from rayprune.search.tune import observer
+from rayprune.search.tune.observer import Lineage, Observer, error_of, observing
 
 
 def nothing():

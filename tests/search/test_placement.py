@@ -18,10 +18,10 @@ import sys
 import ray
 from ray.cluster_utils import Cluster
 from rayprune.errors import ResourceError
-from rayprune.rllib.experiment import build_config
-from rayprune.rllib.resources import learner_gpus, resolve_gpus
+from rayprune.rllib.experiment.algorithm_config import build_config
+from rayprune.rllib.cluster.resources import learner_gpus, resolve_gpus
 from rayprune.search.config import SearchConfig
-from rayprune.search.placement import place
+from rayprune.search.planning.placement import place
 from tests.rllib import experiments
 
 nodes, cases = eval(sys.argv[1]), eval(sys.argv[2])

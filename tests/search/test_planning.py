@@ -11,13 +11,13 @@ import pytest
 import ray
 
 from rayprune.errors import ResourceError
-from rayprune.rllib.experiment import build_config
-from rayprune.rllib.resources import learner_gpus, resolve_gpus
-from rayprune.search import calibration
-from rayprune.search.nodes import parse_nodes
-from rayprune.search.placement import place, total
-from rayprune.search.plan import Sweep
-from rayprune.search.planning import plan_sweep
+from rayprune.rllib.cluster.resources import learner_gpus, resolve_gpus
+from rayprune.rllib.experiment.algorithm_config import build_config
+from rayprune.search.planning import calibration
+from rayprune.search.planning.nodes import parse_nodes
+from rayprune.search.planning.placement import place, total
+from rayprune.search.planning.plan import plan_sweep
+from rayprune.search.sweep_spec import Sweep
 from tests.command_line import rayprune
 from tests.rllib import experiments
 

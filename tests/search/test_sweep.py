@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from rayprune.errors import ResourceError
-from rayprune.search.plan import load_sweep
-from rayprune.search.progress import NullSweepReporter
+from rayprune.search.reporter import NullSweepReporter
 from rayprune.search.sweep import run_sweep
+from rayprune.search.sweep_spec import load_sweep
 from rayprune.tracking.record import read_rows
 from tests.command_line import ENVIRONMENT, rayprune, start
 from tests.rllib import experiments

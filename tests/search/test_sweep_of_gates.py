@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rayprune.errors import ConfigError
-from rayprune.search.plan import load_sweep
+from rayprune.search.sweep_spec import load_sweep
 from tests.search.test_sweep import write
 
 GATE = {"kind": "gated", "begin": 0}

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from rayprune.rllib import policy_latency
-from rayprune.rllib.learners import foreach_learner
-from rayprune.rllib.optimizers import moments
-from rayprune.search.trial import RAW, PruningTrial
+from rayprune.rllib.actors.learners import foreach_learner
+from rayprune.rllib.export import latency as policy_latency
+from rayprune.rllib.learner.optimizers import moments
+from rayprune.search.trials.trial import RAW, PruningTrial
 from tests.rllib import experiments
 
 pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(300)]

@@ -6,7 +6,7 @@ import rayprune
 
 def test_importing_rayprune_imports_neither_ray_nor_gymnasium():
     code = (
-        "import sys, rayprune, rayprune.pruning.counting\n"
+        "import sys, rayprune, rayprune.pruning.measures.counting\n"
         "for name in rayprune.__all__: getattr(rayprune, name)\n"
         "print(sorted({'ray', 'gymnasium'} & set(sys.modules)))"
     )

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from rayprune.errors import ConfigError, did_you_mean
 from rayprune.pruning.criteria.activation import wanda, wanda_rows
+from rayprune.pruning.criteria.gradient import first_order, fisher, movement, snip, taylor
 from rayprune.pruning.criteria.information import information_gain
+from rayprune.pruning.criteria.lost_return import lost_return
 from rayprune.pruning.criteria.magnitude import l1, l2, lamp, normalised, random, relative
-from rayprune.pruning.criteria.returns import lost_return
-from rayprune.pruning.criteria.sensitivity import first_order, fisher, movement, snip, taylor
 from rayprune.pruning.criteria.shapley import shapley
 from rayprune.pruning.registry import Registry, choice_fault
 
@@ -37,8 +37,8 @@ WEIGHT_EVIDENCE: Mapping[str, str] = {
 """Inputs that are gathered for each weight."""
 UNIT_EVIDENCE: Mapping[str, str] = {
     "activations": "of a layer's units, `(observations, units)`",
-    "actions": "what the policy would do in them: `rayprune.pruning.objectives.Actions`",
-    "coalitions": "values sets of a layer's units: `rayprune.pruning.coalitions.Coalitions`",
+    "actions": "what the policy would do in them: `rayprune.pruning.evidence.objectives.Actions`",
+    "coalitions": "values sets of units: `rayprune.pruning.evidence.coalitions.Coalitions`",
 }
 """Inputs that are gathered for a layer's units together."""
 INPUTS: Mapping[str, str] = {

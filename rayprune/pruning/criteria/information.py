@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rayprune.pruning.objectives import Actions
+from rayprune.pruning.evidence.objectives import Actions
 
 BINS = 16
 """Equally filled bins of an activation, and of a continuous action's mean."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:  # it knows layers and granularities, which know the criteria
-    from rayprune.pruning.coalitions import Coalitions
+    from rayprune.pruning.evidence.coalitions import Coalitions
 
 
 @dataclass(frozen=True, slots=True)

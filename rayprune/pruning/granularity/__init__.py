@@ -3,7 +3,7 @@
 A *part* is a set of weights that compete (`parts.Part`). Under granularity ``weight`` each
 parameter is a part and each weight competes for itself. Under ``neuron`` an output unit competes: a
 row of a Linear, a filter of a Conv, a hidden unit of an LSTM or GRU. One file per granularity;
-``hybrid`` is two of them in turn, see `rayprune.pruning.phases`.
+``hybrid`` is two of them in turn, see `rayprune.pruning.update.phases`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
+from rayprune.pruning.granularity.base import POOLINGS, Named, Part, WeightPart
 from rayprune.pruning.granularity.block import block_parts
 from rayprune.pruning.granularity.n_of_m import NofM, group_parts, parse, undivided
 from rayprune.pruning.granularity.neuron import neuron_parts
-from rayprune.pruning.granularity.parts import POOLINGS, Named, Part, WeightPart
 from rayprune.pruning.granularity.weight import weight_parts
 
 __all__ = [

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from rayprune.pruning.granularity.parts import POOLINGS, Named, Part, by_gate
+from rayprune.pruning.granularity.base import POOLINGS, Named, Part, by_gate
 
 BLOCK_ROWS = 16
 

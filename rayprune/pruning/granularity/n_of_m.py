@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from rayprune.pruning.granularity.parts import POOLINGS, Named, Part
+from rayprune.pruning.granularity.base import POOLINGS, Named, Part
 
 _FORM = re.compile(r"([1-9]\d*):([1-9]\d*)")
 

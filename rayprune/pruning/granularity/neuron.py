@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from rayprune.pruning.granularity.parts import POOLINGS, Named, Part, by_gate
+from rayprune.pruning.granularity.base import POOLINGS, Named, Part, by_gate
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from rayprune.pruning.granularity.parts import Part, WeightPart
+from rayprune.pruning.granularity.base import Part, WeightPart
 
 
 def weight_parts(layer: nn.Module, parameters: Mapping[str, Tensor]) -> list[Part]:

@@ -24,7 +24,7 @@ def write_bench(result: Mapping[str, Any], out: Path) -> Path:
     """Write ``bench.json`` and ``bench.html``; return the page's path.
 
     Args:
-        result: what `rayprune.rllib.bench.bench` returned.
+        result: what `rayprune.rllib.commands.bench.bench` returned.
         out: a folder, which is made.
 
     Raises:

@@ -16,7 +16,7 @@ _ROWS = (("mean", "mean return"), ("tail", "mean of the worst episodes"))
 def write_certificate_page(
     result: Mapping[str, Any], pairs: Sequence[Mapping[str, Any]], out: Path
 ) -> Path:
-    """Write the page of what `rayprune.rllib.certify.certify` returns.
+    """Write the page of what `rayprune.rllib.commands.certify.certify` returns.
 
     Args:
         result: the certificate.

@@ -322,7 +322,7 @@ def _seed_groups(runs: Sequence[Data], least: int = 3) -> list[list[Data]]:
 
 def _over_seeds(group: Sequence[Data]) -> Data:
     # scipy takes a second to import, and only this needs it.
-    from rayprune.tracking.statistics import summarise
+    from rayprune.statistics.intervals import summarise
 
     dense = [run["dense_test"]["iqm"] for run in group if run["dense_test"]]
     return {

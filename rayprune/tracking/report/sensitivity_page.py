@@ -12,7 +12,7 @@ from rayprune.tracking.report.page import assemble, section, tile_list
 
 
 def write_sensitivity_page(result: Mapping[str, Any], out: Path) -> Path:
-    """Write the page of what `rayprune.rllib.sensitivity.scan_sensitivity` returns."""
+    """Write the page of what `rayprune.rllib.commands.sensitivity.scan_sensitivity` returns."""
     write_atomic(out, render_sensitivity(result))
     return out
 

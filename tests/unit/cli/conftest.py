@@ -58,9 +58,9 @@ def made_options(formats=("onnx", "torch"), **others):
 def adaptor(monkeypatch):
     stand_in = Adaptor()
     functions = {
-        "experiment": {"load_checked": load_experiment},
-        "train": {"run_training": stand_in.answer("train", SUMMARY)},
-        "evaluate_checkpoint": {
+        "experiment.algorithm_config": {"load_checked": load_experiment},
+        "training.train": {"run_training": stand_in.answer("train", SUMMARY)},
+        "commands.evaluate": {
             "evaluate_checkpoint": stand_in.answer(
                 "evaluate",
                 {
@@ -69,23 +69,25 @@ def adaptor(monkeypatch):
                 },
             )
         },
-        "sensitivity": {
+        "commands.sensitivity": {
             "ScanOptions": types.SimpleNamespace,
             "scan_sensitivity": stand_in.answer("sensitivity", made_up_scan()),
         },
-        "bench": {
+        "commands.bench": {
             "BenchOptions": made_options,
             "bench": stand_in.answer("bench", made_up_bench()),
         },
-        "bench_record": {"record_latency": stand_in.answer("record_latency", None)},
-        "certify": {
+        "commands.bench_record": {"record_latency": stand_in.answer("record_latency", None)},
+        "commands.certify": {
             "PAGE_FILE": "certificate.html",
             "CertifyOptions": types.SimpleNamespace,
             "certify": stand_in.answer("certify", made_up_certificate()),
         },
-        "prune_checkpoint": {"prune_checkpoint": stand_in.answer("prune", SUMMARY)},
+        "commands.prune": {"prune_checkpoint": stand_in.answer("prune", SUMMARY)},
     }
-    monkeypatch.setitem(sys.modules, "rayprune.rllib", types.ModuleType("rayprune.rllib"))
+    for room in ("", ".commands", ".experiment", ".training"):
+        name = f"rayprune.rllib{room}"
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     for name, members in functions.items():
         module = types.ModuleType(f"rayprune.rllib.{name}")
         vars(module).update(members)

@@ -41,7 +41,7 @@ def test_what_is_not_certified_ends_with_exit_code_1(
     import sys
 
     refused = made_up_certificate(verdict=verdict, certified=False, exit_code=1)
-    module = sys.modules["rayprune.rllib.certify"]
+    module = sys.modules["rayprune.rllib.commands.certify"]
     monkeypatch.setattr(module, "certify", adaptor.answer("certify", refused))
     answer = rayprune("certify", dense, checkpoint, *json_too)
     assert answer.code == 1

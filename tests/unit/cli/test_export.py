@@ -31,7 +31,7 @@ def calls(monkeypatch, adaptor):
         found.append((arguments, keywords))
         return CERTIFICATE
 
-    stand_in = types.ModuleType("rayprune.rllib.export_checkpoint")
+    stand_in = types.ModuleType("rayprune.rllib.commands.export")
     stand_in.export_checkpoint = export_checkpoint
     monkeypatch.setitem(sys.modules, stand_in.__name__, stand_in)
     return found

@@ -7,9 +7,9 @@ import pytest
 from rayprune.config import ALGORITHMS
 from rayprune.pruning.criteria import CRITERIA
 from rayprune.pruning.distributions import DISTRIBUTIONS
+from rayprune.pruning.evidence.objectives import OBJECTIVES
 from rayprune.pruning.granularity import GRANULARITIES
-from rayprune.pruning.objectives import OBJECTIVES
-from rayprune.pruning.penalty_faults import PENALTIES
+from rayprune.pruning.penalties.faults import PENALTIES
 from rayprune.pruning.remedies import REMEDIES
 from rayprune.pruning.schedules import SCHEDULES
 

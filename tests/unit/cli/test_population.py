@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from rayprune.cli.population import SHOWN, PopulationReporter, front_table
+from rayprune.cli.printing.population import SHOWN, PopulationReporter, front_table
 
 
 class Clock:

@@ -5,8 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from rayprune.cli.progress import TerminalReporter
-from rayprune.tracking.progress import NullReporter, Reporter
+from rayprune.cli.printing.terminal_reporter import TerminalReporter
+from rayprune.tracking.reporter import NullReporter, Reporter
 
 
 class Clock:

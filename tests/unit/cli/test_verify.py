@@ -2,7 +2,7 @@
 
 import json
 
-from rayprune.deploy.exporting import export_policy
+from rayprune.deploy.export.export import export_policy
 from tests.unit.deploy import policies
 from tests.unit.deploy.test_exporting import seen
 

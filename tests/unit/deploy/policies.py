@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rayprune.deploy.actions import Aim, Choose, Decide, Unsquash
-from rayprune.deploy.interface import Interface, Port
-from rayprune.deploy.policy import DeployablePolicy, Normalise, Observe
+from rayprune.deploy.policy.actions import Aim, Choose, Decide, Unsquash
+from rayprune.deploy.policy.interface import Interface, Port
+from rayprune.deploy.policy.policy import DeployablePolicy, Normalise, Observe
 
 
 class Plain(nn.Module):

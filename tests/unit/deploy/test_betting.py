@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rayprune.deploy.betting import FRACTIONS, WEIGHTS, Contrast, MeanEvidence, Wealth
-from rayprune.deploy.tail import TailEvidence, cvar, shortfall
+from rayprune.statistics.betting import FRACTIONS, WEIGHTS, Contrast, MeanEvidence, Wealth
+from rayprune.statistics.cvar import TailEvidence, cvar, shortfall
 
 
 def test_the_first_money_is_one_and_half_of_it_is_the_boldests():

@@ -16,22 +16,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from rayprune.deploy.artifact import SUFFIXES
-from rayprune.deploy.c import compiling
-from rayprune.deploy.c.compiling import CArtifact, compile_c, run_self_test
-from rayprune.deploy.c.lowering import lower
-from rayprune.deploy.c.matrices import ROWS, blocks_of
-from rayprune.deploy.c.selftest import Examples
-from rayprune.deploy.c.writing import write_c
-from rayprune.deploy.capture import capture, plain_copy
-from rayprune.deploy.checking import agreement
-from rayprune.deploy.exporting import export_policy
-from rayprune.deploy.interface import Interface, Port
-from rayprune.deploy.metadata import Metadata
-from rayprune.deploy.odd_inputs import Odd, prove_odd
-from rayprune.deploy.policy import DeployablePolicy, Flatten, Observe
-from rayprune.deploy.proving import module_run
-from rayprune.deploy.verifying import verify
+from rayprune.deploy.export.export import export_policy
+from rayprune.deploy.export.verify import verify
+from rayprune.deploy.formats.c import compiling
+from rayprune.deploy.formats.c.compiling import CArtifact, compile_c, run_self_test
+from rayprune.deploy.formats.c.lowering import lower
+from rayprune.deploy.formats.c.matrices import ROWS, blocks_of
+from rayprune.deploy.formats.c.selftest import Examples
+from rayprune.deploy.formats.c.writing import write_c
+from rayprune.deploy.policy.agreement import agreement
+from rayprune.deploy.policy.artifact import SUFFIXES
+from rayprune.deploy.policy.capture import capture, plain_copy
+from rayprune.deploy.policy.interface import Interface, Port
+from rayprune.deploy.policy.metadata import Metadata
+from rayprune.deploy.policy.odd_inputs import Odd, prove_odd
+from rayprune.deploy.policy.policy import DeployablePolicy, Flatten, Observe
+from rayprune.deploy.policy.runs import module_run
 from rayprune.errors import InputError
 from tests.unit.deploy import policies
 

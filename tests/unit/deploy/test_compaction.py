@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from rayprune import Pruner, PruningConfig, compact, make_maskable
-from rayprune.deploy.compaction import Compacted
-from rayprune.deploy.tracing import tensors_in
+from rayprune.deploy.compaction.compact import Compacted
+from rayprune.deploy.compaction.trace import tensors_in
 from rayprune.errors import InputError
 
 

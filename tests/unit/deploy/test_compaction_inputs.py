@@ -15,7 +15,7 @@ from torch.nn.utils import parametrizations, parametrize
 from torch.nn.utils import prune as torch_prune
 
 from rayprune import compact
-from rayprune.deploy.compaction import Compacted
+from rayprune.deploy.compaction.compact import Compacted
 from rayprune.errors import InputError
 
 UNITS = 16

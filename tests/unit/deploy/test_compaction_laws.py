@@ -9,9 +9,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 
 from rayprune import compact
-from rayprune.deploy.equivalence import error_between
-from rayprune.deploy.plan import apply_plan
-from rayprune.pruning.counting import count_parameters
+from rayprune.deploy.compaction.plan import apply_plan
+from rayprune.deploy.compaction.proof import error_between
+from rayprune.pruning.measures.counting import count_parameters
 from tests.unit.deploy.random_nets import Cut, Topology, build, cuts, example, topologies
 
 # Ones that compaction knows how to tell: all else in `left` would be a failure in disguise.

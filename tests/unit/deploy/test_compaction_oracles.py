@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from rayprune import compact
-from rayprune.pruning.counting import count_parameters
+from rayprune.pruning.measures.counting import count_parameters
 
 
 def a_chain(seed: int, widths: list[int], density: float) -> nn.Sequential:

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from rayprune import compact
-from rayprune.deploy.equivalence import error_between, hash_of, prove
-from rayprune.deploy.plan import apply_plan
-from rayprune.deploy.planning import plan_compaction
+from rayprune.deploy.compaction.plan import apply_plan
+from rayprune.deploy.compaction.planner import plan_compaction
+from rayprune.deploy.compaction.proof import error_between, hash_of, prove
 from rayprune.errors import InvariantError
 
 

@@ -14,18 +14,18 @@ import pytest
 import torch
 from torch import nn
 
-from rayprune.deploy import exporting
-from rayprune.deploy.actions import Aim, Decide, Unsquash
-from rayprune.deploy.artifact import SUFFIXES, open_artifact
-from rayprune.deploy.capture import capture, plain_copy
-from rayprune.deploy.checking import agreement
-from rayprune.deploy.exporting import export_policy
+from rayprune.deploy.export import export as exporting
+from rayprune.deploy.export.export import export_policy
 from rayprune.deploy.formats import WRITERS
-from rayprune.deploy.interface import Interface, Port
-from rayprune.deploy.policy import DeployablePolicy, Observe
-from rayprune.deploy.proving import module_run, random_inputs
+from rayprune.deploy.policy.actions import Aim, Decide, Unsquash
+from rayprune.deploy.policy.agreement import agreement
+from rayprune.deploy.policy.artifact import SUFFIXES, open_artifact
+from rayprune.deploy.policy.capture import capture, plain_copy
+from rayprune.deploy.policy.interface import Interface, Port
+from rayprune.deploy.policy.policy import DeployablePolicy, Observe
+from rayprune.deploy.policy.runs import module_run, random_inputs
 from rayprune.errors import InputError, InvariantError, StorageError
-from rayprune.pruning.attach import make_maskable
+from rayprune.pruning.layers.attach import make_maskable
 from tests.unit.deploy import policies
 
 POLICIES = {

@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from rayprune.deploy import formats, int8
-from rayprune.deploy.artifact import open_artifact
-from rayprune.deploy.exporting import export_policy
-from rayprune.deploy.int8 import closeness
-from rayprune.deploy.interface import Interface, Port
+from rayprune.deploy import formats
+from rayprune.deploy.export import int8
+from rayprune.deploy.export.export import export_policy
+from rayprune.deploy.export.int8 import closeness
+from rayprune.deploy.policy.artifact import open_artifact
+from rayprune.deploy.policy.interface import Interface, Port
 from rayprune.errors import InputError
 from tests.unit.deploy import policies
 

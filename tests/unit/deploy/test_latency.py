@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rayprune.deploy.latency import CONTROL, Timings, speed_up, time_arms
+from rayprune.deploy.measure.latency import CONTROL, Timings, speed_up, time_arms
 from rayprune.errors import InputError
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from rayprune import Pruner, PruningConfig
-from rayprune.deploy.live import Training, fingerprint, plan_live, prove_live
-from rayprune.deploy.plan import apply_plan
+from rayprune.deploy.compaction.live import Training, fingerprint, plan_live, prove_live
+from rayprune.deploy.compaction.plan import apply_plan
 from rayprune.errors import InputError, InvariantError
 
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from rayprune.deploy.noninferiority import Criteria, Margin, NonInferiority, Question
+from rayprune.statistics.noninferiority import Criteria, Margin, NonInferiority, Question
 
 
 def criteria(margin=0.05, tail_margin=0.1, low=0.0, high=500.0, share=True, **others):

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from rayprune.deploy.capture import plain_copy
-from rayprune.deploy.exporting import export_policy
-from rayprune.deploy.interface import Interface, Port
-from rayprune.deploy.odd_inputs import Odd, odd_cases, odd_inputs, prove_odd
-from rayprune.deploy.policy import DeployablePolicy, Observe
-from rayprune.deploy.proving import module_run
+from rayprune.deploy.export.export import export_policy
+from rayprune.deploy.policy.capture import plain_copy
+from rayprune.deploy.policy.interface import Interface, Port
+from rayprune.deploy.policy.odd_inputs import Odd, odd_cases, odd_inputs, prove_odd
+from rayprune.deploy.policy.policy import DeployablePolicy, Observe
+from rayprune.deploy.policy.runs import module_run
 from rayprune.errors import InvariantError
 from tests.unit.deploy import policies
 from tests.unit.deploy.test_exporting import seen

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rayprune.deploy.actions import Aim, Choose, Clip, Decide, Unsquash
-from rayprune.deploy.interface import Interface, Port
-from rayprune.deploy.policy import Flatten, Normalise
+from rayprune.deploy.policy.actions import Aim, Choose, Clip, Decide, Unsquash
+from rayprune.deploy.policy.interface import Interface, Port
+from rayprune.deploy.policy.policy import Flatten, Normalise
 from rayprune.errors import InputError
 
 

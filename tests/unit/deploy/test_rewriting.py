@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from rayprune.deploy.actions import Aim, Decide, Unsquash
-from rayprune.deploy.capture import quiet
-from rayprune.deploy.rewriting import narrow_filters
-from rayprune.deploy.rewriting.channels_last import read_as_it_lies
-from rayprune.deploy.rewriting.direct_actions import compute_action_directly
-from rayprune.deploy.rewriting.graphs import Rewrite, rewritten
-from rayprune.deploy.rewriting.narrow_filters import fill_registers
+from rayprune.deploy.formats.rewriting import narrow_filters
+from rayprune.deploy.formats.rewriting.channels_last import read_as_it_lies
+from rayprune.deploy.formats.rewriting.direct_actions import compute_action_directly
+from rayprune.deploy.formats.rewriting.graphs import Rewrite, rewritten
+from rayprune.deploy.formats.rewriting.narrow_filters import fill_registers
+from rayprune.deploy.policy.actions import Aim, Decide, Unsquash
+from rayprune.deploy.policy.capture import quiet
 
 
 def captured_of(module: nn.Module, *inputs: Tensor, batch: bool = True) -> ExportedProgram:

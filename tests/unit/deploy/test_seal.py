@@ -11,12 +11,12 @@ import onnx
 import pytest
 import torch
 
-from rayprune.deploy import metadata
-from rayprune.deploy.artifact import SUFFIXES, open_artifact
-from rayprune.deploy.exporting import export_policy
-from rayprune.deploy.metadata import OtherVersionWarning
-from rayprune.deploy.seal import seal
-from rayprune.deploy.verifying import verify
+from rayprune.deploy.export.export import export_policy
+from rayprune.deploy.export.verify import verify
+from rayprune.deploy.policy import metadata
+from rayprune.deploy.policy.artifact import SUFFIXES, open_artifact
+from rayprune.deploy.policy.metadata import OtherVersionWarning
+from rayprune.deploy.policy.seal import seal
 from rayprune.errors import InputError, StorageError
 from tests.unit.deploy import policies
 from tests.unit.deploy.test_exporting import seen

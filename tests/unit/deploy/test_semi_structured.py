@@ -12,8 +12,8 @@ from torch.sparse._semi_structured_conversions import (
 )
 
 from rayprune import Pruner, PruningConfig, unmask
-from rayprune.deploy.exporting import export_policy
-from rayprune.deploy.semi_structured import Fit, fitting, missing_gpu, pack, report
+from rayprune.deploy.export.export import export_policy
+from rayprune.deploy.formats.semi_structured import Fit, fitting, missing_gpu, pack, report
 from rayprune.errors import InputError
 from tests.unit.deploy import policies
 

@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.export import Dim
 
-from rayprune.deploy.capture import quiet, recapture
-from rayprune.deploy.rewriting.single_step import (
+from rayprune.deploy.formats.rewriting.single_step import (
     gru_step,
     lstm_step,
     sees_single_steps,
     written_out,
 )
+from rayprune.deploy.policy.capture import quiet, recapture
 
 
 class Policy(nn.Module):

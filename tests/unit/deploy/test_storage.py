@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rayprune.deploy.storage import dumps, pack, rewrite_sparsely, unpack
-from rayprune.pruning.attach import make_maskable
 from rayprune.pruning.config import PruningConfig
-from rayprune.pruning.masks import keep_only
+from rayprune.pruning.layers.attach import make_maskable
+from rayprune.pruning.masks.topk import keep_only
 from rayprune.pruning.pruner import Pruner
 
 KINDS = ["float32", "float64", "float16", "int64", "uint8"]

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_sequence
 
-from rayprune.pruning.activity import ActivityHooks, closed_parts
-from rayprune.pruning.plasticity import WINDOW, Plasticity
+from rayprune.pruning.measures.activity import ActivityHooks, closed_parts
+from rayprune.pruning.measures.plasticity import WINDOW, Plasticity
 
 
 def features_of(net: nn.Module, layers: dict[str, nn.Module], *inputs: Any) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from torch.nn.utils import prune as torch_prune
 
 from rayprune import Pruner, PruningConfig, make_maskable
 from rayprune.errors import CheckpointError, InputError
-from rayprune.pruning.adopt import is_torch_pruned, plain_state, take_masks
+from rayprune.pruning.layers.torch_prune import is_torch_pruned, plain_state, take_masks
 
 
 def net() -> nn.Sequential:

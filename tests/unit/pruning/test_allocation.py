@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rayprune.errors import ConfigError
-from rayprune.pruning.allocation import overall, scaled_to, tolerated
-from rayprune.pruning.masks import kept_count
+from rayprune.pruning.distributions.from_sensitivity import overall, scaled_to, tolerated
+from rayprune.pruning.masks.topk import kept_count
 
 
 def test_the_limit_lies_where_the_loss_crosses_what_is_allowed():

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from rayprune import Pruner, PruningConfig
-from rayprune.pruning.adopt import take_masks
+from rayprune.pruning.layers.torch_prune import take_masks
 
 LATE = {"kind": "linear", "begin": 1000, "end": 2000, "every": 500}
 

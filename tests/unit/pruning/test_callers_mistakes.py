@@ -9,7 +9,7 @@ from torch import nn
 
 from rayprune import Pruner, PruningConfig, make_maskable
 from rayprune.errors import CheckpointError, ConfigError, InputError
-from rayprune.pruning.masks import keep_top
+from rayprune.pruning.masks.topk import keep_top
 
 NOW = {"kind": "one_shot", "begin": 0}
 

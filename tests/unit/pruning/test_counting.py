@@ -4,7 +4,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_sequence
 
 from rayprune import Pruner, PruningConfig
-from rayprune.pruning.counting import count_flops, count_parameters, dead_units
+from rayprune.pruning.measures.counting import count_flops, count_parameters, dead_units
 
 
 def test_parameters_and_flops_of_an_mlp_by_hand():

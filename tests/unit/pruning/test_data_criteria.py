@@ -15,13 +15,13 @@ from torch import nn
 from rayprune import Pruner, PruningConfig, register_criterion
 from rayprune.errors import ConfigError, InputError
 from rayprune.pruning.criteria.activation import wanda, wanda_rows
+from rayprune.pruning.criteria.gradient import fisher, snip, taylor
 from rayprune.pruning.criteria.information import (
     bin_indices,
     binned_information,
     gaussian_information,
 )
-from rayprune.pruning.criteria.sensitivity import fisher, snip, taylor
-from rayprune.pruning.objectives import Actions
+from rayprune.pruning.evidence.objectives import Actions
 
 
 def net(dtype=torch.float64):

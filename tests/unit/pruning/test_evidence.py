@@ -4,7 +4,7 @@ from torch import nn
 
 from rayprune import Pruner, PruningConfig
 from rayprune.errors import InputError
-from rayprune.pruning.evidence import ACCUMULATED, Accumulated
+from rayprune.pruning.evidence.table import ACCUMULATED, Accumulated
 
 LOSS = {"objective": "loss"}
 

@@ -3,12 +3,12 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
-from rayprune.pruning.attach import make_maskable, maskable_layers
-from rayprune.pruning.budgets import PrunableLayer
-from rayprune.pruning.evidence import GRADIENT
-from rayprune.pruning.gathering import FISHER, INPUT_NORM, gather
-from rayprune.pruning.objectives import Objective
-from rayprune.pruning.recurrent import unroll
+from rayprune.pruning.evidence.batches import FISHER, INPUT_NORM, gather
+from rayprune.pruning.evidence.objectives import Objective
+from rayprune.pruning.evidence.table import GRADIENT
+from rayprune.pruning.layers.attach import make_maskable, maskable_layers
+from rayprune.pruning.layers.recurrent import unroll
+from rayprune.pruning.update.budgets import PrunableLayer
 
 
 class Recurrent(nn.Module):

@@ -15,9 +15,9 @@ from torch.nn import functional
 
 from rayprune import Pruner, PruningConfig
 from rayprune.errors import ConfigError
-from rayprune.pruning.attach import make_maskable, maskable_layers
-from rayprune.pruning.heads import UNSURE, Runs, find_heads
-from rayprune.pruning.replica import replica
+from rayprune.pruning.layers.attach import make_maskable, maskable_layers
+from rayprune.pruning.tracing.heads import UNSURE, Runs, find_heads
+from rayprune.pruning.tracing.replica import replica
 
 ROWS, HIDDEN, UNITS = 3, 6, 10
 

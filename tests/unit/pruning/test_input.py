@@ -6,8 +6,8 @@ from torch import nn
 
 from rayprune import Pruner, PruningConfig
 from rayprune.errors import ConfigError, InputError
-from rayprune.pruning.granularity.inputs import SensorPart
-from rayprune.pruning.sensors import Sensors, find_sensors, unplugged
+from rayprune.pruning.granularity.input import SensorPart
+from rayprune.pruning.granularity.sensors import Sensors, find_sensors, unplugged
 
 RAMP = {"kind": "linear", "begin": 0, "end": 100, "every": 50}
 

@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from rayprune import Pruner, PruningConfig, make_maskable
-from rayprune.pruning.attach import maskable_layers, unmask
-from rayprune.pruning.layers import MASKABLE, MaskedGRU, MaskedLinear, MaskedLSTM
+from rayprune.pruning.layers.attach import maskable_layers, unmask
+from rayprune.pruning.layers.masked import MASKABLE, MaskedGRU, MaskedLinear, MaskedLSTM
 
 # torch says once per process that oneDNN has no projections.
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections:UserWarning")

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rayprune.errors import NonFiniteError
-from rayprune.pruning import masks
-from rayprune.pruning.masks import find_cut, keep_above, keep_top, kept_count
+from rayprune.pruning.masks import topk as masks
+from rayprune.pruning.masks.topk import find_cut, keep_above, keep_top, kept_count
 
 
 def by_argsort(scores, keep, live=None):

@@ -8,7 +8,7 @@ from torch.sparse._semi_structured_conversions import sparse_semi_structured_fro
 
 from rayprune import Pruner, PruningConfig
 from rayprune.errors import ConfigError, NonFiniteError
-from rayprune.pruning.counting import count_flops
+from rayprune.pruning.measures.counting import count_flops
 
 PATTERNS = [(2, 4), (1, 4), (1, 8), (3, 4)]
 RAMP = {"kind": "linear", "begin": 0, "end": 100, "every": 10}

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from rayprune import Pruner, PruningConfig
-from rayprune.deploy.live import Training, plan_live
-from rayprune.deploy.plan import apply_plan
-from rayprune.pruning.resizing import fit_to, shapes_of
+from rayprune.deploy.compaction.live import Training, plan_live
+from rayprune.deploy.compaction.plan import apply_plan
+from rayprune.pruning.layers.resizing import fit_to, shapes_of
 
 SCHEDULE = {"kind": "linear", "begin": 0, "end": 100, "every": 10}
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from rayprune import Pruner, PruningConfig
-from rayprune.pruning.penalty import soft_threshold, unit_factors
+from rayprune.pruning.penalties.penalty import soft_threshold, unit_factors
 
 LINEAR = {"kind": "linear", "begin": 100, "end": 500, "every": 100}
 

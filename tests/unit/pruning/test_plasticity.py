@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from rayprune.pruning.activity import STATES, ActivityHooks, rows_of
-from rayprune.pruning.plasticity import (
+from rayprune.pruning.measures.activity import STATES, ActivityHooks, rows_of
+from rayprune.pruning.measures.plasticity import (
     WINDOW,
     GradientNoise,
     Plasticity,

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from rayprune import Pruner, PruningConfig
-from rayprune.pruning.schedule_times import in_steps
+from rayprune.pruning.schedules.times import in_steps
 
 
 @given(st.floats(0.05, 0.95), st.sampled_from(["uniform", "global"]), st.integers(0, 50))

@@ -9,7 +9,7 @@ from torch import nn
 from rayprune.errors import CheckpointError
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.pruner import Pruner
-from rayprune.pruning.rewinding import Rewinding
+from rayprune.pruning.schedules.rewinding import Rewinding
 
 
 def network():

@@ -6,18 +6,22 @@ import torch
 from torch import nn
 
 from rayprune import Pruner, PruningConfig
-from rayprune.pruning.across import Alone
-from rayprune.pruning.attach import make_maskable
-from rayprune.pruning.budgets import PrunableLayer
-from rayprune.pruning.coalitions import (
+from rayprune.pruning.criteria.shapley import estimate_shapley
+from rayprune.pruning.evidence.coalitions import (
     Coalitions,
     Shortcut,
     _running_product,
     _running_sum,
 )
-from rayprune.pruning.criteria.shapley import estimate_shapley
+from rayprune.pruning.evidence.objectives import (
+    Objective,
+    categorical_divergence,
+    gaussian_divergence,
+)
+from rayprune.pruning.evidence.reduce import Alone
 from rayprune.pruning.granularity import parts_of
-from rayprune.pruning.objectives import Objective, categorical_divergence, gaussian_divergence
+from rayprune.pruning.layers.attach import make_maskable
+from rayprune.pruning.update.budgets import PrunableLayer
 
 UNITS = 8
 

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from rayprune import Pruner, PruningConfig, compact
-from rayprune.pruning.layers import MaskedLSTM
-from rayprune.pruning.silence import silent_biases
+from rayprune.pruning.layers.masked import MaskedLSTM
+from rayprune.pruning.masks.rnn_biases import silent_biases
 
 KINDS = [nn.LSTM, nn.GRU]
 

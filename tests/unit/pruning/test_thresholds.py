@@ -6,7 +6,7 @@ from torch import nn
 
 from rayprune import Pruner, PruningConfig
 from rayprune.errors import ConfigError, RunError
-from rayprune.pruning.thresholds import threshold_of
+from rayprune.pruning.update.thresholds import threshold_of
 
 
 def layer(*weights):

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rayprune.cli.plan import plan_lines
+from rayprune.cli.printing.plan import plan_lines
 from rayprune.errors import ConfigError
-from rayprune.search.forecast import Calibration, forecast
-from rayprune.search.nodes import parse_nodes
-from rayprune.search.plan import Sweep
+from rayprune.search.planning.forecast import Calibration, forecast
+from rayprune.search.planning.nodes import parse_nodes
+from rayprune.search.sweep_spec import Sweep
 
 RAW: dict[str, Any] = {
     "name": "sweep",

@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 
-from rayprune.search.tune_state import KEPT_DIRECTORY, TUNER_FILE, StateKeeper, can_restore
+from rayprune.search.tune.tune_state import KEPT_DIRECTORY, TUNER_FILE, StateKeeper, can_restore
 
 STATE, SEARCHER = "experiment_state-2026-01-02.json", "basic-variant-state-2026-01-02.json"
 

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from rayprune.search.tune_state import KEPT_DIRECTORY, TUNER_FILE, StateKeeper
-from rayprune.search.tune_storage import TuneStorage
+from rayprune.search.tune.tune_state import KEPT_DIRECTORY, TUNER_FILE, StateKeeper
+from rayprune.search.tune.tune_storage import TuneStorage
 from rayprune.storage.copies import commit, mirrored
 
 STATE, SEARCHER = "experiment_state-2026-01-02.json", "basic-variant-state-2026-01-02.json"

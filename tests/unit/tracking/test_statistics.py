@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rayprune.tracking.statistics import gap_difference, paired_gap
+from rayprune.statistics.intervals import gap_difference, paired_gap
 
 
 def test_a_constant_loss_has_an_interval_of_no_width_however_much_episodes_differ():

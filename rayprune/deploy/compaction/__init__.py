@@ -1,0 +1,1 @@
+"""Exact compaction: dead units go, and what is left computes the same."""

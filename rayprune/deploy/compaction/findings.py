@@ -1,0 +1,116 @@
+"""Reading a traced forward: which weights meet which units, and what is constant."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rayprune.deploy.compaction.abstract_values import Columns, Value
+from rayprune.deploy.compaction.channels import FREE, PINNED, Channels
+
+Arguments = Mapping[str, Any]
+"""An operator's arguments by the names of its schema; tensors as :class:`Value`."""
+Shapes = Sequence[torch.Size]
+"""Of an operator's results."""
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """One use of a weight: rows of units from columns of units."""
+
+    weight: str
+    bias: str
+    """The parameter that takes a folded constant; empty where there is none."""
+    rows: Tensor
+    """Channel of each row; shape ``(out,)``."""
+    columns: Tensor
+    """Channel of each column; shape ``(in,)``."""
+    constants: Tensor
+    """Value of each column that is the same whatever the inputs are, else NaN; shape ``(in,)``."""
+    carried: Tensor
+    """Strength of each column that is a constant pattern which no bias can hold (zeros surround
+    it, or there is no bias), all of them the same pattern; NaN for others; shape ``(in,)``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Units that something holds back, and what."""
+
+    channels: Tensor
+    reason: str
+
+
+@dataclass
+class Reading:
+    """What has been found so far in a forward."""
+
+    parameters: Mapping[str, Tensor]
+    """By full name, on the CPU, in double precision."""
+    channels: Channels = field(default_factory=Channels)
+    units: dict[str, Tensor] = field(default_factory=dict)
+    """Channel of each unit, by the layer's (first) weight; shape ``(units,)``."""
+    uses: list[Use] = field(default_factory=list)
+    holds: list[Hold] = field(default_factory=list)
+    elsewhere: set[str] = field(default_factory=set)
+    """Parameters that something else than a layer reads."""
+    states: dict[int, Tensor] = field(default_factory=dict)
+    """Channels along the last axis of inputs that are recurrent states, by the input's place."""
+    returned: dict[int, Tensor] = field(default_factory=dict)
+    """Likewise of outputs, by the output's place."""
+
+    grounded: list[Tensor] = field(default_factory=list)
+    """Channels of hidden units that stay at zero if their state starts there."""
+
+    def units_of(self, weight: str, count: int) -> Tensor:
+        """Return the channels of a layer's units; the same ones at each of its uses."""
+        if weight not in self.units:
+            self.units[weight] = self.channels.new(count)
+        return self.units[weight]
+
+    def hold(self, channels: Tensor, reason: str) -> None:
+        """Keep units, and remember why."""
+        held = channels.unique()
+        held = held[(held != FREE) & (held != PINNED)]
+        if held.numel():
+            self.channels.pin(held)
+            self.holds.append(Hold(held, reason))
+
+    def note(self, channels: Tensor, reason: str) -> None:
+        """Remember why units may have to stay, without keeping them."""
+        if channels.numel():
+            self.holds.append(Hold(channels.unique(), reason))
+
+    def columns_of(self, value: Value, columns: Columns, reader: str) -> Tensor:
+        """Return the channels of a layer's columns; mixed ones are held."""
+        if columns.mixed:
+            self.hold(value.channels, f"{reader} reads them in another order than by unit")
+        return columns.channels
+
+
+def by_column(weight: Tensor) -> Tensor:
+    """Return a weight with all that a row reads of a column in one axis, the third.
+
+    >>> by_column(torch.zeros(4, 3, 2, 2)).shape, by_column(torch.zeros(0, 3)).shape
+    (torch.Size([4, 3, 4]), torch.Size([0, 3, 1]))
+    """
+    # Not -1: of a layer without units that could be any length.
+    return weight.reshape(*weight.shape[:2], math.prod(weight.shape[2:]))
+
+
+def layer_of(parameter: str) -> str:
+    """Return the layer's name of a parameter's.
+
+    >>> layer_of("pi.0.weight"), layer_of("weight")
+    ('pi.0', '')
+    """
+    return parameter.rpartition(".")[0]
+
+
+def named(layer: str) -> str:
+    """Return how a layer is called in messages; the root has no name of its own."""
+    return repr(layer) if layer else "the module itself"

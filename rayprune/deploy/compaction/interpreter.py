@@ -1,0 +1,281 @@
+"""Walks through a traced forward, operator by operator, and reads it."""
+
+from __future__ import annotations
+
+import operator as python_operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.utils import _pytree as pytree
+
+from rayprune.deploy.compaction import operators
+from rayprune.deploy.compaction.abstract_values import NAN, Value, made, unknown
+from rayprune.deploy.compaction.findings import Arguments, Reading, Shapes
+from rayprune.deploy.compaction.layers import READERS
+from rayprune.deploy.compaction.recurrent_states import find_states, operator_name
+from rayprune.deploy.compaction.trace import Trace, tensors_in
+from rayprune.errors import InputError
+
+# `view` refuses what is laid out otherwise than the tensors of the run were.
+_RUN_AS = {
+    "view": torch.ops.aten.reshape.default,
+    "_unsafe_view": torch.ops.aten.reshape.default,
+}
+
+Target = torch._ops.OpOverload
+
+# What they give may be the very memory that they are given.
+_ALIASES = operators.MOVES | operators.CUTS | operators.SAME | {""}
+
+_FORM = "`{}` reads them in a form that compaction doesn't know"
+_UNKNOWN = "`{}` is not among the operators that compaction knows"
+
+_MIXES = {
+    "layer_norm": "a LayerNorm takes the mean over all of them",
+    "group_norm": "a GroupNorm takes the mean over several of them",
+    "softmax": "a softmax compares them with each other",
+}
+
+
+def read(traced: Trace, parameters: Mapping[str, Tensor], *, shrink_states: bool) -> Reading:
+    """Read a traced forward.
+
+    Args:
+        traced: the forward.
+        parameters: by full name, on the CPU, in double precision.
+        shrink_states: whether recurrent states may come and go with fewer units.
+
+    Raises:
+        InputError: the forward writes into a tensor that others see.
+    """
+    reading = Reading(parameters)
+    states = find_states(traced)
+    values: dict[fx.Node, Any] = {}
+    for node in traced.graph.nodes:
+        if node in traced.parameters:
+            own = unknown(node.meta["val"].shape)
+            values[node] = Value(own.channels, own.known, traced.parameters[node])
+        elif node in traced.inputs:
+            shrinks = shrink_states and node in states.inputs
+            values[node] = _input(reading, node, traced.inputs[node], shrinks=shrinks)
+        elif node.op == "get_attr":
+            values[node] = _held(traced, node)
+        elif node.op == "call_function" and not _sets_a_mode(node):
+            values[node] = _called(reading, node, values)
+    for place, node in enumerate(traced.outputs):
+        _return(reading, values[node], place, shrinks=shrink_states and place in states.outputs)
+    return reading
+
+
+def _input(reading: Reading, node: fx.Node, place: int, *, shrinks: bool) -> Value:
+    shape = node.meta["val"].shape
+    if not shrinks:
+        return unknown(shape)
+    reading.states[place] = reading.channels.new(shape[-1])
+    return unknown(shape, channels=reading.states[place])
+
+
+def _return(reading: Reading, value: Value, place: int, *, shrinks: bool) -> None:
+    if shrinks:
+        reading.returned[place] = value.channels.reshape(-1, value.channels.shape[-1])[0]
+    else:
+        reading.channels.pin(value.channels)
+    if value.parameter:
+        reading.elsewhere.add(value.parameter)
+
+
+def _held(traced: Trace, node: fx.Node) -> Value | None:
+    """Return a tensor that the module holds beside its parameters; None for what is no tensor."""
+    held = python_operator.attrgetter(str(node.target))(traced.graph.owning_module)
+    if not isinstance(held, Tensor):
+        return None
+    if torch._C._functorch.is_functorch_wrapped_tensor(held):
+        raise InputError(
+            "The forward can't be traced through a transform of torch.func, such as vmap. "
+            "Write it without one to have it compacted."
+        )
+    literal = all(operator_name(user) in ("lift_fresh", "lift_fresh_copy") for user in node.users)
+    # `torch.tensor(2.0)` in a forward is the number that it is; a buffer may change.
+    return _typed(made(held) if literal and held.numel() == 1 else unknown(held.shape), held)
+
+
+def _called(reading: Reading, node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
+    if node.target is python_operator.getitem:
+        return values[node.args[0]][node.args[1]]  # type: ignore[index]
+    returned = node.meta.get("val")
+    shapes = _shapes(returned)
+    try:
+        results = _followed(reading, node, values, shapes)
+    except InputError:
+        raise
+    # An operator in a form that its rule did not foresee: nothing is known of it then.
+    except Exception as error:
+        read = _values_in(fx.node.map_arg((node.args, node.kwargs), values.get))
+        why = f"`{_shown(node)}` can't be followed: {type(error).__name__}: {error}"
+        results = _opaque(reading, read, shapes, why)
+    return _as_returned(results, returned)
+
+
+def _followed(
+    reading: Reading, node: fx.Node, values: Mapping[fx.Node, Any], shapes: Shapes
+) -> list[Value]:
+    if not isinstance(node.target, Target):
+        read = _values_in(fx.node.map_arg((node.args, node.kwargs), values.get))
+        return _opaque(reading, read, shapes, _UNKNOWN.format(_shown(node)))
+    given = _bound(node, values)
+    if _reads_parameters(node, given):
+        return READERS[operator_name(node)](reading, given, shapes)
+    return _applied(reading, node, given, shapes)
+
+
+def _opaque(reading: Reading, tensors: Sequence[Value], shapes: Shapes, why: str) -> list[Value]:
+    """Hold whatever an operator reads, weights too: nothing is known of what it gives."""
+    for tensor in tensors:
+        reading.hold(tensor.channels, why)
+        reading.elsewhere |= {tensor.parameter} - {""}
+        if tensor.parameter in reading.units:
+            reading.hold(reading.units[tensor.parameter], why)
+    return [unknown(shape) for shape in shapes]
+
+
+def _as_returned(results: Sequence[Value], returned: Any) -> Any:
+    """Lay an operator's results out as it returns them, with None for what is no tensor."""
+    left = iter(results)
+    leaves, structure = pytree.tree_flatten(returned)
+    told = [_typed(next(left), leaf) if isinstance(leaf, Tensor) else None for leaf in leaves]
+    return pytree.tree_unflatten(told, structure)
+
+
+def _typed(value: Value, like: Tensor) -> Value:
+    return value if like.is_floating_point() else replace(value, dtype=like.dtype)
+
+
+def _values_in(tree: Any) -> list[Value]:
+    return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Value)]
+
+
+def _shown(node: fx.Node) -> str:
+    name = operator_name(node)
+    return f"aten.{name}" if name else str(getattr(node.target, "__name__", node.target))
+
+
+def _reads_parameters(node: fx.Node, given: Arguments) -> bool:
+    """Whether this is a layer, and all its weights are parameters as they are."""
+    if operator_name(node) not in READERS or "data" in given:  # `data`: packed sequences
+        return False
+    weights = given["params"] if "params" in given else [given["weight"], given["bias"]]
+    return all(weight is None or weight.parameter for weight in weights)
+
+
+def _applied(reading: Reading, node: fx.Node, given: Arguments, shapes: Shapes) -> list[Value]:
+    tensors = _values_in(given)
+    reading.elsewhere |= {tensor.parameter for tensor in tensors if tensor.parameter}
+    function = _function(node)
+    name = function._overloadpacket.__name__
+    run = _runner(function, given)
+    if not tensors or name in operators.CREATES:
+        return [made(leaf) for leaf in tensors_in(run(lambda value: value.known))]
+    if name in operators.SAME:
+        return [_cast(tensors[0], node)]
+    if name in operators.MOVES and function._overloadname != "dtype":
+        return operators.moved(run)
+    if name in operators.CUTS:
+        return operators.cut(reading, tensors[0], given.get("dim", 0), run, shapes)
+    dims = _gathered_dims(name, given, tensors[0])
+    if dims is not None:
+        return operators.pooled(reading, tensors[0], dims, run, shapes)
+    if operators.is_elementwise(function) and len(shapes) == 1:
+        return operators.elementwise(reading, tensors, run, shapes, name=name)
+    why = _MIXES.get(name, (_FORM if name in READERS else _UNKNOWN).format(f"aten.{name}"))
+    return _opaque(reading, tensors, shapes, why)
+
+
+def _gathered_dims(name: str, given: Arguments, value: Value) -> list[int] | None:
+    """Return the dimensions that a pooling, padding or reduction works on; None for others."""
+    if name in operators.POOLS:
+        return [-1 - place for place in range(operators.POOLS[name])]
+    if name in ("pad", "constant_pad_nd"):
+        return operators.padded_dims(given["pad"])
+    if name in operators.REDUCTIONS:
+        return operators.reduced_dims(given, value.channels.dim())
+    return None
+
+
+def _function(node: fx.Node) -> Target:
+    """Return the operator, for one that writes in place the one that doesn't.
+
+    ``nn.ReLU(inplace=True)`` is common, and harmless: what it writes into has no other reader.
+    """
+    function = node.target
+    assert isinstance(function, Target)
+    if not function._schema.is_mutable:
+        return function
+    name = operator_name(node).removesuffix("_")
+    written = node.args[0]
+    packet = getattr(torch.ops.aten, name, None)
+    pure: Target | None = getattr(packet, function._overloadname, None)
+    if pure is not None and name in operators.SAME:
+        return pure  # `detach_`, as in `torch.tensor(2.0)`: no element changes
+    if pure is None or not isinstance(written, fx.Node) or not _is_last_to_read(node, written):
+        raise InputError(
+            f"`aten.{operator_name(node)}` writes into a tensor that others may read. "
+            "Write the forward without it to have it compacted."
+        )
+    return pure
+
+
+def _is_last_to_read(node: fx.Node, written: fx.Node) -> bool:
+    """Whether what a node writes into is new, and read before only by what made something else."""
+    if written.op != "call_function" or operator_name(written) in _ALIASES:
+        return False
+    order = {other: place for place, other in enumerate(node.graph.nodes)}
+    return all(
+        order[user] < order[node] and operator_name(user) not in _ALIASES
+        for user in written.users
+        if user is not node
+    )
+
+
+def _runner(function: Target, given: Arguments) -> operators.Run:
+    arguments = function._schema.arguments
+    function = _RUN_AS.get(function._overloadpacket.__name__, function)
+
+    def run(part: Callable[[Value], Tensor]) -> Any:
+        filled = pytree.tree_map(
+            lambda leaf: part(leaf) if isinstance(leaf, Value) else leaf, dict(given)
+        )
+        positional = [filled[a.name] for a in arguments if not a.kwarg_only]
+        return function(*positional, **{a.name: filled[a.name] for a in arguments if a.kwarg_only})
+
+    return run
+
+
+def _sets_a_mode(node: fx.Node) -> bool:
+    """Whether this only switches gradients on or off, as ``torch.no_grad()`` in a forward does."""
+    if node.target is python_operator.getitem or isinstance(node.target, Target):
+        return False
+    return not tensors_in(node.meta.get("val"))
+
+
+def _bound(node: fx.Node, values: Mapping[fx.Node, Any]) -> dict[str, Any]:
+    """Return an operator's arguments by name, defaults filled in."""
+    schema = node.target._schema  # type: ignore[union-attr]
+    given = {a.name: a.default_value for a in schema.arguments if a.has_default_value()}
+    given |= dict(zip([a.name for a in schema.arguments], node.args, strict=False))
+    given |= node.kwargs
+    return {key: fx.node.map_arg(value, lambda n: values[n]) for key, value in given.items()}
+
+
+def _shapes(result: Any) -> list[torch.Size]:
+    return [leaf.shape for leaf in tensors_in(result)]
+
+
+def _cast(value: Value, node: fx.Node) -> Value:
+    dtype = node.meta["val"].dtype
+    if dtype.is_floating_point:
+        return Value(value.channels, value.known)
+    whole = value.known.nan_to_num(posinf=0.0, neginf=0.0).to(dtype).double()
+    return Value(value.channels, whole.where(value.known.isfinite(), NAN))

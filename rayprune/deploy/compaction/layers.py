@@ -1,0 +1,90 @@
+"""How layers read units and make new ones: Linear and convolutional ones here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from rayprune.deploy.compaction.abstract_values import (
+    NAN,
+    Value,
+    along,
+    amplitudes,
+    columns,
+    unknown,
+)
+from rayprune.deploy.compaction.findings import (
+    Arguments,
+    Reading,
+    Shapes,
+    Use,
+    by_column,
+    layer_of,
+    named,
+)
+from rayprune.deploy.compaction.recurrent_layers import read_recurrent
+
+
+def read_linear(reading: Reading, given: Arguments, shapes: Shapes) -> list[Value]:
+    """Read ``x @ W.T + b`` along the last axis."""
+    return [_affine(reading, given, shapes[0], axis=-1, padded=False)]
+
+
+def read_convolution(reading: Reading, given: Arguments, shapes: Shapes) -> list[Value]:
+    """Read a Conv1d or Conv2d along the channel axis; grouped ones are held whole."""
+    weight = given["weight"].parameter
+    axis = len(shapes[0]) - given["weight"].channels.dim() + 1
+    if given["groups"] != 1:
+        reading.hold(given["input"].channels, f"{named(layer_of(weight))} is grouped")
+        return [unknown(shapes[0])]
+    padding = given["padding"]
+    padded = padding != "valid" if isinstance(padding, str) else any(padding)
+    return [_affine(reading, given, shapes[0], axis=axis, padded=padded)]
+
+
+def _affine(
+    reading: Reading, given: Arguments, shape: torch.Size, *, axis: int, padded: bool
+) -> Value:
+    weight, bias = given["weight"].parameter, given["bias"].parameter if given["bias"] else ""
+    seen = columns(given["input"], axis)
+    units = reading.units_of(weight, shape[axis])
+    constants = seen.constants.where(seen.constants == 0, NAN) if padded else seen.constants
+    stuck = constants.isnan() if bias else constants.isnan() | (constants != 0)
+    use = Use(
+        weight=weight,
+        bias=bias,
+        rows=units,
+        columns=reading.columns_of(given["input"], seen, named(layer_of(weight))),
+        constants=constants,
+        carried=amplitudes(seen.patterns.where(stuck, 0.0)),
+    )
+    reading.uses.append(use)
+    why = "has zeros around them" if bias else "has no bias to hold them"
+    held = use.columns[~use.carried.isnan()]
+    reading.note(held, f"they are constant, but {named(layer_of(weight))} {why}")
+    return Value(along(units, shape, axis), along(constant_rows(reading, use), shape, axis))
+
+
+def constant_rows(reading: Reading, use: Use) -> Tensor:
+    """Return what each row computes if no input can change it, else NaN; shape ``(out,)``."""
+    weight = reading.parameters[use.weight]
+    entries = by_column(weight)
+    varying = use.constants.isnan()
+    moved = (entries[:, varying] != 0).flatten(1).any(1)
+    constant = entries[:, ~varying].sum(-1) @ use.constants[~varying]
+    if use.bias:
+        constant = constant + reading.parameters[use.bias]
+    return torch.where(moved, torch.nan, constant)
+
+
+READERS: Final[Mapping[str, Callable[[Reading, Arguments, Shapes], list[Value]]]] = {
+    "linear": read_linear,
+    "conv1d": read_convolution,
+    "conv2d": read_convolution,
+    "lstm": read_recurrent,
+    "gru": read_recurrent,
+}
+"""By operator."""

@@ -1,0 +1,126 @@
+"""Compaction in mid-training: what may go from a network that goes on learning.
+
+An export may drop whatever is zero now. Here a weight that is zero, but not masked, may learn
+again, so that only masks count. Target networks lose the same units as their sources, and moments
+the same rows.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rayprune.deploy.compaction.plan import Plan, apply_plan
+from rayprune.deploy.compaction.planner import plan_compaction
+from rayprune.deploy.compaction.proof import prove
+from rayprune.deploy.compaction.trace import Forward
+from rayprune.errors import InputError
+from rayprune.pruning.layers.masked import MASKABLE
+
+# Not zero for whoever reads which weights there are, and nothing to whoever multiplies by it.
+_LIVE_ZERO = 1e-30
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """A network in training, and what has to be known of it before units may go."""
+
+    module: nn.Module
+    """Its pruned weights, those of target networks among them, are exactly zero."""
+    example: Any
+    """An input of `forward`."""
+    forward: Forward
+    """All that the module is ever used for: takes the module and the example."""
+    masks: Mapping[str, Tensor]
+    """By full parameter name; those of target networks are their sources'."""
+    targets: Sequence[tuple[str, str]] = field(default_factory=tuple)
+    """Pairs of full parameter names: of a weight, and of its copy in a target network."""
+    merge: bool = False
+    """Whether one constant may carry others: where masks are of whole rows."""
+    keep: Collection[str] = ()
+    """Layers that keep all of their units, whatever the forward shows: outputs of other uses."""
+
+
+def plan_live(training: Training) -> Plan:
+    """Find what can go from a network in training; change nothing.
+
+    Raises:
+        InputError: it can't be traced, or has layers that the forward doesn't reach.
+
+    >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+    >>> mask = torch.ones(3, 2, dtype=torch.bool)
+    >>> mask[1] = False
+    >>> _ = nn.init.zeros_(net[0].weight[1:])
+    >>> found = plan_live(Training(net, torch.zeros(2, 2), lambda m, x: m(x), {"0.weight": mask}))
+    >>> found.kept["0.weight"][0].tolist()
+    [0, 2]
+    """
+    traced = _with_live_zeros(training)
+    plan = plan_compaction(
+        traced,
+        training.example,
+        training.forward,
+        merge=training.merge,
+        keep=training.keep,
+        tied=training.targets,
+    )
+    missed = sorted(set(_layers(traced)) - set(plan.units))
+    if missed:
+        raise InputError(
+            f"its known forwards don't reach {missed[0]!r}"
+            + (f" and {len(missed) - 1} more" if len(missed) > 1 else "")
+            + ", which might not fit what is left"
+        )
+    return plan
+
+
+def prove_live(training: Training, plan: Plan) -> None:
+    """Prove on the example and one random input that a plan leaves all outputs as they are.
+
+    Raises:
+        InvariantError: it doesn't; names the layer.
+    """
+    whole = copy.deepcopy(training.module).cpu()
+    small = apply_plan(copy.deepcopy(whole), plan)
+    prove(whole, small, plan, training.example, forward=training.forward, random=1)
+
+
+def fingerprint(plan: Plan) -> int:
+    """Return a number that is the same for plans that keep the same; at least 0.
+
+    >>> fingerprint(Plan()) == fingerprint(Plan()) >= 0
+    True
+    """
+    digest = hashlib.blake2b(digest_size=7)
+    for name in sorted(plan.kept):
+        digest.update(name.encode())
+        for indices in plan.kept[name]:
+            digest.update(indices.cpu().numpy().tobytes())
+    return int.from_bytes(digest.digest(), "big")
+
+
+def _with_live_zeros(training: Training) -> nn.Module:
+    """Return a copy in which only what is masked, or its copy in a target network, is zero."""
+    module = copy.deepcopy(training.module).cpu().eval()
+    named = dict(module.named_parameters())
+    masks = {name: mask.cpu() for name, mask in training.masks.items()}
+    masks |= {copied: masks[name] for name, copied in training.targets if name in masks}
+    with torch.no_grad():
+        for name, weight in named.items():
+            if weight.dim() > 1:
+                live = weight == 0
+                if name in masks:
+                    live &= masks[name]
+                weight.masked_fill_(live, _LIVE_ZERO)
+    return module
+
+
+def _layers(module: nn.Module) -> Iterable[str]:
+    kinds = (*MASKABLE, *MASKABLE.values())
+    return (name for name, layer in module.named_modules() if isinstance(layer, kinds))

@@ -1,0 +1,141 @@
+"""Which units live: those that something reads which stays.
+
+A unit lives if an output reads it, or by a weight that is not zero a unit that lives. Found
+backwards from the outputs, this drops loops of dead units too, and needs no rounds: a unit that
+only dead ones read is never reached.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rayprune.deploy.compaction.abstract_values import NAN
+from rayprune.deploy.compaction.channels import PINNED
+from rayprune.deploy.compaction.findings import Reading, Use, by_column
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """All uses of one weight, over sets of channels."""
+
+    weight: str
+    biases: frozenset[str]
+    filled: Tensor
+    """Which weights are not zero; bool, shape ``(out, in)``."""
+    rows: Tensor
+    columns: Tensor
+    constants: Tensor
+    """Of columns whose absence a bias can make up for, else NaN; shape ``(in,)``."""
+    carried: Tensor
+    """Strengths of columns of one pattern, whose absence the strongest one can make up for."""
+
+    @property
+    def carrier(self) -> int:
+        """The column that carries the others of its pattern."""
+        return int(self.carried.abs().nan_to_num(nan=-1.0).argmax())
+
+    def reads(self, live: Tensor) -> Tensor:
+        """Return which columns are needed if these sets of channels live; bool, ``(in,)``."""
+        read = self.filled[live[self.rows]].any(0) & self.constants.isnan()
+        carried = ~self.carried.isnan()
+        if (read & carried).any():
+            read &= ~carried
+            read[self.carrier] = True
+        return read
+
+
+def read_matrices(reading: Reading, *, merge: bool) -> list[Matrix]:
+    """Gather the uses of each weight; all uses of a parameter keep the same rows and columns.
+
+    Args:
+        reading: of a whole forward; its channels are tied further.
+        merge: whether one constant may carry others.
+    """
+    _tie_shared(reading)
+    return list(_matrices(reading, merge=merge))
+
+
+def liveness(reading: Reading, matrices: list[Matrix]) -> tuple[Tensor, Tensor]:
+    """Return which sets of channels live, and which are held only so that no layer is empty.
+
+    Returns:
+        Two bool tensors, shape ``(sets,)``; no set is in both.
+    """
+    live = torch.zeros(len(reading.channels), dtype=torch.bool)
+    live[PINNED] = True
+    live = _living(matrices, live)
+    held = _placeholders(reading, live)
+    # What a placeholder's state would be is no longer known; one that is returned lives in earnest.
+    for channels in reading.returned.values():
+        sets = reading.channels.sets(channels)
+        live[sets] |= held[sets]
+    live = _living(matrices, live)
+    return live, held & ~live
+
+
+def _tie_shared(reading: Reading) -> None:
+    """Let all uses of one parameter keep the same rows and columns."""
+    columns: dict[str, Tensor] = {}
+    rows: dict[str, Tensor] = {}
+    for use in reading.uses:
+        reading.channels.tie(use.columns, columns.setdefault(use.weight, use.columns))
+        for name in filter(None, (use.weight, use.bias)):
+            reading.channels.tie(use.rows, rows.setdefault(name, use.rows))
+            if name in reading.elsewhere:
+                reading.hold(use.rows, f"something else reads {name!r}")
+                reading.hold(use.columns, f"something else reads {name!r}")
+
+
+def _matrices(reading: Reading, *, merge: bool) -> Iterator[Matrix]:
+    by_weight: dict[str, list[Use]] = defaultdict(list)
+    owners: dict[str, set[str]] = defaultdict(set)
+    for use in reading.uses:
+        by_weight[use.weight].append(use)
+        owners[use.bias].add(use.weight)
+    for weight, uses in by_weight.items():
+        biases = frozenset(use.bias for use in uses)
+        folds = len(biases) == 1 and all(b and len(owners[b]) == 1 for b in biases)
+        first = uses[0].constants
+        same = torch.stack([use.constants == first for use in uses]).all(0)
+        # Without a bias of its own a layer can do without zeros only.
+        foldable = same if folds else same & (first == 0)
+        parameter = reading.parameters[weight]
+        yield Matrix(
+            weight=weight,
+            biases=biases - {""},
+            filled=(by_column(parameter) != 0).any(-1),
+            rows=reading.channels.sets(uses[0].rows),
+            columns=reading.channels.sets(uses[0].columns),
+            constants=torch.where(foldable, first, torch.nan),
+            carried=_carried(uses) if merge else torch.full_like(first, NAN),
+        )
+
+
+def _carried(uses: list[Use]) -> Tensor:
+    """Return the strengths that columns have at every use of a weight, else NaN."""
+    first = uses[0].carried
+    return first.where(torch.stack([use.carried == first for use in uses]).all(0), NAN)
+
+
+def _living(matrices: list[Matrix], needed: Tensor) -> Tensor:
+    """Return which sets of channels are needed by what needs these; bool, ``(sets,)``."""
+    live, before = needed.clone(), -1
+    while before != (before := int(live.sum())):
+        for matrix in reversed(matrices):
+            live[matrix.columns[matrix.reads(live)]] = True
+    return live
+
+
+def _placeholders(reading: Reading, live: Tensor) -> Tensor:
+    """Return one set of channels for each layer that would be left without any."""
+    held = torch.zeros_like(live)
+    for units in reading.units.values():
+        sets = reading.channels.sets(units)
+        if units.numel() and not (live | held)[sets].any():
+            held[sets[0]] = True
+    return held

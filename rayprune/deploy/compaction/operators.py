@@ -1,0 +1,169 @@
+"""What torch's operators that are no layers do to units and constants.
+
+An operator that only moves elements is run on the tensor of channels itself, and everything is run
+on the tensor of constants: no rule is written twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from rayprune.deploy.compaction.abstract_values import Value, unknown, varies
+from rayprune.deploy.compaction.channels import FREE, PINNED
+from rayprune.deploy.compaction.findings import Arguments, Reading, Shapes
+
+# fmt: off
+MOVES: Final = frozenset({
+    "view", "reshape", "flatten", "unflatten", "ravel", "permute", "transpose", "t", "movedim",
+    "swapaxes", "unsqueeze", "squeeze", "expand", "expand_as", "broadcast_to", "repeat", "tile",
+    "cat", "concat", "concatenate", "stack", "view_as", "reshape_as", "_unsafe_view",
+})
+"""The same elements in other places."""
+CUTS: Final = frozenset({
+    "select", "slice", "narrow", "split", "split_with_sizes", "chunk", "unbind",
+})
+"""Some of the elements, by position along `dim`."""
+SAME: Final = frozenset({
+    "to", "_to_copy", "contiguous", "clone", "detach", "alias", "lift_fresh", "lift_fresh_copy",
+    "dropout", "feature_dropout", "type_as", "float", "double",
+})
+"""All elements in their places; dropout, because a network is read in evaluation mode."""
+CREATES: Final = frozenset({
+    "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full",
+})
+# fmt: on
+POOLS: Final[Mapping[str, int]] = {
+    "max_pool1d": 1,
+    "max_pool2d": 2,
+    "avg_pool1d": 1,
+    "avg_pool2d": 2,
+    "adaptive_avg_pool1d": 1,
+    "adaptive_avg_pool2d": 2,
+}
+REDUCTIONS: Final = frozenset({"mean", "sum", "amax", "amin"})
+
+# fmt: off
+ELEMENTWISE: Final = frozenset({
+    "hardswish", "log_sigmoid", "where", "square", "masked_fill",
+    "__and__", "__or__", "__xor__", "__lshift__", "__rshift__",
+})
+"""Elementwise, but torch doesn't tag them so."""
+# fmt: on
+
+Run = Callable[[Callable[[Value], Tensor]], Any]
+"""Runs the operator on what a function makes of each of its tensors."""
+
+
+def is_elementwise(operator: torch._ops.OpOverload) -> bool:
+    """Whether each element of the result depends on one element of each tensor, and on no luck."""
+    tags = operator.tags
+    if torch.Tag.nondeterministic_seeded in tags:
+        return False
+    return torch.Tag.pointwise in tags or operator._overloadpacket.__name__ in ELEMENTWISE
+
+
+def moved(run: Run) -> list[Value]:
+    """Elements in other places: views, permutations, concatenations."""
+    return _paired(run(lambda v: v.channels), run(lambda v: v.known))
+
+
+def cut(reading: Reading, value: Value, dim: int, run: Run, shapes: Shapes) -> list[Value]:
+    """Parts by position. Among units, positions would mean others in a smaller network."""
+    if shapes[0] == value.channels.shape:
+        return [value]
+    if varies(value.channels, dim):
+        reading.hold(value.channels, "parts of them are taken by position")
+    return _paired(run(lambda v: v.channels), run(lambda v: v.known))
+
+
+def pooled(
+    reading: Reading, value: Value, dims: Sequence[int], run: Run, shapes: Shapes
+) -> list[Value]:
+    """Places gathered or surrounded within each unit: pooling, padding, means over places."""
+    channels = value.channels
+    if any(varies(channels, dim) for dim in dims):
+        reading.hold(channels, "units are pooled with each other")
+        return [unknown(shapes[0])]
+    for dim in dims:
+        channels = channels.narrow(dim, 0, 1)
+    if len(shapes[0]) < channels.dim():  # a reduction that drops its dimensions
+        channels = channels.squeeze([dim % channels.dim() for dim in dims])
+    return [Value(channels.expand(shapes[0]).contiguous(), run(lambda v: v.known))]
+
+
+def elementwise(
+    reading: Reading, values: Sequence[Value], run: Run, shapes: Shapes, *, name: str
+) -> list[Value]:
+    """Activations, sums, products. Units that meet go together, or not at all."""
+    shape = shapes[0]
+    meeting = [value for value in values if not _is_common(reading, value, values, shape, name)]
+    channels = torch.full(shape, FREE)
+    for value in meeting:
+        other = value.channels.broadcast_to(shape)
+        _tie(reading, channels, other, name)
+        channels = torch.where(channels == FREE, other, channels)
+    if not meeting:
+        channels = torch.full(shape, PINNED)
+    return [Value(channels, _constants(values, run, shape, is_product=name == "mul"))]
+
+
+def _is_common(
+    reading: Reading, value: Value, values: Sequence[Value], shape: torch.Size, name: str
+) -> bool:
+    """Whether each of its elements meets several units of another tensor; then it is held."""
+    offset = len(shape) - value.channels.dim()
+    spread = [
+        dim
+        for dim in range(len(shape))
+        if shape[dim] > 1 and (dim < offset or value.channels.shape[dim - offset] == 1)
+    ]
+    others = [other.channels.broadcast_to(shape) for other in values if other is not value]
+    common = any(varies(other, dim) for other in others for dim in spread)
+    if common:
+        reading.hold(value.channels, f"`{name}` meets each of them with several units")
+    return common
+
+
+def _tie(reading: Reading, ours: Tensor, theirs: Tensor, name: str) -> None:
+    for one, other in ((ours, theirs), (theirs, ours)):
+        reading.hold(one[other == PINNED], f"`{name}` joins them with what can't shrink")
+    reading.channels.tie(ours, theirs)
+
+
+def _constants(values: Sequence[Value], run: Run, shape: torch.Size, *, is_product: bool) -> Tensor:
+    varying = torch.zeros(shape, dtype=torch.bool)
+    zero = torch.zeros(shape, dtype=torch.bool)
+    for value in values:
+        varying |= value.known.isnan().broadcast_to(shape)
+        zero |= (value.known == 0).broadcast_to(shape)
+    # Comparisons say False of NaN where they should say nothing.
+    constants = torch.where(varying, torch.nan, run(lambda v: v.runnable).double())
+    return torch.where(zero, 0.0, constants) if is_product else constants
+
+
+def _paired(channels: Any, known: Any) -> list[Value]:
+    if isinstance(channels, Tensor):
+        channels, known = [channels], [known]
+    return [Value(c.contiguous(), k.contiguous()) for c, k in zip(channels, known, strict=True)]
+
+
+def reduced_dims(given: Arguments, dims: int) -> list[int]:
+    """Return which dimensions a reduction goes over; all, if it names none."""
+    dim = given.get("dim")
+    if dim is None or (isinstance(dim, (list, tuple)) and not dim):
+        return list(range(dims))
+    return list(dim) if isinstance(dim, (list, tuple)) else [dim]
+
+
+def padded_dims(pad: Sequence[int]) -> list[int]:
+    """Return the dimensions that are really padded, from ``aten.pad``'s list of both ends.
+
+    >>> padded_dims([1, 1, 0, 0])
+    [-1]
+    """
+    pairs = [pad[i : i + 2] for i in range(0, len(pad), 2)]
+    return [-1 - i for i, pair in enumerate(pairs) if any(pair)]

@@ -1,0 +1,131 @@
+"""A plan of compaction, apart from its application: one plan serves weights, masks and moments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from rayprune.pruning.layers.resizing import tell_sizes
+
+Kept = tuple[Tensor, ...]
+"""For each leading axis of a parameter the indices that are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What goes of one layer."""
+
+    layer: str
+    kind: str
+    """``neuron``, ``filter`` or ``hidden unit``."""
+    units: int
+    of: int
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What stays although it might have gone, and why."""
+
+    layer: str
+    units: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What compaction does to a module; for a module whose weights are zero where its were."""
+
+    kept: Mapping[str, Kept] = field(default_factory=dict)
+    """By parameter; those that stay whole are left out."""
+    emptied: Mapping[str, Kept] = field(default_factory=dict)
+    """Of the kept indices those that are filled with zeros: the one unit that no layer can be
+    without, when all of its units are dead."""
+    folds: Mapping[str, Tensor] = field(default_factory=dict)
+    """What is added to a parameter, before its rows and columns are picked; float64, of its shape:
+    to a bias, or to the column of a constant that carries others of the same pattern."""
+    units: Mapping[str, Tensor] = field(default_factory=dict)
+    """By layer, the units of the old layer that live on in the new one (-1 for an empty one)."""
+    states: Mapping[int, Tensor] = field(default_factory=dict)
+    """Units kept along the last axis of inputs that are recurrent states, by place."""
+    returned: Mapping[int, Tensor] = field(default_factory=dict)
+    """Likewise of outputs."""
+    grounded: Mapping[int, Tensor] = field(default_factory=dict)
+    """Places in states that come in which must be zero: of hidden units that are zero from a zero
+    state on, by the input's place. All states that the old module itself returns are so."""
+    removed: tuple[Removed, ...] = ()
+    left: tuple[Left, ...] = ()
+
+    def pick(self, name: str, tensor: Tensor, *, fold: bool = False) -> Tensor:
+        """Return what is left of a tensor shaped like the parameter ``name``.
+
+        Args:
+            name: the parameter's full name.
+            tensor: the parameter, its mask, or an optimizer's moment of it.
+            fold: whether constants are added (to a parameter itself, not to its moments or masks).
+        """
+        if fold and name in self.folds:
+            shift = self.folds[name].to(tensor.device)
+            tensor = (tensor.detach().double() + shift).to(tensor.dtype)
+        for axis, indices in enumerate(self.kept.get(name, ())):
+            tensor = tensor.index_select(axis, indices.to(tensor.device))
+        tensor = tensor.detach().clone()
+        for axis, indices in enumerate(self.emptied.get(name, ())):
+            tensor.index_fill_(axis, indices.to(tensor.device), 0)
+        return tensor
+
+    def ground(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return arguments whose states are zero where this plan takes them to be."""
+        leaves, structure = pytree.tree_flatten(arguments)
+        places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+        for place, units in self.grounded.items():
+            state = leaves[places[place]].clone()
+            state[..., units.to(state.device)] = 0
+            leaves[places[place]] = state
+        grounded: tuple[Any, ...] = pytree.tree_unflatten(leaves, structure)
+        return grounded
+
+    def adapt(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return arguments for the smaller module: recurrent states lose the units that went."""
+        adapted: tuple[Any, ...] = _picked(arguments, self.states)
+        return adapted
+
+    def adapt_outputs(self, outputs: Any) -> Any:
+        """Return the old module's outputs in the form of the smaller one's."""
+        return _picked(outputs, self.returned)
+
+
+def apply_plan(module: nn.Module, plan: Plan) -> nn.Module:
+    """Shrink a module in place, and return it.
+
+    Parameters are replaced by new ones, shared ones by one that is shared again; masks that layers
+    hold shrink with them; layers say their new sizes.
+    """
+    new: dict[int, nn.Parameter] = {}
+    for name, parameter in module.named_parameters():
+        if name in plan.kept or name in plan.emptied or name in plan.folds:
+            picked = plan.pick(name, parameter, fold=True)
+            new[id(parameter)] = nn.Parameter(picked, requires_grad=parameter.requires_grad)
+    for prefix, layer in module.named_modules():
+        for key, parameter in list(layer.named_parameters(recurse=False, remove_duplicate=False)):
+            if id(parameter) in new:
+                setattr(layer, key, new[id(parameter)])
+                masks = layer.__dict__.get("masks", {})
+                if key in masks:
+                    masks[key] = plan.pick(f"{prefix}.{key}" if prefix else key, masks[key])
+        tell_sizes(layer)
+    return module
+
+
+def _picked(tree: Any, kept: Mapping[int, Tensor]) -> Any:
+    leaves, structure = pytree.tree_flatten(tree)
+    place = 0
+    for index, leaf in enumerate(leaves):
+        if isinstance(leaf, Tensor):
+            if place in kept:
+                leaves[index] = leaf.index_select(-1, kept[place].to(leaf.device))
+            place += 1
+    return pytree.tree_unflatten(leaves, structure)

@@ -1,0 +1,201 @@
+"""From what was read of a forward to a plan: what stays, and what the absence of others adds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rayprune.deploy.compaction.channels import PINNED
+from rayprune.deploy.compaction.findings import Reading, by_column, layer_of
+from rayprune.deploy.compaction.interpreter import read
+from rayprune.deploy.compaction.liveness import Matrix, liveness, read_matrices
+from rayprune.deploy.compaction.plan import Kept, Left, Plan, Removed
+from rayprune.deploy.compaction.stranded import Stranded, stranded
+from rayprune.deploy.compaction.trace import Forward, as_arguments, trace
+
+_TIED = "no weight reaches them, but they can only go together with units that live"
+_UNKNOWN = "no weight reaches them, but what constants they become where they are read isn't known"
+
+KINDS = {2: "neuron", 3: "filter", 4: "filter"}
+"""What a unit of a layer is called, by the number of dimensions of its weight."""
+
+
+def plan_compaction(
+    module: nn.Module,
+    example_input: Any,
+    forward: Forward | None = None,
+    *,
+    shrink_states: bool = False,
+    merge: bool = True,
+    keep: Iterable[str] = (),
+    tied: Iterable[tuple[str, str]] = (),
+) -> Plan:
+    """Find what of a module can go without changing what it computes; change nothing.
+
+    Args:
+        module: any module, in evaluation mode; its exact zeros are read.
+        example_input: a tensor, a tuple of arguments, or a dict batch.
+        forward: what to look at instead of ``module(*arguments)``: takes the module and the
+            arguments. Parameters that it doesn't reach stay as they are.
+        shrink_states: whether recurrent states that come in and go out may lose units too; they
+            are then taken to start at zero.
+        merge: whether of several constants that no bias can hold one may carry them all. Then
+            weights become nonzero that were zero, which masks would not allow.
+        keep: names of layers that keep all of their units.
+        tied: pairs of weights, by full name, whose layers keep the same units: of a network and its
+            target network.
+
+    Raises:
+        InputError: the forward can't be traced.
+
+    >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+    >>> _ = nn.init.zeros_(net[2].weight[:, 1])
+    >>> plan_compaction(net, torch.zeros(1, 2)).removed
+    (Removed(layer='0', kind='neuron', units=1, of=3),)
+    """
+    traced = trace(module, as_arguments(example_input), forward)
+    parameters = {n: p.detach().cpu().double() for n, p in module.named_parameters()}
+    reading = read(traced, parameters, shrink_states=shrink_states)
+    for weight, units in reading.units.items():
+        if layer_of(weight) in set(keep):
+            reading.channels.pin(units)
+    for one, other in tied:
+        if one in reading.units and other in reading.units:
+            reading.channels.tie(reading.units[one], reading.units[other])
+    plan = _plan(reading, merge=merge)
+    read_as_they_are = {use.weight for use in reading.uses}
+    held = _by_layer(stranded(traced, parameters, read_as_they_are))
+    return replace(plan, left=(*plan.left, *held))
+
+
+def _plan(reading: Reading, *, merge: bool) -> Plan:
+    matrices = read_matrices(reading, merge=merge)
+    live, held = liveness(reading, matrices)
+    kept = live | held
+    states = {place: _indices(reading, c, kept) for place, c in reading.states.items()}
+    returned = {place: _indices(reading, c, kept) for place, c in reading.returned.items()}
+    picks = dict(_picks(matrices, kept))
+    return Plan(
+        kept={n: p for n, p in picks.items() if _shrinks(reading.parameters[n], p)},
+        emptied=dict(_emptied(matrices, kept, live)),
+        folds=dict(_folds(reading, matrices, live)),
+        units={layer_of(w): _lives_on(reading, u, kept, live) for w, u in reading.units.items()},
+        states=states,
+        returned=returned,
+        grounded=dict(_grounded(reading)),
+        removed=tuple(_removed(reading, kept)),
+        left=tuple(_left(reading, live)),
+    )
+
+
+def _indices(reading: Reading, channels: Tensor, kept: Tensor) -> Tensor:
+    return kept[reading.channels.sets(channels)].nonzero().flatten()
+
+
+def _grounded(reading: Reading) -> Iterator[tuple[int, Tensor]]:
+    if reading.grounded:
+        still = reading.channels.sets(torch.cat(reading.grounded))
+        for place, channels in reading.states.items():
+            found = torch.isin(reading.channels.sets(channels), still).nonzero().flatten()
+            if found.numel():
+                yield place, found
+
+
+def _picks(matrices: list[Matrix], kept: Tensor) -> Iterator[tuple[str, Kept]]:
+    for matrix in matrices:
+        rows = kept[matrix.rows].nonzero().flatten()
+        yield matrix.weight, (rows, kept[matrix.columns].nonzero().flatten())
+        for bias in matrix.biases:
+            yield bias, (rows,)
+
+
+def _shrinks(parameter: Tensor, kept: Kept) -> bool:
+    return any(k.numel() < size for k, size in zip(kept, parameter.shape, strict=False))
+
+
+def _emptied(matrices: list[Matrix], kept: Tensor, live: Tensor) -> Iterator[tuple[str, Kept]]:
+    for matrix in matrices:
+        axes = tuple(
+            (~live[channels[kept[channels]]]).nonzero().flatten()
+            for channels in (matrix.rows, matrix.columns)
+        )
+        if any(axis.numel() for axis in axes):
+            yield matrix.weight, axes
+            for bias in matrix.biases:
+                yield bias, axes[:1]
+
+
+def _folds(reading: Reading, matrices: list[Matrix], live: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Yield what biases and carriers take over from columns that go."""
+    for matrix in matrices:
+        weight = reading.parameters[matrix.weight]
+        dead = ~live[matrix.columns]
+        gone = dead & ~matrix.constants.isnan() & (matrix.constants != 0)
+        if gone.any():
+            (bias,) = matrix.biases
+            yield bias, by_column(weight).sum(-1)[:, gone] @ matrix.constants[gone]
+        gone = dead & ~matrix.carried.isnan()
+        if gone.any() and not dead[matrix.carrier]:
+            shares = matrix.carried[gone] / matrix.carried[matrix.carrier]
+            shift = torch.zeros_like(weight)
+            shift[:, matrix.carrier] = torch.tensordot(weight[:, gone], shares, ([1], [0]))
+            yield matrix.weight, shift
+
+
+def _lives_on(reading: Reading, units: Tensor, kept: Tensor, live: Tensor) -> Tensor:
+    sets = reading.channels.sets(units)
+    places = kept[sets].nonzero().flatten()
+    return torch.where(live[sets[places]], places, -1)
+
+
+def _removed(reading: Reading, kept: Tensor) -> Iterator[Removed]:
+    for weight, units in reading.units.items():
+        gone = int((~kept[reading.channels.sets(units)]).sum())
+        if gone:
+            recurrent = not weight.endswith("weight")
+            kind = "hidden unit" if recurrent else KINDS[reading.parameters[weight].dim()]
+            yield Removed(layer_of(weight), kind, gone, units.numel())
+
+
+def _by_layer(found: Iterable[Stranded]) -> Iterator[Left]:
+    """Tell of each layer once, with the most dead units that any of its weights has."""
+    most: dict[str, Stranded] = {}
+    for one in found:
+        layer = layer_of(one.parameter)
+        if layer not in most or one.units > most[layer].units:
+            most[layer] = one
+    for layer, one in most.items():
+        yield Left(layer, one.units, one.reason)
+
+
+def _left(reading: Reading, live: Tensor) -> Iterator[Left]:
+    """Tell what holds units back that compaction doesn't understand, or can't make up for."""
+    told: set[tuple[str, str]] = set()
+    for hold in reading.holds:
+        for weight, units in reading.units.items():
+            held = torch.isin(units, hold.channels) & live[reading.channels.sets(units)]
+            key = (layer_of(weight), hold.reason)
+            if held.any() and key not in told:
+                told.add(key)
+                yield Left(key[0], int(held.sum()), hold.reason)
+    yield from _silent(reading, live)
+
+
+def _silent(reading: Reading, live: Tensor) -> Iterator[Left]:
+    """Tell of units that no weight reaches, that stay, and that nothing was said of."""
+    told = torch.cat([torch.empty(0, dtype=torch.long), *(h.channels for h in reading.holds)])
+    members = reading.channels.sets(torch.arange(len(reading.channels))).bincount()
+    for weight, units in reading.units.items():
+        sets = reading.channels.sets(units)
+        silent = (reading.parameters[weight] == 0).flatten(1).all(1)
+        if len(silent) != len(units):  # gates have several rows a unit
+            continue
+        stays = silent & live[sets] & (sets != PINNED) & ~torch.isin(units, told)
+        tied = members[sets] > 1
+        for some, why in ((stays & tied, _TIED), (stays & ~tied, _UNKNOWN)):
+            if some.any():
+                yield Left(layer_of(weight), int(some.sum()), why)

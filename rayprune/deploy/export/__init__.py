@@ -1,0 +1,1 @@
+"""A policy to a proven file: made smaller, written, checked, quantised, verified."""

@@ -1,0 +1,94 @@
+"""Whether an exported file, and what lies beside it, are what was exported."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rayprune.deploy.export.export import certificate_path
+from rayprune.deploy.policy.artifact import SUFFIXES, metadata_of
+from rayprune.deploy.policy.metadata import SCHEMA, OtherVersionWarning, rayprune_version
+from rayprune.deploy.policy.seal import broken, require_ours
+from rayprune.errors import InputError
+
+
+def verify(path: Path) -> dict[str, Any]:
+    """Check a file against the hash that it holds, and against its certificate if that is there.
+
+    Args:
+        path: what ``rayprune export`` wrote: ``.onnx``, ``.pt2`` or ``.c``.
+
+    Returns:
+        ``{"schema", "file", "format", "bytes", "sha256", "whole": bool, "faults": [sentences],
+        "notes": [sentences], "certificate": a name or None, "proven", "exported_by": version,
+        "about": {...}}``; the last three are None where the file isn't whole.
+
+    Raises:
+        InputError: there is no such file, or it is none of rayprune's.
+    """
+    if not path.is_file():
+        raise InputError(f"There is no file {str(path)!r}.")
+    formats = {suffix: name for name, suffix in SUFFIXES.items()}
+    if path.suffix not in formats:
+        raise InputError(
+            f"{str(path)!r} is no exported file: its name must end in one of {sorted(formats)}."
+        )
+    if not certificate_path(path).is_file():
+        require_ours(path)
+    content = path.read_bytes()
+    fault, notes = broken(path), []
+    metadata = None
+    if fault is None:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always", OtherVersionWarning)
+            metadata = metadata_of(path)
+        notes += [str(one.message) for one in told if one.category is OtherVersionWarning]
+    beside = certificate_path(path)
+    digest = hashlib.sha256(content).hexdigest()
+    faults = [f"{path.name!r} {fault}."] if fault else []
+    if beside.is_file():
+        faults += _against_certificate(path, beside, digest)
+    else:
+        notes.append(
+            f"Its certificate {beside.name!r} isn't beside it: only its own hash is known."
+        )
+    if metadata is not None and not metadata.proven:
+        notes.append("It is UNPROVEN: there was no C compiler to run it with when it was exported.")
+    return {
+        "schema": SCHEMA,
+        "file": path.name,
+        "format": formats[path.suffix],
+        "bytes": len(content),
+        "sha256": digest,
+        "whole": not faults,
+        "faults": faults,
+        "notes": notes,
+        "certificate": beside.name if beside.is_file() else None,
+        "proven": None if metadata is None else metadata.proven,
+        "exported_by": None if metadata is None else metadata.version,
+        "verified_by": rayprune_version(),
+        "about": None if metadata is None else {**metadata.about},
+    }
+
+
+def _against_certificate(path: Path, beside: Path, digest: str) -> Iterator[str]:
+    """Yield what a certificate says otherwise."""
+    try:
+        held = json.loads(beside.read_text(encoding="utf-8"))
+        said, others = held["sha256"], held.get("beside", {})
+        named: Mapping[str, str] = {**others}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        yield f"The certificate {beside.name!r} can't be read."
+        return
+    if said != digest:
+        yield f"The certificate {beside.name!r} is of another file: it names another SHA-256."
+    for name, wanted in named.items():
+        other = path.with_name(Path(name).name)
+        if not other.is_file():
+            yield f"{other.name!r}, which belongs to it, isn't there."
+        elif hashlib.sha256(other.read_bytes()).hexdigest() != wanted:
+            yield f"{other.name!r}, which belongs to it, has changed since it was exported."

@@ -1,0 +1,112 @@
+"""Elementwise operators of torch, as C expressions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from rayprune.deploy.formats.c.program import Program, Value
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """What is computed of ``a`` (and ``b``), and by which kernels."""
+
+    text: str
+    kernels: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+
+
+UNARY: Final[Mapping[str, Expression]] = {
+    "abs": Expression("{a} < 0.0f ? -{a} : {a}"),
+    "elu": Expression("{a} > 0.0f ? {a} : {alpha} * (exp_({a}) - 1.0f)", ("exp_",)),
+    "exp": Expression("exp_({a})", ("exp_",)),
+    # What is added is zero, or NaN for an infinity: there torch's own vectors give NaN.
+    "gelu": Expression(
+        "0.5f * {a} * (1.0f + erff({a} * 0.707106781f)) + ({a} - {a})", (), ("math",)
+    ),
+    "hardtanh": Expression("at_most_({high}, at_least_({low}, {a}))", ("at_least_", "at_most_")),
+    "leaky_relu": Expression("{a} > 0.0f ? {a} : {alpha} * {a}"),
+    "neg": Expression("-{a}"),
+    "relu": Expression("{a} < 0.0f ? 0.0f : {a}"),
+    "sigmoid": Expression("sigmoid_({a})", ("sigmoid_",)),
+    "silu": Expression("{a} * sigmoid_({a})", ("sigmoid_",)),
+    "softplus": Expression("{a} > 20.0f ? {a} : logf(1.0f + exp_({a}))", ("exp_",), ("math",)),
+    "tanh": Expression("tanh_({a})", ("tanh_",)),
+}
+BINARY: Final[Mapping[str, Expression]] = {
+    "add": Expression("{a} + {b}"),
+    "sub": Expression("{a} - {b}"),
+    "mul": Expression("{a} * {b}"),
+    "div": Expression("{a} / {b}"),
+    "eq": Expression("{a} == {b}"),
+    "maximum": Expression("max_({a}, {b})", ("max_",)),
+    "minimum": Expression("min_({a}, {b})", ("min_",)),
+}
+
+
+def literal(value: float) -> str:
+    """Return a float as C writes it.
+
+    Nine digits tell any two float32 apart.
+
+    >>> literal(0.1), literal(2), literal(float("-inf"))
+    ('0.100000001f', '2.0f', '-INFINITY')
+    """
+    if np.isnan(value):
+        return "NAN"
+    if np.isinf(value):
+        return "-INFINITY" if value < 0 else "INFINITY"
+    text = f"{np.float32(value):.9g}"
+    return f"{text}f" if any(c in text for c in ".e") else f"{text}.0f"
+
+
+def add_unary(program: Program, name: str, x: Value, **parameters: float) -> Value:
+    """Add one of `UNARY` to a program."""
+    what = UNARY[name]
+    result = program.buffer(x.shape)
+    given = {key: literal(value) for key, value in parameters.items()}
+    text = what.text.format(a=f"{program.pointer(x)}[i]", **given)
+    _need(program, what)
+    program.loop(x.size, f"{result.pointer}[i] = {text};")
+    return result
+
+
+def add_binary(program: Program, name: str, a: Value, b: Value) -> Value | None:
+    """Add one of `BINARY` to a program; None where the shapes broadcast in a way C hasn't."""
+    shape = np.broadcast_shapes(a.shape, b.shape)
+    places = [_place(value, shape) for value in (a, b)]
+    if None in places:
+        return None
+    what = BINARY[name]
+    # Whole numbers stay whole: an action that is counted from elsewhere than 0.
+    kind = a.ctype if a.ctype == b.ctype else "float"
+    result = program.buffer(shape, "uint8_t" if name == "eq" else kind)
+    pointers = [program.pointer(value) for value in (a, b)]
+    _need(program, what)
+    text = what.text.format(a=f"{pointers[0]}{places[0]}", b=f"{pointers[1]}{places[1]}")
+    program.loop(result.size, f"{result.pointer}[i] = {text};")
+    return result
+
+
+def _place(value: Value, shape: tuple[int, ...]) -> str | None:
+    """Return the index of the element that stands at ``i`` of the whole shape."""
+    size = int(np.prod(shape))
+    if value.size == size:
+        return "[i]"
+    if value.size == 1:
+        return "[0]"
+    own = list(value.shape)
+    while own and own[0] == 1:
+        own.pop(0)
+    if tuple(own) == shape[len(shape) - len(own) :]:
+        return f"[i % {value.size}]"
+    return None
+
+
+def _need(program: Program, what: Expression) -> None:
+    program.kernels.update(what.kernels)
+    program.headers.update(what.headers)

@@ -1,0 +1,209 @@
+"""A program as the text of a C file and its header."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from rayprune.deploy.formats.c.elementwise import literal
+from rayprune.deploy.formats.c.kernels import HEAD, KERNELS, texts
+from rayprune.deploy.formats.c.program import C_TYPES, Program, c_name
+from rayprune.deploy.formats.c.selftest import Examples, self_test
+from rayprune.deploy.policy.interface import Array, Interface, Port
+from rayprune.deploy.policy.metadata import Metadata
+from rayprune.deploy.policy.seal import BLANK
+
+MARK: Final = "/* rayprune: "
+"""What the comment with the metadata begins with."""
+_DECLARED: Final = {"best": "int32_t", "sum": "float", "mean": "float"}
+_OWN: Final = re.compile(rf"\b({'|'.join(KERNELS)}|NARROW|LANES|VECTORS|UNROLL|vec|c\d+)\b")
+"""What a file defines for itself: kernels, their macros and type, constants."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The two files."""
+
+    code: str
+    header: str
+
+
+def write_source(program: Program, metadata: Metadata, name: str, examples: Examples) -> Source:
+    """Write a lowered policy as C99.
+
+    Args:
+        program: from `lower`.
+        metadata: goes into a comment.
+        name: what the names of all that the file defines begin with.
+        examples: for the self-test.
+    """
+    ports = metadata.interface
+    # JSON too, and neither ends a comment nor begins another in it.
+    told = metadata.to_json().replace("*", r"\u002a")
+    header = _header(program, ports, name)
+    body = _function(program, ports, name)
+    own = [
+        HEAD.format(lanes=program.lanes, unroll=2 if program.lanes == 4 else 4),
+        texts(program.kernels),
+        "\n",
+        *(_constant(*held) for held in program.constants),
+        body,
+    ]
+    parts = [
+        f"{MARK}{told} */\n",
+        f"/* {BLANK} */\n",
+        "" if metadata.proven else _UNPROVEN,
+        _COMPILE.format(name=name),
+        *_includes(program, body),
+        header,
+        *(_OWN.sub(rf"{name}_\1", part) for part in own),
+        _static(ports, name),
+        _many(ports, name),
+        self_test(ports, name, examples),
+    ]
+    return Source("".join(parts), header)
+
+
+_UNPROVEN: Final = """/* UNPROVEN: there was no C compiler where this file was written, so that
+ * it was never run and compared with the policy. Compile and run its self-test before it acts. */
+"""
+_COMPILE: Final = """/*
+ * Made by `rayprune export`; the functions are described below. To compile it:
+ *   cc -O3 -march=native -ffp-contract=fast -fno-trapping-math -c {name}.c
+ * To test it, on the observations that it holds for that:
+ *   cc (the same options) -DPOLICY_SELFTEST {name}.c -o test && ./test
+ * (-lm for activations that need it; -DPOLICY_PLAIN leaves GCC's vectors out.)
+ */
+"""
+
+
+def _includes(program: Program, body: str) -> Iterator[str]:
+    special = any(not np.isfinite(a).all() for _, kind, a in program.constants if kind == "float")
+    if program.headers or special or re.search("INFINITY|NAN", body):
+        yield "#include <math.h>\n"
+
+
+def _constant(name: str, ctype: str, array: Array) -> str:
+    flat = array.reshape(-1).tolist() or [0]
+    text = [literal(value) if ctype == "float" else str(int(value)) for value in flat]
+    lines = (",".join(text[i : i + 16]) for i in range(0, len(text), 16))
+    return f"static const {ctype} {name}[{len(text)}] = {{\n" + ",\n".join(lines) + "};\n"
+
+
+def parameters(ports: Interface) -> str:
+    """Return the parameters of the functions, inputs first."""
+    given = [f"const {C_TYPES[port.dtype]} *{c_name(port.name)}" for port in ports.inputs]
+    made = [f"{C_TYPES[port.dtype]} *{c_name(port.name)}" for port in ports.outputs]
+    return ", ".join([*given, *made])
+
+
+def _function(program: Program, ports: Interface, name: str) -> str:
+    body = "\n".join(f"  {line}" for line in program.statements)
+    counters = sorted(set(re.findall(r"\bi\d*\b", body)))
+    declared = [f"  int {', '.join(counters)};\n"] if counters else []
+    declared += [
+        f"  {kind} {v};\n" for v, kind in _DECLARED.items() if re.search(rf"\b{v}\b", body)
+    ]
+    declared += [f"  {kind} *const {b} = workspace->{b};\n" for b, kind, _ in program.buffers]
+    unused = "" if program.buffers else "  (void)workspace;\n"
+    return (
+        f"\nint {name}_act_in({name}_workspace *workspace, {parameters(ports)}) {{\n"
+        f"{''.join(declared)}{unused}{body}\n}}\n"
+    )
+
+
+def _static(ports: Interface, name: str) -> str:
+    """Return the function that has memory of its own."""
+    given = ", ".join(c_name(port.name) for port in (*ports.inputs, *ports.outputs))
+    return (
+        f"\nstatic {name}_workspace {name}_own;\n"
+        f"int {name}_act({parameters(ports)}) {{\n"
+        f"  return {name}_act_in(&{name}_own, {given});\n}}\n"
+    )
+
+
+def _many(ports: Interface, name: str) -> str:
+    """Return the function for a batch."""
+
+    def moved(port: Port) -> str:
+        size, pointer = math.prod(port.shape), c_name(port.name)
+        return f"{pointer} + (long)r * {size}"
+
+    given = [moved(port) for port in ports.inputs]
+    made = [moved(ports.action)]
+    made += [f"{c_name(port.name)} ? {moved(port)} : 0" for port in ports.outputs[1:]]
+    call = f"{name}_act({', '.join([*given, *made])})"
+    return (
+        f"\nint {name}_act_many(int n, {parameters(ports)}) {{\n"
+        f"  int r, found = 0;\n  for (r = 0; r < n; r++)\n    found += {call};\n"
+        "  return found;\n}\n"
+    )
+
+
+_HEADER: Final = """/* A policy exported by rayprune: C99, no allocation, no dependency. */
+#ifndef {guard}_H
+#define {guard}_H
+#include <stdint.h>
+#ifdef __cplusplus
+extern "C" {{
+#endif
+
+{sizes}
+/* What lies between the layers. Nothing in it has to be set, and nothing is kept from step to step:
+   one will do for several policies of this type, and each thread or interrupt needs its own. */
+typedef struct {{
+{buffers}}} {name}_workspace;
+
+/*
+ * One step. Observations are raw, as the environment gives them. All outputs but the action may be
+ * NULL. A next state may be the state itself; states are zeros when an episode begins.
+ *
+ * Returns 0, or 1 if an output is NaN: a sensor was, or an infinity met a zero. Actions that are
+ * numbers are NaN then too; a choice always is one of the choices, so look at what is returned.
+ *
+{ports} */
+int {name}_act_in({name}_workspace *workspace, {parameters});
+
+/* The same in memory of its own: not to be called from two threads at once. */
+int {name}_act({parameters});
+
+/* n steps of n episodes, one behind the other; every array holds n items. Returns how many of the
+   steps gave a NaN. In memory of its own, too. */
+int {name}_act_many(int n, {parameters});
+
+#ifdef __cplusplus
+}}
+#endif
+#endif
+"""
+
+
+def _header(program: Program, ports: Interface, name: str) -> str:
+    guard = name.upper()
+    every = [*ports.inputs, *ports.outputs]
+    sizes = "".join(
+        f"#define {guard}_{c_name(port.name).upper()}_SIZE {math.prod(port.shape)}\n"
+        for port in every
+    )
+    lines = "".join(f" *   {c_name(port.name)}: {_told(port, ports)}\n" for port in every)
+    # An empty struct is none in C.
+    buffers = program.buffers or [("none", "char", 1)]
+    return _HEADER.format(
+        guard=guard,
+        name=name,
+        sizes=sizes,
+        buffers="".join(f"  {kind} {buffer}[{size}];\n" for buffer, kind, size in buffers),
+        ports=lines,
+        parameters=parameters(ports),
+    )
+
+
+def _told(port: Port, ports: Interface) -> str:
+    shape = "x".join(map(str, port.shape)) or "one number"
+    noise = f", standard {ports.noise_kind}" if port == ports.noise else ""
+    return f"{shape}{noise}"

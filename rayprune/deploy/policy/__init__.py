@@ -1,0 +1,1 @@
+"""A whole policy as one module: observation in, action out; as a file, opened and run."""

@@ -1,0 +1,1 @@
+"""What importance scores know beyond the weight: gradients, activations, samples."""

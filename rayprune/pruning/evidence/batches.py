@@ -1,0 +1,254 @@
+"""A pass over minibatches that measures what a criterion asks for, and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rayprune.errors import InputError
+from rayprune.pruning.evidence.hooks import Record, recording
+from rayprune.pruning.evidence.objectives import ANY_GROUP, Actions, Objective
+from rayprune.pruning.evidence.per_sample import joined, rows_of, squared_gradients, squared_inputs
+from rayprune.pruning.evidence.reduce import Across, Alone
+from rayprune.pruning.evidence.table import GRADIENT, Evidence
+from rayprune.pruning.layers.attach import join
+from rayprune.pruning.precision import scored
+from rayprune.pruning.update.budgets import PrunableLayer
+
+FISHER = "fisher_diagonal"
+INPUT_NORM = "input_norm"
+ACTIVATIONS = "activations"
+ACTIONS = "actions"
+MEASURED: frozenset[str] = frozenset({GRADIENT, FISHER, INPUT_NORM, ACTIVATIONS, ACTIONS})
+
+
+def gather(
+    module: nn.Module,
+    layers: Sequence[PrunableLayer],
+    wanted: Collection[str],
+    batches: Iterable[Any],
+    objective: Objective,
+    across: Across | None = None,
+) -> Evidence:
+    """Measure evidence on minibatches, in one pass over them.
+
+    Args:
+        module: what is pruned; its parameters' ``.grad`` and its mode are left alone.
+        layers: its layers that can be pruned.
+        wanted: of `MEASURED`.
+        batches: what ``objective`` takes; each is seen once.
+        objective: what to differentiate, and what the policy does.
+        across: brings several processes together.
+
+    Raises:
+        InputError: there is no batch.
+    """
+    wanted = frozenset(wanted) & MEASURED
+    if not wanted:
+        return Evidence()
+    sums = _Sums(layers, wanted)
+    for batch in batches:
+        sums.add(module, batch, objective)
+    return sums.evidence(across or Alone())
+
+
+class _Sums:
+    """Running sums over the minibatches."""
+
+    def __init__(self, layers: Sequence[PrunableLayer], wanted: frozenset[str]) -> None:
+        self._layers = {layer.name: layer.module for layer in layers}
+        self._weights: dict[str, nn.Parameter] = {
+            layer.full_name(name): weight
+            for layer in layers
+            for name, weight in layer.parameters.items()
+        }
+        self._groups = {
+            layer.full_name(name): layer.group for layer in layers for name in layer.parameters
+        }
+        self._wanted = wanted
+        self._batches = 0
+        self._samples = 0
+        self._tables: dict[str, dict[str, Tensor]] = {
+            kind: {} for kind in (GRADIENT, FISHER, INPUT_NORM)
+        }
+        self._activations: dict[str, list[Tensor]] = {}
+        self._actions: dict[str, list[Actions]] = {}
+
+    def add(self, module: nn.Module, batch: Any, objective: Objective) -> None:
+        """Run one minibatch through the module."""
+        samples = sample_count(batch)
+        differentiate = bool(self._wanted & {GRADIENT, FISHER})
+        units = ACTIVATIONS in self._wanted or ACTIONS in self._wanted
+        if differentiate or not units:
+            with (
+                torch.set_grad_enabled(differentiate),
+                recording(
+                    module, self._recorded(), edges=FISHER in self._wanted, activations=False
+                ) as record,
+            ):
+                loss = objective.loss(module, batch)
+                if differentiate:
+                    self._differentiate(_checked(loss), record, samples)
+            self._add_inputs(record, samples)
+        if units:
+            with (
+                torch.no_grad(),
+                recording(module, self._layers, edges=False, activations=True) as record,
+            ):
+                actions = objective.actions(module, batch)
+            self._add_units(record, actions)
+            if not differentiate:
+                self._add_inputs(record, samples)
+        self._batches += 1
+        self._samples += samples
+
+    def evidence(self, across: Across) -> Evidence:
+        """Finish the sums, over all processes."""
+        if not self._batches:
+            raise InputError("`batch` must hold at least one minibatch, but is empty.")
+        tables: dict[str, Mapping[str, Any]] = {}
+        for kind, named in self._tables.items():
+            if kind in self._wanted:
+                divisor = {GRADIENT: self._batches, FISHER: self._samples, INPUT_NORM: 1}[kind]
+                means = across.mean([total / divisor for total in named.values()])
+                tables[kind] = dict(zip(named, means, strict=True))
+        if INPUT_NORM in tables:
+            tables[INPUT_NORM] = {n: total.sqrt() for n, total in tables[INPUT_NORM].items()}
+        return Evidence({**tables, **self._unit_tables(across)})
+
+    def _recorded(self) -> dict[str, Any]:
+        return self._layers if self._wanted & {FISHER, INPUT_NORM} else {}
+
+    def _differentiate(self, loss: Tensor, record: Record, samples: int) -> None:
+        weights = {n: w for n, w in self._weights.items() if w.requires_grad}
+        weights = weights if GRADIENT in self._wanted else {}
+        found = record.gradients(loss, weights)
+        for name, gradient in found.weights.items():
+            if gradient is not None:
+                self._sum(GRADIENT, name, gradient)
+        if FISHER not in self._wanted:
+            return
+        for layer, calls in record.calls.items():
+            each = [(call, found.take(call)) for call in calls]
+            # The loss is a mean: a sample's own gradient is that many times its share.
+            self._add_fisher(layer, [(c.args, _scaled(d, samples)) for c, d in each], samples)
+
+    def _add_fisher(
+        self, name: str, calls: Sequence[tuple[list[Tensor], list[Tensor | None]]], samples: int
+    ) -> None:
+        layer = self._layers[name]
+        rows = [
+            rows_of(layer, args, deltas, samples)
+            for args, deltas in calls
+            if any(delta is not None for delta in deltas)
+        ]
+        for key in rows[0] if rows else ():
+            weight = layer.get_parameter(key)
+            for together in joined([row[key] for row in rows]):
+                self._sum(FISHER, join(name, key), squared_gradients(together).view_as(weight))
+
+    def _add_inputs(self, record: Record, samples: int) -> None:
+        if INPUT_NORM not in self._wanted:
+            return
+        for name, calls in record.calls.items():
+            layer = self._layers[name]
+            for call in calls:
+                for key, rows in rows_of(layer, call.args, (), samples).items():
+                    weight = layer.get_parameter(key)
+                    squares = squared_inputs(rows)
+                    groups = len(squares)
+                    shaped = squares.expand(-1, len(weight) // groups if groups > 1 else 1, -1)
+                    total = shaped.reshape(-1, *weight.shape[1:])
+                    self._sum(INPUT_NORM, join(name, key), total)
+
+    def _add_units(self, record: Record, actions: Mapping[str, Actions]) -> None:
+        for group, policy in actions.items():
+            self._actions.setdefault(group, []).append(policy)
+        for name, calls in record.calls.items():
+            for key, values in _units(self._layers[name], calls[0]).items():
+                full = join(name, key)
+                policy = _of_group(actions, self._groups[full])
+                if policy.valid is not None and len(policy.valid) == len(values):
+                    values = values[policy.valid]
+                self._activations.setdefault(full, []).append(values)
+
+    def _unit_tables(self, across: Across) -> dict[str, dict[str, Any]]:
+        if not self._actions:
+            return {}
+        values = {name: across.join(torch.cat(rows)) for name, rows in self._activations.items()}
+        policies = {group: _joined(rows, across) for group, rows in self._actions.items()}
+        actions = {name: _of_group(policies, self._groups[name]) for name in self._weights}
+        return {ACTIVATIONS: values, ACTIONS: actions}
+
+    def _sum(self, kind: str, name: str, value: Tensor) -> None:
+        held = self._tables[kind].get(name)
+        self._tables[kind][name] = (
+            scored(value.detach()).clone() if held is None else held.add_(value)
+        )
+
+
+def minibatches(batch: Any) -> Iterator[Any]:
+    """Yield the minibatches of ``batch``: itself if it is a tensor or a mapping, else its items."""
+    if isinstance(batch, (Tensor, Mapping)):
+        yield batch
+    elif isinstance(batch, Iterable):
+        yield from batch
+    else:
+        raise InputError(
+            f"`batch` must be a tensor, a mapping of tensors or an iterable of such minibatches, "
+            f"but is {type(batch).__name__}."
+        )
+
+
+def sample_count(batch: Any) -> int:
+    """Return the samples of a minibatch: the rows of the first tensor in it.
+
+    >>> sample_count({"obs": torch.zeros(8, 3)}), sample_count((torch.zeros(5), torch.zeros(5, 2)))
+    (8, 5)
+    """
+    if isinstance(batch, Tensor):
+        return len(batch)
+    values = batch.values() if isinstance(batch, Mapping) else batch
+    for value in values if isinstance(values, Iterable) else ():
+        if isinstance(value, (Tensor, Mapping, tuple, list)) and (count := sample_count(value)):
+            return count
+    return 0
+
+
+def _checked(loss: object) -> Tensor:
+    if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad:
+        given = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise InputError(
+            f"`loss` must return a scalar tensor that depends on the module's weights, "
+            f"but gave {given}."
+        )
+    return loss.reshape(())
+
+
+def _scaled(deltas: Sequence[Tensor | None], factor: int) -> list[Tensor | None]:
+    return [None if delta is None else delta * factor for delta in deltas]
+
+
+def _of_group(actions: Mapping[str, Actions], group: str) -> Actions:
+    return actions[group] if group in actions else actions[ANY_GROUP]
+
+
+def _joined(rows: Sequence[Actions], across: Across) -> Actions:
+    kept = [row.means if row.valid is None else row.means[row.valid] for row in rows]
+    return Actions(across.join(scored(torch.cat(kept))), rows[0].sizes)
+
+
+def _units(layer: nn.Module, call: Any) -> dict[str, Tensor]:
+    """Return the activations of a layer's units, ``(rows, units)``, by the part's parameter."""
+    if isinstance(layer, nn.RNNBase):
+        from rayprune.pruning.layers.recurrent import unroll
+
+        strands = unroll(layer, call.args[0], call.args[1:]).strands
+        return {f"weight_ih_{s.suffix}": scored(s.outputs.flatten(0, 1)) for s in strands}
+    values = scored(call.activation)
+    if isinstance(layer, nn.Linear):
+        return {"weight": values.reshape(-1, values.shape[-1])}
+    return {"weight": values.flatten(2).mean(dim=2)}

@@ -1,0 +1,150 @@
+"""A layer's call seen as rows: which inputs meet which output gradients, sample by sample.
+
+Each weight matrix multiplies inputs at some *positions* of a sample: one for a Linear on vectors,
+every place of the image for a Conv, every time step for a recurrent layer. The gradient of one
+sample in the weight is the sum over its positions of (output gradient) x (input).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rayprune.pruning.layers.recurrent import unroll
+from rayprune.pruning.precision import scored
+
+# Floats of per-sample gradients at a time: small enough for a core's cache to help.
+CHUNK = 1 << 22
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What one weight sees of some samples."""
+
+    inputs: Tensor
+    """Shape ``(samples, positions, groups, in)``."""
+    deltas: Tensor | None
+    """Gradients at its outputs, ``(samples, positions, groups, out)``; None where not asked for."""
+
+
+def rows_of(
+    layer: nn.Module, args: Sequence[Tensor], deltas: Sequence[Tensor | None], samples: int
+) -> dict[str, Rows]:
+    """Return the rows of each weight of a layer in one call.
+
+    Args:
+        layer: Linear, Conv1d, Conv2d, LSTM or GRU.
+        args: what it was called with: its input, and a recurrent layer's initial states.
+        deltas: the gradients at its outputs (a recurrent layer's final states too); empty if only
+            the inputs are asked for.
+        samples: of the minibatch. Where a module folds time into the batch, each sample's steps
+            lie side by side and are gathered again.
+    """
+    if isinstance(layer, nn.RNNBase):
+        return _recurrent_rows(layer, args, deltas)
+    x, delta = args[0].detach(), deltas[0] if deltas else None
+    if isinstance(layer, nn.Linear):
+        inputs = x.reshape(len(x), -1, 1, x.shape[-1])
+        at_outputs = None if delta is None else delta.reshape(len(x), -1, 1, delta.shape[-1])
+    else:
+        assert isinstance(layer, (nn.Conv1d, nn.Conv2d))
+        inputs = _patches(layer, x)
+        groups = layer.groups
+        at_outputs = None
+        if delta is not None:
+            shaped = delta.reshape(len(x), groups, delta.shape[1] // groups, -1)
+            at_outputs = shaped.permute(0, 3, 1, 2)
+    if at_outputs is not None:
+        at_outputs = _refold(at_outputs, samples)
+    return {"weight": Rows(_refold(inputs, samples), at_outputs)}
+
+
+def squared_gradients(rows: Rows) -> Tensor:
+    """Return the sum over samples of the squared gradient in each weight.
+
+    Args:
+        rows: with deltas.
+
+    Returns:
+        Shape ``(groups, out, in)``.
+
+    >>> two = Rows(torch.tensor([[[[1.0]]], [[[2.0]]]]), torch.tensor([[[[3.0]]], [[[1.0]]]]))
+    >>> squared_gradients(two)
+    tensor([[[13.]]])
+    """
+    assert rows.deltas is not None
+    inputs, deltas = scored(rows.inputs), scored(rows.deltas)
+    samples, positions, groups, width = inputs.shape
+    if positions == 1 and groups == 1:
+        # One outer product a sample, whose square is the outer product of the squares.
+        return (deltas.reshape(samples, -1).square().T @ inputs.reshape(samples, -1).square())[None]
+    total = inputs.new_zeros(groups, deltas.shape[-1], width)
+    step = max(1, CHUNK // total.numel())
+    for start in range(0, samples, step):
+        piece = slice(start, start + step)
+        x = inputs[piece].permute(0, 2, 1, 3)
+        each = deltas[piece].permute(0, 2, 3, 1) @ x
+        total += each.square_().sum(dim=0)
+    return total
+
+
+def squared_inputs(rows: Rows) -> Tensor:
+    """Return the sum over samples and positions of each squared input, ``(groups, 1, in)``."""
+    return scored(rows.inputs).square().sum(dim=(0, 1))[:, None, :]
+
+
+def joined(rows: Sequence[Rows]) -> list[Rows]:
+    """Join the calls of one layer in one pass: a sample's gradient is the sum over all of them."""
+    if len({len(row.inputs) for row in rows}) > 1:
+        return list(rows)
+    deltas = [row.deltas for row in rows if row.deltas is not None]
+    inputs = [row.inputs for row in rows if row.deltas is not None]
+    return [Rows(torch.cat(inputs, 1), torch.cat(deltas, 1))] if deltas else []
+
+
+def _refold(rows: Tensor, samples: int) -> Tensor:
+    if len(rows) == samples or len(rows) % samples:
+        return rows
+    return rows.reshape(samples, -1, *rows.shape[2:])
+
+
+def _patches(layer: nn.Conv1d | nn.Conv2d, x: Tensor) -> Tensor:
+    """Return what each place of a Conv's output sees, ``(n, places, groups, in * kernel)``."""
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    x = functional.pad(x, layer._reversed_padding_repeated_twice, mode=mode)
+    kernel, dilation, stride = layer.kernel_size, layer.dilation, layer.stride
+    if isinstance(layer, nn.Conv1d):
+        x = x.unsqueeze(2)
+        kernel, dilation, stride = (1, *kernel), (1, *dilation), (1, *stride)
+    columns: Tensor = functional.unfold(x, kernel, dilation=dilation, stride=stride)
+    count, _, places = columns.shape
+    width = x.shape[1] // layer.groups * math.prod(kernel)
+    shaped = columns.reshape(count, layer.groups, width, places)
+    return shaped.permute(0, 3, 1, 2)
+
+
+def _recurrent_rows(
+    layer: nn.RNNBase, args: Sequence[Tensor], deltas: Sequence[Tensor | None]
+) -> dict[str, Rows]:
+    with torch.enable_grad():
+        run = unroll(layer, args[0], args[1:])
+    ends = zip((run.output, *run.finals), deltas, strict=False)  # no deltas: the inputs will do
+    known = [(end, delta) for end, delta in ends if delta is not None]
+    gates: list[Tensor | None] = [None] * (2 * len(run.strands))
+    if known:
+        opened = [gate for s in run.strands for gate in (s.input_gates, s.hidden_gates)]
+        outputs, at_outputs = zip(*known, strict=True)
+        gates = list(torch.autograd.grad(outputs, opened, at_outputs, allow_unused=True))
+    rows: dict[str, Rows] = {}
+    for strand in run.strands:
+        for kind, inputs in (("ih", strand.inputs), ("hh", strand.hidden)):
+            delta = gates.pop(0)
+            rows[f"weight_{kind}_{strand.suffix}"] = Rows(
+                inputs.detach().unsqueeze(2), None if delta is None else delta.unsqueeze(2)
+            )
+    return rows

@@ -1,0 +1,139 @@
+"""`make_maskable`: find the layers that can be pruned, and swap their classes in place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
+
+from torch import Tensor, nn
+
+from rayprune.pruning.layers.masked import MASKABLE, MaskedLayer, prunable_parameters
+from rayprune.pruning.layers.torch_prune import adopt_torch_pruning, check_adoptable
+
+Exclusions = Iterable["str | nn.Module"]
+
+
+def make_maskable(module: nn.Module, *, exclude: Exclusions = ()) -> nn.Module:
+    """Turn a module's Linear, Conv1d, Conv2d, LSTM and GRU layers into maskable ones, in place.
+
+    Only the class of a layer changes: parameters keep their identity, their names and what an
+    optimizer knows of them. Doing it twice changes nothing. Subclasses are left alone, since
+    theirs may be a forward of their own. What ``torch.nn.utils.prune`` has pruned is taken over:
+    its masks become the layer's, and its parametrisation goes.
+
+    Args:
+        module: any module; it may be a layer itself.
+        exclude: modules, or glob patterns of module names, to leave as they are together with
+            all that is in them (target networks, for one).
+
+    Returns:
+        The same module.
+
+    Raises:
+        InputError: ``torch.nn.utils.prune`` pruned a bias; nothing was changed.
+
+    >>> make_maskable(nn.Sequential(nn.Linear(2, 1), nn.Tanh()))
+    Sequential(
+      (0): MaskedLinear(in_features=2, out_features=1, bias=True)
+      (1): Tanh()
+    )
+    """
+    found = list(not_excluded(module, exclude))
+    ours = (*MASKABLE, *MASKABLE.values())
+    for name, layer in found:
+        if type(layer) in ours:
+            check_adoptable(name, layer)
+    for name, layer in found:
+        adopted = adopt_torch_pruning(name, layer) if type(layer) in ours else {}
+        if type(layer) in MASKABLE and prunable_parameters(layer):
+            layer.__class__ = MASKABLE[type(layer)]
+            layer.masks = {}  # type: ignore[assignment]
+        for key, mask in adopted.items():
+            held = layer.masks.get(key)  # type: ignore[union-attr, operator]
+            layer.masks[key] = mask if held is None else mask & held  # type: ignore[index, operator]
+    return module
+
+
+def unmask(module: nn.Module) -> dict[str, Tensor]:
+    """Give every layer its torch class back, in place.
+
+    What exports, quantises or traces by class wants that. The weights stay as they are.
+
+    Returns:
+        The masks by full parameter name, True = keep.
+
+    >>> layer = make_maskable(nn.Linear(2, 1))
+    >>> unmask(layer), layer
+    ({}, Linear(in_features=2, out_features=1, bias=True))
+    """
+    plain: dict[type[nn.Module], type[nn.Module]] = {
+        masked: original for original, masked in MASKABLE.items()
+    }
+    masks: dict[str, Tensor] = {}
+    for name, layer in module.named_modules():
+        kind = plain.get(type(layer))
+        if kind is not None:
+            assert isinstance(layer, MaskedLayer)
+            masks.update({join(name, key): mask for key, mask in layer.masks.items()})
+            del layer.masks
+            layer.__dict__.pop("bypassed", None)
+            layer.__class__ = kind  # type: ignore[assignment]
+    return masks
+
+
+def maskable_layers(module: nn.Module, *, exclude: Exclusions = ()) -> dict[str, MaskedLayer]:
+    """Return the maskable layers by name, in the module's order.
+
+    A layer whose weights all belong to an earlier one (tied weights) is left out, so that no
+    weight counts twice.
+
+    >>> list(maskable_layers(make_maskable(nn.Sequential(nn.Linear(2, 2), nn.ReLU()))))
+    ['0']
+    """
+    layers: dict[str, MaskedLayer] = {}
+    seen: set[int] = set()
+    for name, layer in not_excluded(module, exclude):
+        if isinstance(layer, MaskedLayer):
+            own = {id(weight) for weight in prunable_parameters(layer).values()}
+            if own - seen:
+                layers[name] = layer
+            seen |= own
+    return layers
+
+
+def tied_layers(module: nn.Module, *, exclude: Exclusions = ()) -> frozenset[str]:
+    """Return the names of the maskable layers that share a prunable weight with another layer.
+
+    >>> net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    >>> net[1].weight = net[0].weight
+    >>> sorted(tied_layers(make_maskable(net)))
+    ['0', '1']
+    """
+    users: dict[int, list[str]] = {}
+    for name, layer in not_excluded(module, exclude):
+        if isinstance(layer, MaskedLayer):
+            for weight in prunable_parameters(layer).values():
+                users.setdefault(id(weight), []).append(name)
+    return frozenset(name for names in users.values() if len(names) > 1 for name in names)
+
+
+def join(layer: str, parameter: str) -> str:
+    """Join the names of a layer and its parameter; the root's name is empty.
+
+    >>> join("pi.0", "weight"), join("", "weight")
+    ('pi.0.weight', 'weight')
+    """
+    return f"{layer}.{parameter}" if layer else parameter
+
+
+def not_excluded(module: nn.Module, exclude: Exclusions) -> Iterator[tuple[str, nn.Module]]:
+    """Yield a module and its parts by name, without what is excluded; see `make_maskable`."""
+    exclude = list(exclude)
+    patterns = [item for item in exclude if isinstance(item, str)]
+    roots = [item for item in exclude if isinstance(item, nn.Module)]
+    barred = {id(inner) for root in roots for inner in root.modules()}
+    for name, layer in module.named_modules():
+        if any(fnmatchcase(name, pattern) for pattern in patterns):
+            barred |= {id(inner) for inner in layer.modules()}
+        if id(layer) not in barred:
+            yield name, layer

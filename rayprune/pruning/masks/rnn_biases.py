@@ -1,0 +1,55 @@
+"""Hidden units that nothing reaches fall silent: their biases go with their last weight.
+
+An LSTM's or GRU's unit without incoming weights would still move, from step to step, by its biases
+alone: no constant, so that nothing behind it could make up for its absence. With them at zero it
+stays at zero from a zero state on, and can be removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from rayprune.pruning.layers.masked import MaskedLayer
+
+
+def silent_biases(layer: MaskedLayer) -> dict[str, Tensor]:
+    """Return the masks of an LSTM's or GRU's biases; none for other layers, and where all speak.
+
+    Returns:
+        By the bias' name in the layer: bool, its shape, False for units that have lost all of
+        their incoming weights, of inputs and of hidden units, in every gate.
+
+    >>> from rayprune.pruning.layers.masked import MaskedGRU
+    >>> gru = MaskedGRU(1, 2)
+    >>> silent_biases(gru)
+    {}
+    >>> for name in ("weight_ih_l0", "weight_hh_l0"):
+    ...     gru.masks[name] = torch.ones_like(gru.get_parameter(name), dtype=torch.bool)
+    ...     gru.masks[name][::2] = False
+    >>> silent_biases(gru)["bias_hh_l0"].tolist()
+    [False, True, False, True, False, True]
+    """
+    if not isinstance(layer, nn.RNNBase) or not layer.bias or layer.proj_size:
+        return {}
+    found: dict[str, Tensor] = {}
+    for name in layer.masks:
+        if name.startswith("weight_ih_"):
+            strand = name.removeprefix("weight_ih_")
+            speaks = _speaks(layer, [name, f"weight_hh_{strand}"])
+            if speaks is not None:
+                found[f"bias_ih_{strand}"] = found[f"bias_hh_{strand}"] = speaks
+    return found
+
+
+def _speaks(layer: MaskedLayer, names: Iterable[str]) -> Tensor | None:
+    """Return which rows belong to a unit that anything reaches; None if all do."""
+    masks = [layer.masks.get(name) for name in names]
+    if any(mask is None for mask in masks):
+        return None
+    size = int(layer.hidden_size)  # type: ignore[arg-type]
+    rows = torch.stack([mask.any(1) for mask in masks if mask is not None]).any(0)
+    units = rows.view(-1, size).any(0)
+    return None if bool(units.all()) else units.repeat(rows.numel() // size)

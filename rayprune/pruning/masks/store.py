@@ -1,0 +1,233 @@
+"""`Masking`: a module's masks, and everything that is made as sparse as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rayprune.pruning.masks.rnn_biases import silent_biases
+from rayprune.pruning.masks.topk import keep_only
+from rayprune.pruning.naming import check_tensor
+from rayprune.pruning.update.budgets import PrunableLayer
+
+
+class Masking:
+    """The masks of maskable layers by full parameter name, applied to gradients and weights.
+
+    Args:
+        layers: every layer that may ever hold a mask.
+    """
+
+    def __init__(self, layers: Sequence[PrunableLayer]) -> None:
+        self._places = {
+            layer.full_name(name): (layer, name) for layer in layers for name in layer.parameters
+        }
+        self._cells = [layer for layer in layers if isinstance(layer.module, nn.RNNBase)]
+        self._multipliers: dict[str, Tensor] = {}
+        self._pairs: list[tuple[nn.Parameter, Tensor]] | None = None
+        self.spared: frozenset[str] = frozenset()
+        """Full names of parameters that are frozen: their biases never fall silent."""
+
+    def spare(self, names: Iterable[str]) -> None:
+        """Take what is frozen now."""
+        spared = frozenset(names)
+        if spared != self.spared:
+            self.spared, self._pairs = spared, None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The full names of all parameters that may hold a mask."""
+        return tuple(self._places)
+
+    @property
+    def masks(self) -> dict[str, Tensor]:
+        """The masks by full parameter name, the live tensors; a name is absent until pruned."""
+        return {
+            name: layer.module.masks[key]
+            for name, (layer, key) in self._places.items()
+            if key in layer.module.masks
+        }
+
+    @property
+    def silenced(self) -> dict[str, tuple[nn.Parameter, Tensor]]:
+        """Biases masked in part, with their masks; see `rayprune.pruning.masks.rnn_biases`."""
+        return {
+            layer.full_name(name): (layer.module.get_parameter(name), mask)
+            for layer in self._cells
+            for name, mask in silent_biases(layer.module).items()
+            if layer.full_name(name) not in self.spared
+        }
+
+    @property
+    def weights(self) -> dict[str, nn.Parameter]:
+        """The parameters by full name, masked or not."""
+        return {name: self.weight(name) for name in self._places}
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The parameters' shapes by full name."""
+        return {name: tuple(weight.shape) for name, weight in self.weights.items()}
+
+    def weight(self, name: str) -> nn.Parameter:
+        """Return a parameter by its full name."""
+        layer, key = self._places[name]
+        return layer.module.get_parameter(key)
+
+    def mask(self, name: str) -> Tensor | None:
+        """Return a parameter's mask, the live tensor; None until it is pruned."""
+        layer, key = self._places[name]
+        return layer.module.masks.get(key)
+
+    def mask_gradients(self, gradients: Mapping[nn.Parameter, Tensor | None]) -> None:
+        """Zero the gradients of pruned weights, in place; None is passed over.
+
+        Raises:
+            InputError: a gradient is no tensor, or not shaped like its parameter.
+        """
+        pairs = [
+            (gradient, multiplier)
+            for weight, multiplier in self._masked()
+            if (gradient := gradients.get(weight)) is not None
+        ]
+        for gradient, multiplier in pairs:
+            if not isinstance(gradient, Tensor) or gradient.shape != multiplier.shape:
+                self._refuse("gradients", gradients)
+        if pairs:
+            torch._foreach_mul_([gradient for gradient, _ in pairs], [mult for _, mult in pairs])
+
+    def mask_weights(self) -> None:
+        """Zero the pruned weights, in place."""
+        pairs = self._masked()
+        if pairs:
+            torch._foreach_mul_([weight for weight, _ in pairs], [mult for _, mult in pairs])
+
+    def mask_along(self, tensors: Callable[[nn.Parameter], Iterable[Tensor]]) -> None:
+        """Zero the pruned entries of other tensors, in place; see `Pruner.mask_along`."""
+        pairs = [
+            (tensor, multiplier.to(tensor.device))
+            for weight, multiplier in self._masked()
+            for tensor in tensors(weight)
+        ]
+        if pairs:
+            torch._foreach_mul_([tensor for tensor, _ in pairs], [mult for _, mult in pairs])
+
+    def mask_tensors(self, tensors: Mapping[nn.Parameter, Tensor]) -> None:
+        """Zero the pruned entries of other tensors, in place; see `Pruner.mask_tensors`."""
+        held = [(name, self.weight(name), mask) for name, mask in self.masks.items()]
+        held += [(name, bias, mask) for name, (bias, mask) in self.silenced.items()]
+        held = [(name, p, mask) for name, p, mask in held if p in tensors]
+        for name, parameter, _ in held:
+            check_tensor("tensors", name, tensors[parameter], parameter.shape)
+        for _, parameter, mask in held:
+            keep_only(tensors[parameter], mask.to(tensors[parameter].device))
+
+    def violations(self) -> dict[str, int]:
+        """Return how many pruned weights are not zero, by full parameter name; empty if right."""
+        counts = {name: self.stray(name) for name in self.masks}
+        for name, (bias, mask) in self.silenced.items():
+            counts[name] = int(torch.count_nonzero((bias != 0) & ~mask))
+        return {name: count for name, count in counts.items() if count}
+
+    @torch.no_grad()
+    def stray(self, name: str) -> int:
+        """Return how many masked weights of a parameter are not zero."""
+        mask = self.mask(name)
+        return 0 if mask is None else int(torch.count_nonzero((self.weight(name) != 0) & ~mask))
+
+    def drop(self, name: str, gone: Tensor) -> None:
+        """Mask weights and zero them.
+
+        Args:
+            name: the parameter's full name.
+            gone: bool, shaped like the parameter; overwritten.
+        """
+        layer, key = self._places[name]
+        stays = gone.logical_not_()
+        keep_only(self.weight(name), stays)
+        mask = layer.module.masks.get(key)
+        if mask is None:
+            layer.module.masks[key] = stays
+            self._pairs = None
+        else:
+            mask.logical_and_(stays)
+        self._rewrite_multiplier(name)
+        if isinstance(layer.module, nn.RNNBase):
+            self._pairs = None  # biases may have fallen silent
+            for bias, speaks in self.silenced.values():
+                keep_only(bias, speaks)
+
+    def grow(self, name: str, fresh: Tensor) -> None:
+        """Unmask weights, which are zero from then on until they learn.
+
+        Args:
+            name: the parameter's full name.
+            fresh: bool, shaped like the parameter.
+        """
+        layer, key = self._places[name]
+        # They are zero already, unless something other than the caller wrote them.
+        keep_only(self.weight(name), ~fresh)
+        layer.module.masks[key].logical_or_(fresh)
+        self._rewrite_multiplier(name)
+        if isinstance(layer.module, nn.RNNBase):
+            self._pairs = None
+
+    def replace(self, masks: Mapping[str, Tensor]) -> None:
+        """Put other masks in place of all; a parameter that is not among them has none."""
+        for name, (layer, key) in self._places.items():
+            layer.module.masks.pop(key, None)
+            if name in masks:
+                layer.module.masks[key] = masks[name].to(self.weight(name).device)
+        self.forget()
+
+    def forget(self) -> None:
+        """Look parameters and masks up anew: others have taken their places."""
+        self._multipliers.clear()
+        self._pairs = None
+
+    def _refuse(self, field: str, given: Mapping[nn.Parameter, Any]) -> None:
+        """Say which of the tensors is wrong."""
+        for name, weight in self.weights.items():
+            if given.get(weight) is not None:
+                check_tensor(field, name, given[weight], weight.shape)
+
+    def _masked(self) -> list[tuple[nn.Parameter, Tensor]]:
+        """Return the weights that have a mask, each with its multiplier."""
+        pairs = self._pairs
+        if pairs is None or any(m.device != w.device or m.dtype != w.dtype for w, m in pairs):
+            # Kept, because this is asked for at every optimizer step.
+            pairs = self._pairs = [
+                (self.weight(name), self._multiplier(name)) for name in self.masks
+            ] + [(bias, mask.to(bias)) for bias, mask in self.silenced.values()]
+        return pairs
+
+    def _multiplier(self, name: str) -> Tensor:
+        """Return the mask as floats, beside its weight: several times faster than bools are."""
+        weight = self.weight(name)
+        known = self._multipliers.get(name)
+        if known is None or known.device != weight.device or known.dtype != weight.dtype:
+            # As bytes, since torch turns those into floats ten times faster than bools.
+            known = self._bytes(name).to(weight)
+            self._multipliers[name] = known
+        return known
+
+    def _rewrite_multiplier(self, name: str) -> None:
+        multiplier = self._multipliers.get(name)
+        if multiplier is not None:
+            # Rewritten in place: a compiled step that reads it needn't be compiled again.
+            multiplier.copy_(self._bytes(name))
+
+    def _bytes(self, name: str) -> Tensor:
+        layer, key = self._places[name]
+        return layer.module.masks[key].view(torch.uint8)
+
+
+def all_true(weight: Tensor) -> Tensor:
+    """Return a mask that keeps all of a weight: one element, seen in its shape.
+
+    >>> all_true(torch.zeros(2, 3)).shape, all_true(torch.zeros(2, 3)).untyped_storage().nbytes()
+    (torch.Size([2, 3]), 1)
+    """
+    return torch.ones((), dtype=torch.bool, device=weight.device).expand(weight.shape)

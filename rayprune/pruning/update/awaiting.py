@@ -1,0 +1,52 @@
+"""Whether a mask update waits for returns, and of which units."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from rayprune.pruning.config import PruningConfig
+from rayprune.pruning.granularity import Part
+from rayprune.pruning.granularity.removable import Unit
+from rayprune.pruning.update.budgets import Budget, PrunableLayer, Ramp, parts_over, scopes_of
+
+Eligible = Callable[[str], "Tensor | None"]
+
+
+def awaits(config: PruningConfig, budget: Budget, at: Ramp, eligible: Eligible) -> bool:
+    """Return whether choosing in a budget needs scores: more units stand than shall stay.
+
+    Args:
+        config: with granularity ``layer``.
+        budget: the layers and their target; with a threshold it always needs them.
+        at: turns a target into the sparsity that is due.
+        eligible: full parameter name -> what may still be chosen.
+    """
+    if budget.target is None:
+        return any(_stands(part, eligible) for part in parts_over(config, budget.free))
+    return any(
+        sum(_stands(part, eligible) for part in scope.parts) > scope.keep
+        for scope in scopes_of(config, budget, at)
+    )
+
+
+def standing_units(layers: Sequence[PrunableLayer], eligible: Eligible) -> list[Unit]:
+    """Return the units of which anything may still be chosen, each once."""
+    free = [
+        layer
+        for layer in layers
+        if any(_any_left(eligible(layer.full_name(name))) for name in layer.parameters)
+        and not getattr(layer.module, "bypassed", False)
+    ]
+    return list({layer.unit.name: layer.unit for layer in free if layer.unit}.values())
+
+
+def _stands(part: Part, eligible: Eligible) -> bool:
+    live = part.live({name: eligible(name) for name in part.parameters})
+    return live is None or bool(live.any())
+
+
+def _any_left(mask: Tensor | None) -> bool:
+    return mask is None or bool(torch.any(mask))

@@ -1,0 +1,376 @@
+"""Budgets: which layers share a target, how it splits over them, and what is out of reach."""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from rayprune.errors import ConfigError, did_you_mean
+from rayprune.pruning.config import PruningConfig
+from rayprune.pruning.distributions import DISTRIBUTIONS, Shape
+from rayprune.pruning.granularity import Part, matrix_shape, parse, parts_of, spans_layers
+from rayprune.pruning.granularity.input import Columns, SensorPart, reading_parameters
+from rayprune.pruning.granularity.layer import LayerPart
+from rayprune.pruning.granularity.removable import Unit
+from rayprune.pruning.layers.attach import join
+from rayprune.pruning.layers.masked import MaskedLayer, prunable_parameters
+from rayprune.pruning.layers.original_shapes import Origins
+from rayprune.pruning.masks.topk import kept_count
+from rayprune.pruning.registry import choice_fault
+
+MOST = 0.999
+"""The sparsity at which a search for the sparsest policy ends if no target bounds it."""
+
+Ramp = Callable[[float], float]
+"""A target -> the sparsity that is due at this moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class PrunableLayer:
+    """A maskable layer with its place in the module."""
+
+    name: str
+    module: MaskedLayer
+    group: str
+    columns: Columns | None = None
+    """Under granularity ``input``, which of its inputs reads each sensor."""
+    unit: Unit | None = None
+    """Under granularity ``layer``, what it goes together with."""
+    spared: frozenset[str] = frozenset()
+    """Names in the layer of weights that are left alone, for they are frozen."""
+    origins: Origins = field(default_factory=Origins, compare=False)
+    """What the parameters were before any compaction; the module's, shared by its layers."""
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The prunable parameters by their name in the layer."""
+        weights = prunable_parameters(self.module)
+        if self.spared:
+            return {name: w for name, w in weights.items() if name not in self.spared}
+        return weights
+
+    def full_name(self, parameter: str) -> str:
+        """Return a parameter's name in the whole module."""
+        return join(self.name, parameter)
+
+    def parts(self, config: PruningConfig) -> list[Part]:
+        """Split the layer into what competes, with the parameters' full names."""
+        named = {self.full_name(name): weight for name, weight in self.parameters.items()}
+        return parts_of(self.module, named, config.granularity)
+
+    def shape(self, config: PruningConfig) -> Shape:
+        """Return what a distribution knows of the layer, as it was before any compaction."""
+        parts = parts_of(self.module, self._whole, config.granularity)
+        return Shape(self.dims, sum(part.count for part in parts))
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """The layer's shape as one matrix, ``(out, in, ...)``, before any compaction."""
+        return matrix_shape(self._whole)
+
+    @property
+    def _whole(self) -> dict[str, Tensor]:
+        shapes = {n: self.origins.shape(self.full_name(n), w) for n, w in self.parameters.items()}
+        return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+
+    @property
+    def total(self) -> int:
+        """The prunable weights that the layer had before any compaction."""
+        return sum(self.origins.size(self.full_name(n), w) for n, w in self.parameters.items())
+
+    @property
+    def pruned(self) -> int:
+        """How many of them are masked, or went with a unit that was."""
+        masks = self.module.masks
+        return self.total - sum(
+            self.origins.kept_in(self.full_name(name), weight, masks.get(name))
+            for name, weight in self.parameters.items()
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Layers with one target: a group that the config names, or all the others together."""
+
+    field: str
+    """The config's field that sets the target, for messages."""
+    target: float | None
+    """The sparsity at the end; None with a threshold."""
+    layers: tuple[PrunableLayer, ...]
+    protected: frozenset[str]
+
+    @property
+    def called(self) -> str:
+        """What the budget is of, in words."""
+        groups = sorted({layer.group for layer in self.layers})
+        return f"group {groups[0]!r}" if len(groups) == 1 else f"the groups {groups}"
+
+    @property
+    def free(self) -> list[PrunableLayer]:
+        """The layers that are not protected."""
+        return [layer for layer in self.layers if layer.name not in self.protected]
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Parts that compete, and how many of their weights (or units) stay."""
+
+    parts: tuple[Part, ...]
+    keep: int
+    called: str = "the module"
+    """What it belongs to, in words, for messages."""
+
+
+def budgets_of(config: PruningConfig, layers: Iterable[PrunableLayer]) -> list[Budget]:
+    """Group the layers into budgets.
+
+    Args:
+        config: names the groups with a budget of their own.
+        layers: every layer that can be pruned or is protected.
+    """
+    layers = list(layers)
+    if parse(config.granularity) is not None:
+        # The pattern fixes every layer's sparsity: none carries what a protected one keeps.
+        protected = protected_names(config, layers)
+        layers = [layer for layer in layers if layer.name not in protected]
+    named = {group: spec["sparsity"] for group, spec in config.groups.items()}
+    fields: list[tuple[str, float | None, list[PrunableLayer]]] = [
+        (f"pruning.groups.{group}.sparsity", sparsity, [x for x in layers if x.group == group])
+        for group, sparsity in named.items()
+    ]
+    rest = [layer for layer in layers if layer.group not in named]
+    # A search that was given no bound may go as far as masks can.
+    target = MOST if config.unbounded else config.target
+    fields.append(("pruning.sparsity", target, rest))
+    budgets = [
+        Budget(field, target, tuple(members), protected_names(config, members))
+        for field, target, members in fields
+        if members
+    ]
+    return [_within_reach(config, budget) for budget in budgets] if config.unbounded else budgets
+
+
+def highest_target(config: PruningConfig, budgets: Iterable[Budget]) -> float:
+    """Return the sparsity at which no layer and no budget has anything left to prune."""
+    targets = [budget.target or 0.0 for budget in budgets]
+    if not isinstance(config.distribution, str):
+        targets += config.distribution.values()
+    return max(targets)
+
+
+def _within_reach(config: PruningConfig, budget: Budget) -> Budget:
+    """Lower the bound of a search that was given none to what protected layers leave."""
+    if budget.field != "pruning.sparsity":
+        return budget
+    total, free = _counts(config, budget)
+    return replace(budget, target=min(MOST, free / total))
+
+
+def protected_names(config: PruningConfig, layers: Iterable[PrunableLayer]) -> frozenset[str]:
+    """Return the names of the layers that a pattern of ``protect`` matches."""
+    return frozenset(
+        layer.name
+        for layer in layers
+        if any(fnmatch.fnmatchcase(layer.name, pattern) for pattern in config.protect)
+    )
+
+
+def scopes_of(config: PruningConfig, budget: Budget, at: Ramp) -> list[Scope]:
+    """Split a budget's sparsity into scopes with exact counts.
+
+    Args:
+        config: gives the distribution and the granularity.
+        budget: the layers and their target.
+        at: turns a target into the sparsity that is due at this moment.
+    """
+    sparsity = unit_share(config, at(budget.target or 0.0))
+    if spans_layers(config.granularity):
+        total, free = _counts(config, budget)
+        return [_scope(config, budget, budget.free, free - (total - kept_count(total, sparsity)))]
+    shapes = {layer.name: layer.shape(config) for layer in budget.layers}
+    split = _layer_sparsities(config, budget, shapes, at)
+    if split is None:
+        total = sum(shape.count for shape in shapes.values())
+        free = sum(shapes[layer.name].count for layer in budget.free)
+        return [_scope(config, budget, budget.free, free - (total - kept_count(total, sparsity)))]
+    return [
+        _scope(config, budget, [layer], kept_count(shapes[layer.name].count, split[layer.name]))
+        for layer in budget.free
+    ]
+
+
+def parts_over(config: PruningConfig, layers: Iterable[PrunableLayer]) -> tuple[Part, ...]:
+    """Split layers into what competes, where a unit may lie over several of them."""
+    if config.granularity == "layer":
+        return _whole_units(layers)
+    if config.granularity != "input":
+        return tuple(part for layer in layers for part in layer.parts(config))
+    columns = {
+        layer.full_name(name): (layer.parameters[name].shape, layer.columns)
+        for layer in layers
+        for name in reading_parameters(layer.module, layer.parameters)
+        if layer.columns is not None
+    }
+    shapes = {name: shape for name, (shape, _) in columns.items()}
+    return (SensorPart(shapes, {name: places for name, (_, places) in columns.items()}),)
+
+
+def _whole_units(layers: Iterable[PrunableLayer]) -> tuple[Part, ...]:
+    """Return the units of which all layers are there: a protected one keeps its whole block."""
+    found: dict[str, list[PrunableLayer]] = {}
+    units: dict[str, Unit] = {}
+    for layer in layers:
+        if layer.unit is not None:
+            units[layer.unit.name] = layer.unit
+            found.setdefault(layer.unit.name, []).append(layer)
+    return tuple(
+        LayerPart(
+            {x.full_name(key): w.shape for x in members for key, w in x.parameters.items()},
+            unit=name,
+            identity=units[name].identity,
+        )
+        for name, members in found.items()
+        if len(members) == len(units[name].layers)
+    )
+
+
+def unit_share(config: PruningConfig, sparsity: float) -> float:
+    """Return the fraction of what competes that a sparsity takes.
+
+    Under ``n:m`` it is the share of the groups that are cut to the pattern; else the sparsity.
+
+    >>> unit_share(PruningConfig(granularity="2:4"), 0.25)
+    0.5
+    """
+    pattern = parse(config.granularity)
+    return sparsity if pattern is None else sparsity / pattern.sparsity
+
+
+def threshold_scopes(config: PruningConfig, budget: Budget) -> list[Scope]:
+    """Split a budget that has a threshold into scopes; how many stay is open."""
+    if config.distribution == "global" or spans_layers(config.granularity):
+        return [_scope(config, budget, budget.free, 0)]
+    return [_scope(config, budget, [layer], 0) for layer in budget.free]
+
+
+def _scope(
+    config: PruningConfig, budget: Budget, layers: Iterable[PrunableLayer], keep: int
+) -> Scope:
+    return Scope(parts_over(config, layers), keep, budget.called)
+
+
+def _layer_sparsities(
+    config: PruningConfig, budget: Budget, shapes: Mapping[str, Shape], at: Ramp
+) -> Mapping[str, float] | None:
+    target = budget.target or 0.0
+    if not isinstance(config.distribution, str):
+        return {name: at(config.distribution.get(name, target)) for name in shapes}
+    share = unit_share(config, at(target))
+    split = DISTRIBUTIONS[config.distribution](shapes, share, budget.protected)
+    return None if split is None else _checked(config.distribution, split, shapes)
+
+
+def _checked(
+    name: str, split: Mapping[str, float], shapes: Mapping[str, Shape]
+) -> Mapping[str, float]:
+    faults = [
+        f"Distribution {name!r} must give every layer a sparsity in [0, 1], "
+        f"but gives {layer!r} {split.get(layer)!r}."
+        for layer in shapes
+        if not 0.0 <= split.get(layer, -1.0) <= 1.0
+    ]
+    if faults:
+        raise ConfigError(faults)
+    return split
+
+
+def faults_with(
+    config: PruningConfig, layers: Sequence[PrunableLayer], exempt: Iterable[str] = ()
+) -> list[str]:
+    """Return what is wrong with a config for these very layers.
+
+    Args:
+        config: sound in itself.
+        layers: the prunable layers, protected ones included.
+        exempt: names of maskable layers that are not prunable.
+    """
+    faults = _name_faults(config, layers, frozenset(exempt))
+    for budget in budgets_of(config, layers):
+        if budget.target is not None and isinstance(config.distribution, str):
+            faults += reach_faults(config, budget)
+    try:
+        config.build_schedule(0.0)
+    except ConfigError as error:
+        faults += error.faults
+    return faults
+
+
+def reach_faults(config: PruningConfig, budget: Budget) -> list[str]:
+    """Return a fault if the protected layers put a budget's target out of reach."""
+    total, free = _counts(config, budget)
+    if budget.target is None:
+        return []
+    if total - kept_count(total, unit_share(config, budget.target)) <= free:
+        return []
+    verb = "is" if len(budget.protected) == 1 else "are"
+    reachable = math.floor(1000 * free / total) / 1000
+    return [
+        f"`{budget.field}` {budget.target} cannot be met: {listed(budget.protected)} {verb} "
+        f"protected, so at most {reachable} is reachable. Lower it, or unprotect a layer."
+    ]
+
+
+def _counts(config: PruningConfig, budget: Budget) -> tuple[int, int]:
+    """Return how many compete in a budget, and how many of them are not protected."""
+    return _competing(config, budget.layers), _competing(config, budget.free)
+
+
+def _competing(config: PruningConfig, layers: Iterable[PrunableLayer]) -> int:
+    if spans_layers(config.granularity):
+        return sum(part.count for part in parts_over(config, layers))
+    return sum(layer.shape(config).count for layer in layers)
+
+
+def _name_faults(
+    config: PruningConfig, layers: Sequence[PrunableLayer], exempt: frozenset[str]
+) -> list[str]:
+    names = [layer.name for layer in layers]
+    groups = sorted({layer.group for layer in layers})
+    faults = [
+        f"`pruning.protect` pattern {pattern!r} matches no layer."
+        f"{did_you_mean(pattern, names) or f' Layers are {names}.'}"
+        for pattern in config.protect
+        if not any(fnmatch.fnmatchcase(name, pattern) for name in [*names, *exempt])
+    ]
+    faults += [choice_fault("pruning.groups", x, groups) for x in config.groups if x not in groups]
+    if isinstance(config.distribution, str):
+        return faults
+    protected = protected_names(config, layers)
+    for name, sparsity in config.distribution.items():
+        if name in exempt:
+            faults.append(
+                f"`pruning.distribution.{name}` can't be given: granularity "
+                f"{config.granularity!r} removes nothing of {name!r}. Leave it out."
+            )
+        elif name not in names:
+            faults.append(choice_fault("pruning.distribution", name, names))
+        elif name in protected and sparsity > 0:
+            faults.append(f"`pruning.distribution.{name}` is {sparsity}, but it is protected.")
+    return faults
+
+
+def listed(names: Iterable[str], most: int = 5) -> str:
+    """List names in words.
+
+    >>> listed(["a", "b"]), listed("abcdefg")
+    ("'a' and 'b'", "'a', 'b', 'c', 'd', 'e' and 2 more")
+    """
+    quoted = [repr(name) for name in sorted(names)]
+    if len(quoted) > most:
+        quoted = [*quoted[:most], f"{len(quoted) - most} more"]
+    return " and ".join(filter(None, [", ".join(quoted[:-1]), quoted[-1]]))

@@ -1,0 +1,114 @@
+"""What is frozen: parameters with ``requires_grad=False``. They are left alone, unless asked for.
+
+What is frozen is read when a Pruner is made, when it gets a config and before each mask update,
+never in between: SAC's, CQL's and TQC's modules freeze their critics for a moment within a forward.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+
+from torch import nn
+
+from rayprune.pruning.config import PruningConfig
+from rayprune.pruning.layers.masked import prunable_name, prunable_parameters
+from rayprune.pruning.update.budgets import PrunableLayer, listed
+
+_WAY_OUT = "set `pruning.frozen` to 'prune'"
+
+Frozen = Mapping[str, frozenset[str]]
+"""Layer name -> those of its parameters that are frozen; layers without any are absent."""
+
+
+def frozen_in(layers: Iterable[PrunableLayer]) -> dict[str, frozenset[str]]:
+    """Return what is frozen at this moment, biases included.
+
+    >>> from rayprune.pruning.layers.masked import MaskedLinear
+    >>> layer = MaskedLinear(2, 2)
+    >>> _ = layer.weight.requires_grad_(False)
+    >>> frozen_in([PrunableLayer("pi", layer, "all")])
+    {'pi': frozenset({'weight'})}
+    """
+    return {layer.name: names for layer in layers if (names := _frozen(layer.module))}
+
+
+def wholly_frozen(layers: Iterable[nn.Module]) -> bool:
+    """Whether nothing that could be pruned is trained; True where there is nothing at all."""
+    return not any(w.requires_grad for layer in layers for w in prunable_parameters(layer).values())
+
+
+def without_frozen(
+    config: PruningConfig, layers: Sequence[PrunableLayer], frozen: Frozen
+) -> tuple[PrunableLayer, ...]:
+    """Return the layers with what pruning may touch of them; those without any are left out.
+
+    A unit goes whole or not at all: where units are what is pruned, a layer with a frozen part of
+    its units is left alone.
+    """
+    if config.frozen != "keep":
+        return tuple(layers)
+    left = [dataclasses.replace(x, spared=_spared(frozen.get(x.name, ()))) for x in layers]
+    return tuple(x for x in left if x.parameters and not _broken(config, frozen.get(x.name, ())))
+
+
+def frozen_faults(
+    config: PruningConfig, subjects: Sequence[PrunableLayer], frozen: Frozen
+) -> list[str]:
+    """Return what can't be done because something is frozen.
+
+    Args:
+        config: sound in itself.
+        subjects: the layers that its granularity can prune, frozen ones included.
+        frozen: see `Frozen`.
+    """
+    if config.frozen != "keep" or not frozen:
+        return []
+    left = {layer.name for layer in without_frozen(config, subjects, frozen)}
+    gone = [layer.name for layer in subjects if layer.name not in left]
+    if subjects and not left:
+        return [
+            f"Everything that could be pruned is frozen (requires_grad=False): {listed(gone)}. "
+            f"Unfreeze a layer, or {_WAY_OUT}."
+        ]
+    listed_ones = [] if isinstance(config.distribution, str) else list(config.distribution)
+    faults = [
+        f"`pruning.distribution.{name}` can't be given: {name!r} is frozen (requires_grad=False). "
+        f"Leave it out, or {_WAY_OUT}."
+        for name in listed_ones
+        if name in gone
+    ]
+    groups = {layer.group for layer in subjects if layer.name in left}
+    faults += [
+        f"`pruning.groups.{group}` can't be given: all layers of group {group!r} are frozen "
+        f"(requires_grad=False). Leave it out, or {_WAY_OUT}."
+        for group in sorted({x.group for x in subjects} - groups)
+        if group in config.groups
+    ]
+    if config.granularity == "input":
+        faults += [
+            f"`pruning.granularity` can't be 'input': {name!r} is frozen (requires_grad=False), "
+            f"and would go on reading every sensor. Unfreeze it, or {_WAY_OUT}."
+            for name in gone
+        ]
+    return faults
+
+
+def _frozen(layer: nn.Module) -> frozenset[str]:
+    own = layer.named_parameters(recurse=False)
+    return frozenset(name for name, parameter in own if not parameter.requires_grad)
+
+
+def _spared(names: Iterable[str]) -> frozenset[str]:
+    return frozenset(name for name in names if prunable_name(name))
+
+
+def _broken(config: PruningConfig, names: Iterable[str]) -> bool:
+    """Whether what would go together is frozen in part."""
+    if config.granularity == "layer":
+        return bool(names)  # a bias is zeroed, too
+    if config.granularity in ("neuron", "hybrid"):
+        return bool(_spared(names))
+    if config.granularity == "input":
+        return any("_hh_" not in name for name in _spared(names))
+    return False

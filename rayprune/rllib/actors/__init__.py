@@ -1,0 +1,1 @@
+"""Calls to Ray actors: Learners, EnvRunners, and what is done when one is lost."""

@@ -1,0 +1,366 @@
+"""rayprune's checkpoints: RLlib's own, with the experiment and the run's progress beside it.
+
+::
+
+    checkpoints/000020000/
+        rllib_checkpoint.json, learner_group/, ...   what RLlib writes, masks among it; weights
+                                                     without their zeros
+        replay_buffer.pkl                            where the algorithm has a buffer
+        rayprune.yaml                                the resolved experiment
+        rayprune.json                                step, sparsity and returns
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.core import COMPONENT_LEARNER_GROUP, DEFAULT_MODULE_ID
+
+from rayprune.config import EvaluationConfig, ExperimentConfig, load_experiment
+from rayprune.deploy.storage import rewrite_sparsely
+from rayprune.errors import CheckpointError
+from rayprune.pruning.layers.torch_prune import plain_state
+from rayprune.rllib.actors.host import apply_to_targets
+from rayprune.rllib.actors.learners import foreach_learner
+from rayprune.rllib.checkpoints.barrier import load_buffer, save_buffer
+from rayprune.rllib.checkpoints.learner_state import origins_in
+from rayprune.rllib.connectors.statistics import check_statistics, consolidate, gather
+from rayprune.rllib.modules.groups import kept_back
+from rayprune.tracking.record import storage_error, to_json, write_atomic
+from rayprune.tracking.remote import fetch_checkpoint
+
+META_FILE: Final = "rayprune.json"
+CONFIG_FILE: Final = "rayprune.yaml"
+MODULE: Final = Path("learner_group", "learner", "rl_module", DEFAULT_MODULE_ID)
+"""Where an Algorithm's checkpoint holds the default policy."""
+_MODULE_FILE: Final = "module_state.pkl"
+_LEARNER_FILE: Final = "state.pkl"
+"""Its optimizers' moments, which are as sparse as the weights, and twice as many."""
+
+
+def save(
+    algorithm: Algorithm,
+    directory: Path,
+    experiment_yaml: str | None,
+    meta: Mapping[str, object],
+) -> None:
+    """Write a checkpoint that is whole or not there at all.
+
+    Args:
+        algorithm: between two iterations.
+        directory: the checkpoint's directory; its parent is made.
+        experiment_yaml: the resolved experiment; None where there is only RLlib's config.
+        meta: what the run needs to go on: ``env_steps`` at least.
+
+    Raises:
+        StorageError: the disk is full or can't be written.
+    """
+    temporary = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        gather(algorithm)
+        consolidate(algorithm)
+        # Absolute: pyarrow takes a relative path for a URI without a scheme.
+        algorithm.save_to_path(str(temporary.absolute()))
+        rewrite_sparsely(temporary, _MODULE_FILE)
+        rewrite_sparsely(temporary / COMPONENT_LEARNER_GROUP, _LEARNER_FILE)
+        save_buffer(algorithm, temporary)
+        if experiment_yaml is not None:
+            write_atomic(temporary / CONFIG_FILE, experiment_yaml)
+        save_meta(temporary, meta)
+        put_in_place(temporary, directory)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise storage_error(error, directory) from error
+
+
+def put_in_place(new: Path, directory: Path) -> None:
+    """Rename ``new`` to ``directory``, and delete what was there only when that is done."""
+    old = directory.with_name(f".{directory.name}.{os.getpid()}.old.tmp")
+    if directory.exists():
+        # It may be the only checkpoint, and a kill may come while it is deleted.
+        directory.rename(old)
+    new.rename(directory)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def save_meta(directory: Path, meta: Mapping[str, object]) -> None:
+    """Replace what a run knows beside a checkpoint of its own; the rest stays as it is.
+
+    Raises:
+        StorageError: the disk is full or can't be written.
+    """
+    write_atomic(directory / META_FILE, to_json(dict(meta), indent=2) + "\n")
+
+
+def restore(algorithm: Algorithm, directory: Path) -> dict[str, Any]:
+    """Put a checkpoint into a freshly built algorithm; return its meta data.
+
+    Raises:
+        CheckpointError: it is of another network, or damaged.
+    """
+    meta = read_meta(directory)
+    check_fits(directory, module_of(algorithm))
+    check_statistics(algorithm, directory)
+    load_algorithm(algorithm, directory)
+    load_buffer(algorithm, directory)
+    apply_to_targets(algorithm, meta["env_steps"])
+    return meta
+
+
+def load_algorithm(algorithm: Algorithm, directory: Path) -> None:
+    """Put RLlib's part of a checkpoint into ``algorithm``.
+
+    Raises:
+        CheckpointError: it is of another network, or damaged.
+    """
+    try:
+        with _env_runners_optional(algorithm):
+            algorithm.restore_from_path(str(directory.absolute()))
+    except CheckpointError:
+        raise
+    except Exception as error:  # RLlib raises whatever it meets: pickle's, torch's, its own
+        raise CheckpointError(
+            f"checkpoint {str(directory)!r} does not fit this network: {_reason(error)} "
+            "Use the `rllib.rl_module`, `env` and `algorithm` that it was trained with."
+        ) from error
+
+
+def module_of(algorithm: Algorithm) -> Any:
+    """Return the default policy's module: an EnvRunner's, or the Learner's where there are none."""
+    if algorithm.env_runner_group is not None:
+        return algorithm.get_module()
+    return foreach_learner(algorithm, _unwrapped)[0]
+
+
+def _unwrapped(learner: Any) -> Any:
+    return learner.module[DEFAULT_MODULE_ID].unwrapped()
+
+
+class _NoEnvRunners:
+    """Stands in while RLlib restores an offline algorithm, which has no EnvRunners to sync."""
+
+    def __bool__(self) -> bool:
+        return False
+
+    def sync_weights(self, **_: Any) -> None:
+        """Nobody to sync with."""
+
+    def num_remote_env_runners(self) -> int:
+        """There is none."""
+        return 0
+
+
+@contextmanager
+def _env_runners_optional(algorithm: Algorithm) -> Iterator[None]:
+    """Let RLlib 2.60 restore without EnvRunners: it syncs them without asking if there are any."""
+    if algorithm.env_runner_group is not None:
+        yield
+        return
+    algorithm.env_runner_group = _NoEnvRunners()  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        algorithm.env_runner_group = None
+
+
+def read_meta(directory: Path) -> dict[str, Any]:
+    """Return a rayprune checkpoint's meta data.
+
+    Raises:
+        CheckpointError: there is no such checkpoint.
+    """
+    path = directory / META_FILE
+    if not path.is_file():
+        raise CheckpointError(
+            f"{str(directory)!r} is no checkpoint of rayprune: it has no {META_FILE}. "
+            "Give a directory under a run's `checkpoints/`, or the run's own directory."
+        )
+    return _json_of(path)
+
+
+def read_experiment(directory: Path) -> ExperimentConfig:
+    """Return the experiment that a checkpoint was written by."""
+    read_meta(directory)
+    return load_experiment(directory / CONFIG_FILE, check_paths=False)
+
+
+def read_evaluation(directory: Path) -> EvaluationConfig:
+    """Return how a checkpoint's experiment evaluates; the defaults for one of plain RLlib."""
+    if not (directory / CONFIG_FILE).is_file():
+        return EvaluationConfig()
+    return read_experiment(directory).evaluation
+
+
+def read_rllib_config(directory: Path) -> AlgorithmConfig:
+    """Return the AlgorithmConfig that RLlib saved with a checkpoint.
+
+    Raises:
+        CheckpointError: it can't be read.
+    """
+    try:
+        with (directory / "class_and_ctor_args.pkl").open("rb") as file:
+            held = pickle.load(file)
+        state = held["ctor_args_and_kwargs"][0][0]
+        return AlgorithmConfig.from_state(state).copy(copy_frozen=False)
+    except Exception as error:  # pickles fail with whatever their classes raise
+        raise CheckpointError(
+            f"the config of checkpoint {str(directory)!r} can't be read: {_reason(error)}"
+        ) from error
+
+
+def locate(path: Path) -> Path:
+    """Return the checkpoint that ``path`` means: itself, or a finished run's chosen one.
+
+    Args:
+        path: a directory, or a URL, of which a local copy is made.
+
+    Raises:
+        CheckpointError: nothing there is a checkpoint.
+        StorageError: a URL can't be read.
+    """
+    path = fetch_checkpoint(path)
+    if not path.exists():
+        raise CheckpointError(f"checkpoint {str(path)!r} does not exist.")
+    summary = path / "summary.json"
+    if summary.is_file():
+        chosen = _json_of(summary).get("checkpoint")
+        if chosen is not None:
+            return path / str(chosen)
+    if (path / "checkpoints").is_dir():
+        newest = latest(path)
+        if newest is not None:
+            return newest
+    if is_checkpoint(path):
+        return path
+    raise CheckpointError(
+        f"{str(path)!r} is no checkpoint. "
+        "Give one of rayprune's or of RLlib's (made with `algo.save_to_path`)."
+    )
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether ``path`` is a checkpoint of an RLlib Algorithm, ours or plain."""
+    return (path / "learner_group").is_dir()
+
+
+def is_module(path: Path) -> bool:
+    """Whether ``path`` is a checkpoint of an RLModule alone, made with ``module.save_to_path``."""
+    return (path / _MODULE_FILE).is_file()
+
+
+def locate_policy(path: Path) -> Path:
+    """Return the checkpoint that ``path`` means, where an RLModule's alone will do.
+
+    Raises:
+        CheckpointError: nothing there is a checkpoint.
+    """
+    path = fetch_checkpoint(path)
+    return path if is_module(path) else locate(path)
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a checkpoint was written by rayprune, not by plain RLlib."""
+    return (path / META_FILE).is_file()
+
+
+def latest(run: Path) -> Path | None:
+    """Return the checkpoint with most env steps in a run's directory, None if there is none."""
+    found = [path for path in (run / "checkpoints").glob("[0-9]*") if is_ours(path)]
+    return max(found, default=None, key=lambda path: int(path.name))
+
+
+def prune_old(run: Path, keep: set[str]) -> None:
+    """Delete the checkpoints of a run but those named, and what a kill left half-written."""
+    for path in (run / "checkpoints").glob(".*.tmp"):
+        shutil.rmtree(path, ignore_errors=True)
+    for path in (run / "checkpoints").glob("[0-9]*"):
+        if path.name not in keep:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def check_fits(directory: Path, module: Any) -> None:
+    """Raise CheckpointError unless a checkpoint's default policy has ``module``'s parameters.
+
+    RLlib loads what has the same name and passes over the rest without a word.
+
+    Args:
+        directory: an Algorithm's checkpoint.
+        module: a torch RLModule; it may lack what only a Learner needs, such as target networks
+            (with an LSTM it has critics, so that RLlib doesn't call it inference-only).
+    """
+    state, origins = module_state(directory), origins_in(directory)
+    held = {name: tuple(value.shape) for name, value in state.items()}
+    own = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    # What was compacted in mid-training belongs to a module of the original sizes, which resizes.
+    whole = {name: origins.shape(name, value) for name, value in state.items()}
+    wrong = [name for name, shape in own.items() if shape not in (held.get(name), whole.get(name))]
+    if not getattr(module, "inference_only", False):
+        apart = kept_back(module)
+        wrong += [name for name in held if name not in own and not name.startswith(apart)]
+    if wrong:
+        name = wrong[0]
+        raise CheckpointError(
+            f"checkpoint {str(directory)!r} is of another network: {len(wrong)} parameter(s) "
+            f"differ, first {name!r} with shape {held.get(name)} there and {own.get(name)} here. "
+            "Use the `rllib.rl_module`, `env` and `algorithm` that it was trained with, or say "
+            "`transfer: {}` to take over what fits."
+        )
+
+
+def module_state(directory: Path) -> dict[str, Any]:
+    """Return the default policy's parameters by name, as NumPy arrays, in plain form.
+
+    What ``torch.nn.utils.prune`` holds in three parts is one array here.
+
+    Raises:
+        CheckpointError: no single-agent policy is in it, or it can't be read.
+    """
+    return plain_state(raw_module_state(directory))[0]
+
+
+def raw_module_state(directory: Path) -> dict[str, Any]:
+    """Return the default policy's parameters by name, as they were saved.
+
+    Args:
+        directory: an Algorithm's checkpoint, or an RLModule's own.
+
+    Raises:
+        CheckpointError: no single-agent policy is in it, or it can't be read.
+    """
+    place = directory if is_module(directory) else directory / MODULE
+    try:
+        with (place / _MODULE_FILE).open("rb") as file:
+            state: dict[str, Any] = pickle.load(file)
+            return state
+    except (OSError, pickle.UnpicklingError, EOFError) as error:
+        raise CheckpointError(
+            f"checkpoint {str(directory)!r} can't be read: {_reason(error)}"
+        ) from error
+
+
+def _json_of(path: Path) -> dict[str, Any]:
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{str(path)!r} is damaged: {_reason(error)} Take another checkpoint."
+        ) from error
+    if not isinstance(held, dict):
+        raise CheckpointError(f"{str(path)!r} is damaged: it holds no JSON object.")
+    return held
+
+
+def _reason(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__).rstrip(".") + "."

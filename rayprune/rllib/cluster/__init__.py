@@ -1,0 +1,1 @@
+"""Joining a Ray cluster, and the resources that are asked of it."""

@@ -1,0 +1,1 @@
+"""What the command line does with RLlib policies, one file per subcommand."""

@@ -1,0 +1,220 @@
+"""Policies that can be played against each other: checkpoints, and exported files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+import torch
+import tree
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.env import INPUT_ENV_SINGLE_SPACES
+
+from rayprune.deploy.policy.artifact import SUFFIXES, Artifact, State, open_artifact
+from rayprune.errors import CheckpointError, InputError
+from rayprune.rllib.actors.threads import fitting_threads
+from rayprune.rllib.checkpoints.files import locate
+from rayprune.rllib.commands.export import portable
+from rayprune.rllib.evaluation.comparison import dense_policy
+from rayprune.rllib.evaluation.evaluator import Evaluator, guarded_env
+from rayprune.rllib.evaluation.paired_episodes import Actor, Env, PolicyActor, Result, Start
+from rayprune.rllib.experiment.algorithm_config import config_of, env_faults
+from rayprune.rllib.export.identity import checkpoint_identity, file_identity
+
+
+class Player(Protocol):
+    """A policy under test."""
+
+    @property
+    def name(self) -> str:
+        """Where it lies."""
+
+    def actor(self) -> Actor:
+        """Return it as one that plays; each has its own memory."""
+
+    def parameters(self) -> dict[str, int | None]:
+        """Return how many parameters the policy has, and how many aren't zero; None: unknown."""
+
+    def identity(self) -> dict[str, Any]:
+        """Return who it is, by hash, version and date; see `rayprune.rllib.export.identity`."""
+
+    def spaces(self) -> tuple[str, str]:
+        """Return what it observes and how it acts, as their spaces print."""
+
+    def threads(self) -> AbstractContextManager[None]:
+        """Compute with as many threads as suit it."""
+
+    def close(self) -> None:
+        """Let go of what it holds."""
+
+
+class CheckpointPlayer:
+    """A checkpoint's policy, in RLlib."""
+
+    def __init__(self, config: AlgorithmConfig, directory: Path) -> None:
+        self.name, self._directory = portable(directory), directory
+        self._evaluator = Evaluator(config)
+        try:
+            self._evaluator.load_checkpoint(directory)
+        except BaseException:
+            self._evaluator.close()
+            raise
+
+    def actor(self) -> Actor:
+        """See `Player.actor`."""
+        return PolicyActor(self._evaluator)
+
+    def parameters(self) -> dict[str, int | None]:
+        """See `Player.parameters`."""
+        held = list(self._evaluator.module.parameters())
+        return {
+            "total": sum(p.numel() for p in held),
+            "nonzero": sum(int(torch.count_nonzero(p)) for p in held),
+        }
+
+    def identity(self) -> dict[str, Any]:
+        """See `Player.identity`."""
+        return checkpoint_identity(self._directory)
+
+    def spaces(self) -> tuple[str, str]:
+        """See `Player.spaces`."""
+        observation, action = self._evaluator.spaces[INPUT_ENV_SINGLE_SPACES]
+        return str(observation), str(action)
+
+    def threads(self) -> AbstractContextManager[None]:
+        """See `Player.threads`."""
+        return fitting_threads(self._evaluator.module)
+
+    def close(self) -> None:
+        """See `Player.close`."""
+        self._evaluator.close()
+
+
+class FilePlayer:
+    """An exported file's policy, in its own runtime."""
+
+    def __init__(self, path: Path) -> None:
+        self.name = portable(path)
+        self._artifact = open_artifact(path)
+        if self._artifact.interface.noise is not None:
+            raise InputError(
+                f"{self.name!r} draws its actions, but greedy policies are compared. Export it "
+                "without --sample."
+            )
+
+    def actor(self) -> Actor:
+        """See `Player.actor`."""
+        return FileActor(self._artifact)
+
+    def parameters(self) -> dict[str, int | None]:
+        """See `Player.parameters`."""
+        return {"total": None, "nonzero": None}
+
+    def identity(self) -> dict[str, Any]:
+        """See `Player.identity`."""
+        return file_identity(self._artifact)
+
+    def spaces(self) -> tuple[str, str]:
+        """See `Player.spaces`; as the export found them."""
+        held = self._artifact.metadata.about.get("spaces", {})
+        return str(held.get("observation")), str(held.get("action"))
+
+    def config(self) -> AlgorithmConfig:
+        """Return a config of the environment that it was trained in.
+
+        Raises:
+            InputError: the file doesn't say which, or it isn't known here.
+        """
+        about = self._artifact.metadata.about
+        env = about.get("env")
+        if env is None:
+            raise InputError(f"{self.name!r} doesn't say in which environment it acts.")
+        for fault in env_faults(str(env)):
+            raise CheckpointError(f"{self.name!r}: {fault}")
+        return AlgorithmConfig().environment(str(env), env_config=dict(about.get("env_config", {})))
+
+    def threads(self) -> AbstractContextManager[None]:
+        """See `Player.threads`; a file was opened with one."""
+        return nullcontext()
+
+    def close(self) -> None:
+        """See `Player.close`."""
+
+
+class FileActor:
+    """An `Actor` of an exported file: raw observations in, actions out."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        self._artifact = artifact
+        self._observations: list[Any] = []
+        self._state: State = {}
+        self._active: list[int] = []
+        self._kind: Any = None
+
+    def open(self, envs: Sequence[Env], starts: Sequence[Start]) -> None:
+        """See `Actor.open`."""
+        self._observations = [obs for obs, _ in starts]
+        space = envs[0].action_space
+        self._kind = space.dtype if isinstance(space, gym.spaces.Box) else None
+        self._state = self._artifact.initial_state(len(starts))
+
+    def act(self, active: Sequence[int]) -> tuple[list[Any], list[Any]]:
+        """See `Actor.act`."""
+        self._active = list(active)
+        held = [self._observations[i] for i in self._active]
+        batch = tree.map_structure(lambda *leaves: np.stack(leaves), *held)
+        state = {name: values[self._active] for name, values in self._state.items()}
+        step = self._artifact.act(batch, state)
+        for name, values in step.state.items():
+            # Under the name of the state that went in, at the places of these episodes.
+            self._state[name][self._active] = values
+        # A file gives float32, whatever kind of float the space is of.
+        actions = list(step.actions.astype(self._kind or step.actions.dtype, copy=False))
+        return actions, actions
+
+    def tell(self, place: int, result: Result, action: Any) -> None:
+        """See `Actor.tell`."""
+        self._observations[self._active[place]] = result[0]
+
+
+def is_file(path: Path) -> bool:
+    """Whether ``path`` is an exported file, and not a checkpoint."""
+    return path.is_file() and path.suffix in SUFFIXES.values()
+
+
+def open_players(dense: Path, pruned: Path) -> tuple[list[Player], AlgorithmConfig]:
+    """Open two policies, dense first, and the environment's config that both play in.
+
+    It is the pruned policy's own; of an exported file it is the dense checkpoint's, and of two
+    files the one that the pruned file names.
+
+    Raises:
+        InputError: one can't be opened.
+    """
+    if is_file(pruned):
+        theirs = FilePlayer(pruned)
+        config = theirs.config() if is_file(dense) else config_of(locate(dense))
+        return [_opened(dense, config), theirs], config
+    config = config_of(locate(pruned))
+    players: list[Player] = [_opened(dense, config)]
+    try:
+        players.append(CheckpointPlayer(config, locate(pruned)))
+    except BaseException:
+        players[0].close()
+        raise
+    return players, config
+
+
+def _opened(path: Path, like: AlgorithmConfig) -> Player:
+    if is_file(path):
+        return FilePlayer(path)
+    return CheckpointPlayer(*dense_policy(locate(path), like))
+
+
+def environment_of(config: AlgorithmConfig) -> Callable[[], gym.Env[Any, Any]]:
+    """Return what makes one environment."""
+    return lambda: guarded_env(config)

@@ -1,0 +1,1 @@
+"""Observations and rewards on their way to the network: encoded, normalised."""

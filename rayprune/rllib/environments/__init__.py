@@ -1,0 +1,1 @@
+"""Environments: made, guarded, and wrapped so that every action space can be learned."""

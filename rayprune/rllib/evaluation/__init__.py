@@ -1,0 +1,1 @@
+"""Policies played and compared: returns on given seeds, closeness to the dense policy."""

@@ -1,0 +1,381 @@
+"""Evaluates a policy on given seeds, one environment a seed, with greedy actions.
+
+It runs RLlib's own connectors around the module, so that observation filters, recurrent states and
+action squashing are those of training. Every episode starts from a seed of its own, so that two
+policies are compared on the same episodes.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import gymnasium as gym
+import torch
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.apis import TargetNetworkAPI
+from ray.rllib.env.env_context import EnvContext
+from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.utils.spaces.space_utils import unbatch
+from ray.tune.registry import ENV_CREATOR, _global_registry
+
+from rayprune.errors import EnvError
+from rayprune.pruning.layers.resizing import fit_to, misfits
+from rayprune.pruning.measures.counting import count_flops
+from rayprune.reasons import RAISED, reason_of
+from rayprune.rllib.actors.threads import fitting_threads
+from rayprune.rllib.checkpoints.files import check_fits, module_state
+from rayprune.rllib.connectors.normalisation import ObservationFilter
+from rayprune.rllib.connectors.observations import KeepObservations
+from rayprune.rllib.connectors.pipelines import pieces_of
+from rayprune.rllib.environments.guard import (
+    Guarded,
+    env_name,
+    guard,
+    most_steps,
+    silence_tracebacks,
+    tell_of_cut,
+)
+from rayprune.statistics.intervals import summarise
+from rayprune.tracking.reporter import Pace
+
+AT_ONCE: Final = 32
+"""Episodes stepped side by side, through one batched forward pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Acted:
+    """One greedy step of a policy in several environments."""
+
+    observations: list[Any]
+    """Per environment, as it gave them."""
+    batch: dict[str, Any]
+    """What the module was given."""
+    logits: torch.Tensor | None
+    """The inputs of its action distribution, None where it gives actions alone (DQN)."""
+    actions: list[Any]
+    """Per environment, as the module means them."""
+    for_env: list[Any]
+    """Per environment, as it takes them: unsquashed."""
+    extras: dict[str, Any]
+    """What else an episode keeps, such as recurrent states; batched."""
+
+
+class Evaluator:
+    """A policy beside its environments, apart from the training EnvRunners."""
+
+    def __init__(self, config: AlgorithmConfig, *, whole: bool = False) -> None:
+        """Build an EnvRunner for its module and connectors; nothing is trained or sampled with it.
+
+        Args:
+            config: the algorithm's config; its env and module spec are used.
+            whole: with critic and target networks, as a Learner holds the module; else what an
+                EnvRunner holds.
+        """
+        own = config.copy(copy_frozen=False)
+        own.env_runners(num_env_runners=0, num_envs_per_env_runner=1, explore=False)
+        own.callbacks_class = []  # type: ignore[assignment]  # RLlib takes a list too
+        self._config = own
+        self._runner = (own.env_runner_cls or SingleAgentEnvRunner)(config=own, worker_index=0)
+        guard(self._runner, most_steps(own))
+        if whole:
+            self._runner.module = _whole_module(own, self.spaces)
+        self._whole: Any = None
+        self.cut = 0
+        """Episodes of the last `returns` that were cut off."""
+        self._freeze_filters()
+
+    @property
+    def module(self) -> Any:
+        """The policy's RLModule, inference only."""
+        return self._runner.module
+
+    @property
+    def config(self) -> AlgorithmConfig:
+        """The algorithm's config, without exploration."""
+        return self._config
+
+    @property
+    def spaces(self) -> Any:
+        """RLlib's dict of spaces: of the environment, and as the module sees them."""
+        return self._runner.get_spaces()
+
+    @property
+    def connectors(self) -> tuple[list[Any], list[Any]]:
+        """The connectors that lead to the module, and those that lead from it, in their order."""
+        runner: Any = self._runner
+        return pieces_of(runner._env_to_module), pieces_of(runner._module_to_env)
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take over weights and connector states, as an EnvRunner's `get_state` gives them."""
+        self._fit(state[COMPONENT_RL_MODULE][DEFAULT_MODULE_ID])
+        self._runner.set_state(dict(state))
+
+    def load_checkpoint(self, directory: Path) -> None:
+        """Take over the policy of an Algorithm's checkpoint, rayprune's or plain RLlib's.
+
+        Raises:
+            CheckpointError: it is of another network, or can't be read.
+        """
+        check_fits(directory, self.module)
+        weights = module_state(directory)
+        self._fit(weights)
+        self.module.set_state(weights)
+        for name in ("env_to_module", "module_to_env"):
+            for place in (directory / "env_runner", directory):
+                state = place / f"{name}_connector"
+                if state.is_dir():
+                    getattr(self._runner, f"_{name}").restore_from_path(str(state.absolute()))
+                    break
+        self._freeze_filters()
+
+    def make_env(self) -> Guarded:
+        """Make one more of its environments; the caller closes it."""
+        return guarded_env(self._config)
+
+    def returns(
+        self, first_seed: int, episodes: int, watch: Callable[[Acted], None] | None = None
+    ) -> list[float]:
+        """Return the undiscounted return of each episode, shape ``(episodes,)``.
+
+        Args:
+            first_seed: episode i is reset with ``first_seed + i``.
+            episodes: how many.
+            watch: told of every step.
+        """
+        seeds = range(first_seed, first_seed + episodes)
+        waves = [seeds[i : i + AT_ONCE] for i in range(0, episodes, AT_ONCE)]
+        self.cut, pace = 0, Pace()
+        with fitting_threads(self.module):
+            found = [value for wave in waves for value in self._wave(wave, watch, pace, episodes)]
+        tell_of_cut(self.cut, self._config)
+        return found
+
+    def evaluate(self, first_seed: int, episodes: int) -> dict[str, Any]:
+        """Return `summarise`'s dict for episodes from ``first_seed`` on.
+
+        Where episodes didn't end within `evaluation.max_steps`, ``cut`` says how many.
+        """
+        summary = summarise(self.returns(first_seed, episodes))
+        return {**summary, "cut": self.cut} if self.cut else summary
+
+    def act(self, episodes: list[SingleAgentEpisode], shared: dict[str, Any]) -> Acted:
+        """Act greedily on the last observation of each episode, which is left as it is.
+
+        Args:
+            episodes: open ones.
+            shared: the connectors' own memory: one dict for all steps of the same episodes.
+        """
+        common = self._common(episodes, shared)
+        # Before the connectors, which overwrite them in the episodes.
+        observations = [episode.get_observations(-1) for episode in episodes]
+        batch = self._runner._env_to_module(batch={}, **common)
+        with torch.no_grad():
+            outputs = self.module.forward_inference(batch)
+        logits = outputs.get(Columns.ACTION_DIST_INPUTS)
+        to_env = self._runner._module_to_env(batch=outputs, **common)
+        actions = to_env.pop(Columns.ACTIONS)
+        for_env = unbatch(to_env.pop(Columns.ACTIONS_FOR_ENV, actions))
+        return Acted(observations, batch, logits, unbatch(actions), for_env, to_env)
+
+    def play(self, episodes: int, seed: int, *, explore: bool) -> list[SingleAgentEpisode]:
+        """Return whole episodes with all that happened in them, observations as they were given.
+
+        Args:
+            episodes: how many.
+            seed: of the environment, which all of them follow from.
+            explore: draw the actions as in training; else the greedy ones.
+        """
+        silence_tracebacks()  # the error says what is in them
+        runner: Any = self._runner
+        runner._seed, runner._needs_initial_reset = seed, True
+        kept = KeepObservations()
+        runner._env_to_module.prepend(kept)
+        try:
+            played: list[SingleAgentEpisode] = runner.sample(num_episodes=episodes, explore=explore)
+        finally:
+            runner._env_to_module.remove(KeepObservations)
+        for episode in played:
+            kept.restore(episode)
+        return played
+
+    def first_batch(self, seed: int) -> dict[str, Any]:
+        """Return the module's input for the first observation of the episode of ``seed``."""
+        env = self.make_env()
+        try:
+            batch: dict[str, Any] = self._runner._env_to_module(
+                batch={}, **self._common([start_episode(env, seed)], {})
+            )
+            return batch
+        finally:
+            env.close()
+
+    def flops(self, seed: int) -> dict[str, int]:
+        """Return the FLOPs of one greedy action at batch 1, dense and counting non-zeros only.
+
+        What live compaction has taken out counts among the dense ones, as zeros do.
+
+        Args:
+            seed: of the episode whose first observation is acted on.
+        """
+        batch = self.first_batch(seed)
+        now, whole = (
+            count_flops(module, partial(module.forward_inference, batch))
+            for module in (self.module, self._whole or self.module)
+        )
+        return {"dense": whole.dense, "sparse": now.sparse}
+
+    def close(self) -> None:
+        """Close the environments."""
+        self._runner.stop()
+
+    def _fit(self, weights: Mapping[str, Any]) -> None:
+        """Let the module take the sizes of a policy that shrank while it was trained."""
+        if self._whole is None and misfits(self.module, weights):
+            self._whole = copy.deepcopy(self.module)
+        fit_to(self.module, weights)
+
+    def _common(self, episodes: list[SingleAgentEpisode], shared: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "rl_module": self.module,
+            "episodes": episodes,
+            "explore": False,
+            "shared_data": shared,
+        }
+
+    def _freeze_filters(self) -> None:
+        for connector in self.connectors[0]:
+            # A running observation filter is applied in an evaluation, but does not learn from it.
+            if hasattr(connector, "_update_stats"):
+                connector._update_stats = False
+            if isinstance(connector, ObservationFilter):
+                # What is recorded of its episodes is what the environment gave.
+                connector.rewrite = False
+
+    def _wave(
+        self,
+        seeds: Sequence[int],
+        watch: Callable[[Acted], None] | None,
+        pace: Pace,
+        episodes_in_all: int,
+    ) -> list[float]:
+        envs = [self.make_env() for _ in seeds]
+        try:
+            episodes = [start_episode(env, seed) for env, seed in zip(envs, seeds, strict=True)]
+            shared: dict[str, Any] = {}
+            active = list(range(len(envs)))
+            while active:
+                acted = self._step([envs[i] for i in active], [episodes[i] for i in active], shared)
+                if watch is not None:
+                    watch(acted)
+                active = [i for i in active if not episodes[i].is_done]
+                pace.tell(lambda: _how_far(episodes, seeds, episodes_in_all))
+            self.cut += sum(env.cut for env in envs)
+            return [float(episode.get_return()) for episode in episodes]
+        finally:
+            for env in envs:
+                env.close()
+
+    def _step(
+        self,
+        envs: list[gym.Env[Any, Any]],
+        episodes: list[SingleAgentEpisode],
+        shared: dict[str, Any],
+    ) -> Acted:
+        acted = self.act(episodes, shared)
+        for i, (env, episode) in enumerate(zip(envs, episodes, strict=True)):
+            add_step(env.step(acted.for_env[i]), [(episode, acted)], acted.actions[i], i)
+        return acted
+
+
+def _how_far(episodes: list[SingleAgentEpisode], seeds: Sequence[int], of: int) -> str:
+    longest = max(len(episode) for episode in episodes)
+    going = sum(not episode.is_done for episode in episodes)
+    return (
+        f"Evaluates {of} episodes: {going} of those from seed {seeds[0]} to {seeds[-1]} are still "
+        f"open, after up to {longest:,} steps."
+    )
+
+
+def add_step(
+    result: tuple[Any, Any, bool, bool, dict[str, Any]],
+    acted: Sequence[tuple[SingleAgentEpisode, Acted]],
+    action: Any,
+    place: int,
+) -> None:
+    """Tell episodes what came of an action.
+
+    Args:
+        result: what the environment's ``step`` returned.
+        acted: the episodes, each with the policy's step whose extras it keeps.
+        action: what was done, whoever chose it.
+        place: of the environment in the batch.
+    """
+    obs, reward, terminated, truncated, info = result
+    for episode, step in acted:
+        episode.add_env_step(
+            observation=obs,
+            action=action,
+            reward=float(reward),
+            infos=info,
+            terminated=bool(terminated),
+            truncated=bool(truncated),
+            extra_model_outputs={key: value[place] for key, value in step.extras.items()},
+        )
+
+
+def _whole_module(config: AlgorithmConfig, spaces: Any) -> Any:
+    module: Any = config.get_rl_module_spec(spaces=spaces, inference_only=False).build()
+    if isinstance(module, TargetNetworkAPI):
+        # A checkpoint of a Learner holds them too.
+        module.make_target_networks()
+    return module
+
+
+def make_env(config: AlgorithmConfig) -> gym.Env[Any, Any]:
+    """Make one environment as ``config`` describes it."""
+    context = EnvContext(config.env_config, worker_index=0)
+    if isinstance(config.env, str) and _global_registry.contains(ENV_CREATOR, config.env):
+        return _global_registry.get(ENV_CREATOR, config.env)(context)
+    if callable(config.env):
+        return config.env(context)
+    assert config.env is not None
+    return gym.make(config.env, **config.env_config)
+
+
+def guarded_env(config: AlgorithmConfig) -> Guarded:
+    """Make one environment in which a policy is measured: its faults and endless episodes are told.
+
+    Raises:
+        EnvError: its constructor failed.
+    """
+    try:
+        env = make_env(config)
+    except RAISED as error:
+        given = f"`env_config` {dict(config.env_config)}"
+        raise EnvError(
+            f"Environment {env_name(config)!r} can't be made with {given}: {reason_of(error)}."
+        ) from error
+    return Guarded(env, env_name(config), most_steps(config))
+
+
+def start_episode(env: gym.Env[Any, Any], seed: int) -> SingleAgentEpisode:
+    """Reset an environment by a seed, and open an episode of it."""
+    obs, info = env.reset(seed=seed)
+    return open_episode(env, obs, info)
+
+
+def open_episode(env: gym.Env[Any, Any], obs: Any, info: dict[str, Any]) -> SingleAgentEpisode:
+    """Open an episode that begins with what the environment's ``reset`` returned."""
+    episode = SingleAgentEpisode(
+        observation_space=env.observation_space, action_space=env.action_space
+    )
+    episode.add_env_reset(observation=obs, infos=info)
+    return episode

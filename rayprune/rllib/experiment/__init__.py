@@ -1,0 +1,1 @@
+"""From a YAML experiment to RLlib's AlgorithmConfig, with every fault found first."""

@@ -1,0 +1,1 @@
+"""The Learner that prunes: masks, gradients, moments, target networks after each update."""

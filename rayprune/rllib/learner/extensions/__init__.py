@@ -1,0 +1,1 @@
+"""Features of the pruning Learner, one file each."""

@@ -1,0 +1,241 @@
+"""Masks after everyone else, where the cheap path can't be shown to be safe (ADR 0028)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from rayprune.rllib.algorithms.target_networks import target_pairs
+from rayprune.rllib.foreign_code import own_methods, strangers, unknown_classes
+from rayprune.rllib.learner.bypassed import hold_bypassed
+from rayprune.rllib.learner.optimizers import moments, optimizers_of, steps_elementwise
+
+if TYPE_CHECKING:
+    from rayprune.pruning.pruner import MaskChange, Pruner
+    from rayprune.rllib.learner.mixin import PruningMixin
+
+logger = logging.getLogger(__name__)
+
+
+class LastWord:
+    """Knows who else may write a Learner's gradients and weights, and masks after them.
+
+    Between RLlib's own Learner and an element-wise optimizer, masked gradients over zero moments
+    leave a zero weight where it is, and nothing more is done. Where a user's class stands between
+    the two, gradients are masked once more before the step, weights and moments after it, and all
+    of it again at the end of each update. What others write between two iterations is masked when
+    the next update begins, or when somebody asks for the weights.
+    """
+
+    def __init__(self, learner: PruningMixin) -> None:
+        self._learner = learner
+        self._methods = own_methods(type(learner))
+        self.rewrites = bool(self._methods)
+        """Whether the user's Learner may write gradients and weights within a step."""
+        self.strangers: list[str] = []
+        """Who may write weights beside RLlib, in words."""
+        self._within_updates = False
+        self._touched = True
+        self._told = False
+        self._optimizers: dict[str, list[Optimizer]] = {}
+        self._elementwise: dict[str, bool] = {}
+        self._seen: tuple[int, ...] = ()
+
+    @property
+    def wraps_update(self) -> bool:
+        """Whether the user's Learner does something of its own around a whole update."""
+        return "update" in self._methods
+
+    def look(self) -> None:
+        """See who is there: modules come and go."""
+        learner = self._learner
+        modules = [pruner.module for pruner in learner.pruners.values()]
+        self.strangers = strangers(learner.config, type(learner), modules)
+        inside = [type(learner), *map(type, modules)]
+        self._within_updates = any(unknown_classes(cls) for cls in inside)
+        self._seen = ()
+
+    def optimizers(self, module_id: str) -> list[Optimizer]:
+        """Return the optimizers that step a module."""
+        self._look_at_optimizers()
+        return self._optimizers[module_id]
+
+    def begin_update(self) -> None:
+        """Mask what was written since the last update."""
+        self._look_at_optimizers(again=self.rewrites)
+        if self._touched or self.rewrites:
+            self.mask_all()
+
+    def masked(self, gradients: Mapping[Any, Tensor | None]) -> dict[Any, Tensor | None]:
+        """Return gradients, those of pruned weights masked, as well as what the weights hold.
+
+        Args:
+            gradients: by parameter, as somebody made them; written to where that can be.
+        """
+        held = writable(gradients)
+        for pruner in self._learner.pruners.values():
+            pruner.mask_gradients(held)
+            # An optimizer, or a user's own step, may go by these in their place.
+            pruner.mask_gradients(
+                {
+                    p: p.grad
+                    for p in pruner.module.parameters()
+                    if p.grad is not None and p.grad is not held.get(p)
+                }
+            )
+        return held
+
+    def masking_first(self, clip: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a clip function of RLlib's that sees no gradient of a pruned weight."""
+
+        def masked(gradients: dict[Any, Tensor], **options: Any) -> Any:
+            # It clips in place, so that the dict has to stay the same.
+            gradients.update(writable(gradients))
+            for pruner in self._learner.pruners.values():
+                pruner.mask_gradients(gradients)
+            return clip(gradients, **options)
+
+        return masked
+
+    def end_step(self) -> None:
+        """Mask weights after an optimizer step, and moments if they may have seen other gradients.
+
+        Zero gradients over zero moments leave a zero weight where it is for every element-wise
+        optimizer; only the others can disturb it, and pay for a multiply.
+        """
+        for module_id, pruner in self._learner.pruners.items():
+            if self.rewrites:
+                pruner.mask_weights()
+                self._mask_moments(module_id, pruner)
+            elif pruner.bypasses or not self._elementwise.get(module_id):
+                pruner.mask_weights()
+
+    def end_update(self) -> None:
+        """Mask all after a Learner or RLModule of the user's own."""
+        if self._within_updates:
+            self.mask_all()
+
+    def before_reading(self) -> None:
+        """Mask all before weights are handed out, if somebody may have written them."""
+        if self._touched or self.strangers:
+            self.mask_beside_updates()
+
+    def mask_beside_updates(self) -> None:
+        """Mask all from a thread that need not be the one that updates.
+
+        An asynchronous Learner may be between a forward and its backward, which a write in place
+        would break. None is made where all is zero already.
+        """
+        pruners = self._learner.pruners.values()
+        if not self._asynchronous or any(pruner.violations() for pruner in pruners):
+            self.mask_all()
+
+    @property
+    def _asynchronous(self) -> bool:
+        return hasattr(self._learner, "_learner_thread")
+
+    def heals(self, violations: Mapping[str, Any]) -> bool:
+        """Mask all where a stranger has left pruned weights that aren't zero, and say so once.
+
+        Args:
+            violations: by module id; empty where nothing is wrong.
+
+        Returns:
+            Whether anything was done.
+        """
+        self._touched = True  # from now on others have their turn
+        found = {module_id: counts for module_id, counts in violations.items() if counts}
+        if not found or not self.strangers:
+            return False
+        self.mask_all()
+        self._touched = True
+        # An asynchronous Learner may have been read in the middle of its own update.
+        if not self._told and not (self.rewrites and self._asynchronous):
+            self._told = True
+            logger.warning(
+                "Pruned weights were no longer zero after the Learner's update, and were set to "
+                "zero again: %s. Those that may write them are %s.",
+                found,
+                ", ".join(self.strangers),
+            )
+        return True
+
+    def agreed(self, pruner: Pruner, change: MaskChange | None) -> MaskChange | None:
+        """Return what rank 0 has done to the masks, and do it here too.
+
+        A user's Learner may let the weights of ranks come apart, by noise that each draws for
+        itself; their masks would follow. Every rank does a mask update at the same clock.
+
+        Args:
+            pruner: after its update.
+            change: what that did on this rank.
+        """
+        ranks = torch.distributed.is_available() and torch.distributed.is_initialized()
+        if change is None or not self.rewrites or not ranks:
+            return change
+        held: list[Any] = [(pruner.state_dict(), change)]
+        torch.distributed.broadcast_object_list(held, src=0)
+        state, first = held[0]
+        if torch.distributed.get_rank() != 0:
+            pruner.load_state_dict(state)
+        decided: MaskChange = first
+        return decided
+
+    # IMPALA asks for weights in inference mode. Masks kept from there could not be changed later.
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def mask_all(self) -> None:
+        """Zero what is pruned: weights, their moments, their target networks."""
+        for module_id, pruner in self._learner.pruners.items():
+            pruner.mask_weights()
+            self._mask_moments(module_id, pruner)
+            self._mask_targets(pruner)
+        self._touched = False
+
+    def _mask_moments(self, module_id: str, pruner: Pruner) -> None:
+        optimizers = self.optimizers(module_id)
+        pruner.mask_along(lambda parameter: moments(optimizers, parameter))
+        hold_bypassed(pruner, optimizers, target_pairs(pruner.module))
+
+    def _mask_targets(self, pruner: Pruner) -> None:
+        copies: dict[int, list[Tensor]] = {}
+        for source, target in target_pairs(pruner.module):
+            for own, copy in zip(source.parameters(), target.parameters(), strict=True):
+                copies.setdefault(id(own), []).append(copy.data)
+        if copies:
+            pruner.mask_along(lambda parameter: copies.get(id(parameter), ()))
+
+    def _look_at_optimizers(self, *, again: bool = False) -> None:
+        learner = self._learner
+        held = (*map(id, learner._named_optimizers.values()), *map(id, learner.pruners.values()))
+        if held == self._seen and not again:
+            return
+        self._seen = held
+        self._optimizers = {mid: optimizers_of(learner, mid) for mid in learner.pruners}
+        self._elementwise = {
+            mid: all(map(steps_elementwise, found)) for mid, found in self._optimizers.items()
+        }
+
+
+def writable(gradients: Mapping[Any, Tensor | None]) -> dict[Any, Tensor | None]:
+    """Return gradients that can be multiplied in place, copied where that must be.
+
+    >>> spread = torch.ones(1, 1).expand(2, 3)
+    >>> writable({"w": spread})["w"].mul_(2.0).sum()
+    tensor(12.)
+    """
+    return {
+        parameter: gradient.clone() if gradient is not None and _is_spread(gradient) else gradient
+        for parameter, gradient in gradients.items()
+    }
+
+
+def _is_spread(gradient: Tensor) -> bool:
+    """Whether several elements lie in one place, or nothing may be written at all."""
+    lengths = zip(gradient.shape, gradient.stride(), strict=True)
+    return gradient.is_inference() or any(n > 1 and step == 0 for n, step in lengths)

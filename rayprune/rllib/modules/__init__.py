@@ -1,0 +1,1 @@
+"""An RLModule as pruning sees it: its policy and value layers, heads, sensors, and sizes."""

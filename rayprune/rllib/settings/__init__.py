@@ -1,0 +1,1 @@
+"""What travels to the Learners in ``learner_config_dict``."""

@@ -1,0 +1,1 @@
+"""One training run: its loop, its rows, its summary, and where it starts from."""

@@ -1,0 +1,80 @@
+"""The dense policy that a pruned one is compared with: trained beside it, or a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+from rayprune.config import ExperimentConfig
+from rayprune.rllib.checkpoints import files as checkpoints
+from rayprune.rllib.cluster.resources import learner_gpus, resolve_gpus
+from rayprune.rllib.evaluation.comparison import dense_policy
+from rayprune.rllib.experiment.algorithm_config import base_config, build_config
+from rayprune.rllib.training.interruption import Interruption
+from rayprune.rllib.training.run import CONFIG_FILE, Run
+from rayprune.rllib.training.summary import measure
+from rayprune.storage.copies import shown
+from rayprune.tracking.record import prepare_out
+from rayprune.tracking.reporter import Reporter
+
+DENSE_DIRECTORY: Final = "dense"
+
+
+def dense_reference(
+    experiment: ExperimentConfig, out: Path, reporter: Reporter, interruption: Interruption
+) -> dict[str, Any] | None:
+    """Return what the dense policy that `evaluation.dense` names earns; None if it names none.
+
+    Args:
+        experiment: its twin is trained in ``out/dense`` where `evaluation.dense` is ``train``.
+        out: the run's directory.
+        reporter: told of the twin's progress.
+        interruption: stops the twin's training.
+
+    Returns:
+        Its ``validation`` and ``test`` returns, and its ``checkpoint``.
+    """
+    dense, seeds = experiment.evaluation.dense, experiment.evaluation
+    if dense is None:
+        return None
+    if dense != "train":
+        directory = checkpoints.locate(Path(dense))
+        config, _ = dense_policy(directory, base_config(experiment))
+        return {
+            "validation": measure(config, directory, seeds.validation_seed, seeds.episodes),
+            "test": measure(config, directory, seeds.test_seed, seeds.episodes),
+            "checkpoint": shown(directory.absolute()),
+        }
+    twin, place = dense_twin(experiment), out / DENSE_DIRECTORY
+    resume = (place / CONFIG_FILE).is_file()
+    prepare_out(place, resume)
+    config = resolve_gpus(build_config(twin), learner_gpus(twin.rllib))
+    summary = Run(twin, config, place, reporter, interruption, None).run(resume)
+    returns, checkpoint = summary["returns"], place / str(summary["checkpoint"])
+    return {
+        **{k: returns[k] for k in ("validation", "test")},
+        "checkpoint": shown(checkpoint.absolute()),
+    }
+
+
+def dense_twin(experiment: ExperimentConfig) -> ExperimentConfig:
+    """Return the experiment that differs in nothing but that it prunes nothing."""
+    return experiment.model_copy(
+        update={
+            "name": f"{experiment.name}-dense",
+            # The schedule stays: it says from when on checkpoints are candidates for the best.
+            "pruning": experiment.pruning.replace(
+                sparsity=0.0,
+                threshold=None,
+                groups={},
+                distribution="uniform",
+                protect=(),
+                penalty=None,
+                distillation=None,
+                granularity="weight",
+                hybrid=None,
+                compact_every=None,
+            ),
+            "evaluation": experiment.evaluation.model_copy(update={"dense": None}),
+        }
+    )

@@ -1,0 +1,106 @@
+"""Starts a run from a trained policy: weights, observation filters, and masks where it has them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.core import DEFAULT_MODULE_ID
+
+from rayprune.pruning.layers.torch_prune import plain_state
+from rayprune.pruning.masks.state import unpack_state
+from rayprune.rllib.actors.learners import foreach_learner
+from rayprune.rllib.checkpoints.files import check_fits, locate_policy, module_of, raw_module_state
+from rayprune.rllib.checkpoints.learner_state import origins_in, pruner_states
+from rayprune.rllib.connectors.statistics import freeze, take_statistics
+from rayprune.rllib.training.rows import policy_of
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a run took over from a trained policy, by parameter name."""
+
+    kept: list[str]
+    new: list[str]
+    """Parameters of this run's network that the policy had none for, of their shape."""
+
+
+def start_from(
+    algorithm: Algorithm, checkpoint: Path, *, partly: bool = False, masks: bool = True
+) -> Taken:
+    """Put a checkpoint's policy into a freshly built algorithm, with optimizers of its own.
+
+    Args:
+        algorithm: built, not yet trained.
+        checkpoint: rayprune's, plain RLlib's, a finished run's directory, or an RLModule's own
+            checkpoint. It may hold what ``torch.nn.utils.prune`` pruned.
+        partly: take what fits, and leave the rest of the network as it is (transfer).
+        masks: take its masks; without them its zeros train like all other weights.
+
+    Raises:
+        CheckpointError: it is no checkpoint, or, unless ``partly``, of another network.
+    """
+    directory = locate_policy(checkpoint)
+    if not partly:
+        check_fits(directory, module_of(algorithm))
+    weights, held = _policy(directory)
+    source = ray.put((weights, held if masks else {}))
+    taught = take_statistics(algorithm, directory, partly=partly)
+    taken: list[Taken] = foreach_learner(algorithm, lambda learner: _take(learner, source))
+    runner = directory / "env_runner"
+    # A filter of other observations fits no more than the layer that follows it.
+    if runner.is_dir() and algorithm.env_runner is not None and not taken[0].new:
+        algorithm.restore_from_path(str(runner.absolute()), component="env_runner")
+    if taught:
+        freeze(algorithm)
+    if algorithm.env_runner_group is not None:
+        # RLlib's own sync after a restore doesn't wait, and drops the request of a busy EnvRunner:
+        # its first samples would come from an untrained policy.
+        state = ray.put(policy_of(algorithm))
+        algorithm.env_runner_group.foreach_env_runner(
+            lambda runner: runner.set_state(ray.get(state))  # type: ignore[attr-defined]
+        )
+    return taken[0]
+
+
+def _take(learner: Any, source: Any) -> Taken:
+    """Give a Learner's module the weights and masks that fit it."""
+    weights, masks = ray.get(source)
+    module = learner.module[DEFAULT_MODULE_ID].unwrapped()
+    shapes = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    kept = [name for name in shapes if name in weights and weights[name].shape == shapes[name]]
+    # In place, so that optimizers and DDP keep their parameters.
+    module.load_state_dict(
+        {name: torch.from_numpy(np.array(weights[name])) for name in kept}, strict=False
+    )
+    fitting = {name: mask for name, mask in masks.items() if name in set(kept)}
+    learner.adopt_masks({DEFAULT_MODULE_ID: fitting})
+    return Taken(kept=kept, new=[name for name in shapes if name not in set(kept)])
+
+
+def _policy(directory: Path) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, torch.Tensor]]:
+    """Return a policy's plain weights and its masks by parameter name; a plain one has none."""
+    state, masks = plain_state(raw_module_state(directory))
+    # A policy that shrank while it was trained comes in its original shape, with masks where units
+    # have gone: only so can it meet networks of any shape, and shrink again if this run wants it.
+    whole = origins_in(directory).inflate(
+        {name: torch.from_numpy(np.array(value)) for name, value in state.items()}
+    )
+    return {name: value.numpy() for name, value in whole.items()}, {
+        **masks,
+        **_masks(directory),
+    }
+
+
+def _masks(directory: Path) -> dict[str, torch.Tensor]:
+    """Return the masks that a rayprune Learner saved, by parameter name."""
+    state = pruner_states(directory).get(DEFAULT_MODULE_ID)
+    if state is None:
+        return {}
+    shapes = {name: tuple(shape) for name, shape in state["shapes"].items()}
+    return origins_in(directory).inflate_masks(unpack_state(state, shapes)[0], shapes)

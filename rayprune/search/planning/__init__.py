@@ -1,0 +1,1 @@
+"""What a sweep takes, before it runs: placement on nodes, calibration, forecast."""

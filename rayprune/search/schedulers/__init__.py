@@ -1,0 +1,1 @@
+"""Schedulers of populations for Ray Tune: multi-objective PBT, and PB2."""

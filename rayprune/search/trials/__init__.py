@@ -1,0 +1,1 @@
+"""Members of a population: one trial, its files, its journal."""

@@ -1,0 +1,1 @@
+"""Statistics of returns: intervals, tests by betting, tails, non-inferiority. No torch."""
