@@ -34,7 +34,6 @@ from rayprune.pruning.evidence.table import (
     Evidence,
     Source,
 )
-from rayprune.pruning.granularity.removable import Unit
 from rayprune.pruning.granularity.sensors import Sensors
 from rayprune.pruning.granularity.structure import structure_faults, subjects
 from rayprune.pruning.layers.attach import (
@@ -47,6 +46,7 @@ from rayprune.pruning.layers.attach import (
 from rayprune.pruning.layers.identity_layers import Bypasses
 from rayprune.pruning.layers.masked import MASKABLE, MaskedLayer
 from rayprune.pruning.layers.original_shapes import Kept, Origins
+from rayprune.pruning.layers.prunable import PrunableLayer, Unit, protected_names
 from rayprune.pruning.masks.fading import Fading
 from rayprune.pruning.masks.state import Progress, broken_is_told, pack_state, unpack_state
 from rayprune.pruning.masks.store import Masking, all_true
@@ -62,10 +62,8 @@ from rayprune.pruning.update.arrival import arrived
 from rayprune.pruning.update.awaiting import awaits, standing_units
 from rayprune.pruning.update.budgets import (
     Budget,
-    PrunableLayer,
     Ramp,
     highest_target,
-    protected_names,
     scopes_of,
     threshold_scopes,
 )
@@ -570,7 +568,7 @@ class Pruner:
         penalty = self.config.penalty
         if penalty is None or clock >= self.config.build_schedule(0.0).end:
             return
-        spared = protected_names(self.config, self._layers)
+        spared = protected_names(self._layers, self.config.protect)
         if penalty["kind"] == "group_lasso":
             spared |= self._heads
         layers = [layer for layer in self._layers if layer.name not in spared]
@@ -659,7 +657,7 @@ class Pruner:
 
     def layer_counts(self) -> list[LayerCount]:
         """Count the weights of every maskable layer, exempt ones included."""
-        protected = protected_names(self.config, self._layers)
+        protected = protected_names(self._layers, self.config.protect)
         # Of a layer that is frozen in part, what is prunable counts.
         prunable = {layer.name: layer for layer in self._layers}
         layers = [prunable.get(layer.name, layer) for layer in self._all]

@@ -15,8 +15,8 @@ from rayprune.pruning.evidence.per_sample import joined, rows_of, squared_gradie
 from rayprune.pruning.evidence.reduce import Across, Alone
 from rayprune.pruning.evidence.table import GRADIENT, Evidence
 from rayprune.pruning.layers.attach import join
+from rayprune.pruning.layers.prunable import PrunableLayer
 from rayprune.pruning.precision import scored
-from rayprune.pruning.update.budgets import PrunableLayer
 
 FISHER = "fisher_diagonal"
 INPUT_NORM = "input_norm"

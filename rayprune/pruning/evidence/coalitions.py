@@ -17,8 +17,8 @@ from rayprune.pruning.evidence.objectives import Objective
 from rayprune.pruning.evidence.reduce import Across
 from rayprune.pruning.granularity import Part
 from rayprune.pruning.layers.masked import MaskedLayer, MaskedLinear
+from rayprune.pruning.layers.prunable import PrunableLayer
 from rayprune.pruning.precision import scored
-from rayprune.pruning.update.budgets import PrunableLayer
 
 # Floats of one layer's outputs that are evaluated at a time.
 CHUNK = 1 << 19

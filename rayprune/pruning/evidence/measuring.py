@@ -16,8 +16,8 @@ from rayprune.pruning.evidence.coalitions import Coalitions
 from rayprune.pruning.evidence.objectives import Objective
 from rayprune.pruning.evidence.reduce import Across, Alone
 from rayprune.pruning.evidence.table import GRADIENT, Evidence
-from rayprune.pruning.granularity import parts_of
-from rayprune.pruning.update.budgets import PrunableLayer
+from rayprune.pruning.granularity import split
+from rayprune.pruning.layers.prunable import PrunableLayer
 
 COALITIONS = "coalitions"
 TOLD_BY_BATCHES: frozenset[str] = MEASURED | {COALITIONS}
@@ -94,7 +94,7 @@ def _coalitions(
     for layer in layers:
         inner: Any = twin.get_submodule(layer.name)
         own = dataclasses.replace(layer, module=inner)
-        for part in parts_of(inner, own.parameters, "neuron"):
+        for part in split(inner, own.parameters, "neuron"):
             of_group = objective.of_group(layer.group)
             name = layer.full_name(part.parameters[0])
             found[name] = Coalitions(twin, own, part, batches, of_group, across)

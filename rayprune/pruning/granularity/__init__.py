@@ -8,7 +8,6 @@ row of a Linear, a filter of a Conv, a hidden unit of an LSTM or GRU. One file p
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from rayprune.pruning.granularity.block import block_parts
 from rayprune.pruning.granularity.n_of_m import NofM, group_parts, parse, undivided
 from rayprune.pruning.granularity.neuron import neuron_parts
 from rayprune.pruning.granularity.weight import weight_parts
+from rayprune.pruning.layers.prunable import PrunableLayer
 
 __all__ = [
     "ALIASES",
@@ -27,11 +27,12 @@ __all__ = [
     "NofM",
     "Part",
     "WeightPart",
+    "count_of",
     "is_granularity",
-    "matrix_shape",
     "parse",
     "parts_of",
     "spans_layers",
+    "split",
     "undivided",
 ]
 
@@ -64,8 +65,23 @@ def is_granularity(name: object) -> bool:
     return known or parse(name) is not None
 
 
-def parts_of(layer: nn.Module, parameters: Mapping[str, Tensor], granularity: str) -> list[Part]:
-    """Split a layer into the parts that compete.
+def parts_of(layer: PrunableLayer, granularity: str) -> list[Part]:
+    """Split a layer into the parts that compete, with the parameters' full names.
+
+    Args:
+        layer: as it is now.
+        granularity: a name whose parts lie within a layer.
+    """
+    return split(layer.module, layer.named, granularity)
+
+
+def count_of(layer: PrunableLayer, granularity: str) -> int:
+    """Return how many compete in a layer, as it was before any compaction."""
+    return sum(part.count for part in split(layer.module, layer.whole, granularity))
+
+
+def split(layer: nn.Module, parameters: Mapping[str, Tensor], granularity: str) -> list[Part]:
+    """Split a module into the parts that compete.
 
     Args:
         layer: Linear, Conv1d, Conv2d, LSTM or GRU.
@@ -81,21 +97,3 @@ def parts_of(layer: nn.Module, parameters: Mapping[str, Tensor], granularity: st
 def spans_layers(granularity: str) -> bool:
     """Return whether a unit may lie over several layers, so that they compete in one scope."""
     return granularity in ("input", "layer")
-
-
-def matrix_shape(parameters: Mapping[str, Tensor]) -> tuple[int, ...]:
-    """Return the shape that a layer has for a distribution.
-
-    A recurrent layer counts as one matrix: its rows by the inputs of all its weights.
-
-    >>> import torch
-    >>> matrix_shape({"weight": torch.zeros(8, 3, 5, 5)})
-    (8, 3, 5, 5)
-    >>> matrix_shape({"weight_ih_l0": torch.zeros(8, 3), "weight_hh_l0": torch.zeros(8, 2)})
-    (8, 5)
-    """
-    weights = list(parameters.values())
-    if len(weights) == 1:
-        return tuple(weights[0].shape)
-    rows = weights[0].shape[0]
-    return rows, math.ceil(sum(weight.numel() for weight in weights) / rows)

@@ -9,9 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rayprune.pruning.granularity.base import POOLINGS, Named, Part
-
-Columns = tuple[int | None, ...]
-"""For each sensor the input of a layer that reads it; None where the layer does not."""
+from rayprune.pruning.layers.prunable import Columns
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,6 @@ tanh does change its input, and stays as an activation without weights.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,16 +24,7 @@ from rayprune.errors import ConfigError
 from rayprune.pruning.layers.attach import join
 from rayprune.pruning.layers.identity import can_be_identity, identity_weight
 from rayprune.pruning.layers.masked import MaskedLayer
-
-
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """What goes as a whole."""
-
-    name: str
-    layers: tuple[str, ...]
-    identity: bool
-    """Whether it goes by becoming the identity, and not by becoming zero."""
+from rayprune.pruning.layers.prunable import Unit
 
 
 def find_units(

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from rayprune.errors import InputError
-from rayprune.pruning.granularity.input import Columns, reading_parameters
+from rayprune.pruning.granularity.input import reading_parameters
 from rayprune.pruning.layers.masked import prunable_parameters
+from rayprune.pruning.layers.prunable import Columns
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
 Run = Callable[[Sequence[Tensor]], object]

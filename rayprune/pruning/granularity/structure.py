@@ -12,7 +12,8 @@ from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.granularity import NofM, parse, undivided
 from rayprune.pruning.granularity.removable import find_units
 from rayprune.pruning.granularity.sensors import Sensors
-from rayprune.pruning.update.budgets import PrunableLayer, listed, protected_names
+from rayprune.pruning.layers.prunable import PrunableLayer, protected_names
+from rayprune.pruning.update.budgets import listed
 
 
 def subjects(
@@ -102,7 +103,7 @@ def structure_faults(
         layers: the prunable layers, protected ones included.
         tied: names of layers that share a weight with another.
     """
-    protected = protected_names(config, layers)
+    protected = protected_names(layers, config.protect)
     free = [layer for layer in layers if layer.name not in protected]
     pattern = parse(config.granularity)
     if pattern is not None:

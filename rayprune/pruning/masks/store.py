@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rayprune.pruning.layers.prunable import PrunableLayer
 from rayprune.pruning.masks.rnn_biases import silent_biases
 from rayprune.pruning.masks.topk import keep_only
 from rayprune.pruning.naming import check_tensor
-from rayprune.pruning.update.budgets import PrunableLayer
 
 
 class Masking:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from rayprune.pruning.granularity import parts_of
+from rayprune.pruning.granularity import split
 from rayprune.pruning.layers.masked import MASKABLE, prunable_parameters
 
 COUNTED = tuple(MASKABLE)
@@ -116,7 +116,7 @@ def dead_units(module: nn.Module) -> dict[str, int]:
         magnitudes = {key: weight.detach().abs() for key, weight in weights.items()}
         dead = sum(
             int((part.pool(magnitudes, "sum") == 0).sum())
-            for part in parts_of(layer, weights, "neuron")
+            for part in split(layer, weights, "neuron")
         )
         if dead:
             counts[name] = dead

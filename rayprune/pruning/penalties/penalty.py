@@ -16,9 +16,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from rayprune.pruning.granularity import parts_of
+from rayprune.pruning.granularity import split
+from rayprune.pruning.layers.prunable import PrunableLayer
 from rayprune.pruning.precision import scored
-from rayprune.pruning.update.budgets import PrunableLayer
 
 
 def soft_threshold(weight: Tensor, amount: float) -> None:
@@ -72,7 +72,7 @@ def shrink(layer: PrunableLayer, kind: str, amounts: Callable[[nn.Parameter], fl
         for weight in weights.values():
             soft_threshold(weight.data, amounts(weight))
         return
-    for part in parts_of(layer.module, weights, "neuron"):
+    for part in split(layer.module, weights, "neuron"):
         named = {name: weights[name].data for name in part.parameters}
         norms = part.pool({name: scored(weight) for name, weight in named.items()}, "l2")
         size = sum(weight.numel() for weight in named.values()) // part.count

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.granularity import Part
-from rayprune.pruning.granularity.removable import Unit
-from rayprune.pruning.update.budgets import Budget, PrunableLayer, Ramp, parts_over, scopes_of
+from rayprune.pruning.layers.prunable import PrunableLayer, Unit
+from rayprune.pruning.update.budgets import Budget, Ramp, parts_over, scopes_of
 
 Eligible = Callable[[str], "Tensor | None"]
 

@@ -5,21 +5,15 @@ from __future__ import annotations
 import fnmatch
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-
-import torch
-from torch import Tensor, nn
+from dataclasses import dataclass, replace
 
 from rayprune.errors import ConfigError, did_you_mean
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.distributions import DISTRIBUTIONS, Shape
-from rayprune.pruning.granularity import Part, matrix_shape, parse, parts_of, spans_layers
-from rayprune.pruning.granularity.input import Columns, SensorPart, reading_parameters
+from rayprune.pruning.granularity import Part, count_of, parse, parts_of, spans_layers
+from rayprune.pruning.granularity.input import SensorPart, reading_parameters
 from rayprune.pruning.granularity.layer import LayerPart
-from rayprune.pruning.granularity.removable import Unit
-from rayprune.pruning.layers.attach import join
-from rayprune.pruning.layers.masked import MaskedLayer, prunable_parameters
-from rayprune.pruning.layers.original_shapes import Origins
+from rayprune.pruning.layers.prunable import PrunableLayer, Unit, protected_names
 from rayprune.pruning.masks.topk import kept_count
 from rayprune.pruning.registry import choice_fault
 
@@ -28,69 +22,6 @@ MOST = 0.999
 
 Ramp = Callable[[float], float]
 """A target -> the sparsity that is due at this moment."""
-
-
-@dataclass(frozen=True, slots=True)
-class PrunableLayer:
-    """A maskable layer with its place in the module."""
-
-    name: str
-    module: MaskedLayer
-    group: str
-    columns: Columns | None = None
-    """Under granularity ``input``, which of its inputs reads each sensor."""
-    unit: Unit | None = None
-    """Under granularity ``layer``, what it goes together with."""
-    spared: frozenset[str] = frozenset()
-    """Names in the layer of weights that are left alone, for they are frozen."""
-    origins: Origins = field(default_factory=Origins, compare=False)
-    """What the parameters were before any compaction; the module's, shared by its layers."""
-
-    @property
-    def parameters(self) -> dict[str, nn.Parameter]:
-        """The prunable parameters by their name in the layer."""
-        weights = prunable_parameters(self.module)
-        if self.spared:
-            return {name: w for name, w in weights.items() if name not in self.spared}
-        return weights
-
-    def full_name(self, parameter: str) -> str:
-        """Return a parameter's name in the whole module."""
-        return join(self.name, parameter)
-
-    def parts(self, config: PruningConfig) -> list[Part]:
-        """Split the layer into what competes, with the parameters' full names."""
-        named = {self.full_name(name): weight for name, weight in self.parameters.items()}
-        return parts_of(self.module, named, config.granularity)
-
-    def shape(self, config: PruningConfig) -> Shape:
-        """Return what a distribution knows of the layer, as it was before any compaction."""
-        parts = parts_of(self.module, self._whole, config.granularity)
-        return Shape(self.dims, sum(part.count for part in parts))
-
-    @property
-    def dims(self) -> tuple[int, ...]:
-        """The layer's shape as one matrix, ``(out, in, ...)``, before any compaction."""
-        return matrix_shape(self._whole)
-
-    @property
-    def _whole(self) -> dict[str, Tensor]:
-        shapes = {n: self.origins.shape(self.full_name(n), w) for n, w in self.parameters.items()}
-        return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
-
-    @property
-    def total(self) -> int:
-        """The prunable weights that the layer had before any compaction."""
-        return sum(self.origins.size(self.full_name(n), w) for n, w in self.parameters.items())
-
-    @property
-    def pruned(self) -> int:
-        """How many of them are masked, or went with a unit that was."""
-        masks = self.module.masks
-        return self.total - sum(
-            self.origins.kept_in(self.full_name(name), weight, masks.get(name))
-            for name, weight in self.parameters.items()
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +67,7 @@ def budgets_of(config: PruningConfig, layers: Iterable[PrunableLayer]) -> list[B
     layers = list(layers)
     if parse(config.granularity) is not None:
         # The pattern fixes every layer's sparsity: none carries what a protected one keeps.
-        protected = protected_names(config, layers)
+        protected = protected_names(layers, config.protect)
         layers = [layer for layer in layers if layer.name not in protected]
     named = {group: spec["sparsity"] for group, spec in config.groups.items()}
     fields: list[tuple[str, float | None, list[PrunableLayer]]] = [
@@ -148,7 +79,7 @@ def budgets_of(config: PruningConfig, layers: Iterable[PrunableLayer]) -> list[B
     target = MOST if config.unbounded else config.target
     fields.append(("pruning.sparsity", target, rest))
     budgets = [
-        Budget(field, target, tuple(members), protected_names(config, members))
+        Budget(field, target, tuple(members), protected_names(members, config.protect))
         for field, target, members in fields
         if members
     ]
@@ -171,15 +102,6 @@ def _within_reach(config: PruningConfig, budget: Budget) -> Budget:
     return replace(budget, target=min(MOST, free / total))
 
 
-def protected_names(config: PruningConfig, layers: Iterable[PrunableLayer]) -> frozenset[str]:
-    """Return the names of the layers that a pattern of ``protect`` matches."""
-    return frozenset(
-        layer.name
-        for layer in layers
-        if any(fnmatch.fnmatchcase(layer.name, pattern) for pattern in config.protect)
-    )
-
-
 def scopes_of(config: PruningConfig, budget: Budget, at: Ramp) -> list[Scope]:
     """Split a budget's sparsity into scopes with exact counts.
 
@@ -192,7 +114,7 @@ def scopes_of(config: PruningConfig, budget: Budget, at: Ramp) -> list[Scope]:
     if spans_layers(config.granularity):
         total, free = _counts(config, budget)
         return [_scope(config, budget, budget.free, free - (total - kept_count(total, sparsity)))]
-    shapes = {layer.name: layer.shape(config) for layer in budget.layers}
+    shapes = {layer.name: _shape(config, layer) for layer in budget.layers}
     split = _layer_sparsities(config, budget, shapes, at)
     if split is None:
         total = sum(shape.count for shape in shapes.values())
@@ -209,7 +131,7 @@ def parts_over(config: PruningConfig, layers: Iterable[PrunableLayer]) -> tuple[
     if config.granularity == "layer":
         return _whole_units(layers)
     if config.granularity != "input":
-        return tuple(part for layer in layers for part in layer.parts(config))
+        return tuple(part for layer in layers for part in parts_of(layer, config.granularity))
     columns = {
         layer.full_name(name): (layer.parameters[name].shape, layer.columns)
         for layer in layers
@@ -333,7 +255,11 @@ def _counts(config: PruningConfig, budget: Budget) -> tuple[int, int]:
 def _competing(config: PruningConfig, layers: Iterable[PrunableLayer]) -> int:
     if spans_layers(config.granularity):
         return sum(part.count for part in parts_over(config, layers))
-    return sum(layer.shape(config).count for layer in layers)
+    return sum(count_of(layer, config.granularity) for layer in layers)
+
+
+def _shape(config: PruningConfig, layer: PrunableLayer) -> Shape:
+    return Shape(layer.dims, count_of(layer, config.granularity))
 
 
 def _name_faults(
@@ -350,7 +276,7 @@ def _name_faults(
     faults += [choice_fault("pruning.groups", x, groups) for x in config.groups if x not in groups]
     if isinstance(config.distribution, str):
         return faults
-    protected = protected_names(config, layers)
+    protected = protected_names(layers, config.protect)
     for name, sparsity in config.distribution.items():
         if name in exempt:
             faults.append(

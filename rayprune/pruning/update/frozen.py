@@ -13,7 +13,8 @@ from torch import nn
 
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.layers.masked import prunable_name, prunable_parameters
-from rayprune.pruning.update.budgets import PrunableLayer, listed
+from rayprune.pruning.layers.prunable import PrunableLayer
+from rayprune.pruning.update.budgets import listed
 
 _WAY_OUT = "set `pruning.frozen` to 'prune'"
 

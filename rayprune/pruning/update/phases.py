@@ -10,9 +10,9 @@ from rayprune.errors import ConfigError
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.criteria import scores_units
 from rayprune.pruning.granularity import parse
+from rayprune.pruning.layers.prunable import PrunableLayer
 from rayprune.pruning.update.budgets import (
     Budget,
-    PrunableLayer,
     budgets_of,
     faults_with,
     reach_faults,

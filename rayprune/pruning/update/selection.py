@@ -22,11 +22,12 @@ from rayprune.pruning.criteria import (
     scores_units,
 )
 from rayprune.pruning.evidence.table import NOTHING, Evidence
-from rayprune.pruning.granularity import Named, Part, WeightPart
+from rayprune.pruning.granularity import Named, Part, WeightPart, parts_of
 from rayprune.pruning.granularity.layer import LayerPart
+from rayprune.pruning.layers.prunable import PrunableLayer
 from rayprune.pruning.masks.topk import find_cut, keep_above
 from rayprune.pruning.precision import scored
-from rayprune.pruning.update.budgets import PrunableLayer, Scope
+from rayprune.pruning.update.budgets import Scope
 from rayprune.pruning.update.thresholds import threshold_of
 
 Eligible = Callable[[str], "Tensor | None"]
@@ -80,7 +81,7 @@ class Selection:
             names = [layer.full_name(name) for layer in layers for name in layer.parameters]
             return {name: self.score(name, self.weights[name]) for name in names}
         scores: dict[str, Tensor] = {}
-        for part in (part for layer in layers for part in layer.parts(self.config)):
+        for part in (part for layer in layers for part in parts_of(layer, self.config.granularity)):
             scores |= dict(part.expand(self._ranked(part).scores, {}))
         return scores
 

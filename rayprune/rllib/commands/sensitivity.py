@@ -21,9 +21,10 @@ from rayprune.errors import ConfigError, did_you_mean
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.criteria import CRITERIA, evidence_for
 from rayprune.pruning.distributions.from_sensitivity import overall, scaled_to, tolerated
+from rayprune.pruning.granularity import count_of
 from rayprune.pruning.layers.attach import maskable_layers
+from rayprune.pruning.layers.prunable import PrunableLayer
 from rayprune.pruning.pruner import LayerCount, Pruner
-from rayprune.pruning.update.budgets import PrunableLayer
 from rayprune.rllib.algorithms.target_networks import target_pairs
 from rayprune.rllib.checkpoints import files as checkpoints
 from rayprune.rllib.checkpoints.learner_state import pruner_states
@@ -236,9 +237,9 @@ class _Scan:
         found, config = maskable_layers(module, exclude=self._targets), self._options.pruning({})
         # What a layer's sparsity counts: weights, or units.
         self._units = {
-            layer.name: PrunableLayer(layer.name, found[layer.name], layer.group)
-            .shape(config)
-            .count
+            layer.name: count_of(
+                PrunableLayer(layer.name, found[layer.name], layer.group), config.granularity
+            )
             for layer in layers
         }
         # A target out of reach is told now, not at the end.

@@ -23,10 +23,10 @@ from ray.rllib.utils.numpy import convert_to_numpy
 from rayprune.errors import ConfigError
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.criteria import RETURN, evidence_for
-from rayprune.pruning.granularity.removable import Unit
 from rayprune.pruning.granularity.sensors import Sensors
 from rayprune.pruning.layers.attach import make_maskable, maskable_layers, not_excluded
 from rayprune.pruning.layers.masked import MASKABLE, prunable_parameters
+from rayprune.pruning.layers.prunable import Unit
 from rayprune.pruning.layers.torch_prune import is_torch_pruned, take_masks
 from rayprune.pruning.measures.counting import dead_units
 from rayprune.pruning.measures.histograms import histogram_of

@@ -7,8 +7,8 @@ from rayprune.pruning.evidence.batches import FISHER, INPUT_NORM, gather
 from rayprune.pruning.evidence.objectives import Objective
 from rayprune.pruning.evidence.table import GRADIENT
 from rayprune.pruning.layers.attach import make_maskable, maskable_layers
+from rayprune.pruning.layers.prunable import PrunableLayer
 from rayprune.pruning.layers.recurrent import unroll
-from rayprune.pruning.update.budgets import PrunableLayer
 
 
 class Recurrent(nn.Module):

@@ -9,8 +9,9 @@ from torch import nn
 
 from rayprune import Pruner, PruningConfig, unmask
 from rayprune.errors import ConfigError, InputError
-from rayprune.pruning.granularity.removable import Unit, without
+from rayprune.pruning.granularity.removable import without
 from rayprune.pruning.layers.identity import identity_weight
+from rayprune.pruning.layers.prunable import Unit
 
 RAMP = {"kind": "linear", "begin": 0, "end": 100, "every": 50}
 

@@ -19,9 +19,9 @@ from rayprune.pruning.evidence.objectives import (
     gaussian_divergence,
 )
 from rayprune.pruning.evidence.reduce import Alone
-from rayprune.pruning.granularity import parts_of
+from rayprune.pruning.granularity import split
 from rayprune.pruning.layers.attach import make_maskable
-from rayprune.pruning.update.budgets import PrunableLayer
+from rayprune.pruning.layers.prunable import PrunableLayer
 
 UNITS = 8
 
@@ -50,7 +50,7 @@ PLAIN = Objective.of(plain_loss)
 
 def coalitions(module, batches, objective=RICH, name="0"):
     layer = PrunableLayer(name, module.get_submodule(name), "all")
-    (part,) = parts_of(layer.module, layer.parameters, "neuron")
+    (part,) = split(layer.module, layer.parameters, "neuron")
     return Coalitions(module, layer, part, batches, objective, Alone())
 
 
