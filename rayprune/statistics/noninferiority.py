@@ -24,7 +24,7 @@ UNDECIDED: Final = "undecided"
 QUESTIONS: Final = ("mean", "tail")
 
 
-class Evidence(Protocol):
+class EvidenceStream(Protocol):
     """Grows pair by pair."""
 
     def add(self, pruned: float, dense: float) -> None:
@@ -91,8 +91,8 @@ class Question:
     def __init__(self, criteria: Criteria, name: str, margin: Margin | None = None) -> None:
         low, high, tail = criteria.low, criteria.high, criteria.tail
         given = margin or criteria.margin_of(name)
-        self._for: list[Evidence] = []
-        self._against: list[Evidence] = []
+        self._for: list[EvidenceStream] = []
+        self._against: list[EvidenceStream] = []
         for allowance in given.allowances(low, high):
             if name == "mean":
                 claim = Contrast(

@@ -15,7 +15,7 @@ EVEN = 1e-14
 
 
 @dataclass(frozen=True, slots=True)
-class Value:
+class AbstractValue:
     """One tensor of a forward, element by element."""
 
     channels: Tensor
@@ -49,18 +49,18 @@ class Columns:
     """Whether units are spread in another way than by column, so that none can be told apart."""
 
 
-def unknown(shape: torch.Size, *, channels: Tensor | None = None) -> Value:
+def unknown(shape: torch.Size, *, channels: Tensor | None = None) -> AbstractValue:
     """Return a tensor of which nothing is known but its units, pinned ones if none are given."""
     filled = torch.full(shape, PINNED) if channels is None else channels.expand(shape)
-    return Value(filled.contiguous(), torch.full(shape, NAN, dtype=torch.float64))
+    return AbstractValue(filled.contiguous(), torch.full(shape, NAN, dtype=torch.float64))
 
 
-def made(constant: Tensor) -> Value:
+def made(constant: Tensor) -> AbstractValue:
     """Return a tensor that the forward makes itself, from nothing."""
-    return Value(torch.full(constant.shape, FREE), constant.detach().cpu().double())
+    return AbstractValue(torch.full(constant.shape, FREE), constant.detach().cpu().double())
 
 
-def columns(value: Value, axis: int) -> Columns:
+def columns(value: AbstractValue, axis: int) -> Columns:
     """Read a tensor by columns along ``axis``.
 
     >>> value = unknown(torch.Size([5, 3]), channels=torch.tensor([7, 8, 9]))

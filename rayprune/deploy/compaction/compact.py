@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
-from rayprune.deploy.compaction.plan import Left, Plan, Removed, apply_plan
+from rayprune.deploy.compaction.plan import HeldBack, Plan, Removed, apply_plan
 from rayprune.deploy.compaction.planner import plan_compaction
 from rayprune.deploy.compaction.proof import DTYPES, precision_of, prove
 from rayprune.deploy.compaction.trace import Forward, as_arguments, check_runs
@@ -30,7 +30,7 @@ class Compacted:
     """New, of the same classes, its layers plain torch; the given module is untouched."""
     removed: tuple[Removed, ...]
     """What went, by layer."""
-    left: tuple[Left, ...]
+    left: tuple[HeldBack, ...]
     """What holds units back that might have gone, by layer, with the reason."""
     max_error: float
     """Largest difference of any output in the module's own precision, mostly f32, over the example
@@ -89,7 +89,7 @@ def compact(
     # A forward that can't be traced, or does what the reading of it did not foresee.
     except Exception as error:
         why = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-        plan = Plan(left=(Left(_EVERYTHING, 0, why),))
+        plan = Plan(left=(HeldBack(_EVERYTHING, 0, why),))
     try:
         return request.fulfil(plan)
     # Whatever a forward with literal shapes may raise, and the proof.
@@ -167,12 +167,12 @@ class _Request:
                 f"comparison ({type(error).__name__}: {error}). It must give the same twice, and "
                 "run in double precision on the CPU."
             ) from error
-        whole: list[Left] = []
+        whole: list[HeldBack] = []
         for index, layer in enumerate(layers):
             barred = {left.layer for left in whole} | set(layers[index + 1 :])
             try:
                 done = self.fulfil(self.plan(keep=barred))
             except Exception as error:
                 why = f"{type(error).__name__}: {error}"
-                whole.append(Left(layer, plan.units[layer].numel(), f"it would break: {why}"))
+                whole.append(HeldBack(layer, plan.units[layer].numel(), f"it would break: {why}"))
         return replace(done, left=(*done.left, *whole))

@@ -1,4 +1,4 @@
-"""Reading a traced forward: which weights meet which units, and what is constant."""
+"""What is found in a traced forward: which weights meet which units, and what is constant."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rayprune.deploy.compaction.abstract_values import Columns, Value
+from rayprune.deploy.compaction.abstract_values import AbstractValue, Columns
 from rayprune.deploy.compaction.channels import FREE, PINNED, Channels
 
 Arguments = Mapping[str, Any]
-"""An operator's arguments by the names of its schema; tensors as :class:`Value`."""
+"""An operator's arguments by the names of its schema; tensors as :class:`AbstractValue`."""
 Shapes = Sequence[torch.Size]
 """Of an operator's results."""
 
@@ -46,7 +46,7 @@ class Hold:
 
 
 @dataclass
-class Reading:
+class Findings:
     """What has been found so far in a forward."""
 
     parameters: Mapping[str, Tensor]
@@ -85,7 +85,7 @@ class Reading:
         if channels.numel():
             self.holds.append(Hold(channels.unique(), reason))
 
-    def columns_of(self, value: Value, columns: Columns, reader: str) -> Tensor:
+    def columns_of(self, value: AbstractValue, columns: Columns, reader: str) -> Tensor:
         """Return the channels of a layer's columns; mixed ones are held."""
         if columns.mixed:
             self.hold(value.channels, f"{reader} reads them in another order than by unit")

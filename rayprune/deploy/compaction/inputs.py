@@ -1,16 +1,12 @@
-"""Inputs that networks are compared on: random ones, and all of them in another precision."""
+"""Inputs that networks are compared on: recorded ones in another precision, and random ones."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
-
-from rayprune.deploy.compaction.precision import Double
 
 
 def cast(arguments: tuple[Any, ...], dtype: torch.dtype) -> tuple[Any, ...]:
@@ -51,23 +47,3 @@ def randomised(arguments: tuple[Any, ...], generator: torch.Generator) -> tuple[
 
     drawn: tuple[Any, ...] = pytree.tree_map(draw, arguments)
     return drawn
-
-
-@contextmanager
-def in_precision(dtype: torch.dtype) -> Iterator[None]:
-    """Run forwards without gradients, and in double precision if that is asked for.
-
-    A forward may itself make floats, ``obs.float() / 255``; then those become double too.
-
-    >>> with in_precision(torch.float64):
-    ...     print(torch.ones(1, dtype=torch.uint8).float().dtype, torch.zeros(1).dtype)
-    torch.float64 torch.float64
-    """
-    before = torch.get_default_dtype()
-    double = dtype == torch.float64
-    torch.set_default_dtype(dtype if double else before)
-    try:
-        with torch.no_grad(), Double() if double else nullcontext():
-            yield
-    finally:
-        torch.set_default_dtype(before)

@@ -12,8 +12,8 @@ from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 from rayprune.deploy.compaction import operators
-from rayprune.deploy.compaction.abstract_values import NAN, Value, made, unknown
-from rayprune.deploy.compaction.findings import Arguments, Reading, Shapes
+from rayprune.deploy.compaction.abstract_values import NAN, AbstractValue, made, unknown
+from rayprune.deploy.compaction.findings import Arguments, Findings, Shapes
 from rayprune.deploy.compaction.layers import READERS
 from rayprune.deploy.compaction.recurrent_states import find_states, operator_name
 from rayprune.deploy.compaction.trace import Trace, tensors_in
@@ -40,7 +40,7 @@ _MIXES = {
 }
 
 
-def read(traced: Trace, parameters: Mapping[str, Tensor], *, shrink_states: bool) -> Reading:
+def read(traced: Trace, parameters: Mapping[str, Tensor], *, shrink_states: bool) -> Findings:
     """Read a traced forward.
 
     Args:
@@ -51,43 +51,43 @@ def read(traced: Trace, parameters: Mapping[str, Tensor], *, shrink_states: bool
     Raises:
         InputError: the forward writes into a tensor that others see.
     """
-    reading = Reading(parameters)
+    findings = Findings(parameters)
     states = find_states(traced)
     values: dict[fx.Node, Any] = {}
     for node in traced.graph.nodes:
         if node in traced.parameters:
             own = unknown(node.meta["val"].shape)
-            values[node] = Value(own.channels, own.known, traced.parameters[node])
+            values[node] = AbstractValue(own.channels, own.known, traced.parameters[node])
         elif node in traced.inputs:
             shrinks = shrink_states and node in states.inputs
-            values[node] = _input(reading, node, traced.inputs[node], shrinks=shrinks)
+            values[node] = _input(findings, node, traced.inputs[node], shrinks=shrinks)
         elif node.op == "get_attr":
             values[node] = _held(traced, node)
         elif node.op == "call_function" and not _sets_a_mode(node):
-            values[node] = _called(reading, node, values)
+            values[node] = _called(findings, node, values)
     for place, node in enumerate(traced.outputs):
-        _return(reading, values[node], place, shrinks=shrink_states and place in states.outputs)
-    return reading
+        _return(findings, values[node], place, shrinks=shrink_states and place in states.outputs)
+    return findings
 
 
-def _input(reading: Reading, node: fx.Node, place: int, *, shrinks: bool) -> Value:
+def _input(findings: Findings, node: fx.Node, place: int, *, shrinks: bool) -> AbstractValue:
     shape = node.meta["val"].shape
     if not shrinks:
         return unknown(shape)
-    reading.states[place] = reading.channels.new(shape[-1])
-    return unknown(shape, channels=reading.states[place])
+    findings.states[place] = findings.channels.new(shape[-1])
+    return unknown(shape, channels=findings.states[place])
 
 
-def _return(reading: Reading, value: Value, place: int, *, shrinks: bool) -> None:
+def _return(findings: Findings, value: AbstractValue, place: int, *, shrinks: bool) -> None:
     if shrinks:
-        reading.returned[place] = value.channels.reshape(-1, value.channels.shape[-1])[0]
+        findings.returned[place] = value.channels.reshape(-1, value.channels.shape[-1])[0]
     else:
-        reading.channels.pin(value.channels)
+        findings.channels.pin(value.channels)
     if value.parameter:
-        reading.elsewhere.add(value.parameter)
+        findings.elsewhere.add(value.parameter)
 
 
-def _held(traced: Trace, node: fx.Node) -> Value | None:
+def _held(traced: Trace, node: fx.Node) -> AbstractValue | None:
     """Return a tensor that the module holds beside its parameters; None for what is no tensor."""
     held = python_operator.attrgetter(str(node.target))(traced.graph.owning_module)
     if not isinstance(held, Tensor):
@@ -102,46 +102,48 @@ def _held(traced: Trace, node: fx.Node) -> Value | None:
     return _typed(made(held) if literal and held.numel() == 1 else unknown(held.shape), held)
 
 
-def _called(reading: Reading, node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
+def _called(findings: Findings, node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
     if node.target is python_operator.getitem:
         return values[node.args[0]][node.args[1]]  # type: ignore[index]
     returned = node.meta.get("val")
     shapes = _shapes(returned)
     try:
-        results = _followed(reading, node, values, shapes)
+        results = _followed(findings, node, values, shapes)
     except InputError:
         raise
     # An operator in a form that its rule did not foresee: nothing is known of it then.
     except Exception as error:
         read = _values_in(fx.node.map_arg((node.args, node.kwargs), values.get))
         why = f"`{_shown(node)}` can't be followed: {type(error).__name__}: {error}"
-        results = _opaque(reading, read, shapes, why)
+        results = _opaque(findings, read, shapes, why)
     return _as_returned(results, returned)
 
 
 def _followed(
-    reading: Reading, node: fx.Node, values: Mapping[fx.Node, Any], shapes: Shapes
-) -> list[Value]:
+    findings: Findings, node: fx.Node, values: Mapping[fx.Node, Any], shapes: Shapes
+) -> list[AbstractValue]:
     if not isinstance(node.target, Target):
         read = _values_in(fx.node.map_arg((node.args, node.kwargs), values.get))
-        return _opaque(reading, read, shapes, _UNKNOWN.format(_shown(node)))
+        return _opaque(findings, read, shapes, _UNKNOWN.format(_shown(node)))
     given = _bound(node, values)
     if _reads_parameters(node, given):
-        return READERS[operator_name(node)](reading, given, shapes)
-    return _applied(reading, node, given, shapes)
+        return READERS[operator_name(node)](findings, given, shapes)
+    return _applied(findings, node, given, shapes)
 
 
-def _opaque(reading: Reading, tensors: Sequence[Value], shapes: Shapes, why: str) -> list[Value]:
+def _opaque(
+    findings: Findings, tensors: Sequence[AbstractValue], shapes: Shapes, why: str
+) -> list[AbstractValue]:
     """Hold whatever an operator reads, weights too: nothing is known of what it gives."""
     for tensor in tensors:
-        reading.hold(tensor.channels, why)
-        reading.elsewhere |= {tensor.parameter} - {""}
-        if tensor.parameter in reading.units:
-            reading.hold(reading.units[tensor.parameter], why)
+        findings.hold(tensor.channels, why)
+        findings.elsewhere |= {tensor.parameter} - {""}
+        if tensor.parameter in findings.units:
+            findings.hold(findings.units[tensor.parameter], why)
     return [unknown(shape) for shape in shapes]
 
 
-def _as_returned(results: Sequence[Value], returned: Any) -> Any:
+def _as_returned(results: Sequence[AbstractValue], returned: Any) -> Any:
     """Lay an operator's results out as it returns them, with None for what is no tensor."""
     left = iter(results)
     leaves, structure = pytree.tree_flatten(returned)
@@ -149,12 +151,12 @@ def _as_returned(results: Sequence[Value], returned: Any) -> Any:
     return pytree.tree_unflatten(told, structure)
 
 
-def _typed(value: Value, like: Tensor) -> Value:
+def _typed(value: AbstractValue, like: Tensor) -> AbstractValue:
     return value if like.is_floating_point() else replace(value, dtype=like.dtype)
 
 
-def _values_in(tree: Any) -> list[Value]:
-    return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Value)]
+def _values_in(tree: Any) -> list[AbstractValue]:
+    return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, AbstractValue)]
 
 
 def _shown(node: fx.Node) -> str:
@@ -170,9 +172,11 @@ def _reads_parameters(node: fx.Node, given: Arguments) -> bool:
     return all(weight is None or weight.parameter for weight in weights)
 
 
-def _applied(reading: Reading, node: fx.Node, given: Arguments, shapes: Shapes) -> list[Value]:
+def _applied(
+    findings: Findings, node: fx.Node, given: Arguments, shapes: Shapes
+) -> list[AbstractValue]:
     tensors = _values_in(given)
-    reading.elsewhere |= {tensor.parameter for tensor in tensors if tensor.parameter}
+    findings.elsewhere |= {tensor.parameter for tensor in tensors if tensor.parameter}
     function = _function(node)
     name = function._overloadpacket.__name__
     run = _runner(function, given)
@@ -183,17 +187,17 @@ def _applied(reading: Reading, node: fx.Node, given: Arguments, shapes: Shapes) 
     if name in operators.MOVES and function._overloadname != "dtype":
         return operators.moved(run)
     if name in operators.CUTS:
-        return operators.cut(reading, tensors[0], given.get("dim", 0), run, shapes)
+        return operators.cut(findings, tensors[0], given.get("dim", 0), run, shapes)
     dims = _gathered_dims(name, given, tensors[0])
     if dims is not None:
-        return operators.pooled(reading, tensors[0], dims, run, shapes)
+        return operators.pooled(findings, tensors[0], dims, run, shapes)
     if operators.is_elementwise(function) and len(shapes) == 1:
-        return operators.elementwise(reading, tensors, run, shapes, name=name)
+        return operators.elementwise(findings, tensors, run, shapes, name=name)
     why = _MIXES.get(name, (_FORM if name in READERS else _UNKNOWN).format(f"aten.{name}"))
-    return _opaque(reading, tensors, shapes, why)
+    return _opaque(findings, tensors, shapes, why)
 
 
-def _gathered_dims(name: str, given: Arguments, value: Value) -> list[int] | None:
+def _gathered_dims(name: str, given: Arguments, value: AbstractValue) -> list[int] | None:
     """Return the dimensions that a pooling, padding or reduction works on; None for others."""
     if name in operators.POOLS:
         return [-1 - place for place in range(operators.POOLS[name])]
@@ -243,9 +247,9 @@ def _runner(function: Target, given: Arguments) -> operators.Run:
     arguments = function._schema.arguments
     function = _RUN_AS.get(function._overloadpacket.__name__, function)
 
-    def run(part: Callable[[Value], Tensor]) -> Any:
+    def run(part: Callable[[AbstractValue], Tensor]) -> Any:
         filled = pytree.tree_map(
-            lambda leaf: part(leaf) if isinstance(leaf, Value) else leaf, dict(given)
+            lambda leaf: part(leaf) if isinstance(leaf, AbstractValue) else leaf, dict(given)
         )
         positional = [filled[a.name] for a in arguments if not a.kwarg_only]
         return function(*positional, **{a.name: filled[a.name] for a in arguments if a.kwarg_only})
@@ -273,9 +277,9 @@ def _shapes(result: Any) -> list[torch.Size]:
     return [leaf.shape for leaf in tensors_in(result)]
 
 
-def _cast(value: Value, node: fx.Node) -> Value:
+def _cast(value: AbstractValue, node: fx.Node) -> AbstractValue:
     dtype = node.meta["val"].dtype
     if dtype.is_floating_point:
-        return Value(value.channels, value.known)
+        return AbstractValue(value.channels, value.known)
     whole = value.known.nan_to_num(posinf=0.0, neginf=0.0).to(dtype).double()
-    return Value(value.channels, whole.where(value.known.isfinite(), NAN))
+    return AbstractValue(value.channels, whole.where(value.known.isfinite(), NAN))

@@ -28,7 +28,7 @@ _LIVE_ZERO = 1e-30
 
 
 @dataclass(frozen=True, slots=True)
-class Training:
+class TrainedNetwork:
     """A network in training, and what has to be known of it before units may go."""
 
     module: nn.Module
@@ -47,7 +47,7 @@ class Training:
     """Layers that keep all of their units, whatever the forward shows: outputs of other uses."""
 
 
-def plan_live(training: Training) -> Plan:
+def plan_live(network: TrainedNetwork) -> Plan:
     """Find what can go from a network in training; change nothing.
 
     Raises:
@@ -57,18 +57,19 @@ def plan_live(training: Training) -> Plan:
     >>> mask = torch.ones(3, 2, dtype=torch.bool)
     >>> mask[1] = False
     >>> _ = nn.init.zeros_(net[0].weight[1:])
-    >>> found = plan_live(Training(net, torch.zeros(2, 2), lambda m, x: m(x), {"0.weight": mask}))
+    >>> given, masks = torch.zeros(2, 2), {"0.weight": mask}
+    >>> found = plan_live(TrainedNetwork(net, given, lambda m, x: m(x), masks))
     >>> found.kept["0.weight"][0].tolist()
     [0, 2]
     """
-    traced = _with_live_zeros(training)
+    traced = _with_live_zeros(network)
     plan = plan_compaction(
         traced,
-        training.example,
-        training.forward,
-        merge=training.merge,
-        keep=training.keep,
-        tied=training.targets,
+        network.example,
+        network.forward,
+        merge=network.merge,
+        keep=network.keep,
+        tied=network.targets,
     )
     missed = sorted(set(_layers(traced)) - set(plan.units))
     if missed:
@@ -80,15 +81,15 @@ def plan_live(training: Training) -> Plan:
     return plan
 
 
-def prove_live(training: Training, plan: Plan) -> None:
+def prove_live(network: TrainedNetwork, plan: Plan) -> None:
     """Prove on the example and one random input that a plan leaves all outputs as they are.
 
     Raises:
         InvariantError: it doesn't; names the layer.
     """
-    whole = copy.deepcopy(training.module).cpu()
+    whole = copy.deepcopy(network.module).cpu()
     small = apply_plan(copy.deepcopy(whole), plan)
-    prove(whole, small, plan, training.example, forward=training.forward, random=1)
+    prove(whole, small, plan, network.example, forward=network.forward, random=1)
 
 
 def fingerprint(plan: Plan) -> int:
@@ -105,12 +106,12 @@ def fingerprint(plan: Plan) -> int:
     return int.from_bytes(digest.digest(), "big")
 
 
-def _with_live_zeros(training: Training) -> nn.Module:
+def _with_live_zeros(network: TrainedNetwork) -> nn.Module:
     """Return a copy in which only what is masked, or its copy in a target network, is zero."""
-    module = copy.deepcopy(training.module).cpu().eval()
+    module = copy.deepcopy(network.module).cpu().eval()
     named = dict(module.named_parameters())
-    masks = {name: mask.cpu() for name, mask in training.masks.items()}
-    masks |= {copied: masks[name] for name, copied in training.targets if name in masks}
+    masks = {name: mask.cpu() for name, mask in network.masks.items()}
+    masks |= {copied: masks[name] for name, copied in network.targets if name in masks}
     with torch.no_grad():
         for name, weight in named.items():
             if weight.dim() > 1:

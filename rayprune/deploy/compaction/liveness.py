@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rayprune.deploy.compaction.abstract_values import NAN
 from rayprune.deploy.compaction.channels import PINNED
-from rayprune.deploy.compaction.findings import Reading, Use, by_column
+from rayprune.deploy.compaction.findings import Findings, Use, by_column
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,52 +49,52 @@ class Matrix:
         return read
 
 
-def read_matrices(reading: Reading, *, merge: bool) -> list[Matrix]:
+def read_matrices(findings: Findings, *, merge: bool) -> list[Matrix]:
     """Gather the uses of each weight; all uses of a parameter keep the same rows and columns.
 
     Args:
-        reading: of a whole forward; its channels are tied further.
+        findings: of a whole forward; its channels are tied further.
         merge: whether one constant may carry others.
     """
-    _tie_shared(reading)
-    return list(_matrices(reading, merge=merge))
+    _tie_shared(findings)
+    return list(_matrices(findings, merge=merge))
 
 
-def liveness(reading: Reading, matrices: list[Matrix]) -> tuple[Tensor, Tensor]:
+def liveness(findings: Findings, matrices: list[Matrix]) -> tuple[Tensor, Tensor]:
     """Return which sets of channels live, and which are held only so that no layer is empty.
 
     Returns:
         Two bool tensors, shape ``(sets,)``; no set is in both.
     """
-    live = torch.zeros(len(reading.channels), dtype=torch.bool)
+    live = torch.zeros(len(findings.channels), dtype=torch.bool)
     live[PINNED] = True
     live = _living(matrices, live)
-    held = _placeholders(reading, live)
+    held = _placeholders(findings, live)
     # What a placeholder's state would be is no longer known; one that is returned lives in earnest.
-    for channels in reading.returned.values():
-        sets = reading.channels.sets(channels)
+    for channels in findings.returned.values():
+        sets = findings.channels.sets(channels)
         live[sets] |= held[sets]
     live = _living(matrices, live)
     return live, held & ~live
 
 
-def _tie_shared(reading: Reading) -> None:
+def _tie_shared(findings: Findings) -> None:
     """Let all uses of one parameter keep the same rows and columns."""
     columns: dict[str, Tensor] = {}
     rows: dict[str, Tensor] = {}
-    for use in reading.uses:
-        reading.channels.tie(use.columns, columns.setdefault(use.weight, use.columns))
+    for use in findings.uses:
+        findings.channels.tie(use.columns, columns.setdefault(use.weight, use.columns))
         for name in filter(None, (use.weight, use.bias)):
-            reading.channels.tie(use.rows, rows.setdefault(name, use.rows))
-            if name in reading.elsewhere:
-                reading.hold(use.rows, f"something else reads {name!r}")
-                reading.hold(use.columns, f"something else reads {name!r}")
+            findings.channels.tie(use.rows, rows.setdefault(name, use.rows))
+            if name in findings.elsewhere:
+                findings.hold(use.rows, f"something else reads {name!r}")
+                findings.hold(use.columns, f"something else reads {name!r}")
 
 
-def _matrices(reading: Reading, *, merge: bool) -> Iterator[Matrix]:
+def _matrices(findings: Findings, *, merge: bool) -> Iterator[Matrix]:
     by_weight: dict[str, list[Use]] = defaultdict(list)
     owners: dict[str, set[str]] = defaultdict(set)
-    for use in reading.uses:
+    for use in findings.uses:
         by_weight[use.weight].append(use)
         owners[use.bias].add(use.weight)
     for weight, uses in by_weight.items():
@@ -104,13 +104,13 @@ def _matrices(reading: Reading, *, merge: bool) -> Iterator[Matrix]:
         same = torch.stack([use.constants == first for use in uses]).all(0)
         # Without a bias of its own a layer can do without zeros only.
         foldable = same if folds else same & (first == 0)
-        parameter = reading.parameters[weight]
+        parameter = findings.parameters[weight]
         yield Matrix(
             weight=weight,
             biases=biases - {""},
             filled=(by_column(parameter) != 0).any(-1),
-            rows=reading.channels.sets(uses[0].rows),
-            columns=reading.channels.sets(uses[0].columns),
+            rows=findings.channels.sets(uses[0].rows),
+            columns=findings.channels.sets(uses[0].columns),
             constants=torch.where(foldable, first, torch.nan),
             carried=_carried(uses) if merge else torch.full_like(first, NAN),
         )
@@ -131,11 +131,11 @@ def _living(matrices: list[Matrix], needed: Tensor) -> Tensor:
     return live
 
 
-def _placeholders(reading: Reading, live: Tensor) -> Tensor:
+def _placeholders(findings: Findings, live: Tensor) -> Tensor:
     """Return one set of channels for each layer that would be left without any."""
     held = torch.zeros_like(live)
-    for units in reading.units.values():
-        sets = reading.channels.sets(units)
+    for units in findings.units.values():
+        sets = findings.channels.sets(units)
         if units.numel() and not (live | held)[sets].any():
             held[sets[0]] = True
     return held

@@ -12,9 +12,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from rayprune.deploy.compaction.abstract_values import Value, unknown, varies
+from rayprune.deploy.compaction.abstract_values import AbstractValue, unknown, varies
 from rayprune.deploy.compaction.channels import FREE, PINNED
-from rayprune.deploy.compaction.findings import Arguments, Reading, Shapes
+from rayprune.deploy.compaction.findings import Arguments, Findings, Shapes
 
 # fmt: off
 MOVES: Final = frozenset({
@@ -54,7 +54,7 @@ ELEMENTWISE: Final = frozenset({
 """Elementwise, but torch doesn't tag them so."""
 # fmt: on
 
-Run = Callable[[Callable[[Value], Tensor]], Any]
+Run = Callable[[Callable[[AbstractValue], Tensor]], Any]
 """Runs the operator on what a function makes of each of its tensors."""
 
 
@@ -66,53 +66,59 @@ def is_elementwise(operator: torch._ops.OpOverload) -> bool:
     return torch.Tag.pointwise in tags or operator._overloadpacket.__name__ in ELEMENTWISE
 
 
-def moved(run: Run) -> list[Value]:
+def moved(run: Run) -> list[AbstractValue]:
     """Elements in other places: views, permutations, concatenations."""
     return _paired(run(lambda v: v.channels), run(lambda v: v.known))
 
 
-def cut(reading: Reading, value: Value, dim: int, run: Run, shapes: Shapes) -> list[Value]:
+def cut(
+    findings: Findings, value: AbstractValue, dim: int, run: Run, shapes: Shapes
+) -> list[AbstractValue]:
     """Parts by position. Among units, positions would mean others in a smaller network."""
     if shapes[0] == value.channels.shape:
         return [value]
     if varies(value.channels, dim):
-        reading.hold(value.channels, "parts of them are taken by position")
+        findings.hold(value.channels, "parts of them are taken by position")
     return _paired(run(lambda v: v.channels), run(lambda v: v.known))
 
 
 def pooled(
-    reading: Reading, value: Value, dims: Sequence[int], run: Run, shapes: Shapes
-) -> list[Value]:
+    findings: Findings, value: AbstractValue, dims: Sequence[int], run: Run, shapes: Shapes
+) -> list[AbstractValue]:
     """Places gathered or surrounded within each unit: pooling, padding, means over places."""
     channels = value.channels
     if any(varies(channels, dim) for dim in dims):
-        reading.hold(channels, "units are pooled with each other")
+        findings.hold(channels, "units are pooled with each other")
         return [unknown(shapes[0])]
     for dim in dims:
         channels = channels.narrow(dim, 0, 1)
     if len(shapes[0]) < channels.dim():  # a reduction that drops its dimensions
         channels = channels.squeeze([dim % channels.dim() for dim in dims])
-    return [Value(channels.expand(shapes[0]).contiguous(), run(lambda v: v.known))]
+    return [AbstractValue(channels.expand(shapes[0]).contiguous(), run(lambda v: v.known))]
 
 
 def elementwise(
-    reading: Reading, values: Sequence[Value], run: Run, shapes: Shapes, *, name: str
-) -> list[Value]:
+    findings: Findings, values: Sequence[AbstractValue], run: Run, shapes: Shapes, *, name: str
+) -> list[AbstractValue]:
     """Activations, sums, products. Units that meet go together, or not at all."""
     shape = shapes[0]
-    meeting = [value for value in values if not _is_common(reading, value, values, shape, name)]
+    meeting = [value for value in values if not _is_common(findings, value, values, shape, name)]
     channels = torch.full(shape, FREE)
     for value in meeting:
         other = value.channels.broadcast_to(shape)
-        _tie(reading, channels, other, name)
+        _tie(findings, channels, other, name)
         channels = torch.where(channels == FREE, other, channels)
     if not meeting:
         channels = torch.full(shape, PINNED)
-    return [Value(channels, _constants(values, run, shape, is_product=name == "mul"))]
+    return [AbstractValue(channels, _constants(values, run, shape, is_product=name == "mul"))]
 
 
 def _is_common(
-    reading: Reading, value: Value, values: Sequence[Value], shape: torch.Size, name: str
+    findings: Findings,
+    value: AbstractValue,
+    values: Sequence[AbstractValue],
+    shape: torch.Size,
+    name: str,
 ) -> bool:
     """Whether each of its elements meets several units of another tensor; then it is held."""
     offset = len(shape) - value.channels.dim()
@@ -124,17 +130,19 @@ def _is_common(
     others = [other.channels.broadcast_to(shape) for other in values if other is not value]
     common = any(varies(other, dim) for other in others for dim in spread)
     if common:
-        reading.hold(value.channels, f"`{name}` meets each of them with several units")
+        findings.hold(value.channels, f"`{name}` meets each of them with several units")
     return common
 
 
-def _tie(reading: Reading, ours: Tensor, theirs: Tensor, name: str) -> None:
+def _tie(findings: Findings, ours: Tensor, theirs: Tensor, name: str) -> None:
     for one, other in ((ours, theirs), (theirs, ours)):
-        reading.hold(one[other == PINNED], f"`{name}` joins them with what can't shrink")
-    reading.channels.tie(ours, theirs)
+        findings.hold(one[other == PINNED], f"`{name}` joins them with what can't shrink")
+    findings.channels.tie(ours, theirs)
 
 
-def _constants(values: Sequence[Value], run: Run, shape: torch.Size, *, is_product: bool) -> Tensor:
+def _constants(
+    values: Sequence[AbstractValue], run: Run, shape: torch.Size, *, is_product: bool
+) -> Tensor:
     varying = torch.zeros(shape, dtype=torch.bool)
     zero = torch.zeros(shape, dtype=torch.bool)
     for value in values:
@@ -145,10 +153,12 @@ def _constants(values: Sequence[Value], run: Run, shape: torch.Size, *, is_produ
     return torch.where(zero, 0.0, constants) if is_product else constants
 
 
-def _paired(channels: Any, known: Any) -> list[Value]:
+def _paired(channels: Any, known: Any) -> list[AbstractValue]:
     if isinstance(channels, Tensor):
         channels, known = [channels], [known]
-    return [Value(c.contiguous(), k.contiguous()) for c, k in zip(channels, known, strict=True)]
+    return [
+        AbstractValue(c.contiguous(), k.contiguous()) for c, k in zip(channels, known, strict=True)
+    ]
 
 
 def reduced_dims(given: Arguments, dims: int) -> list[int]:

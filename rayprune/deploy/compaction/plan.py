@@ -27,7 +27,7 @@ class Removed:
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class HeldBack:
     """What stays although it might have gone, and why."""
 
     layer: str
@@ -57,7 +57,7 @@ class Plan:
     """Places in states that come in which must be zero: of hidden units that are zero from a zero
     state on, by the input's place. All states that the old module itself returns are so."""
     removed: tuple[Removed, ...] = ()
-    left: tuple[Left, ...] = ()
+    left: tuple[HeldBack, ...] = ()
 
     def pick(self, name: str, tensor: Tensor, *, fold: bool = False) -> Tensor:
         """Return what is left of a tensor shaped like the parameter ``name``.

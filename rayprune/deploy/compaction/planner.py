@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from rayprune.deploy.compaction.channels import PINNED
-from rayprune.deploy.compaction.findings import Reading, by_column, layer_of
+from rayprune.deploy.compaction.findings import Findings, by_column, layer_of
 from rayprune.deploy.compaction.interpreter import read
 from rayprune.deploy.compaction.liveness import Matrix, liveness, read_matrices
-from rayprune.deploy.compaction.plan import Kept, Left, Plan, Removed
+from rayprune.deploy.compaction.plan import HeldBack, Kept, Plan, Removed
 from rayprune.deploy.compaction.stranded import Stranded, stranded
 from rayprune.deploy.compaction.trace import Forward, as_arguments, trace
 
@@ -59,48 +59,48 @@ def plan_compaction(
     """
     traced = trace(module, as_arguments(example_input), forward)
     parameters = {n: p.detach().cpu().double() for n, p in module.named_parameters()}
-    reading = read(traced, parameters, shrink_states=shrink_states)
-    for weight, units in reading.units.items():
+    findings = read(traced, parameters, shrink_states=shrink_states)
+    for weight, units in findings.units.items():
         if layer_of(weight) in set(keep):
-            reading.channels.pin(units)
+            findings.channels.pin(units)
     for one, other in tied:
-        if one in reading.units and other in reading.units:
-            reading.channels.tie(reading.units[one], reading.units[other])
-    plan = _plan(reading, merge=merge)
-    read_as_they_are = {use.weight for use in reading.uses}
+        if one in findings.units and other in findings.units:
+            findings.channels.tie(findings.units[one], findings.units[other])
+    plan = _plan(findings, merge=merge)
+    read_as_they_are = {use.weight for use in findings.uses}
     held = _by_layer(stranded(traced, parameters, read_as_they_are))
     return replace(plan, left=(*plan.left, *held))
 
 
-def _plan(reading: Reading, *, merge: bool) -> Plan:
-    matrices = read_matrices(reading, merge=merge)
-    live, held = liveness(reading, matrices)
+def _plan(findings: Findings, *, merge: bool) -> Plan:
+    matrices = read_matrices(findings, merge=merge)
+    live, held = liveness(findings, matrices)
     kept = live | held
-    states = {place: _indices(reading, c, kept) for place, c in reading.states.items()}
-    returned = {place: _indices(reading, c, kept) for place, c in reading.returned.items()}
+    states = {place: _indices(findings, c, kept) for place, c in findings.states.items()}
+    returned = {place: _indices(findings, c, kept) for place, c in findings.returned.items()}
     picks = dict(_picks(matrices, kept))
     return Plan(
-        kept={n: p for n, p in picks.items() if _shrinks(reading.parameters[n], p)},
+        kept={n: p for n, p in picks.items() if _shrinks(findings.parameters[n], p)},
         emptied=dict(_emptied(matrices, kept, live)),
-        folds=dict(_folds(reading, matrices, live)),
-        units={layer_of(w): _lives_on(reading, u, kept, live) for w, u in reading.units.items()},
+        folds=dict(_folds(findings, matrices, live)),
+        units={layer_of(w): _lives_on(findings, u, kept, live) for w, u in findings.units.items()},
         states=states,
         returned=returned,
-        grounded=dict(_grounded(reading)),
-        removed=tuple(_removed(reading, kept)),
-        left=tuple(_left(reading, live)),
+        grounded=dict(_grounded(findings)),
+        removed=tuple(_removed(findings, kept)),
+        left=tuple(_left(findings, live)),
     )
 
 
-def _indices(reading: Reading, channels: Tensor, kept: Tensor) -> Tensor:
-    return kept[reading.channels.sets(channels)].nonzero().flatten()
+def _indices(findings: Findings, channels: Tensor, kept: Tensor) -> Tensor:
+    return kept[findings.channels.sets(channels)].nonzero().flatten()
 
 
-def _grounded(reading: Reading) -> Iterator[tuple[int, Tensor]]:
-    if reading.grounded:
-        still = reading.channels.sets(torch.cat(reading.grounded))
-        for place, channels in reading.states.items():
-            found = torch.isin(reading.channels.sets(channels), still).nonzero().flatten()
+def _grounded(findings: Findings) -> Iterator[tuple[int, Tensor]]:
+    if findings.grounded:
+        still = findings.channels.sets(torch.cat(findings.grounded))
+        for place, channels in findings.states.items():
+            found = torch.isin(findings.channels.sets(channels), still).nonzero().flatten()
             if found.numel():
                 yield place, found
 
@@ -129,10 +129,12 @@ def _emptied(matrices: list[Matrix], kept: Tensor, live: Tensor) -> Iterator[tup
                 yield bias, axes[:1]
 
 
-def _folds(reading: Reading, matrices: list[Matrix], live: Tensor) -> Iterator[tuple[str, Tensor]]:
+def _folds(
+    findings: Findings, matrices: list[Matrix], live: Tensor
+) -> Iterator[tuple[str, Tensor]]:
     """Yield what biases and carriers take over from columns that go."""
     for matrix in matrices:
-        weight = reading.parameters[matrix.weight]
+        weight = findings.parameters[matrix.weight]
         dead = ~live[matrix.columns]
         gone = dead & ~matrix.constants.isnan() & (matrix.constants != 0)
         if gone.any():
@@ -146,22 +148,22 @@ def _folds(reading: Reading, matrices: list[Matrix], live: Tensor) -> Iterator[t
             yield matrix.weight, shift
 
 
-def _lives_on(reading: Reading, units: Tensor, kept: Tensor, live: Tensor) -> Tensor:
-    sets = reading.channels.sets(units)
+def _lives_on(findings: Findings, units: Tensor, kept: Tensor, live: Tensor) -> Tensor:
+    sets = findings.channels.sets(units)
     places = kept[sets].nonzero().flatten()
     return torch.where(live[sets[places]], places, -1)
 
 
-def _removed(reading: Reading, kept: Tensor) -> Iterator[Removed]:
-    for weight, units in reading.units.items():
-        gone = int((~kept[reading.channels.sets(units)]).sum())
+def _removed(findings: Findings, kept: Tensor) -> Iterator[Removed]:
+    for weight, units in findings.units.items():
+        gone = int((~kept[findings.channels.sets(units)]).sum())
         if gone:
             recurrent = not weight.endswith("weight")
-            kind = "hidden unit" if recurrent else KINDS[reading.parameters[weight].dim()]
+            kind = "hidden unit" if recurrent else KINDS[findings.parameters[weight].dim()]
             yield Removed(layer_of(weight), kind, gone, units.numel())
 
 
-def _by_layer(found: Iterable[Stranded]) -> Iterator[Left]:
+def _by_layer(found: Iterable[Stranded]) -> Iterator[HeldBack]:
     """Tell of each layer once, with the most dead units that any of its weights has."""
     most: dict[str, Stranded] = {}
     for one in found:
@@ -169,33 +171,33 @@ def _by_layer(found: Iterable[Stranded]) -> Iterator[Left]:
         if layer not in most or one.units > most[layer].units:
             most[layer] = one
     for layer, one in most.items():
-        yield Left(layer, one.units, one.reason)
+        yield HeldBack(layer, one.units, one.reason)
 
 
-def _left(reading: Reading, live: Tensor) -> Iterator[Left]:
+def _left(findings: Findings, live: Tensor) -> Iterator[HeldBack]:
     """Tell what holds units back that compaction doesn't understand, or can't make up for."""
     told: set[tuple[str, str]] = set()
-    for hold in reading.holds:
-        for weight, units in reading.units.items():
-            held = torch.isin(units, hold.channels) & live[reading.channels.sets(units)]
+    for hold in findings.holds:
+        for weight, units in findings.units.items():
+            held = torch.isin(units, hold.channels) & live[findings.channels.sets(units)]
             key = (layer_of(weight), hold.reason)
             if held.any() and key not in told:
                 told.add(key)
-                yield Left(key[0], int(held.sum()), hold.reason)
-    yield from _silent(reading, live)
+                yield HeldBack(key[0], int(held.sum()), hold.reason)
+    yield from _silent(findings, live)
 
 
-def _silent(reading: Reading, live: Tensor) -> Iterator[Left]:
+def _silent(findings: Findings, live: Tensor) -> Iterator[HeldBack]:
     """Tell of units that no weight reaches, that stay, and that nothing was said of."""
-    told = torch.cat([torch.empty(0, dtype=torch.long), *(h.channels for h in reading.holds)])
-    members = reading.channels.sets(torch.arange(len(reading.channels))).bincount()
-    for weight, units in reading.units.items():
-        sets = reading.channels.sets(units)
-        silent = (reading.parameters[weight] == 0).flatten(1).all(1)
+    told = torch.cat([torch.empty(0, dtype=torch.long), *(h.channels for h in findings.holds)])
+    members = findings.channels.sets(torch.arange(len(findings.channels))).bincount()
+    for weight, units in findings.units.items():
+        sets = findings.channels.sets(units)
+        silent = (findings.parameters[weight] == 0).flatten(1).all(1)
         if len(silent) != len(units):  # gates have several rows a unit
             continue
         stays = silent & live[sets] & (sets != PINNED) & ~torch.isin(units, told)
         tied = members[sets] > 1
         for some, why in ((stays & tied, _TIED), (stays & ~tied, _UNKNOWN)):
             if some.any():
-                yield Left(layer_of(weight), int(some.sum()), why)
+                yield HeldBack(layer_of(weight), int(some.sum()), why)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any, Final
 
 import torch
@@ -36,6 +37,26 @@ class Double(TorchFunctionMode):
         if func in _MAKING and given.get("dtype") is None:
             given["dtype"] = torch.float64 if not _of_integers(func, args) else None
         return func(*map(_doubled, args), **given)
+
+
+@contextmanager
+def in_precision(dtype: torch.dtype) -> Iterator[None]:
+    """Run forwards without gradients, and in double precision if that is asked for.
+
+    A forward may itself make floats, ``obs.float() / 255``; then those become double too.
+
+    >>> with in_precision(torch.float64):
+    ...     print(torch.ones(1, dtype=torch.uint8).float().dtype, torch.zeros(1).dtype)
+    torch.float64 torch.float64
+    """
+    before = torch.get_default_dtype()
+    double = dtype == torch.float64
+    torch.set_default_dtype(dtype if double else before)
+    try:
+        with torch.no_grad(), Double() if double else nullcontext():
+            yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _doubled(value: Any) -> Any:

@@ -11,8 +11,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from rayprune.deploy.compaction.inputs import cast, cast_like, in_precision, randomised
+from rayprune.deploy.compaction.inputs import cast, cast_like, randomised
 from rayprune.deploy.compaction.plan import Plan, apply_plan
+from rayprune.deploy.compaction.precision import in_precision
 from rayprune.deploy.compaction.trace import Forward, as_arguments, call, tensors_in
 from rayprune.errors import InvariantError
 from rayprune.pruning.measures.counting import count_parameters
@@ -35,7 +36,7 @@ Act = Callable[[Any], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class NetworkPair:
     """A masked network and the smaller one, in one precision, on the CPU.
 
     Of a module that mixes types the precision is its coarsest one's.
@@ -99,8 +100,8 @@ def prove(
     double, own = _on_cpu(masked, torch.float64), precision_of(masked)
     exact = _on_cpu(small) if own == "f64" else apply_plan(copy.deepcopy(double), plan)
     pairs = {
-        own: Pair(_on_cpu(masked), _on_cpu(small), plan, forward, own),
-        "f64": Pair(double, exact, plan, forward, "f64"),
+        own: NetworkPair(_on_cpu(masked), _on_cpu(small), plan, forward, own),
+        "f64": NetworkPair(double, exact, plan, forward, "f64"),
     }
     inputs = [example, *recorded, *drawn]
     errors = {name: compare(pair, inputs, act) for name, pair in pairs.items()}
@@ -124,7 +125,7 @@ def prove(
     }
 
 
-def compare(pair: Pair, inputs: Sequence[tuple[Any, ...]], act: Act | None = None) -> float:
+def compare(pair: NetworkPair, inputs: Sequence[tuple[Any, ...]], act: Act | None = None) -> float:
     """Return the largest error over the inputs.
 
     Raises:
@@ -164,7 +165,7 @@ def error_between(masked: Any, small: Any) -> float:
     return max((_error(a, b) for a, b in zip(ours, theirs, strict=True)), default=0.0)
 
 
-def first_departure(pair: Pair, arguments: tuple[Any, ...], bound: float) -> str:
+def first_departure(pair: NetworkPair, arguments: tuple[Any, ...], bound: float) -> str:
     """Return the name of the first layer whose live units differ; the output, if none does."""
     seen: list[dict[str, Tensor]] = []
     for network, given in (

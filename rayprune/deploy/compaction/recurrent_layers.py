@@ -9,9 +9,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from rayprune.deploy.compaction.abstract_values import NAN, Value, along, columns, unknown
+from rayprune.deploy.compaction.abstract_values import NAN, AbstractValue, along, columns, unknown
 from rayprune.deploy.compaction.channels import FREE, PINNED
-from rayprune.deploy.compaction.findings import Arguments, Reading, Shapes, Use, layer_of, named
+from rayprune.deploy.compaction.findings import Arguments, Findings, Shapes, Use, layer_of, named
 
 _CANDIDATE: Final = 2
 """Which gate holds the new content: the third of an LSTM (i, f, g, o) and of a GRU (r, z, n)."""
@@ -26,28 +26,28 @@ class _Strand:
     units: Tensor
     size: int
 
-    def gates(self, reading: Reading) -> int:
-        return reading.parameters[self.own[0]].shape[0] // self.size
+    def gates(self, findings: Findings) -> int:
+        return findings.parameters[self.own[0]].shape[0] // self.size
 
-    def by_gate(self, reading: Reading, names: Sequence[str]) -> Tensor:
+    def by_gate(self, findings: Findings, names: Sequence[str]) -> Tensor:
         """Return parameters side by side, shape ``(gates, units, ...)``."""
-        gates = self.gates(reading)
-        return torch.cat([reading.parameters[n].reshape(gates, self.size, -1) for n in names], -1)
+        gates = self.gates(findings)
+        return torch.cat([findings.parameters[n].reshape(gates, self.size, -1) for n in names], -1)
 
-    def still(self, reading: Reading) -> Tensor:
+    def still(self, findings: Findings) -> Tensor:
         """Return which units nothing moves away from zero: no weight, no bias adds content.
 
         Then an LSTM's c is its forget gate times 0, plus its input gate times tanh(0).
         """
-        content = self.by_gate(reading, self.own)[_CANDIDATE]
+        content = self.by_gate(findings, self.own)[_CANDIDATE]
         return (content == 0).all(-1)
 
-    def lonely(self, reading: Reading) -> Tensor:
+    def lonely(self, findings: Findings) -> Tensor:
         """Return which units no weight reaches."""
-        return (self.by_gate(reading, self.own[:2]) == 0).all(-1).all(0)
+        return (self.by_gate(findings, self.own[:2]) == 0).all(-1).all(0)
 
 
-def read_recurrent(reading: Reading, given: Arguments, shapes: Shapes) -> list[Value]:
+def read_recurrent(findings: Findings, given: Arguments, shapes: Shapes) -> list[AbstractValue]:
     """Read an LSTM or GRU. All its layers and directions lose the same hidden units.
 
     A unit without incoming weights still moves by its biases. It is the constant 0 only if its new
@@ -58,57 +58,57 @@ def read_recurrent(reading: Reading, given: Arguments, shapes: Shapes) -> list[V
     directions = 2 if given["bidirectional"] else 1
     per_strand = len(names) // (given["num_layers"] * directions)
     if per_strand not in (2, 4):
-        reading.hold(given["input"].channels, f"{named(layer_of(first))} has a projection")
+        findings.hold(given["input"].channels, f"{named(layer_of(first))} has a projection")
         return [unknown(shape) for shape in shapes]
-    units = reading.units_of(first, size)
-    from_zero = [_meet(reading, state, units, layer_of(first)) for state in _states(given["hx"])]
+    units = findings.units_of(first, size)
+    from_zero = [_meet(findings, state, units, layer_of(first)) for state in _states(given["hx"])]
     below = columns(given["input"], -1)
     seen = (
-        reading.columns_of(given["input"], below, named(layer_of(first))),
+        findings.columns_of(given["input"], below, named(layer_of(first))),
         below.constants,
     )
     starts = range(0, len(names), per_strand)
     strands = [_Strand(names[start : start + per_strand], units, size) for start in starts]
     # In all strands, because they share what states come in.
-    still = torch.stack([strand.still(reading) for strand in strands]).all(0) & all(from_zero)
+    still = torch.stack([strand.still(findings) for strand in strands]).all(0) & all(from_zero)
     for first_of in range(0, len(strands), directions):
         for strand in strands[first_of : first_of + directions]:
-            _read(reading, strand, seen, still)
+            _read(findings, strand, seen, still)
         known = torch.where(still, 0.0, torch.nan).double().repeat(directions)
         seen = (units.repeat(directions), known)
-    reading.grounded.append(units[still])
-    output = Value(along(seen[0], shapes[0], -1), along(seen[1], shapes[0], -1))
+    findings.grounded.append(units[still])
+    output = AbstractValue(along(seen[0], shapes[0], -1), along(seen[1], shapes[0], -1))
     return [output, *(unknown(shape, channels=units) for shape in shapes[1:])]
 
 
-def _read(reading: Reading, strand: _Strand, seen: tuple[Tensor, Tensor], still: Tensor) -> None:
+def _read(findings: Findings, strand: _Strand, seen: tuple[Tensor, Tensor], still: Tensor) -> None:
     own, units = strand.own, strand.units
-    rows = units.repeat(strand.gates(reading))
+    rows = units.repeat(strand.gates(findings))
     known = torch.where(still, 0.0, torch.nan).double()
     bias, hidden_bias = own[2:] if len(own) == 4 else ("", "")
     never = torch.full_like(known, NAN)
     columns_in, constants = seen
     stuck = torch.full_like(constants, NAN) if bias else constants.where(constants != 0, NAN)
-    reading.uses.append(Use(own[0], bias, rows, columns_in, constants, stuck))
-    reading.uses.append(Use(own[1], hidden_bias, rows, units, known, never))
-    reading.note(
-        units[strand.lonely(reading) & ~still],
+    findings.uses.append(Use(own[0], bias, rows, columns_in, constants, stuck))
+    findings.uses.append(Use(own[1], hidden_bias, rows, units, known, never))
+    findings.note(
+        units[strand.lonely(findings) & ~still],
         "nothing comes in, but biases move them from step to step",
     )
 
 
-def _states(given: Any) -> list[Value]:
+def _states(given: Any) -> list[AbstractValue]:
     return list(given) if isinstance(given, (list, tuple)) else [given]
 
 
-def _meet(reading: Reading, state: Value, units: Tensor, layer: str) -> bool:
+def _meet(findings: Findings, state: AbstractValue, units: Tensor, layer: str) -> bool:
     """Tie a state to the units that it is the state of; return whether it starts at zero."""
     zeros = (state.channels == FREE) & (state.known == 0)
     if bool(zeros.all()):
         return True  # the layer's own zeros, sized by itself
     if bool((state.channels <= PINNED).any()):
-        reading.hold(units, f"the state of {named(layer)} is an input; see `shrink_states`")
-    reading.channels.tie(state.channels, units)
+        findings.hold(units, f"the state of {named(layer)} is an input; see `shrink_states`")
+    findings.channels.tie(state.channels, units)
     # A state that comes in is what went out a step before, and zero at an episode's start.
-    given = [*reading.states.values(), torch.empty(0, dtype=torch.long)]
+    given = [*findings.states.values(), torch.empty(0, dtype=torch.long)]
     return bool(torch.isin(state.channels, torch.cat(given)).all())

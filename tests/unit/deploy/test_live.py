@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from rayprune import Pruner, PruningConfig
-from rayprune.deploy.compaction.live import Training, fingerprint, plan_live, prove_live
+from rayprune.deploy.compaction.live import TrainedNetwork, fingerprint, plan_live, prove_live
 from rayprune.deploy.compaction.plan import apply_plan
 from rayprune.errors import InputError, InvariantError
 
@@ -33,9 +33,11 @@ def forward(module: WithTarget, x: Tensor) -> list[Tensor]:
     return [module.net(x), module.target(x)]
 
 
-def training(module: WithTarget, x: Tensor, masks: dict[str, Tensor], merge: bool) -> Training:
+def training(
+    module: WithTarget, x: Tensor, masks: dict[str, Tensor], merge: bool
+) -> TrainedNetwork:
     pairs = [(f"net.{name}", f"target.{name}") for name, _ in module.net.named_parameters()]
-    return Training(module, x, forward, masks, pairs, merge)
+    return TrainedNetwork(module, x, forward, masks, pairs, merge)
 
 
 def pruned(net: nn.Module, seed: int, sparsity: float, granularity: str) -> dict[str, Tensor]:
@@ -92,7 +94,7 @@ def test_a_forward_that_has_sizes_written_into_it_fails_its_proof():
 
     module, masks = by_hand()
     literal = Literal(module.net, 0.0)
-    given = Training(
+    given = TrainedNetwork(
         literal, torch.ones(2, 1), lambda m, x: [m.read(x), m.target(x)], masks, merge=False
     )
     plan = plan_live(given)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from rayprune import Pruner, PruningConfig
-from rayprune.deploy.compaction.live import Training, plan_live
+from rayprune.deploy.compaction.live import TrainedNetwork, plan_live
 from rayprune.deploy.compaction.plan import apply_plan
 from rayprune.pruning.layers.resizing import fit_to, shapes_of
 
@@ -32,7 +32,7 @@ def compact(pruner: Pruner, clock: float) -> None:
     module = pruner.module
     merge = pruner.config.granularity == "neuron"
     plan = plan_live(
-        Training(module, torch.zeros(2, 3), lambda m, x: m(x), pruner.masks, (), merge)
+        TrainedNetwork(module, torch.zeros(2, 3), lambda m, x: m(x), pruner.masks, (), merge)
     )
     before = shapes_of(module)
     apply_plan(module, plan)

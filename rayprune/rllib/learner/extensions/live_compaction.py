@@ -15,7 +15,7 @@ from ray.rllib.core import COMPONENT_RL_MODULE
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 from torch.utils._pytree import tree_map
 
-from rayprune.deploy.compaction.live import Training, fingerprint, plan_live, prove_live
+from rayprune.deploy.compaction.live import TrainedNetwork, fingerprint, plan_live, prove_live
 from rayprune.deploy.compaction.plan import Plan, apply_plan
 from rayprune.errors import ConfigError, InputError, InvariantError
 from rayprune.pruning.layers.resizing import fit_to, shapes_of
@@ -114,7 +114,7 @@ class LiveCompaction:
             return Plan()
         return plan
 
-    def _training(self, module_id: str, pruner: Pruner) -> Training:
+    def _training(self, module_id: str, pruner: Pruner) -> TrainedNetwork:
         module = self._module(module_id)
         names = {id(parameter): name for name, parameter in module.named_parameters()}
         targets = [
@@ -122,7 +122,7 @@ class LiveCompaction:
             for source, target in target_pairs(module)
             for own, copied in zip(source.parameters(), target.parameters(), strict=True)
         ]
-        return Training(
+        return TrainedNetwork(
             module=module,
             example=tree_map(lambda leaf: leaf.cpu(), self._examples[module_id]),
             forward=run_all,
