@@ -22,11 +22,12 @@ from rayprune.rllib.actors.host import apply_to_buffer, apply_to_targets
 from rayprune.rllib.actors.learners import foreach_learner
 from rayprune.rllib.actors.lost_env_runners import LostEnvRunners, wait_for_env_runners
 from rayprune.rllib.actors.lost_learners import watch_learners
-from rayprune.rllib.config_changes import check_composed
 from rayprune.rllib.environments.guard import guard, note_last_observation, silence_tracebacks
 from rayprune.rllib.environments.normalising_wrappers import check_environments
-from rayprune.rllib.learner.extensions.signals import CONFIG_KEY, DRIVEN_KEY, begin_if_reached
+from rayprune.rllib.learner.extensions.signals import begin_if_reached
 from rayprune.rllib.modules.cut_off import Teller
+from rayprune.rllib.settings.config_changes import check_composed
+from rayprune.rllib.settings.keys import CONFIG_KEY, DRIVEN_KEY
 
 logger = logging.getLogger(__name__)
 

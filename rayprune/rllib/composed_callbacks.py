@@ -13,8 +13,8 @@ from ray.rllib.utils.serialization import serialize_type
 
 from rayprune.rllib.actors.learners import foreach_learner
 from rayprune.rllib.callback import PruningCallback
-from rayprune.rllib.config_changes import check_composed
-from rayprune.rllib.foreign_code import callback_classes, unknown_callbacks
+from rayprune.rllib.settings.config_changes import check_composed
+from rayprune.rllib.settings.foreign_code import callback_classes, unknown_callbacks
 
 
 class Callbacks:

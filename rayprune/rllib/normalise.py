@@ -15,8 +15,7 @@ from rayprune.rllib.checkpoints.files import locate
 from rayprune.rllib.connectors.pipelines import EnvToModule
 from rayprune.rllib.connectors.sampling import hand_over, let_buffer_normalise, replays
 from rayprune.rllib.connectors.statistics import MEAN_STD, freeze, take_statistics
-from rayprune.rllib.learner.extensions.distillation import START
-from rayprune.rllib.learner.extensions.signals import CONFIG_KEY
+from rayprune.rllib.settings.keys import CONFIG_KEY, START
 
 Config = TypeVar("Config", bound=AlgorithmConfig)
 

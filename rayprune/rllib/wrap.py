@@ -11,12 +11,11 @@ from rayprune.errors import ConfigError
 from rayprune.pruning.config import PruningConfig
 from rayprune.rllib.actors.host import prepare, replay_faults
 from rayprune.rllib.composed_callbacks import compose
-from rayprune.rllib.learner.extensions.signals import CONFIG_KEY, DRIVEN_KEY
 from rayprune.rllib.learner.mixin import pruned
 from rayprune.rllib.modules.linear_catalogs import allow_linear
 from rayprune.rllib.modules.resizable import make_shrinkable
 from rayprune.rllib.normalise import as_configured
-from rayprune.rllib.settings.module_configs import MODULES_KEY, REGISTERED_KEY
+from rayprune.rllib.settings.keys import CONFIG_KEY, DRIVEN_KEY, MODULES_KEY, REGISTERED_KEY
 from rayprune.rllib.settings.registered import own_parts
 
 Config = TypeVar("Config", bound=AlgorithmConfig)

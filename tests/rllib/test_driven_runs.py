@@ -14,7 +14,7 @@ from rayprune.errors import ConfigError
 from rayprune.rllib import prune
 from rayprune.rllib.checkpoints import files as checkpoints
 from rayprune.rllib.experiment.algorithm_config import load_checked
-from rayprune.rllib.learner.mixin import STATE_KEY
+from rayprune.rllib.settings.keys import STATE_KEY
 from rayprune.tracking.record import read_rows
 from rayprune.tracking.reporter import NullReporter
 from tests.rllib import configs, experiments

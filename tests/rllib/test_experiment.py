@@ -18,7 +18,7 @@ from rayprune.rllib.experiment.algorithm_config import (
     build_module,
     load_checked,
 )
-from rayprune.rllib.settings.module_configs import CONFIG_KEY
+from rayprune.rllib.settings.keys import CONFIG_KEY
 from tests.rllib import configs, experiments
 
 

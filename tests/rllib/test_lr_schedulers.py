@@ -10,7 +10,7 @@ import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rayprune.rllib import prune
-from rayprune.rllib.checkpoints.learner_state import STATE_KEY
+from rayprune.rllib.settings.keys import STATE_KEY
 from tests.rllib import configs
 from tests.rllib.test_last_word import spaces_only, update
 

@@ -21,7 +21,7 @@ from rayprune import PruningConfig
 from rayprune.errors import ConfigError
 from rayprune.rllib import PruningCallback, prune, pruned
 from rayprune.rllib.learner.mixin import PruningMixin
-from rayprune.rllib.settings.module_configs import CONFIG_KEY
+from rayprune.rllib.settings.keys import CONFIG_KEY
 from tests.rllib import configs
 
 pytestmark = pytest.mark.timeout(300)

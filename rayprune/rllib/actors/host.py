@@ -11,7 +11,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from rayprune.pruning.config import DEFAULT_HORIZON
 from rayprune.pruning.remedies import REPLAY_KEYS
 from rayprune.pruning.schedules.times import in_steps
-from rayprune.rllib.learner.extensions.signals import CONFIG_KEY
+from rayprune.rllib.settings.keys import CONFIG_KEY
 
 
 def replay_faults(config: AlgorithmConfig, remedies: Mapping[str, Any]) -> list[str]:

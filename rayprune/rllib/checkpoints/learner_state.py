@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP, DEFAULT_MODULE_ID
 
 from rayprune.pruning.layers.original_shapes import Origins
-
-STATE_KEY: Final = "rayprune"
-"""Key of masks, progress and carried-over values in a Learner's state."""
+from rayprune.rllib.settings.keys import STATE_KEY
 
 
 def pruner_states(directory: Path) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from rayprune.rllib.algorithms.target_networks import target_pairs
-from rayprune.rllib.foreign_code import own_methods, strangers, unknown_classes
 from rayprune.rllib.learner.bypassed import hold_bypassed
 from rayprune.rllib.learner.optimizers import moments, optimizers_of, steps_elementwise
+from rayprune.rllib.settings.foreign_code import own_methods, strangers, unknown_classes
 
 if TYPE_CHECKING:
     from rayprune.pruning.pruner import MaskChange, Pruner

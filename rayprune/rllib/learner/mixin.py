@@ -36,8 +36,6 @@ from rayprune.pruning.reports import MaskChange
 from rayprune.pruning.update.frozen import wholly_frozen
 from rayprune.rllib.algorithms.target_networks import target_pairs
 from rayprune.rllib.by_reference import importable
-from rayprune.rllib.checkpoints.learner_state import STATE_KEY
-from rayprune.rllib.config_changes import check_composed
 from rayprune.rllib.diagnostics import Diagnostics
 from rayprune.rllib.learner import lr_schedulers
 from rayprune.rllib.learner.bypassed import hold_bypassed
@@ -48,7 +46,7 @@ from rayprune.rllib.learner.extensions.evidence import Witness
 from rayprune.rllib.learner.extensions.live_compaction import LiveCompaction
 from rayprune.rllib.learner.extensions.plasticity import Watch
 from rayprune.rllib.learner.extensions.rewinding import Rewinder
-from rayprune.rllib.learner.extensions.signals import CONFIG_KEY, Mailbox, listens, posts_of_all
+from rayprune.rllib.learner.extensions.signals import Mailbox, listens, posts_of_all
 from rayprune.rllib.learner.final_masks import LastWord, writable
 from rayprune.rllib.learner.optimizers import (
     checks_spared,
@@ -61,6 +59,8 @@ from rayprune.rllib.modules.cut_off import CutOff
 from rayprune.rllib.modules.groups import group_of, kept_back
 from rayprune.rllib.modules.heads import module_heads
 from rayprune.rllib.modules.sensors import module_sensors
+from rayprune.rllib.settings.config_changes import check_composed
+from rayprune.rllib.settings.keys import CONFIG_KEY, STATE_KEY
 from rayprune.rllib.settings.module_configs import (
     ModuleConfigs,
     check_ids,

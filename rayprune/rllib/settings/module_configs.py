@@ -9,17 +9,14 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from rayprune.errors import ConfigError, did_you_mean
 from rayprune.pruning.config import PruningConfig
-from rayprune.rllib.learner.extensions.signals import CONFIG_KEY, DRIVEN_KEY
+from rayprune.rllib.settings.keys import (
+    CONFIG_KEY,
+    DRIVEN_KEY,
+    MODULES_KEY,
+    PRUNE,
+    REGISTERED_KEY,
+)
 from rayprune.rllib.settings.registered import register_missing
-
-PRUNE: Final = "prune"
-"""Value of ``pruning.frozen``."""
-
-REGISTERED_KEY: Final = "registered"
-"""Key, inside the pruning dict, of what the user registered, which remote Learners don't know."""
-
-MODULES_KEY: Final = "modules"
-"""Key, inside the pruning dict, of the ids of the modules to prune, each with its changes."""
 
 _NOT_PRUNING: Final = frozenset({DRIVEN_KEY, MODULES_KEY, REGISTERED_KEY})
 Signalled = Callable[[Mapping[str, Any]], dict[str, Any]]

@@ -18,6 +18,7 @@ from torch import Tensor
 from rayprune.errors import ConfigError
 from rayprune.rllib.checkpoints import files as checkpoints
 from rayprune.rllib.learner.extensions.teachers import check_apart, frozen_copy
+from rayprune.rllib.settings.keys import START
 
 if TYPE_CHECKING:
     from rayprune.pruning.pruner import Pruner
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 KL_KEY: Final = "distillation_kl"
 """Name of the KL term in a Learner's metrics, before its weight."""
-START: Final = "start"
 
 
 class Distiller:

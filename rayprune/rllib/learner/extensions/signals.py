@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import torch
 from ray.rllib.algorithms.algorithm import Algorithm
@@ -12,15 +12,7 @@ from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.schedules.times import BEGAN, waits_for_return
 from rayprune.rllib.actors.learners import foreach_learner
-
-CONFIG_KEY: Final = "rayprune"
-"""Key of the plain pruning dict in ``AlgorithmConfig.learner_config_dict``."""
-
-DRIVEN_KEY: Final = "driven"
-"""Key, inside the pruning dict, that says that a driver validates and posts what follows."""
-
-LEVEL: Final = "level"
-CRITERION: Final = "criterion"
+from rayprune.rllib.settings.keys import CRITERION, LEVEL
 
 
 class Mailbox:

@@ -7,8 +7,8 @@ from typing import Any
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from rayprune.errors import ConfigError
-from rayprune.rllib.foreign_code import callback_classes
-from rayprune.rllib.learner.extensions.signals import CONFIG_KEY
+from rayprune.rllib.settings.foreign_code import callback_classes
+from rayprune.rllib.settings.keys import CONFIG_KEY
 
 
 def check_composed(config: AlgorithmConfig) -> None:
