@@ -10,8 +10,9 @@ import pytest
 import torch
 from ray.rllib.core.columns import Columns
 
+from rayprune.rllib.environments.environment import start_episode
 from rayprune.rllib.evaluation.closeness import action_difference, agreement, closeness, kl
-from rayprune.rllib.evaluation.evaluator import Evaluator, start_episode
+from rayprune.rllib.evaluation.evaluator import Evaluator
 from tests.rllib import configs
 
 

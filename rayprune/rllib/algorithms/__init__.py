@@ -12,7 +12,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from rayprune.config import OFFLINE, ExperimentConfig
 from rayprune.rllib.environments.action_spaces import action_space_faults
-from rayprune.rllib.evaluation.evaluator import guarded_env
+from rayprune.rllib.environments.environment import guarded_env
 from rayprune.rllib.models.modules import ActorCritic
 
 ASYNCHRONOUS: Final = frozenset({"APPO", "IMPALA"})

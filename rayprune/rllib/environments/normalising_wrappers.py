@@ -9,8 +9,8 @@ import gymnasium as gym
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from rayprune.errors import ConfigError
+from rayprune.rllib.environments.environment import make_env
 from rayprune.rllib.environments.guard import env_name
-from rayprune.rllib.evaluation.evaluator import make_env
 
 _STATISTICS: Final = "RunningMeanStd"
 """What gymnasium, Stable-Baselines3 and CleanRL call the class of such statistics."""

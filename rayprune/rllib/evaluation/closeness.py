@@ -18,7 +18,8 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.distribution.torch.torch_distribution import TorchSquashedGaussian
 from ray.rllib.core.rl_module.apis import QNetAPI, ValueFunctionAPI
 
-from rayprune.rllib.evaluation.evaluator import AT_ONCE, Acted, Evaluator, add_step, open_episode
+from rayprune.rllib.environments.environment import open_episode
+from rayprune.rllib.evaluation.evaluator import AT_ONCE, Acted, Evaluator, add_step
 
 Array = np.ndarray[Any, Any]
 

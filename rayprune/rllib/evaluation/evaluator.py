@@ -20,29 +20,18 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.apis import TargetNetworkAPI
-from ray.rllib.env.env_context import EnvContext
-from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.spaces.space_utils import unbatch
-from ray.tune.registry import ENV_CREATOR, _global_registry
 
-from rayprune.errors import EnvError
 from rayprune.pruning.layers.resizing import fit_to, misfits
 from rayprune.pruning.measures.counting import count_flops
-from rayprune.reasons import RAISED, reason_of
 from rayprune.rllib.actors.threads import fitting_threads
 from rayprune.rllib.checkpoints.files import check_fits, module_state
 from rayprune.rllib.connectors.normalisation import ObservationFilter
 from rayprune.rllib.connectors.observations import KeepObservations
 from rayprune.rllib.connectors.pipelines import pieces_of
-from rayprune.rllib.environments.guard import (
-    Guarded,
-    env_name,
-    guard,
-    most_steps,
-    silence_tracebacks,
-    tell_of_cut,
-)
+from rayprune.rllib.environments.environment import guarded_env, lone_env_runner, start_episode
+from rayprune.rllib.environments.guard import Guarded, silence_tracebacks, tell_of_cut
 from rayprune.statistics.intervals import summarise
 from rayprune.tracking.reporter import Pace
 
@@ -79,14 +68,10 @@ class Evaluator:
             whole: with critic and target networks, as a Learner holds the module; else what an
                 EnvRunner holds.
         """
-        own = config.copy(copy_frozen=False)
-        own.env_runners(num_env_runners=0, num_envs_per_env_runner=1, explore=False)
-        own.callbacks_class = []  # type: ignore[assignment]  # RLlib takes a list too
-        self._config = own
-        self._runner = (own.env_runner_cls or SingleAgentEnvRunner)(config=own, worker_index=0)
-        guard(self._runner, most_steps(own))
+        self._runner = lone_env_runner(config)
+        self._config: AlgorithmConfig = self._runner.config
         if whole:
-            self._runner.module = _whole_module(own, self.spaces)
+            self._runner.module = _whole_module(self._config, self.spaces)
         self._whole: Any = None
         self.cut = 0
         """Episodes of the last `returns` that were cut off."""
@@ -337,45 +322,3 @@ def _whole_module(config: AlgorithmConfig, spaces: Any) -> Any:
         # A checkpoint of a Learner holds them too.
         module.make_target_networks()
     return module
-
-
-def make_env(config: AlgorithmConfig) -> gym.Env[Any, Any]:
-    """Make one environment as ``config`` describes it."""
-    context = EnvContext(config.env_config, worker_index=0)
-    if isinstance(config.env, str) and _global_registry.contains(ENV_CREATOR, config.env):
-        return _global_registry.get(ENV_CREATOR, config.env)(context)
-    if callable(config.env):
-        return config.env(context)
-    assert config.env is not None
-    return gym.make(config.env, **config.env_config)
-
-
-def guarded_env(config: AlgorithmConfig) -> Guarded:
-    """Make one environment in which a policy is measured: its faults and endless episodes are told.
-
-    Raises:
-        EnvError: its constructor failed.
-    """
-    try:
-        env = make_env(config)
-    except RAISED as error:
-        given = f"`env_config` {dict(config.env_config)}"
-        raise EnvError(
-            f"Environment {env_name(config)!r} can't be made with {given}: {reason_of(error)}."
-        ) from error
-    return Guarded(env, env_name(config), most_steps(config))
-
-
-def start_episode(env: gym.Env[Any, Any], seed: int) -> SingleAgentEpisode:
-    """Reset an environment by a seed, and open an episode of it."""
-    obs, info = env.reset(seed=seed)
-    return open_episode(env, obs, info)
-
-
-def open_episode(env: gym.Env[Any, Any], obs: Any, info: dict[str, Any]) -> SingleAgentEpisode:
-    """Open an episode that begins with what the environment's ``reset`` returned."""
-    episode = SingleAgentEpisode(
-        observation_space=env.observation_space, action_space=env.action_space
-    )
-    episode.add_env_reset(observation=obs, infos=info)
-    return episode

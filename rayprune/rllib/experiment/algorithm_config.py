@@ -48,9 +48,9 @@ from rayprune.rllib.checkpoints.files import (
 )
 from rayprune.rllib.connectors.observations import connect
 from rayprune.rllib.connectors.pipelines import MAKERS, Imported, join, own_makers
+from rayprune.rllib.environments.environment import spaces_of
 from rayprune.rllib.environments.guard import MAX_STEPS_KEY
 from rayprune.rllib.environments.normalising_wrappers import wrapper_faults
-from rayprune.rllib.evaluation.evaluator import Evaluator
 from rayprune.rllib.experiment.schedule_values import SCHEDULED, schedule_faults
 from rayprune.rllib.experiment.unread_model_keys import unread_for_spaces, unread_model_faults
 from rayprune.rllib.experiment.unread_settings import unread, unread_faults
@@ -298,15 +298,8 @@ def config_of(checkpoint: Path) -> AlgorithmConfig:
 
 
 def build_module(config: AlgorithmConfig) -> Any:
-    """Build the algorithm's RLModule as a Learner holds it, critic included.
-
-    Spaces come from an EnvRunner, because connectors may change what the module observes.
-    """
-    evaluator = Evaluator(config)
-    try:
-        spaces = evaluator.spaces
-    finally:
-        evaluator.close()
+    """Build the algorithm's RLModule as a Learner holds it, critic included."""
+    spaces = spaces_of(config)
     return config.get_rl_module_spec(spaces=spaces, inference_only=False).build()
 
 
