@@ -57,15 +57,20 @@ def shown(value: object) -> str:
     return _SHORT.repr(value)
 
 
-def unknown_key(field: str, names: Sequence[str]) -> str:
+def unknown_key(field: str, names: Sequence[str], key: object = None) -> str:
     """Return the fault of a key that isn't among ``names``.
+
+    Args:
+        field: the key with all that leads to it.
+        names: those that are known.
+        key: the key alone; None takes the last part of ``field``.
 
     >>> unknown_key("stop.env_step", ["env_steps", "return"])
     "`stop.env_step` is not a known key. Did you mean 'env_steps'?"
     >>> unknown_key("stop.when", ["env_steps", "return"])
     "`stop.when` is not a known key. Known are ['env_steps', 'return']."
     """
-    hint = did_you_mean(field.rpartition(".")[2], names)
+    hint = did_you_mean(field.rpartition(".")[2] if key is None else key, names)
     return f"`{field}` is not a known key.{hint or f' Known are {sorted(names)}.'}"
 
 

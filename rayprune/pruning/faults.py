@@ -11,13 +11,13 @@ from rayprune.errors import did_you_mean
 from rayprune.pruning.blocks import live_compaction as compaction_faults
 from rayprune.pruning.blocks.distillation import distillation_faults, teacher_faults
 from rayprune.pruning.blocks.evidence import across_evidence, evidence_faults
+from rayprune.pruning.checks import choice_fault
 from rayprune.pruning.criteria import CRITERIA
 from rayprune.pruning.distributions import DISTRIBUTIONS
 from rayprune.pruning.granularity import POOLINGS
 from rayprune.pruning.granularity import faults as granularity_faults
 from rayprune.pruning.measures.plasticity import WINDOW
 from rayprune.pruning.penalties.faults import penalty_faults
-from rayprune.pruning.registry import choice_fault
 from rayprune.pruning.remedies import remedy_faults
 from rayprune.pruning.schedules import SCHEDULES
 from rayprune.pruning.schedules.faults import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Generic, TypeVar
 
-from rayprune.errors import ConfigError, did_you_mean
+from rayprune.errors import ConfigError
 
 T = TypeVar("T")
 
@@ -42,13 +42,3 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def __len__(self) -> int:
         return len(self._entries)
-
-
-def choice_fault(field: str, value: object, names: Mapping[str, object] | list[str]) -> str:
-    """Word the fault of a value that is not among ``names``, with the nearest name.
-
-    >>> choice_fault("criterion", "randon", ["l2", "l1", "random"])
-    "`criterion` must be one of ['l1', 'l2', 'random'], but is 'randon'. Did you mean 'random'?"
-    """
-    known = sorted(names)
-    return f"`{field}` must be one of {known}, but is {value!r}.{did_you_mean(value, known)}"

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from rayprune.errors import ConfigError
-from rayprune.pruning.registry import choice_fault
+from rayprune.pruning.checks import choice_fault
 from rayprune.search.objectives import LATENCY, Objectives
 from rayprune.search.space import Choices, Range, Space
 from rayprune.validation import faults_from, shown

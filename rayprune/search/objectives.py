@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from rayprune.errors import ConfigError
-from rayprune.pruning.registry import choice_fault
+from rayprune.pruning.checks import choice_fault
 from rayprune.search import pareto
 from rayprune.validation import shown, unknown_key
 

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeAlias
 
 from rayprune import yaml12
 from rayprune.errors import ConfigError, did_you_mean
-from rayprune.pruning.registry import choice_fault
+from rayprune.pruning.checks import choice_fault
 from rayprune.validation import shown
 
 ROOTS: Final = ("pruning", "rllib", "env_config", "stop")

@@ -7,10 +7,10 @@ from numbers import Integral
 from typing import Any
 
 from rayprune.errors import did_you_mean
+from rayprune.pruning.checks import choice_fault
 from rayprune.pruning.criteria import CRITERIA, evidence_for, scores_units
 from rayprune.pruning.criteria.information import ESTIMATORS
 from rayprune.pruning.evidence.objectives import OBJECTIVES
-from rayprune.pruning.registry import choice_fault
 
 EVIDENCE_DEFAULTS: Mapping[str, Any] = {
     "objective": "auto",

@@ -18,13 +18,14 @@ import torch
 from torch import Tensor
 
 from rayprune.errors import ConfigError, did_you_mean
+from rayprune.pruning.checks import choice_fault
 from rayprune.pruning.criteria.activation import wanda, wanda_rows
 from rayprune.pruning.criteria.gradient import first_order, fisher, movement, snip, taylor
 from rayprune.pruning.criteria.information import information_gain
 from rayprune.pruning.criteria.lost_return import lost_return
 from rayprune.pruning.criteria.magnitude import l1, l2, lamp, normalised, random, relative
 from rayprune.pruning.criteria.shapley import shapley
-from rayprune.pruning.registry import Registry, choice_fault
+from rayprune.pruning.registry import Registry
 
 Criterion = Callable[..., Tensor]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from rayprune.pruning.checks import choice_fault
 from rayprune.pruning.granularity import ALIASES, GRANULARITIES, is_granularity, parse
-from rayprune.pruning.registry import choice_fault
 
 Faults = Iterator[str]
 Check = Callable[[str, Any], Faults]

@@ -8,12 +8,12 @@ from collections.abc import Callable, Collection, Sequence
 from torch import nn
 
 from rayprune.errors import ConfigError, InputError
+from rayprune.pruning.checks import listed
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.granularity import NofM, parse, undivided
 from rayprune.pruning.granularity.removable import find_units
 from rayprune.pruning.granularity.sensors import Sensors
 from rayprune.pruning.layers.prunable import PrunableLayer, protected_names
-from rayprune.pruning.update.budgets import listed
 
 
 def subjects(

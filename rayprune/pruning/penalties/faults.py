@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rayprune.pruning.registry import choice_fault
+from rayprune.pruning.checks import choice_fault
 
 PENALTIES: Mapping[str, str] = {
     "l1": "The sum of all weights' magnitudes: single weights go to zero.",

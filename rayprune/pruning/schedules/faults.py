@@ -7,8 +7,8 @@ from numbers import Integral, Real
 from typing import Any
 
 from rayprune.pruning.blocks.evidence import across_evidence
+from rayprune.pruning.checks import choice_fault
 from rayprune.pruning.criteria import CRITERIA
-from rayprune.pruning.registry import choice_fault
 from rayprune.pruning.schedules.times import BEGAN, OWN_TIMES
 
 COMMON_KEYS = ("kind", "begin", "end", "every")

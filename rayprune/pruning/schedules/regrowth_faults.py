@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from numbers import Integral, Real
 from typing import Any
 
-from rayprune.pruning.registry import choice_fault
+from rayprune.pruning.checks import choice_fault
 from rayprune.pruning.schedules.sparse import DEFAULTS, REGROW
 
 DYNAMIC = ("set", "rigl", "grow")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rayprune.errors import ConfigError, did_you_mean
+from rayprune.pruning.checks import choice_fault, listed
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.distributions import DISTRIBUTIONS, Shape
 from rayprune.pruning.granularity import Part, count_of, parse, parts_of, spans_layers
@@ -15,7 +16,6 @@ from rayprune.pruning.granularity.input import SensorPart, reading_parameters
 from rayprune.pruning.granularity.layer import LayerPart
 from rayprune.pruning.layers.prunable import PrunableLayer, Unit, protected_names
 from rayprune.pruning.masks.topk import kept_count
-from rayprune.pruning.registry import choice_fault
 
 MOST = 0.999
 """The sparsity at which a search for the sparsest policy ends if no target bounds it."""
@@ -288,15 +288,3 @@ def _name_faults(
         elif name in protected and sparsity > 0:
             faults.append(f"`pruning.distribution.{name}` is {sparsity}, but it is protected.")
     return faults
-
-
-def listed(names: Iterable[str], most: int = 5) -> str:
-    """List names in words.
-
-    >>> listed(["a", "b"]), listed("abcdefg")
-    ("'a' and 'b'", "'a', 'b', 'c', 'd', 'e' and 2 more")
-    """
-    quoted = [repr(name) for name in sorted(names)]
-    if len(quoted) > most:
-        quoted = [*quoted[:most], f"{len(quoted) - most} more"]
-    return " and ".join(filter(None, [", ".join(quoted[:-1]), quoted[-1]]))

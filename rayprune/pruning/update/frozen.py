@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from torch import nn
 
+from rayprune.pruning.checks import listed
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.layers.masked import prunable_name, prunable_parameters
 from rayprune.pruning.layers.prunable import PrunableLayer
-from rayprune.pruning.update.budgets import listed
 
 _WAY_OUT = "set `pruning.frozen` to 'prune'"
 

@@ -1,0 +1,131 @@
+"""Components: the choices of a config, as objects that know their own rules.
+
+What one choice may know of another it asks here, by a property; nobody compares names. So what a
+user registers obeys the rules that hold for the built-in ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+Scored = Literal["weights", "units", "layers"]
+
+
+class Component:
+    """Something that a config chooses by name: a criterion, a schedule, a granularity, a penalty.
+
+    The first line of its docstring is what `rayprune list` says of it.
+    """
+
+    __slots__ = ()
+
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    """What its own keys are where a config says nothing."""
+
+    @classmethod
+    def faults(cls, field: str, block: Mapping[str, Any]) -> Iterator[str]:
+        """Yield what is wrong with its own keys.
+
+        Args:
+            field: what the keys' names start with in the messages, such as ``pruning.schedule``.
+            block: the mapping as it was given; unknown keys have been told already.
+        """
+        del field, block
+        yield from ()
+
+    @classmethod
+    def conflicts(cls, prefix: str, chosen: Chosen) -> Iterator[str]:
+        """Yield what doesn't go with the other choices; asked of every chosen component once.
+
+        Args:
+            prefix: what the field names start with in the messages, such as ``pruning.``.
+            chosen: the whole config.
+        """
+        del prefix, chosen
+        yield from ()
+
+
+class CriterionRules(Component):
+    """What others ask of a criterion."""
+
+    __slots__ = ()
+
+    @property
+    def scores(self) -> Scored:
+        """What it scores: single weights, a layer's units, or whole layers."""
+        return "weights"
+
+    @property
+    def evidence(self) -> frozenset[str]:
+        """Its inputs that must be gathered from data, or summed up in training."""
+        return frozenset()
+
+    @property
+    def needs_returns(self) -> bool:
+        """Whether a driver must measure returns for it."""
+        return False
+
+
+class ScheduleRules(Component):
+    """What others ask of a schedule, by its class."""
+
+    __slots__ = ()
+
+    sparse_from_start: ClassVar[bool] = False
+    """Whether the masks are there before the first update: there never is a dense policy."""
+    grows: ClassVar[bool] = False
+    """Whether weights grow back: dynamic sparse training, and growth."""
+    fixed: ClassVar[bool] = False
+    """Whether the masks never change."""
+    in_rounds: ClassVar[bool] = False
+    """Whether it prunes in rounds, each at once."""
+    finds_sparsity: ClassVar[bool] = False
+    """Whether a driver finds the sparsity by the return; ``sparsity`` is an upper bound then."""
+    rewinds: ClassVar[bool] = False
+    """Whether the weights go back to those of an early step after each round."""
+    undoes: ClassVar[str] = ""
+    """How it undoes pruning, as a verb and what follows; empty for one that only prunes."""
+
+
+class GranularityRules(Component):
+    """What others ask of a granularity."""
+
+    __slots__ = ()
+
+    removes_units: ClassVar[bool] = False
+    """Whether it leaves whole units without weights: structured pruning."""
+    whole_rows: ClassVar[bool] = False
+    """Whether a unit goes with all of its weights, and no weight goes without its unit."""
+    spans_layers: ClassVar[bool] = False
+    """Whether what is removed together lies in several layers."""
+    becomes_identity: ClassVar[bool] = False
+    """Whether what is removed acts as the identity, in place of zero."""
+    in_turn: ClassVar[bool] = False
+    """Whether one update prunes several granularities in turn, each with a target of its own."""
+
+    @property
+    def implied_sparsity(self) -> float | None:
+        """The sparsity that its name implies; None where a config says it."""
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """The choices of one config, resolved, and what it says in raw values.
+
+    A name that isn't known, which is a fault of its own, stands as a component without rules.
+    """
+
+    values: Mapping[str, Any]
+    """The fields that were given; they may be wrong in themselves."""
+    criterion: CriterionRules
+    granularity: GranularityRules
+    schedule: type[ScheduleRules]
+
+    @property
+    def schedule_block(self) -> Mapping[str, Any]:
+        """The ``schedule`` mapping as it was given; empty where there is none."""
+        block = self.values.get("schedule")
+        return block if isinstance(block, Mapping) else {}
