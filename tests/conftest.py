@@ -38,7 +38,7 @@ def ray_session() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def store_server() -> Iterator[Any]:
     """Serve a bucket for S3's clients, and set the environment that finds it."""
-    from tests.buckets import serving
+    from tests.doubles.buckets import serving
 
     with pytest.MonkeyPatch.context() as patch, serving(patch) as store:
         yield store
@@ -46,6 +46,6 @@ def store_server() -> Iterator[Any]:
 
 @pytest.fixture
 def bucket(store_server: Any) -> Iterator[Any]:
-    """Give that bucket, a `tests.buckets.Store`; it is empty again after the test."""
+    """Give that bucket, a `tests.doubles.buckets.Store`; it is empty again after the test."""
     yield store_server
     store_server.empty()

@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import nn
 
+from tests.doubles import policies
 from tests.golden import doors
 from tests.golden.commands import run_all
 from tests.golden.nets import BITS, check, digest, key_paths
-from tests.unit.deploy import policies
 
 LISTS = [
     "criteria",

@@ -13,7 +13,7 @@ from ray.exceptions import AuthenticationError
 from rayprune.errors import InputError, ResourceError
 from rayprune.jobs.head import check_head, client, head_url
 from rayprune.rllib.cluster.connect import _JOINING, connect
-from tests.jobs.loopback import answering
+from tests.doubles.dashboard_server import answering
 
 OURS = {"ray_version": ray.__version__}
 

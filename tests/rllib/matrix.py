@@ -13,8 +13,8 @@ from ray.rllib.algorithms.bc import BCConfig
 from ray.rllib.algorithms.cql import CQLConfig
 from ray.rllib.algorithms.impala import IMPALAConfig
 
+from tests.doubles.envs import Images
 from tests.rllib import configs
-from tests.rllib.envs import Images
 
 ALGORITHMS = ("PPO", "APPO", "IMPALA", "DQN", "DQN_C51", "SAC", "SAC_discrete", "BC", "CQL")
 NETS: Mapping[str, dict[str, Any]] = {

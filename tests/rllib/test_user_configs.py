@@ -11,7 +11,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rayprune.errors import ConfigError, InputError
 from rayprune.rllib.callback import RESULT_KEY
-from tests.rllib import user_configs
+from tests.doubles import user_configs
 
 pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(300), pytest.mark.matrix]
 

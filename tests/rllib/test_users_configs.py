@@ -22,9 +22,9 @@ from ray.rllib.examples.rl_modules.classes.tiny_atari_cnn_rlm import TinyAtariCN
 from rayprune.rllib import prune
 from rayprune.rllib.actors.learners import foreach_learner
 from rayprune.rllib.callback import RESULT_KEY
+from tests.doubles.envs import Images
 from tests.rllib import configs
-from tests.rllib.envs import Images
-from tests.rllib.test_last_word import not_zero
+from tests.rllib.learner.test_final_masks import not_zero
 
 pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(300)]
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from rayprune.storage.copies import fetched
-from tests.buckets import Store
 from tests.command_line import rayprune, start
+from tests.doubles.buckets import Store
 from tests.search.test_sweep import check_rows, write
 
 pytestmark = pytest.mark.timeout(600)

@@ -2,7 +2,7 @@
 
 Found by building each algorithm's default module in Ray 2.60 with one key changed after the other,
 for vectors and images, choices and continuous actions: what is listed here changes nothing. A test
-does so again (``tests/rllib/test_model_keys.py``).
+does so again (``tests/rllib/experiment/test_unread_model_keys.py``).
 """
 
 from __future__ import annotations

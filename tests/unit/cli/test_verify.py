@@ -3,8 +3,8 @@
 import json
 
 from rayprune.deploy.export.export import export_policy
-from tests.unit.deploy import policies
-from tests.unit.deploy.test_exporting import seen
+from tests.doubles import policies
+from tests.unit.deploy.export.test_export import seen
 
 
 def test_verify_tells_what_a_file_is_and_gates_on_it(rayprune, tmp_path):

@@ -13,7 +13,7 @@ import pytest
 from rayprune.errors import StorageError
 from rayprune.storage import copies
 from rayprune.storage.copies import commit, fetched, mirrored, shown
-from tests.buckets import BUCKET, Store
+from tests.doubles.buckets import BUCKET, Store
 
 pytestmark = pytest.mark.timeout(120)
 

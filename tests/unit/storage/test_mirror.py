@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rayprune.storage.commits import PENDING, committed_files
 from rayprune.storage.mirror import Mirror, whole_directories
 from rayprune.storage.urls import Place
-from tests.unit.storage.dying import Dying
+from tests.doubles.dying import Dying
 
 A_RUN = [
     {"config.yaml": "c"},

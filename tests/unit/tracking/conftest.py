@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests import loopback
+from tests.doubles import wandb_server
 
 
 @pytest.fixture(autouse=True)
@@ -19,5 +19,5 @@ def no_account(monkeypatch, tmp_path):
 @pytest.fixture
 def stand_in():
     """A loopback stand-in for W&B's server."""
-    with loopback.StandIn() as server:
+    with wandb_server.StandIn() as server:
         yield server

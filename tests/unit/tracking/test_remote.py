@@ -8,7 +8,7 @@ import pytest
 
 from rayprune.errors import StorageError
 from rayprune.tracking.remote import fetch_checkpoint, fetch_record
-from tests.buckets import BUCKET
+from tests.doubles.buckets import BUCKET
 
 RUN = {
     "config.yaml": "",
