@@ -28,7 +28,8 @@ from torch import Tensor, nn
 
 from rayprune import Pruner, PruningConfig
 from rayprune.pruning.criteria.shapley import estimate_shapley
-from rayprune.pruning.evidence.objectives import Objective, gaussian_divergence
+from rayprune.pruning.evidence.divergences import gaussian_divergence
+from rayprune.pruning.evidence.objectives import Objective
 
 WIDTHS = (376, 1024, 1024, 17)
 OBSERVATIONS, MINIBATCH, FEW = 4096, 128, 256

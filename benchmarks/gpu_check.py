@@ -35,7 +35,8 @@ from rayprune import Pruner, PruningConfig
 from rayprune.errors import RaypruneError
 from rayprune.pruning.criteria import CRITERIA, EVIDENCE, inputs_of, scores_units
 from rayprune.pruning.distributions import DISTRIBUTIONS
-from rayprune.pruning.evidence.objectives import ANY_GROUP, Actions, Objective, gaussian_divergence
+from rayprune.pruning.evidence.divergences import gaussian_divergence
+from rayprune.pruning.evidence.objectives import ANY_GROUP, Actions, Objective
 from rayprune.pruning.granularity import GRANULARITIES, POOLINGS
 from rayprune.pruning.schedules import SCHEDULES
 

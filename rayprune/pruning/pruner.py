@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rayprune.errors import ConfigError, InputError, did_you_mean
+from rayprune.errors import CheckpointError, ConfigError, InputError, did_you_mean
 from rayprune.pruning.arguments import (
     as_config,
     awaited,
@@ -43,23 +43,22 @@ from rayprune.pruning.layers.attach import (
     maskable_layers,
     tied_layers,
 )
-from rayprune.pruning.layers.identity_layers import Bypasses
+from rayprune.pruning.layers.identity import IdentityLayers
 from rayprune.pruning.layers.masked import MASKABLE, MaskedLayer
 from rayprune.pruning.layers.original_shapes import Kept, Origins
 from rayprune.pruning.layers.prunable import PrunableLayer, Unit, protected_names
 from rayprune.pruning.masks.fading import Fading
-from rayprune.pruning.masks.state import Progress, broken_is_told, pack_state, unpack_state
+from rayprune.pruning.masks.state import broken_is_told, pack_state, unpack_state
 from rayprune.pruning.masks.store import Masking, all_true
 from rayprune.pruning.measures.uncovered import Uncovered, count, weights_of
 from rayprune.pruning.naming import by_parameter
+from rayprune.pruning.packing import packed
 from rayprune.pruning.penalties.penalty import shrink
 from rayprune.pruning.precision import scored
 from rayprune.pruning.remedies.rescale import keep_norm
 from rayprune.pruning.reports import LayerCount as LayerCount
 from rayprune.pruning.reports import MaskChange as MaskChange
-from rayprune.pruning.reports import empty_line
-from rayprune.pruning.update.arrival import arrived
-from rayprune.pruning.update.awaiting import awaits, standing_units
+from rayprune.pruning.reports import ScheduleProgress, empty_line
 from rayprune.pruning.update.budgets import (
     Budget,
     Ramp,
@@ -70,6 +69,7 @@ from rayprune.pruning.update.budgets import (
 from rayprune.pruning.update.dynamics import Dynamics, Redrawing
 from rayprune.pruning.update.frozen import Frozen, frozen_faults, frozen_in, without_frozen
 from rayprune.pruning.update.phases import Phase, phase_faults, phases_of
+from rayprune.pruning.update.progress import arrived, awaits, standing_units
 from rayprune.pruning.update.selection import Selection
 from rayprune.pruning.update.timing import Timing
 
@@ -154,7 +154,7 @@ class Pruner:
         self._tied = tied_layers(module, exclude=exclude)
         self._exclude = exclude
         self._sensors = sensors
-        self.bypasses = Bypasses()
+        self.bypasses = IdentityLayers()
         self.returns: dict[str, float] = {}
         """For criterion ``return``: the return lost without each unit; used up by an update."""
         self._masking = Masking(self._all)
@@ -162,7 +162,7 @@ class Pruner:
         self._flags: list[bool] = []
         self._fading = Fading()
         self._dynamics = Dynamics()
-        self._progress = Progress()
+        self._progress = ScheduleProgress()
         self.accumulated = Accumulated()
         """Sums over training steps, of what `accumulates` names."""
         self._warned = self._told_to_post = False
@@ -393,7 +393,7 @@ class Pruner:
 
         The next mask update chooses among them by the criterion, where `start` chooses by chance.
         """
-        empty = pack_state(self._masking.shapes, {}, {}, Progress())
+        empty = pack_state(self._masking.shapes, {}, {}, ScheduleProgress())
         self.load_state_dict({**empty, "origins": self.origins.state_dict()})
 
     @torch.no_grad()
@@ -707,6 +707,26 @@ class Pruner:
             self._progress.targets = {}  # what is trained by now is due
         self.bypasses.replace(bypassed, layers)
         self.mask_weights()
+
+    def take_masks(self, masks: Mapping[str, Tensor]) -> None:
+        """Take masks from elsewhere, and zero what they prune; the progress stays its own.
+
+        Args:
+            masks: by full parameter name, True = keep; a mask that keeps all is none.
+
+        Raises:
+            CheckpointError: a name or shape isn't the module's; nothing was changed.
+        """
+        shapes = self._masking.shapes
+        wrong = [name for name, mask in masks.items() if shapes.get(name) != tuple(mask.shape)]
+        if wrong:
+            raise CheckpointError(
+                f"The mask of {wrong[0]!r} has shape {tuple(masks[wrong[0]].shape)}, but the "
+                f"module has {shapes.get(wrong[0])}. Build the module as it was pruned."
+            )
+        state = self.state_dict()
+        taken = {name: packed(mask) for name, mask in masks.items() if not mask.all()}
+        self.load_state_dict({**state, "masks": {**state["masks"], **taken}})
 
     def compaction_due(self, step: float, updates: float | None = None) -> bool:
         """Return whether ``compact_every`` wants dead units looked for now."""

@@ -52,6 +52,18 @@ class LayerCount:
     """Whether it is exempt for being frozen."""
 
 
+@dataclass(slots=True)
+class ScheduleProgress:
+    """How far a Pruner has come; its targets are the config's."""
+
+    tick: float | None = None
+    """The clock at the last scheduled mask update."""
+    targets: dict[str, float] = field(default_factory=dict)
+    """What was due then, by the config's field."""
+    updates: int = 0
+    """Mask updates so far."""
+
+
 def empty_line(layers: Iterable[str]) -> str:
     """Say that no weight is left in some layers, and what to do."""
     return (

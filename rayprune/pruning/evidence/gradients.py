@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rayprune.pruning.masks.state import copied
+from rayprune.pruning.packing import copied
 from rayprune.pruning.precision import scored
 
 

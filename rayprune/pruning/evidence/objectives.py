@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,67 +88,3 @@ def _outputs(module: nn.Module, batch: Any) -> Mapping[str, Actions]:
             "Pass loss=Objective(loss, actions) with a function that finds them."
         )
     return {ANY_GROUP: Actions(out.reshape(len(out), -1))}
-
-
-def gaussian_divergence(reference: Tensor, changed: Tensor) -> Tensor:
-    """Return the KL between Gaussians of unit variance: half the squared distance of the means.
-
-    Args:
-        reference: shape ``(samples, d)``.
-        changed: shape ``(..., samples, d)``.
-
-    >>> gaussian_divergence(torch.zeros(1, 2), torch.tensor([[3.0, 1.0]]))
-    tensor([5.])
-    """
-    return (changed - reference).square().sum(dim=-1).mul_(0.5)
-
-
-def categorical_divergence(reference: Tensor, changed: Tensor) -> Tensor:
-    """Return the KL from reference to changed logits, ``sum p (log p - log q)``.
-
-    Args:
-        reference: logits, shape ``(samples, actions)``.
-        changed: logits, shape ``(..., samples, actions)``.
-
-    >>> categorical_divergence(torch.zeros(1, 2), torch.tensor([[5.0, 5.0]]))
-    tensor([0.])
-    """
-    log_p = reference.log_softmax(dim=-1)
-    p = log_p.exp()
-    # log q = z - logsumexp z, so that only one tensor of the changed logits' size is made.
-    constant = (p * log_p).sum(dim=-1)
-    return constant - (changed * p).sum(dim=-1) + torch.logsumexp(changed, dim=-1)
-
-
-def diagonal_divergence(reference: Tensor, changed: Tensor) -> Tensor:
-    """Return the KL between diagonal Gaussians, squashed alike or not.
-
-    Args:
-        reference: means and logarithms of standard deviations, ``(samples, 2 * d)``.
-        changed: likewise, ``(..., samples, 2 * d)``.
-
-    >>> diagonal_divergence(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]))
-    tensor([0.5000])
-    """
-    mean, log_std = reference.chunk(2, dim=-1)
-    other, log_other = changed.chunk(2, dim=-1)
-    spread = ((mean - other).square() + (2 * log_std).exp()) * (-2 * log_other).exp()
-    return (log_other - log_std + 0.5 * spread - 0.5).sum(dim=-1)
-
-
-def multi_categorical_divergence(
-    sizes: Sequence[int],
-) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return the KL of several independent discrete actions, whose logits lie side by side.
-
-    Args:
-        sizes: how many logits each has.
-    """
-
-    def divergence(reference: Tensor, changed: Tensor) -> Tensor:
-        pairs = zip(
-            reference.split(list(sizes), dim=-1), changed.split(list(sizes), dim=-1), strict=True
-        )
-        return torch.stack([categorical_divergence(*pair) for pair in pairs]).sum(dim=0)
-
-    return divergence

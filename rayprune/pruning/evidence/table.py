@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from rayprune.errors import InputError
-from rayprune.pruning.masks.state import copied
+from rayprune.pruning.packing import copied
 from rayprune.pruning.precision import scored
 
 Named = Mapping[str, Tensor]

@@ -17,7 +17,7 @@ class LayerPart(Part):
     """One unit: the branch of a residual block, or a layer whose output is shaped like its input.
 
     A branch goes by its weights being zero. A layer that goes becomes the identity: of its mask
-    stays what `identity_weight` says, and `rayprune.pruning.layers.identity_layers` holds ones.
+    stays what `identity_weight` says, and `rayprune.pruning.layers.identity` holds ones.
 
     >>> part = LayerPart({"0.weight": torch.Size([2, 2])}, unit="0", identity=True)
     >>> dict(part.expand(torch.tensor([False]), {}))

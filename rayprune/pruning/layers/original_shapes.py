@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rayprune.pruning.masks.state import copied
+from rayprune.pruning.packing import copied
 
 Kept = tuple[Tensor, ...]
 """For each leading axis of a parameter the indices that are left of it."""

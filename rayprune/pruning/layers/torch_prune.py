@@ -8,7 +8,7 @@ beside it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +16,6 @@ from torch.nn.utils import prune as torch_prune
 
 from rayprune.errors import CheckpointError, InputError
 from rayprune.pruning.layers.masked import prunable_name
-from rayprune.pruning.masks.state import packed
-
-if TYPE_CHECKING:
-    from rayprune.pruning.pruner import Pruner
 
 _ORIG, _MASK = "_orig", "_mask"
 
@@ -112,28 +108,6 @@ def plain_state(state: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Ten
         else:
             plain[key] = value
     return plain, masks
-
-
-def take_masks(pruner: Pruner, masks: Mapping[str, Tensor]) -> None:
-    """Give a Pruner masks from elsewhere, and zero what they prune; its progress stays its own.
-
-    Args:
-        pruner: of a module with these parameters.
-        masks: by full parameter name, True = keep; a mask that keeps all is none.
-
-    Raises:
-        CheckpointError: a name or shape isn't the module's; nothing was changed.
-    """
-    state = pruner.state_dict()
-    shapes = {name: tuple(shape) for name, shape in state["shapes"].items()}
-    wrong = [name for name, mask in masks.items() if shapes.get(name) != tuple(mask.shape)]
-    if wrong:
-        raise CheckpointError(
-            f"The mask of {wrong[0]!r} has shape {tuple(masks[wrong[0]].shape)}, but the module "
-            f"has {shapes.get(wrong[0])}. Build the module as it was pruned."
-        )
-    taken = {name: packed(mask) for name, mask in masks.items() if not mask.all()}
-    pruner.load_state_dict({**state, "masks": {**state["masks"], **taken}})
 
 
 def _torch_pruned(layer: nn.Module) -> list[str]:

@@ -5,35 +5,25 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from rayprune.errors import CheckpointError
+from rayprune.pruning.packing import copied, packed, unpacked
+from rayprune.pruning.reports import ScheduleProgress
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-@dataclass(slots=True)
-class Progress:
-    """How far a Pruner has come; its targets are the config's."""
-
-    tick: float | None = None
-    """The clock at the last scheduled mask update."""
-    targets: dict[str, float] = field(default_factory=dict)
-    """What was due then, by the config's field."""
-    updates: int = 0
-    """Mask updates so far."""
-
-
 def pack_state(
-    shapes: Shapes, masks: Mapping[str, Tensor], ages: Mapping[str, Tensor], progress: Progress
+    shapes: Shapes,
+    masks: Mapping[str, Tensor],
+    ages: Mapping[str, Tensor],
+    progress: ScheduleProgress,
 ) -> dict[str, Any]:
     """Pack a Pruner's state: strings, numbers, lists, dicts and uint8 tensors only."""
     return {
@@ -51,7 +41,7 @@ def pack_state(
 
 def unpack_state(
     state: Mapping[str, Any], shapes: Shapes
-) -> tuple[dict[str, Tensor], dict[str, Tensor], Progress]:
+) -> tuple[dict[str, Tensor], dict[str, Tensor], ScheduleProgress]:
     """Unpack what `pack_state` packed, for a module with these parameters.
 
     Args:
@@ -72,7 +62,7 @@ def unpack_state(
             name: copied(age).to(torch.uint8).reshape(shapes[name])
             for name, age in state["ages"].items()
         }
-        progress = Progress(**state["progress"])
+        progress = ScheduleProgress(**state["progress"])
         progress.targets = dict(progress.targets)
     return masks, ages, progress
 
@@ -108,39 +98,3 @@ def _check_same(saved: Shapes, shapes: Shapes) -> None:
 
 def _shown(shape: tuple[int, ...] | None) -> str:
     return "absent" if shape is None else f"of shape {shape}"
-
-
-def copied(held: Any) -> Tensor:
-    """Return a copy on the CPU that shares nothing with a tensor, or with a NumPy array."""
-    if isinstance(held, Tensor):
-        return held.detach().cpu().clone()
-    return torch.from_numpy(np.array(held))  # copied first: Ray's arrays can't be written to
-
-
-def packed(mask: Tensor) -> Tensor:
-    """Pack a bool tensor to bits.
-
-    >>> packed(torch.tensor([[True, False], [False, True]]))
-    tensor([144], dtype=torch.uint8)
-    """
-    return torch.from_numpy(np.packbits(mask.cpu().numpy()))
-
-
-def unpacked(bits: Any, shape: Sequence[int]) -> Tensor:
-    """Unpack what `packed` packed.
-
-    Args:
-        bits: a uint8 tensor, or a NumPy array: RLlib's checkpoints hold those.
-        shape: the mask's.
-
-    Raises:
-        ValueError: there are too few or too many.
-
-    >>> unpacked(torch.tensor([144], dtype=torch.uint8), (2, 2)).tolist()
-    [[True, False], [False, True]]
-    """
-    count = math.prod(shape)
-    held = np.asarray(bits, dtype=np.uint8)
-    if held.shape != ((count + 7) // 8,):
-        raise ValueError(f"a mask of {held.size} bytes for shape {tuple(shape)}")
-    return torch.from_numpy(np.unpackbits(held, count=count).astype(bool).reshape(shape))

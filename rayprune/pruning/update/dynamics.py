@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from rayprune.errors import InputError
 from rayprune.pruning.evidence.gradients import DenseGradients
 from rayprune.pruning.layers.prunable import PrunableLayer
-from rayprune.pruning.masks.state import packed, unpacked
 from rayprune.pruning.measures.itop import Coverage
+from rayprune.pruning.packing import packed, unpacked
 from rayprune.pruning.schedules.sparse import GRADIENT, GrowSchedule, SparseSchedule
 from rayprune.pruning.update.budgets import Budget, Ramp, Scope, scopes_of
 from rayprune.pruning.update.regrowth import drop_and_regrow, grow, random_growth

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rayprune.pruning.masks.topk import keep_top
-from rayprune.pruning.update.selection import generator_for
+from rayprune.pruning.seeds import generator_for
 
 
 def drop_count(active: int, fraction: float) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from rayprune.pruning.granularity.layer import LayerPart
 from rayprune.pruning.layers.prunable import PrunableLayer
 from rayprune.pruning.masks.topk import find_cut, keep_above
 from rayprune.pruning.precision import scored
+from rayprune.pruning.seeds import generator_for
 from rayprune.pruning.update.budgets import Scope
 from rayprune.pruning.update.thresholds import threshold_of
 
@@ -241,18 +241,6 @@ def lost_return(returns: Mapping[str, float], unit: str) -> float:
             "or take another criterion."
         )
     return returns[unit]
-
-
-def generator_for(seed: int, name: str, index: int) -> torch.Generator:
-    """Return a CPU generator that depends on nothing else: the same on each rank and device.
-
-    Args:
-        seed: the run's.
-        name: the parameter's full name.
-        index: of the mask update.
-    """
-    digest = hashlib.blake2b(f"{seed}/{index}/{name}".encode(), digest_size=7).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "big"))
 
 
 def _check_shape(criterion: str, scores: object, shape: torch.Size) -> Tensor:

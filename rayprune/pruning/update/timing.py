@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rayprune.pruning.config import PruningConfig
-from rayprune.pruning.masks.state import Progress
+from rayprune.pruning.reports import ScheduleProgress
 from rayprune.pruning.schedules.sparse import GRADIENT, SparseSchedule
 from rayprune.pruning.update.budgets import Ramp
 from rayprune.pruning.update.phases import Phase
@@ -23,7 +23,7 @@ class Timing:
 
     config: PruningConfig
     phases: Sequence[Phase]
-    progress: Progress
+    progress: ScheduleProgress
     fades: bool
     """Whether weights are on their way to zero."""
 

@@ -22,11 +22,12 @@ from ray.rllib.core.distribution.torch.torch_distribution import (
 from torch import Tensor
 
 from rayprune.errors import InputError
-from rayprune.pruning.evidence.objectives import (
-    Actions,
+from rayprune.pruning.evidence.divergences import (
     diagonal_divergence,
     multi_categorical_divergence,
+    squashed_kl,
 )
+from rayprune.pruning.evidence.objectives import Actions
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,3 +118,11 @@ def _no_policy(module: Any, why: str) -> str:
         f"{type(module).__name__} {why}. Take a criterion of weights, such as 'l1', or one of "
         "gradients with `evidence.objective: loss`."
     )
+
+
+def kl_between(first: Any, second: Any) -> Tensor:
+    """Return ``KL(first || second)`` of two of RLlib's action distributions, in nats, by row."""
+    if isinstance(first, TorchSquashedGaussian):  # for which RLlib has none
+        return squashed_kl(first._dist, second._dist)
+    result: Tensor = first.kl(second)
+    return result

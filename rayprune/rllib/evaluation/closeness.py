@@ -15,9 +15,9 @@ import numpy as np
 import torch
 import tree
 from ray.rllib.core.columns import Columns
-from ray.rllib.core.distribution.torch.torch_distribution import TorchSquashedGaussian
 from ray.rllib.core.rl_module.apis import QNetAPI, ValueFunctionAPI
 
+from rayprune.rllib.algorithms.policy import kl_between
 from rayprune.rllib.environments.environment import open_episode
 from rayprune.rllib.evaluation.evaluator import AT_ONCE, Acted, Evaluator, add_step
 
@@ -182,12 +182,7 @@ def kl(module: Any, first: torch.Tensor | None, second: torch.Tensor | None) -> 
     kind = module.get_inference_action_dist_cls()
     # In double precision: of nearly equal distributions single would leave rounding alone.
     ours, theirs = kind.from_logits(first.double()), kind.from_logits(second.double())
-    if isinstance(ours, TorchSquashedGaussian):
-        # RLlib has none for it; squashing both by the same bijection leaves a KL as it is.
-        terms = torch.distributions.kl_divergence(ours._dist, theirs._dist).sum(-1)
-    else:
-        terms = ours.kl(theirs)
-    mean = float(terms.mean())
+    mean = float(kl_between(ours, theirs).mean())
     return max(mean, 0.0) if math.isfinite(mean) else None
 
 

@@ -27,7 +27,7 @@ from rayprune.pruning.granularity.sensors import Sensors
 from rayprune.pruning.layers.attach import make_maskable, maskable_layers, not_excluded
 from rayprune.pruning.layers.masked import MASKABLE, prunable_parameters
 from rayprune.pruning.layers.prunable import Unit
-from rayprune.pruning.layers.torch_prune import is_torch_pruned, take_masks
+from rayprune.pruning.layers.torch_prune import is_torch_pruned
 from rayprune.pruning.measures.counting import dead_units
 from rayprune.pruning.measures.histograms import histogram_of
 from rayprune.pruning.measures.uncovered import weights_of
@@ -304,7 +304,7 @@ class PruningMixin(_Base):
             with self._mask_lock:
                 # What a sparse schedule has drawn by chance is not for weights that have learnt.
                 pruner.restart()
-                take_masks(pruner, modules.get(module_id, {}))
+                pruner.take_masks(modules.get(module_id, {}))
                 self._after_mask_change(module_id, pruner.sparsity())
 
     def awaited_units(self) -> dict[str, list[Unit]]:

@@ -11,11 +11,12 @@ import torch
 from ray.rllib.algorithms.dqn.dqn_learner import QF_PREDS
 from ray.rllib.algorithms.sac.sac_learner import ACTION_LOG_PROBS
 from ray.rllib.core.columns import Columns
-from ray.rllib.core.distribution.torch.torch_distribution import TorchSquashedGaussian
 from ray.rllib.core.learner.learner import POLICY_LOSS_KEY
 from torch import Tensor
 
 from rayprune.errors import ConfigError
+from rayprune.pruning.evidence.divergences import categorical_kl
+from rayprune.rllib.algorithms.policy import kl_between
 from rayprune.rllib.checkpoints import files as checkpoints
 from rayprune.rllib.learner.extensions.teachers import check_apart, frozen_copy
 from rayprune.rllib.settings.keys import START
@@ -166,7 +167,9 @@ def divergence(
     held = {key: batch[key] for key in (Columns.OBS, Columns.STATE_IN) if key in batch}
     if Columns.ACTION_DIST_INPUTS in outputs:
         cls, target = student.get_train_action_dist_cls(), _distribution_inputs(teacher, held)
-        kl = _kl(cls.from_logits(target), cls.from_logits(outputs[Columns.ACTION_DIST_INPUTS]))
+        kl = kl_between(
+            cls.from_logits(target), cls.from_logits(outputs[Columns.ACTION_DIST_INPUTS])
+        )
     elif ACTION_LOG_PROBS in outputs:  # SAC over discrete actions
         kl = categorical_kl(_distribution_inputs(teacher, held), outputs[ACTION_LOG_PROBS])
     elif QF_PREDS in outputs:
@@ -182,27 +185,7 @@ def divergence(
     return kl.mean() if mask is None else kl[mask].sum() / mask.sum()
 
 
-def categorical_kl(target: Tensor, logits: Tensor) -> Tensor:
-    """Return ``KL(softmax(target) || softmax(logits))`` over the last dimension.
-
-    >>> same = torch.tensor([[0.0, 1.0]])
-    >>> categorical_kl(same, same + 5.0).abs().max() < 1e-6
-    tensor(True)
-    """
-    wanted, given = torch.log_softmax(target, -1), torch.log_softmax(logits, -1)
-    return (wanted.exp() * (wanted - given)).sum(-1)
-
-
 @torch.no_grad()
 def _distribution_inputs(teacher: Any, batch: dict[str, Any]) -> Tensor:
     inputs: Tensor = teacher.forward_inference(batch)[Columns.ACTION_DIST_INPUTS]
     return inputs
-
-
-def _kl(teacher: Any, student: Any) -> Tensor:
-    if isinstance(teacher, TorchSquashedGaussian):
-        # RLlib has none for it; squashing both by the same bijection leaves the KL as it is.
-        found: Tensor = torch.distributions.kl_divergence(teacher._dist, student._dist)
-        return found.sum(-1)
-    result: Tensor = teacher.kl(student)
-    return result

@@ -15,10 +15,11 @@ from ray.rllib.core.columns import Columns
 
 from rayprune import PruningConfig
 from rayprune.errors import ConfigError
+from rayprune.pruning.evidence.divergences import categorical_kl
 from rayprune.rllib import prune
 from rayprune.rllib.actors.learners import foreach_learner
 from rayprune.rllib.experiment.algorithm_config import build_module
-from rayprune.rllib.learner.extensions.distillation import KL_KEY, categorical_kl, divergence
+from rayprune.rllib.learner.extensions.distillation import KL_KEY, divergence
 from tests.rllib import configs
 
 pytestmark = pytest.mark.timeout(300)

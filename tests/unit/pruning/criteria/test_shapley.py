@@ -13,11 +13,8 @@ from rayprune.pruning.evidence.coalitions import (
     _running_product,
     _running_sum,
 )
-from rayprune.pruning.evidence.objectives import (
-    Objective,
-    categorical_divergence,
-    gaussian_divergence,
-)
+from rayprune.pruning.evidence.divergences import categorical_divergence, gaussian_divergence
+from rayprune.pruning.evidence.objectives import Objective
 from rayprune.pruning.evidence.reduce import Alone
 from rayprune.pruning.granularity import split
 from rayprune.pruning.layers.attach import make_maskable

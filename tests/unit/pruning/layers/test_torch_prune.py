@@ -14,7 +14,7 @@ from torch.nn.utils import prune as torch_prune
 
 from rayprune import Pruner, PruningConfig, make_maskable
 from rayprune.errors import CheckpointError, InputError
-from rayprune.pruning.layers.torch_prune import is_torch_pruned, plain_state, take_masks
+from rayprune.pruning.layers.torch_prune import is_torch_pruned, plain_state
 
 
 def net() -> nn.Sequential:
@@ -126,7 +126,7 @@ def test_a_state_dict_in_torchs_form_becomes_plain(as_numpy: bool) -> None:
     fresh = net()
     pruner = Pruner(fresh, PruningConfig(sparsity=0.0))
     fresh.load_state_dict({name: torch.as_tensor(value) for name, value in plain.items()})
-    take_masks(pruner, masks)
+    pruner.take_masks(masks)
     assert {name: int(mask.sum()) for name, mask in pruner.held_masks.items()} == {
         name: int(mask.sum()) for name, mask in masks.items()
     }
@@ -145,5 +145,5 @@ def test_a_mask_of_another_shape_is_refused() -> None:
         plain_state(state)
     pruner = Pruner(net(), PruningConfig(sparsity=0.0))
     with pytest.raises(CheckpointError, match="as it was pruned"):
-        take_masks(pruner, {"0.weight": torch.ones(2, dtype=torch.bool)})
+        pruner.take_masks({"0.weight": torch.ones(2, dtype=torch.bool)})
     assert pruner.held_masks == {}

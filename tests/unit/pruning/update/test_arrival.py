@@ -3,7 +3,6 @@ import torch
 from torch import nn
 
 from rayprune import Pruner, PruningConfig
-from rayprune.pruning.layers.torch_prune import take_masks
 
 LATE = {"kind": "linear", "begin": 1000, "end": 2000, "every": 500}
 
@@ -42,7 +41,7 @@ def test_a_state_from_the_end_has_arrived_long_before_the_schedule_begins(config
     done.update(2000)
     assert done.arrived
     early = pruner_of(**config)
-    take_masks(early, done.masks)
+    early.take_masks(done.masks)
     assert early.arrived
     assert not early.finished(0)
     before = {name: mask.clone() for name, mask in early.masks.items()}
@@ -88,5 +87,5 @@ def test_one_weight_too_many_is_not_there():
     row, column = (~masks["2.weight"]).nonzero()[0]
     masks["2.weight"][row, column] = True
     early = pruner_of(sparsity=0.8, distribution="uniform")
-    take_masks(early, masks)
+    early.take_masks(masks)
     assert not early.arrived
