@@ -6,7 +6,6 @@ import copy
 import importlib
 import re
 import sys
-import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,24 +13,11 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from rayprune import yaml12
+from rayprune.algorithms import ALGORITHMS, is_offline
 from rayprune.errors import ConfigError, did_you_mean
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.schedules.times import fractions_in, waits_for_return
 from rayprune.validation import faults_from, shown
-
-ALGORITHMS: Mapping[str, str] = types.MappingProxyType(
-    {
-        "PPO": "proximal policy optimisation; on-policy, discrete or continuous actions",
-        "APPO": "asynchronous PPO; target networks, discrete or continuous actions",
-        "IMPALA": "asynchronous actor-critic with V-trace; discrete or continuous actions",
-        "DQN": "deep Q-learning; replay buffer, discrete actions",
-        "SAC": "soft actor-critic; replay buffer, discrete or continuous actions",
-        "BC": "behaviour cloning; offline data, discrete or continuous actions",
-        "CQL": "conservative Q-learning; offline data, continuous actions",
-    }
-)
-OFFLINE = frozenset({"BC", "CQL"})
-"""They learn from recorded data: their clock is the number of updates."""
 
 
 def _whole(value: object) -> object:
@@ -167,7 +153,7 @@ class ExperimentConfig(_Section):
     @property
     def offline(self) -> bool:
         """Whether it learns from recorded data, and counts updates in place of env steps."""
-        return self.algorithm in OFFLINE
+        return is_offline(self.algorithm)
 
     @property
     def length(self) -> int | None:

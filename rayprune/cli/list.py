@@ -45,9 +45,9 @@ def _objectives() -> dict[str, str]:
 
 
 def _algorithms() -> dict[str, str]:
-    from rayprune.config import ALGORITHMS
+    from rayprune.algorithms import ALGORITHMS
 
-    return dict(ALGORITHMS)
+    return {name: known.line for name, known in ALGORITHMS.items()}
 
 
 def _methods() -> dict[str, str]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rayprune.config import OFFLINE, ExperimentConfig, experiment_faults, load_raw
+from rayprune.algorithms import is_offline
+from rayprune.config import ExperimentConfig, experiment_faults, load_raw
 from rayprune.errors import ConfigError
 from rayprune.pruning.schedules.faults import finds_sparsity
 from rayprune.rllib.experiment.algorithm_config import experiment_parts_faults
@@ -139,7 +140,7 @@ def _gate_faults(base: Mapping[str, Any], space: Space) -> list[str]:
 
 def _stop_faults(raw: Mapping[str, Any], search: SearchConfig) -> list[str]:
     stop = raw.get("stop")
-    if raw.get("algorithm") in OFFLINE:
+    if is_offline(raw.get("algorithm")):
         return [
             f"`algorithm` can't be {raw['algorithm']} in a sweep, whose members are measured by "
             "env steps: it samples none. Run `rayprune train` for each value with --set."

@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from rayprune.config import OFFLINE, TrackingConfig
+from rayprune.algorithms import is_offline
+from rayprune.config import TrackingConfig
 from rayprune.errors import StorageError
 from rayprune.tracking.record import read_rows, to_json, write_atomic
 from rayprune.tracking.tracker import Tell, Trackers, flat_metrics, is_installed
@@ -85,7 +86,7 @@ class WandbTracker:
             os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         self._state = self._read_state()
         self._run = self._init(config)
-        clock = "updates" if config.get("algorithm") in OFFLINE else "env_steps"
+        clock = "updates" if is_offline(config.get("algorithm")) else "env_steps"
         self._run.define_metric(clock)
         self._run.define_metric("*", step_metric=clock)
         # Online, the server may know of more steps than this disk: another machine went on.

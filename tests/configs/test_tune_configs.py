@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from rayprune.config import ALGORITHMS, load_experiment
+from rayprune.algorithms import ALGORITHMS
+from rayprune.config import load_experiment
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "tune_configs").rglob("*.yaml"))

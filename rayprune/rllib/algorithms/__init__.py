@@ -10,7 +10,8 @@ from typing import Any, Final
 import gymnasium as gym
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
-from rayprune.config import OFFLINE, ExperimentConfig
+from rayprune.algorithms import is_offline
+from rayprune.config import ExperimentConfig
 from rayprune.rllib.environments.action_spaces import action_space_faults
 from rayprune.rllib.environments.environment import guarded_env
 from rayprune.rllib.models.modules import ActorCritic
@@ -70,7 +71,7 @@ def algorithm_faults(raw: Mapping[str, Any]) -> Iterator[str]:
     """Yield what an algorithm can't do, of what shows before anything is built."""
     name, blocks = raw.get("algorithm"), raw.get("rllib")
     blocks = blocks if isinstance(blocks, Mapping) else {}
-    if name in OFFLINE:
+    if is_offline(name):
         yield from _offline_faults(str(name), blocks)
     if _value(blocks, "rl_module", "model_config", "use_lstm") is True and name in _NO_LSTM:
         kind = _value(blocks, "training", "replay_buffer_config", "type")

@@ -19,9 +19,8 @@ from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
+from rayprune.algorithms import ALGORITHMS, is_offline
 from rayprune.config import (
-    ALGORITHMS,
-    OFFLINE,
     ExperimentConfig,
     experiment_faults,
     load_raw,
@@ -163,7 +162,7 @@ def _network_part(raw: Mapping[str, Any]) -> ExperimentConfig | None:
     """Return what decides on the network, if that part is sound in spite of faults elsewhere."""
     part = {key: raw[key] for key in _NETWORK_KEYS if key in raw}
     # The horizon only dates the schedule, which plays no part in what a network can take.
-    unit = "updates" if raw.get("algorithm") in OFFLINE else "env_steps"
+    unit = "updates" if is_offline(raw.get("algorithm")) else "env_steps"
     faults, network = experiment_faults({"name": "name", "stop": {unit: 1_000_000}, **part})
     return None if faults or rllib_faults(raw) else network
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from rayprune.config import ALGORITHMS, OFFLINE
+from rayprune.algorithms import ALGORITHMS, is_offline
 
-_ONLINE: Final = frozenset(ALGORITHMS) - OFFLINE
+_OFFLINE: Final = frozenset(filter(is_offline, ALGORITHMS))
+_ONLINE: Final = frozenset(ALGORITHMS) - _OFFLINE
 _IMPALAS: Final = frozenset({"APPO", "IMPALA"})
 _WHOLE_BATCH: Final = frozenset({"DQN", "SAC", "BC", "CQL"})
 
@@ -80,7 +81,7 @@ _UNREAD: Final[tuple[tuple[str, tuple[str, ...], frozenset[str] | None, str], ..
             "sample_timeout_s",
             "validate_env_runners_after_construction",
         ),
-        OFFLINE,
+        _OFFLINE,
         _SAMPLES_NOT,
     ),
     (

@@ -12,7 +12,7 @@ from ray.rllib.algorithms.ppo import PPOConfig
 from ray.tune.registry import register_env
 
 from rayprune import PruningConfig
-from rayprune.config import ALGORITHMS
+from rayprune.algorithms import ALGORITHMS
 from rayprune.errors import ConfigError, InputError
 from rayprune.rllib import prune
 from rayprune.rllib.algorithms import algorithm_config

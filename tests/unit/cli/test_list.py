@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from rayprune.config import ALGORITHMS
+from rayprune.algorithms import ALGORITHMS
 from rayprune.pruning.criteria import CRITERIA
 from rayprune.pruning.distributions import DISTRIBUTIONS
 from rayprune.pruning.evidence.objectives import OBJECTIVES

@@ -1,0 +1,84 @@
+"""The algorithms of RLlib by the names that a YAML gives, one line each; imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rayprune.pruning.registry import Registry
+
+_FAMILIES = "rayprune.rllib.algorithms"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownAlgorithm:
+    """An algorithm that a YAML may name."""
+
+    line: str
+    """What it is, for ``rayprune list algorithms``."""
+    family: Any
+    """`rayprune.rllib.algorithms.family.AlgorithmFamily`'s subclass, or where: "module:Class"."""
+    offline: bool = False
+    """Whether it learns from recorded data: its clock is the number of updates."""
+
+
+ALGORITHMS: Registry[KnownAlgorithm] = Registry(
+    "algorithm",
+    {
+        "PPO": KnownAlgorithm(
+            "proximal policy optimisation; on-policy, discrete or continuous actions",
+            f"{_FAMILIES}.ppo:PPOFamily",
+        ),
+        "APPO": KnownAlgorithm(
+            "asynchronous PPO; target networks, discrete or continuous actions",
+            f"{_FAMILIES}.appo:APPOFamily",
+        ),
+        "IMPALA": KnownAlgorithm(
+            "asynchronous actor-critic with V-trace; discrete or continuous actions",
+            f"{_FAMILIES}.impala:IMPALAFamily",
+        ),
+        "DQN": KnownAlgorithm(
+            "deep Q-learning; replay buffer, discrete actions", f"{_FAMILIES}.dqn:DQNFamily"
+        ),
+        "SAC": KnownAlgorithm(
+            "soft actor-critic; replay buffer, discrete or continuous actions",
+            f"{_FAMILIES}.sac:SACFamily",
+        ),
+        "BC": KnownAlgorithm(
+            "behaviour cloning; offline data, discrete or continuous actions",
+            f"{_FAMILIES}.bc:BCFamily",
+            offline=True,
+        ),
+        "CQL": KnownAlgorithm(
+            "conservative Q-learning; offline data, continuous actions",
+            f"{_FAMILIES}.cql:CQLFamily",
+            offline=True,
+        ),
+    },
+)
+"""Name -> what is known of it, in the order in which they are listed."""
+
+
+def register_algorithm(name: str, family: type | str, *, line: str, offline: bool = False) -> None:
+    """Let YAML files name one more algorithm, by the rules that hold for those of RLlib.
+
+    Args:
+        name: as a YAML gives it.
+        family: a subclass of `rayprune.rllib.algorithms.family.AlgorithmFamily`, or where it lies,
+            as ``"module:Class"``.
+        line: what it is.
+        offline: whether it learns from recorded data.
+
+    Raises:
+        ConfigError: there is one of that name.
+    """
+    ALGORITHMS.add(name, KnownAlgorithm(line, family, offline))
+
+
+def is_offline(name: object) -> bool:
+    """Return whether a name is that of an algorithm which learns from recorded data.
+
+    >>> is_offline("BC"), is_offline("PPO"), is_offline("Dreamer"), is_offline(["BC"])
+    (True, False, False, False)
+    """
+    return isinstance(name, str) and name in ALGORITHMS and ALGORITHMS[name].offline
