@@ -16,7 +16,7 @@ from rayprune import yaml12
 from rayprune.algorithms import ALGORITHMS, is_offline
 from rayprune.errors import ConfigError, did_you_mean
 from rayprune.pruning.config import PruningConfig
-from rayprune.pruning.schedules.times import fractions_in, waits_for_return
+from rayprune.pruning.schedules.times import waits_for_return
 from rayprune.validation import faults_from, shown
 
 
@@ -352,7 +352,7 @@ def _horizon_faults(experiment: ExperimentConfig) -> list[str]:
     given = stop.return_ is not None or stop.updates is not None
     if experiment.horizon is not None or not given or not pruning.needs_horizon:
         return []
-    shares = " and ".join(f"`{k}` {v}" for k, v in fractions_in(pruning.schedule).items())
+    shares = " and ".join(f"`{k}` {v}" for k, v in pruning.fractions.items())
     return [
         f"`pruning.schedule` has {shares}, of `stop.env_steps`, which isn't given. "
         "Give it beside what `stop` has, or give absolute env steps (above 1) there."

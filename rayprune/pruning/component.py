@@ -6,9 +6,11 @@ user registers obeys the rules that hold for the built-in ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
+
+from rayprune.pruning.checks import Faults
 
 Scored = Literal["weights", "units", "layers"]
 
@@ -25,7 +27,7 @@ class Component:
     """What its own keys are where a config says nothing."""
 
     @classmethod
-    def faults(cls, field: str, block: Mapping[str, Any]) -> Iterator[str]:
+    def faults(cls, field: str, block: Mapping[str, Any]) -> Faults:
         """Yield what is wrong with its own keys.
 
         Args:
@@ -36,7 +38,7 @@ class Component:
         yield from ()
 
     @classmethod
-    def conflicts(cls, prefix: str, chosen: Chosen) -> Iterator[str]:
+    def conflicts(cls, prefix: str, chosen: Chosen) -> Faults:
         """Yield what doesn't go with the other choices; asked of every chosen component once.
 
         Args:
@@ -88,12 +90,20 @@ class ScheduleRules(Component):
     undoes: ClassVar[str] = ""
     """How it undoes pruning, as a verb and what follows; empty for one that only prunes."""
 
+    @classmethod
+    def criteria_in(cls, block: Mapping[str, Any]) -> list[Any]:
+        """Return the names of criteria in its mapping, which prune in place of the config's own."""
+        del block
+        return []
+
 
 class GranularityRules(Component):
     """What others ask of a granularity."""
 
     __slots__ = ()
 
+    single_weights: ClassVar[bool] = False
+    """Whether each weight goes by itself: unstructured pruning, whose weights can grow back."""
     removes_units: ClassVar[bool] = False
     """Whether it leaves whole units without weights: structured pruning."""
     whole_rows: ClassVar[bool] = False

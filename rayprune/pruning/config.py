@@ -13,13 +13,9 @@ from rayprune.pruning.blocks.distillation import DEFAULTS as DISTILLATION_DEFAUL
 from rayprune.pruning.blocks.evidence import EVIDENCE_DEFAULTS
 from rayprune.pruning.faults import faults_of
 from rayprune.pruning.granularity import ALIASES, parse
-from rayprune.pruning.schedules import SCHEDULES, Schedule
-from rayprune.pruning.schedules.iterative import DEFAULTS as STAIRCASE_DEFAULTS
-from rayprune.pruning.schedules.sparse import DEFAULTS as SPARSE_DEFAULTS
-from rayprune.pruning.schedules.times import OWN_TIMES, fractions_in, times_in_steps
+from rayprune.pruning.schedules import SCHEDULES, Schedule, complete, schedule_of
 
 DEFAULT_HORIZON = 200_000
-SCHEDULE_DEFAULTS: Mapping[str, Any] = {"kind": "cubic", "begin": 0.2, "end": 0.8, "every": 1000}
 
 
 class PruningConfig(BaseModel):
@@ -48,9 +44,8 @@ class PruningConfig(BaseModel):
             ``end`` up to 1 are fractions of the horizon, above it env steps; ``every`` is the env
             steps between mask updates. ``one_shot`` uses ``begin`` alone. With ``begin`` as
             ``{"return": R}`` pruning waits for a return, and ``end`` counts from there. For
-            ``iterative``, ``lottery`` and ``gated`` see `rayprune.pruning.schedules.iterative`.
-            ``static``, ``set``, ``rigl`` and ``grow`` are sparse from before the first update on;
-            see `rayprune.pruning.schedules.sparse`.
+            other kinds see `rayprune.pruning.schedules`, a file each. ``static``, ``set``, ``rigl``
+            and ``grow`` are sparse from before the first update on.
         protect: glob patterns of the names of layers that are never pruned.
         frozen: what happens to parameters with ``requires_grad=False``, and to modules that the
             adaptor's ``policies_to_train`` leaves out: ``keep`` leaves them alone, not prunable and
@@ -101,7 +96,7 @@ class PruningConfig(BaseModel):
     pooling: str = "mean"
     distribution: str | dict[str, float] = "uniform"
     operation: str | dict[str, int | float] = "zero"
-    schedule: dict[str, Any] = dict(SCHEDULE_DEFAULTS)
+    schedule: dict[str, Any] = complete({})
     protect: tuple[str, ...] = ()
     frozen: str = "keep"
     groups: dict[str, dict[str, float]] = {}
@@ -195,19 +190,27 @@ class PruningConfig(BaseModel):
     @property
     def needs_horizon(self) -> bool:
         """Whether the schedule holds fractions, and no horizon was given."""
-        return self.horizon is None and bool(fractions_in(self.schedule))
+        return self.horizon is None and bool(self.fractions)
+
+    @property
+    def fractions(self) -> dict[str, Any]:
+        """What of the schedule is a fraction of the run, by its key."""
+        return schedule_of(self.schedule).fractions(self.schedule)
 
     @property
     def gated(self) -> bool:
         """Whether a driver finds the sparsity by the return; ``sparsity`` is a bound then."""
-        return bool(self.schedule["kind"] == "gated")
+        return schedule_of(self.schedule).finds_sparsity
+
+    @property
+    def rewinds(self) -> bool:
+        """Whether the weights go back to those of an early step after each round of pruning."""
+        return schedule_of(self.schedule).rewinds
 
     @property
     def every(self) -> int:
         """Env steps between mask updates."""
-        if self.schedule["kind"] == "lottery":
-            return int(times_in_steps(self.schedule, self.resolved_horizon)["round_steps"])
-        return int(self.schedule.get("every", SCHEDULE_DEFAULTS["every"]))
+        return schedule_of(self.schedule).every(self.schedule, self.resolved_horizon)
 
     @property
     def plasticity_every(self) -> int | None:
@@ -234,33 +237,28 @@ class PruningConfig(BaseModel):
         >>> PruningConfig(sparsity=0.9).build_schedule(0.9, horizon=1000)
         CubicSchedule(final=0.9, begin=200.0, end=800.0)
         """
-        kind = SCHEDULES[self.schedule["kind"]]
-        known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+        kind: type[Any] = SCHEDULES[self.schedule["kind"]]
+        known = {field.name for field in dataclasses.fields(kind)}
         values = {key: value for key, value in self.schedule.items() if key in known}
-        times = times_in_steps(self.schedule, horizon or self.resolved_horizon)
+        rules = schedule_of(self.schedule)
+        times = rules.times_in_steps(self.schedule, horizon or self.resolved_horizon)
         values.update({key: time for key, time in times.items() if key in known})
-        return kind(**{**values, "final": final})
+        schedule: Schedule = kind(**{**values, "final": final})
+        return schedule
 
 
 def _completed(values: dict[str, Any]) -> dict[str, Any]:
     """Turn numbers of any kind into Python's, resolve aliases, fill the schedule up."""
-    complete = {name: _plain(value) for name, value in values.items()}
-    if "granularity" in complete:
-        complete["granularity"] = ALIASES.get(complete["granularity"], complete["granularity"])
-    if "schedule" in complete:
-        complete["schedule"] = {**schedule_defaults(complete["schedule"]), **complete["schedule"]}
-    if "evidence" in complete:
-        complete["evidence"] = {**EVIDENCE_DEFAULTS, **complete["evidence"]}
-    if complete.get("distillation") is not None:
-        complete["distillation"] = {**DISTILLATION_DEFAULTS, **complete["distillation"]}
-    return complete
-
-
-def schedule_defaults(schedule: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a schedule of such a kind has where it says nothing."""
-    kind = schedule.get("kind", "cubic")
-    common = {} if kind in OWN_TIMES else SCHEDULE_DEFAULTS
-    return {**common, **STAIRCASE_DEFAULTS.get(kind, {}), **SPARSE_DEFAULTS.get(kind, {})}
+    filled = {name: _plain(value) for name, value in values.items()}
+    if "granularity" in filled:
+        filled["granularity"] = ALIASES.get(filled["granularity"], filled["granularity"])
+    if "schedule" in filled:
+        filled["schedule"] = complete(filled["schedule"])
+    if "evidence" in filled:
+        filled["evidence"] = {**EVIDENCE_DEFAULTS, **filled["evidence"]}
+    if filled.get("distillation") is not None:
+        filled["distillation"] = {**DISTILLATION_DEFAULTS, **filled["distillation"]}
+    return filled
 
 
 def _plain(value: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
@@ -12,6 +11,7 @@ from rayprune.pruning.blocks import live_compaction as compaction_faults
 from rayprune.pruning.blocks.distillation import distillation_faults, teacher_faults
 from rayprune.pruning.blocks.evidence import across_evidence, evidence_faults
 from rayprune.pruning.checks import choice_fault
+from rayprune.pruning.component import Chosen, CriterionRules, GranularityRules
 from rayprune.pruning.criteria import CRITERIA
 from rayprune.pruning.distributions import DISTRIBUTIONS
 from rayprune.pruning.granularity import POOLINGS
@@ -19,21 +19,12 @@ from rayprune.pruning.granularity import faults as granularity_faults
 from rayprune.pruning.measures.plasticity import WINDOW
 from rayprune.pruning.penalties.faults import penalty_faults
 from rayprune.pruning.remedies import remedy_faults
-from rayprune.pruning.schedules import SCHEDULES
-from rayprune.pruning.schedules.faults import (
-    finds_sparsity,
-    kind_conflicts,
-    kind_faults,
-    schedule_keys,
-)
-from rayprune.pruning.schedules.regrowth_faults import regrowth_faults, sparse_schedule_faults
-from rayprune.pruning.schedules.sparse import DEFAULTS as SPARSE_DEFAULTS
-from rayprune.pruning.schedules.times import OWN_TIMES
+from rayprune.pruning.schedules import schedule_faults, schedule_of
+from rayprune.pruning.schedules.sparse import weight_faults
 
 _BUDGETS = ({"sparsity"}, {"neuron", "weight"})
 THRESHOLDS = ("absolute", "percentile", "mean_fraction")
 MAX_FADING_UPDATES = 255
-ENDLESS = ("one_shot", "static")
 
 Faults = Iterator[str]
 
@@ -143,43 +134,6 @@ def _operation(field: str, value: Any) -> Faults:
         yield _must(f"{field}.steps", f"an integer in [1, {MAX_FADING_UPDATES}]", steps)
 
 
-def _schedule(field: str, value: Any) -> Faults:
-    if not isinstance(value, Mapping):
-        yield _must(field, "a mapping {kind, begin, end, every}", value)
-        return
-    kind = value.get("kind", "cubic")
-    if not isinstance(kind, str) or kind not in SCHEDULES:
-        yield choice_fault(f"{field}.kind", kind, SCHEDULES)
-    else:
-        own = {item.name for item in dataclasses.fields(SCHEDULES[kind])}  # type: ignore[arg-type]
-        known = schedule_keys(kind, own)
-        yield from (_unknown(f"{field}.{key}", key, known) for key in value if key not in known)
-    yield from kind_faults(field, value)
-    if kind not in OWN_TIMES:
-        yield from _times(field, value)
-    yield from sparse_schedule_faults(field, value)
-
-
-def _times(field: str, value: Mapping[str, Any]) -> Faults:
-    every = value.get("every", 1)
-    if not _is_integer(every) or every < 1:
-        yield _must(f"{field}.every", "an integer of at least 1 (env steps)", every)
-    given = {"begin": 0.2, "end": 0.8, **SPARSE_DEFAULTS.get(str(value.get("kind")), {}), **value}
-    times = {key: given[key] for key in ("begin", "end")}
-    if isinstance(times["begin"], Mapping):
-        times["begin"] = 0.0  # a return: `end` counts from the moment when it is reached
-    wrong = [key for key, time in times.items() if not _is_real(time) or not 0 <= time < 2**63]
-    for key in wrong:
-        yield _must(f"{field}.{key}", "a number of at least 0 (above 1: env steps)", times[key])
-    # A fraction and a number of steps can only be compared once the horizon is known.
-    same_unit = not wrong and (times["begin"] <= 1) == (times["end"] <= 1)
-    if same_unit and times["end"] < times["begin"] and value.get("kind") not in ENDLESS:
-        yield (
-            f"`{field}.end` must not be less than `begin` ({times['begin']}), "
-            f"but is {times['end']}."
-        )
-
-
 def _protect(field: str, value: Any) -> Faults:
     if isinstance(value, str) or not isinstance(value, Sequence):
         yield _must(field, "a list of glob patterns", value)
@@ -234,7 +188,7 @@ _CHECKS: Mapping[str, Callable[[str, Any], Faults]] = {
     "pooling": _choice(POOLINGS),
     "distribution": _distribution,
     "operation": _operation,
-    "schedule": _schedule,
+    "schedule": schedule_faults,
     "protect": _protect,
     "groups": _groups,
     "frozen": _choice(["keep", "prune"]),
@@ -251,19 +205,21 @@ _CHECKS: Mapping[str, Callable[[str, Any], Faults]] = {
 def _across(prefix: str, values: Mapping[str, Any]) -> Faults:
     """Yield the faults that lie between fields."""
     yield from across_evidence(prefix, values)
-    yield from regrowth_faults(prefix, values)
+    chosen = _chosen(values)
+    yield from chosen.schedule.conflicts(prefix, chosen)
+    yield from _on_clone(prefix, chosen)
     yield from penalty_faults(prefix, values)
     yield from remedy_faults(prefix, values)
     yield from compaction_faults.across(prefix, values)
     sparsity, threshold = values.get("sparsity"), values.get("threshold")
     groups, distribution = values.get("groups") or {}, values.get("distribution", "uniform")
-    yield from kind_conflicts(prefix, values)
+    yield from _rounds(prefix, chosen)
     yield from teacher_faults(prefix, values)
     yield from granularity_faults.across(prefix, values)
     if threshold is None:
         if (
             sparsity is None
-            and not finds_sparsity(values)
+            and not chosen.schedule.finds_sparsity
             and not granularity_faults.implies_sparsity(values)
             and not groups
             and not isinstance(distribution, Mapping)
@@ -278,4 +234,52 @@ def _across(prefix: str, values: Mapping[str, Any]) -> Faults:
         yield (
             f"`{prefix}distribution` must be 'uniform' or 'global' with a threshold, "
             f"but is {distribution!r}."
+        )
+
+
+class _Weights(GranularityRules):
+    single_weights = True
+
+
+def _chosen(values: Mapping[str, Any]) -> Chosen:
+    weights = values.get("granularity", "weight") == "weight"
+    return Chosen(
+        values=values,
+        criterion=CriterionRules(),
+        granularity=_Weights() if weights else GranularityRules(),
+        schedule=schedule_of(values.get("schedule")),
+    )
+
+
+def _on_clone(prefix: str, chosen: Chosen) -> Faults:
+    if chosen.values.get("on_clone") != "regrow":
+        return
+    yield from weight_faults(f"`{prefix}on_clone` 'regrow'", prefix, chosen)
+    if isinstance(chosen.values.get("operation"), Mapping):
+        yield (
+            f"`{prefix}operation` must be 'zero' with `{prefix}on_clone` 'regrow': what still "
+            f"fades can't grow back. Or leave `{prefix}on_clone` at 'hold'."
+        )
+    if chosen.values.get("threshold") is not None:
+        yield (
+            f"`{prefix}on_clone` 'regrow' needs a target to regrow to, but `{prefix}threshold` "
+            f"gives none. Give `{prefix}sparsity`, or leave it at 'hold'."
+        )
+
+
+def _rounds(prefix: str, chosen: Chosen) -> Faults:
+    """Yield what contradicts a schedule that prunes in rounds, each at once."""
+    values, kind = chosen.values, chosen.schedule_block.get("kind")
+    if chosen.schedule.in_rounds and values.get("operation", "zero") != "zero":
+        yield (
+            f"`{prefix}operation` must be 'zero' with a {kind} schedule, whose rounds prune at "
+            f"once, but is {values['operation']!r}."
+        )
+    for name in dict.fromkeys(chosen.schedule.criteria_in(chosen.schedule_block)):
+        if name != values.get("criterion", "l1"):
+            yield from across_evidence(prefix, {**values, "criterion": name})
+    if chosen.schedule.finds_sparsity and values.get("threshold") is not None:
+        yield (
+            f"`{prefix}threshold` can't be used with a {kind} schedule, which steps from sparsity "
+            f"to sparsity. Leave it out; `{prefix}sparsity` is an upper bound there."
         )

@@ -9,6 +9,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from rayprune.errors import ConfigError
 from rayprune.pruning.config import PruningConfig
+from rayprune.pruning.schedules import schedule_of
 from rayprune.rllib.actors.host import prepare, replay_faults
 from rayprune.rllib.composed_callbacks import compose
 from rayprune.rllib.learner.mixin import pruned
@@ -58,11 +59,11 @@ def prune(
         algo = config.build_algo()
     """
     held = plain(pruning)
-    if held.get("schedule", {}).get("kind") == "gated":
+    if schedule_of(held.get("schedule")).finds_sparsity:
         raise ConfigError(
-            "`pruning.schedule.kind` gated needs a driver that validates the policy and rolls it "
-            "back, which `algo.train()` can't. Use `rayprune train` with a YAML file, or another "
-            "kind here."
+            f"`pruning.schedule.kind` {held['schedule']['kind']} needs a driver that validates the "
+            "policy and rolls it back, which `algo.train()` can't. Use `rayprune train` with a "
+            "YAML file, or another kind here."
         )
     return with_pruning(config, pruning, modules=modules)
 

@@ -10,7 +10,7 @@ from typing import Any
 from rayprune.algorithms import is_offline
 from rayprune.config import ExperimentConfig, experiment_faults, load_raw
 from rayprune.errors import ConfigError
-from rayprune.pruning.schedules.faults import finds_sparsity
+from rayprune.pruning.schedules import schedule_of
 from rayprune.rllib.experiment.algorithm_config import experiment_parts_faults
 from rayprune.search.config import SearchConfig, search_faults
 from rayprune.search.objectives import Objectives
@@ -129,7 +129,7 @@ def _gate_faults(base: Mapping[str, Any], space: Space) -> list[str]:
     """A gate rolls its run back, and a trial's clock only goes forward."""
     every = [base, *(space.apply(base, {key: value}) for key, value in space.probes())]
     blocks = [raw["pruning"] for raw in every if isinstance(raw.get("pruning"), Mapping)]
-    if not any(finds_sparsity(block) for block in blocks):
+    if not any(schedule_of(block.get("schedule")).finds_sparsity for block in blocks):
         return []
     return [
         "`pruning.schedule.kind` gated can't be used in a sweep, whose trials can't roll back. "

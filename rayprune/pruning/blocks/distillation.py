@@ -7,9 +7,9 @@ from numbers import Real
 from typing import Any
 
 from rayprune.errors import did_you_mean
+from rayprune.pruning.schedules import schedule_of
 
 DEFAULTS: Mapping[str, Any] = {"weight": 1.0, "from": None, "temperature": 1.0}
-SPARSE_FROM_THE_START = ("static", "set", "rigl", "grow")
 
 
 def distillation_faults(field: str, value: Any) -> Iterator[str]:
@@ -39,7 +39,7 @@ def teacher_faults(prefix: str, values: Mapping[str, Any]) -> Iterator[str]:
     if not isinstance(block, Mapping) or not isinstance(schedule, Mapping):
         return
     kind = schedule.get("kind")
-    if block.get("from") is None and kind in SPARSE_FROM_THE_START:
+    if block.get("from") is None and schedule_of(schedule).sparse_from_start:
         yield (
             f"`{prefix}distillation.from` must be a checkpoint with a {kind} schedule, which never "
             "has a dense policy of its own."

@@ -7,17 +7,10 @@ from numbers import Integral
 from typing import Any
 
 from rayprune.pruning.granularity import ALIASES
-from rayprune.pruning.schedules.sparse import DEFAULTS as SPARSE
+from rayprune.pruning.schedules import schedule_of
 
 SHRINKING = ("neuron", "hybrid")
 """The granularities that leave whole units without weights."""
-
-_KINDS: Mapping[str, str] = {
-    "gated": "rolls back to denser masks",
-    "lottery": "rewinds to weights of the whole network",
-    **dict.fromkeys(SPARSE, "is sparse from the start or lets weights grow back"),
-}
-"""Schedule kind -> what it does that a network which has shrunk can't follow."""
 
 
 def compact_every(field: str, value: Any) -> Iterator[str]:
@@ -43,12 +36,12 @@ def across(prefix: str, values: Mapping[str, Any]) -> Iterator[str]:
             f"`{prefix}compact_every` needs a `{prefix}granularity` that removes whole units, "
             f"'neuron' or 'hybrid', but it is {granularity!r}. Take one of these, or {way_out}."
         )
-    schedule = values.get("schedule")
-    kind = schedule.get("kind") if isinstance(schedule, Mapping) else None
-    if isinstance(kind, str) and kind in _KINDS:
+    schedule = schedule_of(values.get("schedule"))
+    if schedule.undoes:
         yield (
-            f"`{prefix}schedule.kind` {kind!r} {_KINDS[kind]}, which a network that has shrunk "
-            f"can't follow. Take 'cubic' or another kind that only prunes, or {way_out}."
+            f"`{prefix}schedule.kind` {values['schedule']['kind']!r} {schedule.undoes}, which a "
+            "network that has shrunk can't follow. Take 'cubic' or another kind that only prunes, "
+            f"or {way_out}."
         )
     if values.get("on_clone") == "regrow":
         yield (

@@ -1,133 +1,54 @@
-"""Schedules: step -> sparsity. Frozen and stateless, so a clone or a resumed run is on time."""
+"""Schedules: when how much is pruned; one file per kind, and the registry of all.
+
+Gradual pruning (``linear``, ``cubic``, ``exponential``), one-shot, iterative, lottery tickets, what
+a driver gates by the return, and what is sparse from the start: static masks and dynamic sparse
+training (``set``, ``rigl``), or growth.
+"""
 
 from __future__ import annotations
 
-import math
+import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from typing import Any
 
 from rayprune.errors import ConfigError
+from rayprune.pruning.checks import Faults, choice_fault, must, unknown_keys
 from rayprune.pruning.registry import Registry
-from rayprune.pruning.schedules.base import check_schedule
-from rayprune.pruning.schedules.iterative import GatedSchedule, IterativeSchedule, LotterySchedule
-from rayprune.pruning.schedules.sparse import (
-    GrowSchedule,
-    RiglSchedule,
-    SetSchedule,
-    StaticSchedule,
-)
+from rayprune.pruning.schedules.base import DEFAULT_KIND, Schedule, Span
+from rayprune.pruning.schedules.cubic import CubicSchedule
+from rayprune.pruning.schedules.exponential import ExponentialSchedule
+from rayprune.pruning.schedules.gated import GatedSchedule
+from rayprune.pruning.schedules.grow import GrowSchedule
+from rayprune.pruning.schedules.iterative import IterativeSchedule
+from rayprune.pruning.schedules.linear import LinearSchedule
+from rayprune.pruning.schedules.lottery import LotterySchedule
+from rayprune.pruning.schedules.one_shot import OneShotSchedule
+from rayprune.pruning.schedules.rigl import RiglSchedule
+from rayprune.pruning.schedules.set_ import SetSchedule
+from rayprune.pruning.schedules.static import StaticSchedule
 
+__all__ = [
+    "SCHEDULES",
+    "CubicSchedule",
+    "ExponentialSchedule",
+    "GatedSchedule",
+    "GrowSchedule",
+    "IterativeSchedule",
+    "LinearSchedule",
+    "LotterySchedule",
+    "OneShotSchedule",
+    "RiglSchedule",
+    "Schedule",
+    "SetSchedule",
+    "Span",
+    "StaticSchedule",
+    "complete",
+    "register_schedule",
+    "schedule_faults",
+    "schedule_of",
+]
 
-class Schedule(Protocol):
-    """What a schedule must offer; a frozen dataclass with these keyword fields will do."""
-
-    @property
-    def final(self) -> float:
-        """The sparsity at the end, in [0, 1)."""
-
-    @property
-    def begin(self) -> float:
-        """The step of the first mask update."""
-
-    @property
-    def end(self) -> float:
-        """The step from which the sparsity is ``final``."""
-
-    def sparsity_at(self, step: float) -> float:
-        """Return the sparsity due at a step."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OneShotSchedule:
-    """A single cut: nothing before ``begin``, everything at it.
-
-    >>> cut = OneShotSchedule(final=0.9, begin=100)
-    >>> [cut.sparsity_at(step) for step in (0, 99, 100, 500)]
-    [0.0, 0.0, 0.9, 0.9]
-    """
-
-    final: float
-    begin: float
-
-    def __post_init__(self) -> None:
-        check_schedule(self.final, self.begin, self.begin)
-
-    @property
-    def end(self) -> float:
-        """The same step as ``begin``."""
-        return self.begin
-
-    def sparsity_at(self, step: float) -> float:
-        """Return 0 before ``begin`` and ``final`` from it on."""
-        return self.final if step >= self.begin else 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Ramp:
-    final: float
-    begin: float
-    end: float
-
-    def __post_init__(self) -> None:
-        check_schedule(self.final, self.begin, self.end)
-
-    def sparsity_at(self, step: float) -> float:
-        """Return 0 up to ``begin``, the ramp's value between, and ``final`` from ``end`` on."""
-        if step >= self.end:
-            return self.final
-        if step <= self.begin:
-            return 0.0
-        return self._between((step - self.begin) / (self.end - self.begin))
-
-    def _between(self, progress: float) -> float:
-        raise NotImplementedError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinearSchedule(_Ramp):
-    """A straight ramp, ``final * p`` with ``p = (step - begin) / (end - begin)``.
-
-    >>> ramp = LinearSchedule(final=0.8, begin=0, end=100)
-    >>> [ramp.sparsity_at(step) for step in (0, 50, 100, 500)]
-    [0.0, 0.4, 0.8, 0.8]
-    """
-
-    def _between(self, progress: float) -> float:
-        return self.final * progress
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CubicSchedule(_Ramp):
-    """The gradual-pruning ramp of Zhu & Gupta 2017 (arXiv:1710.01878): ``final * (1 - (1-p)^3)``.
-
-    Fast while there is much to prune, slow towards the end.
-
-    >>> ramp = CubicSchedule(final=0.9, begin=0, end=100)
-    >>> [round(ramp.sparsity_at(step), 4) for step in (0, 50, 100, 500)]
-    [0.0, 0.7875, 0.9, 0.9]
-    """
-
-    def _between(self, progress: float) -> float:
-        return self.final * (1.0 - (1.0 - progress) ** 3)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExponentialSchedule(_Ramp):
-    """The density decays exponentially, ``1 - (1 - final)^p``.
-
-    Every update removes the same share of what is left.
-
-    >>> ramp = ExponentialSchedule(final=0.75, begin=0, end=100)
-    >>> [ramp.sparsity_at(step) for step in (0, 50, 100, 500)]
-    [0.0, 0.5, 0.75, 0.75]
-    """
-
-    def _between(self, progress: float) -> float:
-        return 1.0 - math.pow(1.0 - self.final, progress)
-
-
-_REGISTRY: Registry[type[Schedule]] = Registry(
+_REGISTRY: Registry[type[Any]] = Registry(
     "schedule",
     {
         "one_shot": OneShotSchedule,
@@ -143,11 +64,14 @@ _REGISTRY: Registry[type[Schedule]] = Registry(
         "grow": GrowSchedule,
     },
 )
-SCHEDULES: Mapping[str, type[Schedule]] = _REGISTRY
+SCHEDULES: Mapping[str, type[Any]] = _REGISTRY
 
 
-def register_schedule(name: str, schedule: type[Schedule]) -> None:
+def register_schedule(name: str, schedule: type[Any]) -> None:
     """Make a schedule known by name to `PruningConfig` and the YAML.
+
+    A subclass of a built-in kind is checked as that kind is. Any other class is checked as one
+    that runs from ``begin`` to ``end``; derive it from `Span` or `Schedule` for rules of its own.
 
     Args:
         name: a new name.
@@ -158,6 +82,7 @@ def register_schedule(name: str, schedule: type[Schedule]) -> None:
     Raises:
         ConfigError: the name is taken, or something of that is missing.
 
+    >>> from dataclasses import dataclass
     >>> @dataclass(frozen=True)
     ... class Steep(LinearSchedule):
     ...     power: float = 2.0
@@ -173,3 +98,44 @@ def register_schedule(name: str, schedule: type[Schedule]) -> None:
             f"but {schedule!r} lacks {sorted(missing | ({'final'} - fields))}."
         )
     _REGISTRY.add(name, schedule)
+
+
+def schedule_of(block: object) -> type[Schedule]:
+    """Return the class that a config's ``schedule`` names; `Span` for a name that isn't known.
+
+    >>> schedule_of({"kind": "rigl"}).__name__, schedule_of(None).__name__
+    ('RiglSchedule', 'CubicSchedule')
+    """
+    kind = block.get("kind", DEFAULT_KIND) if isinstance(block, Mapping) else DEFAULT_KIND
+    if not isinstance(kind, str) or kind not in SCHEDULES:
+        return Span
+    entry: Any = SCHEDULES[kind]
+    return _with_rules(entry)
+
+
+def schedule_faults(field: str, value: Any) -> Faults:
+    """Yield what is wrong with a config's ``schedule``, apart from its other fields."""
+    if not isinstance(value, Mapping):
+        yield must(field, "a mapping {kind, begin, end, every}", value)
+        return
+    kind, schedule = value.get("kind", DEFAULT_KIND), schedule_of(value)
+    if not isinstance(kind, str) or kind not in SCHEDULES:
+        yield choice_fault(f"{field}.kind", kind, SCHEDULES)
+    else:
+        yield from unknown_keys(field, value, schedule.keys())
+    yield from schedule.faults(field, value)
+
+
+def complete(block: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a ``schedule`` mapping with what its kind has where it says nothing.
+
+    >>> complete({"end": 0.5})
+    {'kind': 'cubic', 'begin': 0.2, 'end': 0.5, 'every': 1000}
+    """
+    return {**schedule_of(block).all_defaults(), **block}
+
+
+@functools.cache
+def _with_rules(kind: Any) -> type[Schedule]:
+    """Return a class as it is; a plain one of a user's own with the rules that all obey."""
+    return kind if issubclass(kind, Schedule) else type(kind.__name__, (Span, kind), {})

@@ -1,4 +1,4 @@
-"""Schedules of runs that are sparse before their first update: static, SET, RigL, growing.
+"""Sparse training from the start: what static masks, SET, RigL and growth share.
 
 All start from a random mask. What they may do to it later is drop weights and regrow as many in
 the same layer (SET, RigL), or only grow.
@@ -6,31 +6,29 @@ the same layer (SET, RigL), or only grow.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
-from rayprune.pruning.schedules.base import check_schedule
+from rayprune.pruning.checks import Faults, number
+from rayprune.pruning.component import Chosen
+from rayprune.pruning.schedules.base import Span, check_schedule
 
 RANDOM: Final = "random"
 GRADIENT: Final = "gradient"
 REGROW: Final = (GRADIENT, RANDOM)
 """How the weights that grow back are chosen: by the size of their dense gradient, or by chance."""
 
-DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "static": {"begin": 0.0, "end": 0.0},
-    # Evci et al. 2020 drop 30 % at first, and end at three quarters of the training.
-    "set": {"begin": 0.0, "end": 0.75, "drop_fraction": 0.3},
-    "rigl": {"begin": 0.0, "end": 0.75, "drop_fraction": 0.3, "minibatches": 100},
-    "grow": {"begin": 0.0, "end": 0.75, "start": 0.98, "regrow": GRADIENT, "minibatches": 100},
-}
-"""What a schedule of such a kind has where the config says nothing."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SparseSchedule:
-    """What they share: sparse from the start, and no change of the masks unless said."""
+class SparseSchedule(Span):
+    """Sparse from the start, and no change of the masks unless a kind says so."""
+
+    defaults: ClassVar[Mapping[str, Any]] = {"begin": 0.0, "end": 0.75}
+    sparse_from_start: ClassVar[bool] = True
+    undoes: ClassVar[str] = "is sparse from the start or lets weights grow back"
+    grows_to_target: ClassVar[bool] = False
+    """Whether weights grow until the target is met, beside those that replace dropped ones."""
 
     final: float
     begin: float = 0.0
@@ -63,19 +61,40 @@ class SparseSchedule:
         """Return whether a mask update at this step lets weights grow."""
         return self.drop_fraction_at(step) > 0
 
+    @classmethod
+    def faults(cls, field: str, block: Mapping[str, Any]) -> Faults:
+        """Yield what is wrong with its keys."""
+        yield from cls.begin_faults(field, block)
+        yield from cls.time_faults(field, block)
+        yield from cls.own_faults(field, block)
+
+    @classmethod
+    def conflicts(cls, prefix: str, chosen: Chosen) -> Faults:
+        """Yield what can't go with masks that are there from the start, or with growth."""
+        what = f"`{prefix}schedule.kind` {chosen.schedule_block.get('kind')!r}"
+        if chosen.values.get("threshold") is not None:
+            yield (
+                f"{what} starts at a sparsity, so `{prefix}threshold` can't "
+                f"go with it. Give `{prefix}sparsity`, or another kind, such as 'cubic'."
+            )
+        operation = chosen.values.get("operation")
+        if isinstance(operation, Mapping):
+            yield (
+                f"`{prefix}operation` must be 'zero' with {what}, "
+                f"but is {dict(operation)!r}: its weights are off from the start, or go for others."
+            )
+        if cls.grows:
+            yield from weight_faults(what, prefix, chosen)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StaticSchedule(SparseSchedule):
-    """A random mask before the first update, never changed; ``begin`` and ``end`` play no part.
+class DropAndRegrow(SparseSchedule):
+    """Dynamic sparse training: drop a fraction of the weights, regrow as many in the same layer."""
 
-    >>> mask = StaticSchedule(final=0.9)
-    >>> [mask.sparsity_at(step) for step in (0, 500)], mask.grows_at(500)
-    ([0.9, 0.9], False)
-    """
+    # Evci et al. 2020 drop 30 % at first, and end at three quarters of the training.
+    defaults: ClassVar[Mapping[str, Any]] = {"drop_fraction": 0.3}
+    grows: ClassVar[bool] = True
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _DropAndRegrow(SparseSchedule):
     drop_fraction: float = 0.3
 
     def drop_fraction_at(self, step: float) -> float:
@@ -90,90 +109,24 @@ class _DropAndRegrow(SparseSchedule):
     def _annealed(self, progress: float) -> float:
         raise NotImplementedError
 
+    @classmethod
+    def own_faults(cls, field: str, block: Mapping[str, Any]) -> Faults:
+        """Yield the faults of ``drop_fraction``, and of what a kind adds."""
+        fraction = block.get("drop_fraction", 0.3)
+        constraint = "a number in (0, 1]"
+        yield from number(f"{field}.drop_fraction", fraction, constraint, lambda x: 0 < x <= 1)
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SetSchedule(_DropAndRegrow):
-    """SET (Mocanu et al. 2018, arXiv:1707.04780): drop the lowest scores, regrow by chance.
 
-    The drop fraction stays what it is until ``end``.
+def weight_faults(what: str, prefix: str, chosen: Chosen) -> Faults:
+    """Yield the fault of growth where single weights can't grow.
 
-    >>> evolution = SetSchedule(final=0.9, end=100, drop_fraction=0.3)
-    >>> [evolution.drop_fraction_at(step) for step in (0, 1, 50, 99, 100)]
-    [0.0, 0.3, 0.3, 0.3, 0.0]
+    Args:
+        what: what lets them grow.
+        prefix: what the field names start with in the messages.
+        chosen: the whole config.
     """
-
-    @property
-    def regrows_by(self) -> str:
-        """By chance."""
-        return RANDOM
-
-    def _annealed(self, progress: float) -> float:
-        del progress
-        return self.drop_fraction
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RiglSchedule(_DropAndRegrow):
-    """RigL (Evci et al. 2020, arXiv:1911.11134): drop the lowest scores, regrow by dense gradient.
-
-    The drop fraction decays as ``drop_fraction / 2 * (1 + cos(pi * p))``,
-    ``p = (step - begin) / (end - begin)``.
-
-    >>> lottery = RiglSchedule(final=0.9, end=100, drop_fraction=0.3)
-    >>> [round(lottery.drop_fraction_at(step), 4) for step in (25, 50, 75, 100)]
-    [0.2561, 0.15, 0.0439, 0.0]
-    """
-
-    minibatches: int = 100
-
-    @property
-    def regrows_by(self) -> str:
-        """By the dense gradient."""
-        return GRADIENT
-
-    @property
-    def window(self) -> int:
-        """``minibatches``."""
-        return self.minibatches
-
-    def _annealed(self, progress: float) -> float:
-        return self.drop_fraction / 2 * (1 + math.cos(math.pi * progress))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GrowSchedule(SparseSchedule):
-    """From a random mask sparser than the target down to the target, along a straight line.
-
-    A target of 0 means a dense network from the start, as it does with every schedule.
-
-    >>> growth = GrowSchedule(final=0.8, start=0.9, begin=0, end=100)
-    >>> [round(growth.sparsity_at(step), 4) for step in (0, 50, 100, 500)]
-    [0.9, 0.85, 0.8, 0.8]
-    """
-
-    start: float = 0.98
-    regrow: str = GRADIENT
-    minibatches: int = 100
-
-    @property
-    def regrows_by(self) -> str:
-        """As ``regrow`` says."""
-        return self.regrow
-
-    @property
-    def window(self) -> int:
-        """``minibatches``, where gradients are asked for."""
-        return self.minibatches if self.regrow == GRADIENT else 0
-
-    def sparsity_at(self, step: float) -> float:
-        """Return ``start`` up to ``begin``, ``final`` from ``end`` on, the line between."""
-        if step >= self.end or self.final == 0:
-            return self.final
-        if step <= self.begin:
-            return self.start
-        progress = (step - self.begin) / (self.end - self.begin)
-        return self.start + (self.final - self.start) * progress
-
-    def grows_at(self, step: float) -> bool:
-        """Return whether the line has begun to fall."""
-        return step > self.begin and self.final > 0
+    if not chosen.granularity.single_weights:
+        yield (
+            f"{what} grows single weights, so `{prefix}granularity` must be 'weight', "
+            f"but is {chosen.values.get('granularity')!r}."
+        )

@@ -14,7 +14,7 @@ from rayprune.pruning.evidence.gradients import DenseGradients
 from rayprune.pruning.layers.prunable import PrunableLayer
 from rayprune.pruning.measures.itop import Coverage
 from rayprune.pruning.packing import packed, unpacked
-from rayprune.pruning.schedules.sparse import GRADIENT, GrowSchedule, SparseSchedule
+from rayprune.pruning.schedules.sparse import GRADIENT, SparseSchedule
 from rayprune.pruning.update.budgets import Budget, Ramp, Scope, scopes_of
 from rayprune.pruning.update.regrowth import drop_and_regrow, grow, random_growth
 from rayprune.pruning.update.selection import Selection
@@ -111,7 +111,8 @@ class Redrawing:
     def _may_grow(self, step: float) -> bool:
         if self.selection.config.on_clone == "regrow":
             return True
-        return isinstance(self.schedule, GrowSchedule) and self.schedule.grows_at(step)
+        schedule = self.schedule
+        return schedule is not None and schedule.grows_to_target and schedule.grows_at(step)
 
     def _exchange(self, layer: PrunableLayer, keeps: Masks, grows: Masks, step: float) -> None:
         fraction = 0.0 if self.schedule is None else self.schedule.drop_fraction_at(step)

@@ -38,7 +38,7 @@ class Rewinder:
             pruner: the module's.
             step: the clock.
         """
-        if pruner.config.schedule["kind"] != "lottery" or module_id in self._held:
+        if not pruner.config.rewinds or module_id in self._held:
             return
         schedule: Any = pruner.config.build_schedule(0.0)
         if step >= schedule.rewind_to:

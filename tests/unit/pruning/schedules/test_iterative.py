@@ -11,7 +11,7 @@ from torch import nn
 from rayprune.errors import ConfigError
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.pruner import Pruner
-from rayprune.pruning.schedules.iterative import GatedSchedule, IterativeSchedule, LotterySchedule
+from rayprune.pruning.schedules import GatedSchedule, IterativeSchedule, LotterySchedule
 
 
 @pytest.fixture

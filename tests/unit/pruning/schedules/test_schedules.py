@@ -1,4 +1,5 @@
 from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 from hypothesis import given
@@ -6,7 +7,13 @@ from hypothesis import strategies as st
 
 from rayprune.errors import ConfigError
 from rayprune.pruning.config import PruningConfig
-from rayprune.pruning.schedules import SCHEDULES, LinearSchedule, register_schedule
+from rayprune.pruning.schedules import (
+    SCHEDULES,
+    LinearSchedule,
+    RiglSchedule,
+    Span,
+    register_schedule,
+)
 
 BUILT_IN = ["one_shot", "linear", "cubic", "exponential"]
 
@@ -82,3 +89,75 @@ def test_a_schedule_is_registered_once_and_takes_its_own_parameters():
     with pytest.raises(ConfigError, match="lacks"):
         register_schedule("nothing", int)
     assert "nothing" not in SCHEDULES
+
+
+def faults_of(kind, **values):
+    schedule = {"kind": kind, **values.pop("schedule", {})}
+    return PruningConfig.faults_of({"sparsity": 0.9, **values, "schedule": schedule})
+
+
+def test_a_registered_kind_of_rigl_obeys_the_rules_of_rigl():
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class MyRigl(RiglSchedule):
+        """The same RigL under a name of one's own."""
+
+    register_schedule("my_rigl", MyRigl)
+    wrong = {
+        "granularity": "neuron",
+        "compact_every": 1000,
+        "operation": {"scale": 0.5, "steps": 3},
+        "distillation": {},
+        "schedule": {"drop_fraction": 7, "minibatches": 0},
+    }
+    found = faults_of("my_rigl", **wrong)
+    assert len(found) == 6
+    assert [fault.replace("my_rigl", "rigl") for fault in found] == faults_of("rigl", **wrong)
+    assert PruningConfig(sparsity=0.9, schedule={"kind": "my_rigl"}).schedule == {
+        **PruningConfig(sparsity=0.9, schedule={"kind": "rigl"}).schedule,
+        "kind": "my_rigl",
+    }
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"begin": -1}, {"end": "x"}, {"every": 0}, {"begin": {"retrun": 5}}, {"bgin": 3}]
+)
+def test_a_plain_class_of_a_users_own_is_checked_as_a_built_in_one(wrong):
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Plain:
+        final: float
+        begin: float
+        end: float
+
+        def sparsity_at(self, step):
+            return self.final
+
+    register_schedule("plain", Plain)
+    assert faults_of("plain", schedule=wrong) == faults_of("cubic", schedule=wrong) != []
+    assert (
+        type(PruningConfig(sparsity=0.9, schedule={"kind": "plain"}).build_schedule(0.9)) is Plain
+    )
+
+
+def test_a_registered_schedule_brings_its_own_faults_and_conflicts():
+    @dataclass(frozen=True, kw_only=True)
+    class Stairs(LinearSchedule):
+        defaults: ClassVar = {"stairs": 4}
+        stairs: int = 4
+
+        @classmethod
+        def own_faults(cls, field, block):
+            if block.get("stairs", 4) < 1:
+                yield f"`{field}.stairs` must be at least 1."
+
+        @classmethod
+        def conflicts(cls, prefix, chosen):
+            if chosen.values.get("on_clone") == "regrow":
+                yield f"`{prefix}on_clone` can't be 'regrow' on stairs."
+
+    register_schedule("stairs", Stairs)
+    assert PruningConfig(sparsity=0.9, schedule={"kind": "stairs"}).schedule["stairs"] == 4
+    assert faults_of("stairs", schedule={"stairs": 0}, on_clone="regrow") == [
+        "`pruning.schedule.stairs` must be at least 1.",
+        "`pruning.on_clone` can't be 'regrow' on stairs.",
+    ]
+    assert issubclass(Stairs, Span)

@@ -10,7 +10,7 @@ from torch import nn
 from rayprune import Pruner, PruningConfig
 from rayprune.errors import InputError, NonFiniteError
 from rayprune.pruning.evidence.gradients import DenseGradients
-from rayprune.pruning.schedules.sparse import GrowSchedule, RiglSchedule
+from rayprune.pruning.schedules import GrowSchedule, RiglSchedule
 from rayprune.pruning.update.regrowth import drop_and_regrow, drop_count
 
 RIGL = {"kind": "rigl", "begin": 100, "end": 1000, "every": 100, "drop_fraction": 0.5}
