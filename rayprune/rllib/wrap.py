@@ -12,7 +12,7 @@ from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.schedules import schedule_of
 from rayprune.rllib.actors.host import prepare, replay_faults
 from rayprune.rllib.composed_callbacks import compose
-from rayprune.rllib.learner.mixin import pruned
+from rayprune.rllib.learner import pruned
 from rayprune.rllib.modules.linear_catalogs import allow_linear
 from rayprune.rllib.modules.resizable import make_shrinkable
 from rayprune.rllib.normalise import as_configured

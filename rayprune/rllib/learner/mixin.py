@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
@@ -35,7 +34,6 @@ from rayprune.pruning.pruner import Pruner
 from rayprune.pruning.reports import MaskChange
 from rayprune.pruning.update.frozen import wholly_frozen
 from rayprune.rllib.algorithms.target_networks import target_pairs
-from rayprune.rllib.by_reference import importable
 from rayprune.rllib.diagnostics import Diagnostics
 from rayprune.rllib.learner import lr_schedulers
 from rayprune.rllib.learner.bypassed import hold_bypassed
@@ -83,7 +81,7 @@ UNCHANGED: Final = MaskChange(step=None, pruned=0, churn=0.0, sparsity=0.0, chan
 
 
 class PruningMixin(_Base):
-    """The overrides that turn a TorchLearner into a pruning one. Made concrete by `pruned`."""
+    """The overrides that turn a TorchLearner into a pruning one. `pruned` makes it concrete."""
 
     def build(self) -> None:
         """Build module, optimizers and targets as RLlib does, then attach a Pruner per module."""
@@ -740,37 +738,3 @@ def _digest(masks: dict[str, torch.Tensor]) -> str:
         digest.update(name.encode())
         digest.update(masks[name].cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-_SEPARATOR: Final = "__of__"
-
-
-def pruned(base: type) -> type[PruningMixin]:
-    """Return the pruning subclass of a Learner class; a pruning class is returned as it is.
-
-    The class pickles by reference to its name, which `__getattr__` below resolves in a fresh
-    process, so that checkpoints don't freeze code. Bases that can't be imported by name (defined
-    in ``__main__`` or in a function) are left for cloudpickle to carry by value.
-    """
-    if issubclass(base, PruningMixin):
-        return base
-    if not issubclass(base, TorchLearner):
-        raise TypeError(f"`learner_class` must be a TorchLearner, but is {base.__qualname__}.")
-    name = f"Pruning{base.__name__}{_SEPARATOR}{base.__module__.replace('.', '__dot__')}"
-    if importable(base):
-        return cast("type[PruningMixin]", __getattr__(name))
-    return type(f"Pruning{base.__name__}", (PruningMixin, base), {"__module__": base.__module__})
-
-
-_made: dict[str, type] = {}
-
-
-def __getattr__(name: str) -> Any:
-    if _SEPARATOR not in name:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name not in _made:
-        class_name, module_name = name.removeprefix("Pruning").split(_SEPARATOR)
-        module = importlib.import_module(module_name.replace("__dot__", "."))
-        base = getattr(module, class_name)
-        _made[name] = type(name, (PruningMixin, base), {"__module__": __name__})
-    return _made[name]

@@ -9,9 +9,8 @@ critic and each layer have their own.
 from __future__ import annotations
 
 import copy
-import importlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
@@ -19,7 +18,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 
 from rayprune.pruning.layers.resizing import fit_to
-from rayprune.rllib.by_reference import importable
+from rayprune.rllib.by_reference import Subclasses
 
 if TYPE_CHECKING:
     _Base = TorchRLModule
@@ -64,28 +63,9 @@ def _class_of(default: Any, *, plain: bool = False) -> Any:
     return default.module_class if plain else shrinkable(default.module_class)
 
 
-_SEPARATOR: Final = "__of__"
-_made: dict[str, type] = {}
+_SHRINKABLE: Final = Subclasses(Shrinkable, "Shrinkable", __name__)
 
-
-def shrinkable(base: type) -> type[Shrinkable]:
-    """Return the resizing subclass of a TorchRLModule; one that resizes is returned as it is.
-
-    Like `rayprune.rllib.learner.mixin.pruned` it pickles by reference to its name.
-    """
-    if issubclass(base, Shrinkable):
-        return base
-    name = f"Shrinkable{base.__name__}{_SEPARATOR}{base.__module__.replace('.', '__dot__')}"
-    if importable(base):
-        return cast("type[Shrinkable]", __getattr__(name))
-    return type(f"Shrinkable{base.__name__}", (Shrinkable, base), {"__module__": base.__module__})
-
-
-def __getattr__(name: str) -> Any:
-    if _SEPARATOR not in name:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name not in _made:
-        class_name, module_name = name.removeprefix("Shrinkable").split(_SEPARATOR)
-        base = getattr(importlib.import_module(module_name.replace("__dot__", ".")), class_name)
-        _made[name] = type(name, (Shrinkable, base), {"__module__": __name__})
-    return _made[name]
+# Checkpoints name classes here: `Shrinkable{class}__of__{its module}`.
+__getattr__ = _SHRINKABLE.named
+shrinkable = _SHRINKABLE.of
+"""Return the resizing subclass of a TorchRLModule; one that resizes is returned as it is."""
