@@ -8,7 +8,6 @@ removed. What the removal gains is the ratio of the two *in the same runtime*; a
 from __future__ import annotations
 
 import os
-import platform
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,7 +15,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-import numpy as np
 import torch
 import tree
 
@@ -25,18 +23,20 @@ from rayprune.deploy.export.export import export_policy
 from rayprune.deploy.export.shrink import shrink
 from rayprune.deploy.formats import WRITERS
 from rayprune.deploy.measure.latency import CONTROL, LEAST_ROUNDS, Arm, Timings, speed_up, time_arms
+from rayprune.deploy.measure.machine import cores, cpu
 from rayprune.deploy.measure.memory import peak_memory
 from rayprune.deploy.policy.artifact import SUFFIXES, Artifact, open_artifact
 from rayprune.deploy.policy.capture import plain_copy
-from rayprune.deploy.policy.interface import Array, Interface, Port
+from rayprune.deploy.policy.interface import Port
 from rayprune.deploy.policy.policy import DeployablePolicy
 from rayprune.errors import ConfigError, InputError
 from rayprune.rllib.checkpoints.files import locate
 from rayprune.rllib.checkpoints.learner_state import origins_in
-from rayprune.rllib.commands.export import Recorded
 from rayprune.rllib.evaluation.evaluator import Evaluator
 from rayprune.rllib.experiment.algorithm_config import config_of
+from rayprune.rllib.export.latency import timing_inputs
 from rayprune.rllib.export.policy import deployable
+from rayprune.rllib.export.recorded import Recorded
 from rayprune.storage.copies import shown
 from rayprune.tracking.versions import versions
 
@@ -162,7 +162,7 @@ def bench(paths: Sequence[Path], options: BenchOptions, reporter: BenchReporter)
     faults = options.faults()
     if faults:
         raise ConfigError(faults)
-    about = machine()  # before our own load
+    about = _machine()  # before our own load
     with ExitStack() as stack:
         place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rayprune-bench-")))
         targets = []
@@ -192,14 +192,10 @@ def bench(paths: Sequence[Path], options: BenchOptions, reporter: BenchReporter)
     }
 
 
-def machine() -> dict[str, Any]:
+def _machine() -> dict[str, Any]:
     """Return what the figures hold for."""
-    return {
-        "cpu": _cpu(),
-        "cores": _cores(),
-        "load": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
-        "versions": versions(),
-    }
+    load = list(os.getloadavg()) if hasattr(os, "getloadavg") else None
+    return {"cpu": cpu(), "cores": cores(), "load": load, "versions": versions()}
 
 
 def _target(
@@ -264,7 +260,7 @@ def _checkpoint_target(
 
 def _glance(subject: Subject, options: BenchOptions, reporter: BenchReporter) -> None:
     """Tell of a first look, long before all is exported and timed side by side."""
-    threads, batch = options.threads[0] or _cores(), options.batches[0]
+    threads, batch = options.threads[0] or cores(), options.batches[0]
     with _torch_threads(threads):
         arms = {subject.name: subject.open(threads)(batch)}
         found = time_arms(arms, rounds=LEAST_ROUNDS, limit_s=_GLANCE_S)[subject.name]
@@ -293,7 +289,7 @@ def _note_noise(target: Target, controls: Sequence[Mapping[str, Any]]) -> None:
 
 def _eager(policy: DeployablePolicy) -> Callable[[int], Callable[[int], Arm]]:
     def of_batch(batch: int) -> Arm:
-        inputs = [torch.from_numpy(given) for given in inputs_of(policy.interface, batch)]
+        inputs = [torch.from_numpy(given) for given in timing_inputs(policy.interface, batch)]
 
         def call() -> object:
             with torch.inference_mode():
@@ -330,25 +326,12 @@ def _opener(file: Path) -> Callable[[int], Callable[[int], Arm]]:
         artifact = open_artifact(file, threads=threads)
 
         def of_batch(batch: int) -> Arm:
-            inputs = inputs_of(artifact.interface, batch)
+            inputs = timing_inputs(artifact.interface, batch)
             return lambda: artifact.run(inputs)
 
         return of_batch
 
     return of_threads
-
-
-def inputs_of(interface: Interface, batch: int) -> list[Array]:
-    """Return inputs for a batch: normal numbers, and zeros where numbers are whole."""
-    random = np.random.default_rng(0)
-
-    def one(port: Port) -> Array:
-        zeros = port.zeros(batch)
-        if zeros.dtype.kind != "f":
-            return zeros
-        return random.standard_normal(zeros.shape).astype(zeros.dtype)
-
-    return [one(port) for port in interface.inputs]
 
 
 def _timed(
@@ -357,7 +340,7 @@ def _timed(
     rows: list[dict[str, Any]] = []
     controls: list[dict[str, Any]] = []
     # Of a machine with one core, one and all are the same.
-    for count in dict.fromkeys(threads or _cores() for threads in options.threads):
+    for count in dict.fromkeys(threads or cores() for threads in options.threads):
         with _torch_threads(count):
             opened = {subject.name: subject.open(count) for subject in subjects}
             for batch in dict.fromkeys(options.batches):
@@ -433,18 +416,3 @@ def _torch_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _cores() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS and Windows
-        return os.cpu_count() or 1
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if "model name" in line)
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

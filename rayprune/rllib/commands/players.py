@@ -18,13 +18,12 @@ from rayprune.deploy.policy.artifact import SUFFIXES, Artifact, State, open_arti
 from rayprune.errors import CheckpointError, InputError
 from rayprune.rllib.actors.threads import fitting_threads
 from rayprune.rllib.checkpoints.files import locate
-from rayprune.rllib.commands.export import portable
 from rayprune.rllib.environments.environment import guarded_env
 from rayprune.rllib.evaluation.comparison import dense_policy
 from rayprune.rllib.evaluation.evaluator import Evaluator
 from rayprune.rllib.evaluation.paired_episodes import Actor, Env, PolicyActor, Result, Start
 from rayprune.rllib.experiment.algorithm_config import config_of, env_faults
-from rayprune.rllib.export.identity import checkpoint_identity, file_identity
+from rayprune.rllib.export.identity import checkpoint_identity, file_identity, portable
 
 
 class Player(Protocol):

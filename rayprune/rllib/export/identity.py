@@ -9,11 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from rayprune import yaml12
 from rayprune.deploy.policy.artifact import Artifact
 from rayprune.errors import InputError
-from rayprune.rllib.checkpoints.files import CONFIG_FILE, MODULE, is_module
-from rayprune.rllib.commands.export import portable, weights_sha256
+from rayprune.rllib.checkpoints.files import CONFIG_FILE, MODULE, is_module, module_state
+from rayprune.storage.copies import shown
 
 _RLLIBS_FILES: Final = ("rllib_checkpoint.json", "metadata.json")
 
@@ -95,6 +97,27 @@ def weights_of(identity: Mapping[str, Any]) -> str:
     ('a', 'b')
     """
     return str(identity.get("weights_sha256") or identity["sha256"])
+
+
+def weights_sha256(directory: Path) -> str:
+    """Return the SHA-256 of a checkpoint's weights: names and bits, in order of names."""
+    digest = hashlib.sha256()
+    for name, values in sorted(module_state(directory).items()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()
+
+
+def portable(path: Path) -> str:
+    """Return what a file may call a place: a URL, or a path that tells nothing of this machine."""
+    told = shown(path)
+    if not Path(told).is_absolute():
+        return told
+    whole = Path(told)
+    if whole.is_relative_to(Path.cwd()):
+        return str(whole.relative_to(Path.cwd()))
+    # A run's checkpoints are known by the run's name.
+    return str(Path(*whole.parts[-3:])) if whole.parent.name == "checkpoints" else whole.name
 
 
 def _made_alike(file: Mapping[str, Any]) -> tuple[Any, ...] | None:

@@ -13,17 +13,21 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from rayprune.deploy.export.export import export_policy
 from rayprune.deploy.export.shrink import shrink
 from rayprune.deploy.measure.latency import time_arms
+from rayprune.deploy.measure.machine import cpu
 from rayprune.deploy.policy.artifact import SUFFIXES, open_artifact
 from rayprune.deploy.policy.capture import plain_copy
+from rayprune.deploy.policy.interface import Array, Interface, Port
 from rayprune.deploy.policy.policy import DeployablePolicy
-from rayprune.rllib.commands.bench import inputs_of, machine
-from rayprune.rllib.commands.export import Recorded
 from rayprune.rllib.evaluation.evaluator import Evaluator
 from rayprune.rllib.export.policy import deployable
+from rayprune.rllib.export.recorded import Recorded
 from rayprune.tracking.record import write_atomic
+from rayprune.tracking.versions import versions
 
 RUNTIME: Final = "onnx"
 _ROUNDS: Final = 20
@@ -61,8 +65,21 @@ def architecture(policy: DeployablePolicy) -> str:
     shapes = {name: list(values.shape) for name, values in policy.state_dict().items()}
     # A layer's repr tells its widths, strides and padding; what it holds is told by the shapes.
     about: dict[str, Any] = {"modules": repr(policy), "shapes": shapes}
-    about["machine"] = {key: machine()[key] for key in ("cpu", "versions")}
+    about["machine"] = {"cpu": cpu(), "versions": versions()}
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def timing_inputs(interface: Interface, batch: int) -> list[Array]:
+    """Return inputs for a batch: normal numbers, and zeros where numbers are whole."""
+    random = np.random.default_rng(0)
+
+    def one(port: Port) -> Array:
+        zeros = port.zeros(batch)
+        if zeros.dtype.kind != "f":
+            return zeros
+        return random.standard_normal(zeros.shape).astype(zeros.dtype)
+
+    return [one(port) for port in interface.inputs]
 
 
 def _timed(policy: DeployablePolicy, inputs: Any) -> float:
@@ -70,7 +87,7 @@ def _timed(policy: DeployablePolicy, inputs: Any) -> float:
         file = Path(place) / f"policy{SUFFIXES[RUNTIME]}"
         export_policy(policy, file, RUNTIME, recorded=inputs, about={}, compacted=False)
         artifact = open_artifact(file, threads=1)
-        given = inputs_of(artifact.interface, 1)
+        given = timing_inputs(artifact.interface, 1)
         timings = time_arms({"policy": lambda: artifact.run(given)}, rounds=_ROUNDS)["policy"]
     return 1e6 * float(timings.medians.min())
 

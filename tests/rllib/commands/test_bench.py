@@ -137,7 +137,7 @@ def test_exported_files_are_compared_with_the_first_of_their_format(
 def test_on_one_core_one_thread_and_all_are_the_same(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rayprune.rllib.commands.bench._cores", lambda: 1)
+    monkeypatch.setattr("rayprune.rllib.commands.bench.cores", lambda: 1)
     found = run(checkpoint, options=replace(QUICK, batches=(1,), threads=(1, 0)))
     assert [control["threads"] for control in found["controls"]] == [1]
 

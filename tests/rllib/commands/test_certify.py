@@ -15,9 +15,10 @@ import pytest
 from rayprune.errors import CheckpointError, ConfigError, InputError
 from rayprune.rllib.checkpoints.files import MODULE
 from rayprune.rllib.commands.certify import PILOT_PAIRS, CertifyOptions, certify
-from rayprune.rllib.commands.export import export_checkpoint, weights_sha256
+from rayprune.rllib.commands.export import export_checkpoint
 from rayprune.rllib.evaluation.evaluator import Evaluator
 from rayprune.rllib.evaluation.return_range import ReturnRange, known_range
+from rayprune.rllib.export.identity import weights_sha256
 from rayprune.tracking.record import read_rows
 from tests.rllib import configs
 
