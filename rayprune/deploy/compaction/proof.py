@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from rayprune.deploy.compaction.plan import Plan, apply_plan
 from rayprune.deploy.compaction.precision import in_precision
 from rayprune.deploy.compaction.trace import Forward, as_arguments, call, tensors_in
 from rayprune.errors import InvariantError
+from rayprune.pruning.layers.hooks import hooked, unit_axis
 from rayprune.pruning.measures.counting import count_parameters
 
 BOUNDS: Final = {"f64": 1e-12, "f32": 1e-5, "f16": 1e-2, "bf16": 1e-1}
@@ -28,8 +29,6 @@ DTYPES: Final = {
     "bf16": torch.bfloat16,
 }
 """What a module's parameters may be, the finest first."""
-
-CONVOLUTIONS: Final = (nn.Conv1d, nn.Conv2d)
 
 Act = Callable[[Any], Tensor]
 """From what a forward returns to the actions chosen, the first axis being the batch's."""
@@ -172,22 +171,15 @@ def first_departure(pair: NetworkPair, arguments: tuple[Any, ...], bound: float)
         (pair.masked, pair.plan.ground(arguments)),
         (pair.small, pair.plan.adapt(pair.plan.ground(arguments))),
     ):
+        names = {network.get_submodule(name): name for name in pair.plan.units}
         outputs: dict[str, Tensor] = {}
-        handles = [
-            network.get_submodule(name).register_forward_hook(_recorder(outputs, name))
-            for name in pair.plan.units
-        ]
-        try:
-            with in_precision(DTYPES[pair.precision]):
-                call(network, given, pair.forward)
-        finally:
-            for handle in handles:
-                handle.remove()
+        with hooked(names, _recorder(outputs, names)), in_precision(DTYPES[pair.precision]):
+            call(network, given, pair.forward)
         seen.append(outputs)
     masked, small = seen
     for name, output in masked.items():
         living = pair.plan.units[name]
-        axis = 1 if isinstance(pair.masked.get_submodule(name), CONVOLUTIONS) else -1
+        axis = unit_axis(pair.masked.get_submodule(name))
         ours = output.index_select(axis, living[living >= 0])
         theirs = small[name].index_select(axis, (living >= 0).nonzero().flatten())
         if not error_between(ours, theirs) <= bound:
@@ -215,9 +207,9 @@ def hash_of(module: nn.Module) -> str:
     return _hash(list(tensors.values()), list(tensors))
 
 
-def _recorder(outputs: dict[str, Tensor], name: str) -> Callable[..., None]:
+def _recorder(outputs: dict[str, Tensor], names: Mapping[nn.Module, str]) -> Callable[..., None]:
     def record(layer: nn.Module, given: Any, output: Any) -> None:
-        outputs.setdefault(name, output[0] if isinstance(output, tuple) else output)
+        outputs.setdefault(names[layer], output[0] if isinstance(output, tuple) else output)
 
     return record
 

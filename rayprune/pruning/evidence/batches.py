@@ -9,13 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from rayprune.errors import InputError
-from rayprune.pruning.evidence.hooks import Record, recording
+from rayprune.pruning.evidence.layer_calls import LayerCall, LayerCalls, recording
 from rayprune.pruning.evidence.objectives import ANY_GROUP, Actions, Objective
 from rayprune.pruning.evidence.per_sample import joined, rows_of, squared_gradients, squared_inputs
 from rayprune.pruning.evidence.reduce import Across, Alone
 from rayprune.pruning.evidence.table import GRADIENT, Evidence
 from rayprune.pruning.layers.attach import join
+from rayprune.pruning.layers.hooks import unit_axis, unit_means
 from rayprune.pruning.layers.prunable import PrunableLayer
+from rayprune.pruning.layers.recurrent import unroll
 from rayprune.pruning.precision import scored
 
 FISHER = "fisher_diagonal"
@@ -122,7 +124,7 @@ class _Sums:
     def _recorded(self) -> dict[str, Any]:
         return self._layers if self._wanted & {FISHER, INPUT_NORM} else {}
 
-    def _differentiate(self, loss: Tensor, record: Record, samples: int) -> None:
+    def _differentiate(self, loss: Tensor, record: LayerCalls, samples: int) -> None:
         weights = {n: w for n, w in self._weights.items() if w.requires_grad}
         weights = weights if GRADIENT in self._wanted else {}
         found = record.gradients(loss, weights)
@@ -150,7 +152,7 @@ class _Sums:
             for together in joined([row[key] for row in rows]):
                 self._sum(FISHER, join(name, key), squared_gradients(together).view_as(weight))
 
-    def _add_inputs(self, record: Record, samples: int) -> None:
+    def _add_inputs(self, record: LayerCalls, samples: int) -> None:
         if INPUT_NORM not in self._wanted:
             return
         for name, calls in record.calls.items():
@@ -164,7 +166,7 @@ class _Sums:
                     total = shaped.reshape(-1, *weight.shape[1:])
                     self._sum(INPUT_NORM, join(name, key), total)
 
-    def _add_units(self, record: Record, actions: Mapping[str, Actions]) -> None:
+    def _add_units(self, record: LayerCalls, actions: Mapping[str, Actions]) -> None:
         for group, policy in actions.items():
             self._actions.setdefault(group, []).append(policy)
         for name, calls in record.calls.items():
@@ -241,14 +243,10 @@ def _joined(rows: Sequence[Actions], across: Across) -> Actions:
     return Actions(across.join(scored(torch.cat(kept))), rows[0].sizes)
 
 
-def _units(layer: nn.Module, call: Any) -> dict[str, Tensor]:
+def _units(layer: nn.Module, call: LayerCall) -> dict[str, Tensor]:
     """Return the activations of a layer's units, ``(rows, units)``, by the part's parameter."""
     if isinstance(layer, nn.RNNBase):
-        from rayprune.pruning.layers.recurrent import unroll
-
         strands = unroll(layer, call.args[0], call.args[1:]).strands
         return {f"weight_ih_{s.suffix}": scored(s.outputs.flatten(0, 1)) for s in strands}
-    values = scored(call.activation)
-    if isinstance(layer, nn.Linear):
-        return {"weight": values.reshape(-1, values.shape[-1])}
-    return {"weight": values.flatten(2).mean(dim=2)}
+    assert call.activation is not None
+    return {"weight": unit_means(scored(call.activation), unit_axis(layer))}

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from rayprune.pruning.evidence.objectives import Objective
 from rayprune.pruning.evidence.reduce import Across
 from rayprune.pruning.granularity import Part
+from rayprune.pruning.layers.hooks import hooked
 from rayprune.pruning.layers.masked import MaskedLayer, MaskedLinear
 from rayprune.pruning.layers.prunable import PrunableLayer
 from rayprune.pruning.precision import scored
@@ -172,9 +173,9 @@ class Shortcut:
             return None
         if not isinstance(layer.module, MaskedLinear):
             return None
-        with _watching(module) as seen:
+        with _calls_of(module) as seen:
             reference = scored(outputs(module, batch))
-        order = [watched.layer for watched in seen]
+        order = [call.layer for call in seen]
         if order.count(layer.module) != 1 or order[-1] is layer.module:
             return None
         place = order.index(layer.module) + 1
@@ -184,11 +185,11 @@ class Shortcut:
         if whole.dim() != 2 or whole.shape[1] != part.count:
             return None
         everyone = torch.ones(part.count, dtype=torch.bool, device=whole.device)
-        with _without(layer, part, everyone), _watching(module) as again:
+        with _without(layer, part, everyone), _calls_of(module) as again:
             outputs(module, batch)
         nobody = again[place].given
         empty = nn.functional.linear(nobody, consumer.weight, consumer.bias)
-        before = {watched.layer: watched.output for watched in seen[:place]}
+        before = {call.layer: call.output for call in seen[:place]}
         change = (whole - nobody).T.contiguous()
         columns = consumer.weight.detach().T.contiguous()
         return cls(module, consumer, batch, objective, before, empty, change, columns, reference)
@@ -246,7 +247,7 @@ def _running_product(state: Tensor, changes: Tensor, columns: Tensor) -> Tensor:
 
 
 @dataclass(slots=True)
-class Watched:
+class _Call:
     """One call of a maskable layer."""
 
     layer: nn.Module
@@ -255,20 +256,15 @@ class Watched:
 
 
 @contextmanager
-def _watching(module: nn.Module) -> Iterator[list[Watched]]:
+def _calls_of(module: nn.Module) -> Iterator[list[_Call]]:
     """Note the calls of all maskable layers, in order."""
-    seen: list[Watched] = []
+    seen: list[_Call] = []
 
     def hook(layer: nn.Module, args: Any, output: Any) -> None:
-        seen.append(Watched(layer, args[0], output))
+        seen.append(_Call(layer, args[0], output))
 
-    layers = [layer for layer in module.modules() if isinstance(layer, MaskedLayer)]
-    handles = [layer.register_forward_hook(hook) for layer in layers]
-    try:
+    with hooked([layer for layer in module.modules() if isinstance(layer, MaskedLayer)], hook):
         yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager

@@ -8,8 +8,7 @@ is differentiated, because RLlib's inference runs without gradients.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from rayprune.errors import InputError
 from rayprune.pruning.granularity.input import reading_parameters
+from rayprune.pruning.layers.hooks import hooked
 from rayprune.pruning.layers.masked import prunable_parameters
 from rayprune.pruning.layers.prunable import Columns
 
@@ -187,29 +187,16 @@ def _by_input(layer: nn.Module, given: Tensor) -> Tensor:
 def _inputs(
     layers: Mapping[str, nn.Module], run: Run, leaves: Sequence[Tensor]
 ) -> dict[str, Tensor]:
-    with _traced(layers) as inputs, torch.no_grad():
+    """Return each layer's input; they put out zeros, so that nothing behind them sees sensors."""
+    inputs: dict[nn.Module, Tensor] = {}
+
+    def catch(layer: nn.Module, given: tuple[Any, ...], output: Any) -> Any:
+        inputs[layer] = given[0]
+        return _zeros(output)
+
+    with hooked({*layers.values()}, catch), torch.no_grad():
         run(leaves)
-    return inputs
-
-
-@contextmanager
-def _traced(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
-    """Catch each layer's input, and put out zeros: nothing behind it sees the observation."""
-    inputs: dict[str, Tensor] = {}
-
-    def hook(name: str) -> Callable[..., Any]:
-        def catch(layer: nn.Module, given: tuple[Any, ...], output: Any) -> Any:
-            inputs[name] = given[0]
-            return _zeros(output)
-
-        return catch
-
-    handles = [layer.register_forward_hook(hook(name)) for name, layer in layers.items()]
-    try:
-        yield inputs
-    finally:
-        for handle in handles:
-            handle.remove()
+    return {name: inputs[layer] for name, layer in layers.items() if layer in inputs}
 
 
 def _zeros(output: Any) -> Any:

@@ -9,8 +9,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
-from torch.utils.hooks import RemovableHandle
+
+from rayprune.pruning.layers.hooks import (
+    UnitActivations,
+    first_tensor,
+    followers,
+    hook_all,
+    unit_axis,
+    unit_rows,
+)
 
 STATES = 128
 """Rows of features that a layer is measured on; the effective rank can't exceed it."""
@@ -19,8 +26,7 @@ STATES = 128
 class ActivityHooks:
     """Keeps what a few layers gave in the first training forward of each step.
 
-    A layer's activation is the output of the parameterless module that takes the layer's output
-    next (ReLU, Tanh, ...), with a norm in between; else the layer's own output. Units are the
+    What a layer's activation is `rayprune.pruning.layers.hooks.UnitActivations` says. Units are the
     columns of a Linear, the channels of a Conv (rows: states and positions), and the hidden units
     of a recurrent layer.
 
@@ -47,13 +53,11 @@ class ActivityHooks:
         self._states = states
         self._rows: dict[str, list[Tensor]] = {name: [] for name in self._names.values()}
         self._fresh: dict[str, tuple[Tensor, int]] = {}
-        # The output whose next module is waited for, with its layer and the axis of its units.
-        self._awaited: dict[int, tuple[str, Tensor, int]] = {}
-        self._handles: list[RemovableHandle] = [
-            part.register_forward_hook(self._hook)
-            for part in (module.modules() if self._names else ())
-            if id(part) in self._names or (id(part) not in closed and _passes_on(part))
-        ]
+        self._activations = UnitActivations()
+        passing = {id(part) for part in followers(module)} - closed
+        watched = self._names.keys() | passing
+        parts = module.modules() if self._names else ()
+        self._handles = hook_all((part for part in parts if id(part) in watched), self._hook)
         self._await_compilation()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ActivityHooks:
@@ -76,7 +80,7 @@ class ActivityHooks:
             if sum(len(part) for part in self._rows[name]) < self._states:
                 self._rows[name].append(rows_of(output, self._states, axis))
         self._fresh.clear()
-        self._awaited.clear()
+        self._activations.forget()
 
     def features(self) -> dict[str, Tensor]:
         """Return the rows of each layer that was run, shape ``(states, units)``.
@@ -119,21 +123,16 @@ class ActivityHooks:
             self.failure = error
 
     def _note(self, part: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        result = _tensor_of(output)
-        name = self._names.get(id(part))
-        if name is not None:
-            if name not in self._fresh and result is not None:
-                self._remember(name, result, unit_axis(part))
-        elif inputs and (held := self._awaited.pop(id(inputs[0]), None)) is not None:
-            name, before, axis = held
-            # What reshapes units, or halves them as a GLU does, is no activation of each of them.
-            if result is not None and _alike(before, result, axis):
-                self._remember(name, result, axis)
+        name, result = self._names.get(id(part)), first_tensor(output)
+        if name is None:
+            self._activations.passed(part, inputs, output)
+        elif name not in self._fresh and result is not None:
+            axis = unit_axis(part)
 
-    def _remember(self, name: str, result: Tensor, axis: int) -> None:
-        self._fresh[name] = result.detach(), axis
-        # With the tensor itself: an id may be used again once its object is gone.
-        self._awaited[id(result)] = (name, result, axis)
+            def keep(activation: Tensor) -> None:
+                self._fresh[name] = activation.detach(), axis
+
+            self._activations.follow(result, axis, keep)
 
 
 def rows_of(output: Tensor, most: int, axis: int = -1) -> Tensor:
@@ -149,22 +148,11 @@ def rows_of(output: Tensor, most: int, axis: int = -1) -> Tensor:
     >>> rows_of(torch.zeros(5, 7), most=8).shape
     torch.Size([5, 7])
     """
-    output = output.movedim(axis, -1)
-    rows = output.reshape(output.shape[:-1].numel(), output.shape[-1])
+    rows = unit_rows(output, axis)
     if len(rows) <= most:
         return rows
     picked = torch.arange(most, device=rows.device) * len(rows) // most
     return rows[picked]
-
-
-def unit_axis(layer: nn.Module) -> int:
-    """Return the axis of a layer's output that counts its units, with a batch or without.
-
-    >>> unit_axis(nn.Conv2d(1, 2, 3)), unit_axis(nn.Conv1d(1, 2, 3)), unit_axis(nn.Linear(1, 2))
-    (-3, -2, -1)
-    """
-    weight = getattr(layer, "weight", None)
-    return 1 - weight.dim() if isinstance(weight, Tensor) else -1
 
 
 def closed_parts(module: nn.Module) -> frozenset[int]:
@@ -208,30 +196,5 @@ def _compile_starts() -> list[Any] | None:
     return callbacks
 
 
-def _tensor_of(output: Any) -> Tensor | None:
-    """Return a module's (first) output; None for what is no plain tensor, such as a fake one."""
-    if isinstance(output, PackedSequence):
-        output = output.data
-    elif isinstance(output, (tuple, list)):
-        return _tensor_of(output[0]) if output else None
-    plain = type(output) in (Tensor, nn.Parameter)
-    if not plain or torch._C._functorch.is_functorch_wrapped_tensor(output):
-        return None
-    result: Tensor = output
-    return result if result.is_floating_point() and result.dim() else None
-
-
-def _alike(before: Tensor, after: Tensor, axis: int) -> bool:
-    return before.dim() == after.dim() and before.shape[axis] == after.shape[axis]
-
-
 def _finite(rows: Tensor) -> bool:
     return bool(torch.isfinite(rows).all())
-
-
-def _passes_on(part: nn.Module) -> bool:
-    """Whether a module turns a layer's output into its activation: a nonlinearity or a norm."""
-    if next(part.children(), None) is not None or isinstance(part, (nn.Flatten, nn.Dropout)):
-        return False
-    norms = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
-    return next(part.parameters(), None) is None or isinstance(part, norms)

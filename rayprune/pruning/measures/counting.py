@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from rayprune.pruning.granularity import split
+from rayprune.pruning.layers.hooks import hooked
 from rayprune.pruning.layers.masked import MASKABLE, prunable_parameters
 
 COUNTED = tuple(MASKABLE)
@@ -90,7 +90,8 @@ def count_flops(module: nn.Module, run: Callable[[], object]) -> Flops:
                 dense += 2 * positions * weight.numel()
                 sparse += 2 * positions * int(torch.count_nonzero(weight))
 
-    with _watched(module, count), torch.no_grad():
+    counted = [layer for layer in module.modules() if isinstance(layer, COUNTED)]
+    with hooked(counted, count), torch.no_grad():
         run()
     return Flops(dense, sparse)
 
@@ -130,19 +131,3 @@ def _positions(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> int:
         return int(given.numel()) // layer.input_size
     rows = layer.get_parameter("weight").shape[0]
     return int(output.numel()) // rows
-
-
-@contextmanager
-def _watched(
-    module: nn.Module, hook: Callable[[nn.Module, tuple[Any, ...], Any], None]
-) -> Iterator[None]:
-    handles = [
-        layer.register_forward_hook(hook)
-        for layer in module.modules()
-        if isinstance(layer, COUNTED)
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import is_lazy
 
 from rayprune.pruning.layers.attach import Exclusions, join, not_excluded
-
-_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm, _NormBase)
+from rayprune.pruning.layers.hooks import NORMS
 
 # What a weight-normalised layer keeps of its lengths beside the directions.
 _LENGTHS = ("weight_g", "original0")
@@ -96,7 +94,7 @@ def count(parameter: nn.Parameter) -> int:
 
 def _candidates(module: nn.Module, exclude: Exclusions) -> Iterator[tuple[str, nn.Parameter]]:
     for name, layer in not_excluded(module, exclude):
-        if not isinstance(layer, _NORMS):
+        if not isinstance(layer, NORMS):
             for key, parameter in layer.named_parameters(recurse=False):
                 if _is_weight(key, parameter):
                     yield join(name, key), parameter

@@ -6,8 +6,7 @@ observations exchanged. An output that is the same in both no longer depends on 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from rayprune.pruning.layers.hooks import hooked
 from rayprune.pruning.reports import empty_line
 from rayprune.pruning.tracing.replica import undisturbed
 from rayprune.rllib.diagnostics import Diagnostics
@@ -235,7 +235,7 @@ def _end(
     """
     calls: list[list[Call]] = [[], []]
     for run, batch in zip(calls, (seen, other), strict=True):
-        with _watched(layers, run):
+        with hooked(layers.values(), _keep(run, layers), with_kwargs=True):
             outputs(batch)
     blind: str | None = None
     for (name, given, out), (_, given_too, out_too) in zip(calls[0], calls[1], strict=False):
@@ -246,20 +246,10 @@ def _end(
     return blind
 
 
-@contextmanager
-def _watched(layers: Mapping[str, nn.Module], calls: list[Call]) -> Iterator[None]:
-    def keep(name: str, given: tuple[Any, ...], named: dict[str, Any], out: Any) -> None:
-        calls.append((name, next(iter((*given, *named.values()))), out))
+def _keep(calls: list[Call], layers: Mapping[str, nn.Module]) -> Callable[..., None]:
+    names = {layer: name for name, layer in layers.items()}
 
-    handles = [
-        layer.register_forward_hook(
-            lambda _, given, named, out, name=name: keep(name, given, named, out),
-            with_kwargs=True,
-        )
-        for name, layer in layers.items()
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    def keep(layer: nn.Module, given: tuple[Any, ...], named: dict[str, Any], out: Any) -> None:
+        calls.append((names[layer], next(iter((*given, *named.values()))), out))
+
+    return keep

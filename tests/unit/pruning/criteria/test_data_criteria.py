@@ -201,6 +201,19 @@ def test_information_gain_looks_behind_the_activation_function():
     assert (scores["0.weight"][:2] > 0.01).all()
 
 
+def test_information_gain_looks_behind_a_norm_too():
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 2))
+    with torch.no_grad():
+        module[1].bias[0] = -100.0  # unit 0 is zero in every state
+    config = PruningConfig(
+        sparsity=0.5, criterion="information_gain", granularity="neuron", protect=("3",)
+    )
+    scores = Pruner(module, config).scores(batch=torch.randn(512, 4), loss=loss)["0.weight"][:, 0]
+    assert scores[0] == 0.0
+    assert (scores[1:] > 0.001).all()
+
+
 def test_mapped_batches_and_iterables_of_minibatches_will_do():
     module, x = net(), torch.randn(12, 4, dtype=torch.float64)
 

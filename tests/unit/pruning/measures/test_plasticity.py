@@ -137,6 +137,19 @@ def test_rows_of_a_convolution_are_positions_and_those_of_a_recurrent_layer_step
     assert rows_of(torch.zeros(4, 6, 8), STATES).shape == (24, 8)
 
 
+@pytest.mark.parametrize(("kind", "sides"), [(nn.Conv1d, (9,)), (nn.Conv2d, (5, 5))])
+def test_dormant_units_of_a_convolution_are_filters(kind, sides):
+    net = nn.Sequential(kind(2, 8, 2), nn.ReLU())
+    with torch.no_grad():
+        net[0].bias[:4], net[0].bias[4:] = -100.0, 1.0
+    measured = Plasticity(net, {"0": ("0.weight",)}, units=["0"])
+    measured.begin_step(0, WINDOW)
+    for _ in range(WINDOW):
+        net(torch.randn(16, 2, *sides))
+        measured.end_step({})
+    assert measured.latest["dormant"] == {"0": 0.5}
+
+
 def train(net, steps, plasticity=None, every=20):
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
     data = torch.Generator().manual_seed(1)

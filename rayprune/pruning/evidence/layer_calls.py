@@ -1,8 +1,8 @@
-"""Hooks that note what the layers of a module are called with, and with what gradients."""
+"""What the layers of a module are called with, with what gradients, and what their units do."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,21 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
-from torch.nn.modules import activation
 
+from rayprune.pruning.layers.hooks import UnitActivations, followers, hooked, unit_axis
 from rayprune.pruning.layers.masked import MaskedLayer
-
-# Functions of one unit each: what comes out is the unit's activation.
-_UNITWISE = tuple(
-    kind
-    for name in activation.__all__
-    if (kind := getattr(activation, name))
-    not in (nn.MultiheadAttention, nn.Softmax, nn.Softmax2d, nn.LogSoftmax, nn.Softmin, nn.GLU)
-)
 
 
 @dataclass(slots=True)
-class Call:
+class LayerCall:
     """One call of one layer."""
 
     args: list[Tensor]
@@ -32,14 +24,18 @@ class Call:
     edges: list[GradientEdge | None]
     """Where its outputs lie in the autograd graph; None where none is."""
     activation: Tensor | None
-    """Its output, after the activation module that follows; None where not asked for."""
+    """Of its units, as `rayprune.pruning.layers.hooks` says; None where not asked for."""
+
+    def keep(self, activation: Tensor) -> None:
+        """Take what is the activation so far."""
+        self.activation = activation.detach()
 
 
 @dataclass(slots=True)
-class Record:
+class LayerCalls:
     """The calls of each layer, by its name, in order."""
 
-    calls: dict[str, list[Call]] = field(default_factory=dict)
+    calls: dict[str, list[LayerCall]] = field(default_factory=dict)
 
     def gradients(self, loss: Tensor, weights: Mapping[str, Tensor]) -> Gradients:
         """Differentiate a scalar by weights and by every recorded output, in one pass.
@@ -70,7 +66,7 @@ class Gradients:
     outputs: list[Tensor | None]
     """In the order of the calls and their edges."""
 
-    def take(self, call: Call) -> list[Tensor | None]:
+    def take(self, call: LayerCall) -> list[Tensor | None]:
         """Take the next call's, in the order in which they were recorded."""
         return [None if edge is None else self.outputs.pop(0) for edge in call.edges]
 
@@ -78,7 +74,7 @@ class Gradients:
 @contextmanager
 def recording(
     module: nn.Module, layers: Mapping[str, MaskedLayer], *, edges: bool, activations: bool
-) -> Iterator[Record]:
+) -> Iterator[LayerCalls]:
     """Note the calls of layers while a module runs.
 
     Args:
@@ -86,39 +82,24 @@ def recording(
         layers: its maskable layers by name.
         edges: note the outputs' places in the graph. They are noted at once, before a module such
             as ``ReLU(inplace=True)`` writes over them.
-        activations: keep the outputs, after the activation module that follows.
+        activations: keep the activations of the units.
     """
-    record = Record()
-    recent: list[tuple[Tensor, Call]] = []
+    record = LayerCalls()
+    names: dict[nn.Module, str] = {layer: name for name, layer in layers.items()}
+    units = UnitActivations()
 
-    def on_layer(name: str) -> Any:
-        def hook(layer: nn.Module, args: Any, output: Any) -> None:
-            outputs = _flat([output])
-            call = Call([x.detach() for x in _flat(args)], [], None)
-            if edges:
-                call.edges = [get_gradient_edge(y) if y.requires_grad else None for y in outputs]
-            if activations:
-                call.activation = outputs[0].detach()
-                recent.append((outputs[0], call))
-            record.calls.setdefault(name, []).append(call)
+    def on_layer(layer: nn.Module, args: Any, output: Any) -> None:
+        outputs = _flat([output])
+        call = LayerCall([x.detach() for x in _flat(args)], [], None)
+        if edges:
+            call.edges = [get_gradient_edge(y) if y.requires_grad else None for y in outputs]
+        if activations:
+            units.follow(outputs[0], unit_axis(layer), call.keep)
+        record.calls.setdefault(names[layer], []).append(call)
 
-        return hook
-
-    def on_activation(layer: nn.Module, args: Any, output: Any) -> None:
-        for index, (tensor, call) in enumerate(recent):
-            if args and args[0] is tensor:
-                call.activation = output.detach()
-                recent[index] = (output, call)
-
-    handles = [layer.register_forward_hook(on_layer(name)) for name, layer in layers.items()]
-    if activations:
-        found: Iterable[nn.Module] = (m for m in module.modules() if isinstance(m, _UNITWISE))
-        handles += [layer.register_forward_hook(on_activation) for layer in found]
-    try:
+    following = followers(module) if activations else ()
+    with hooked(names, on_layer), hooked(following, units.passed):
         yield record
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _flat(values: Sequence[Any]) -> list[Tensor]:
