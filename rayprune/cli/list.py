@@ -35,7 +35,7 @@ def _distributions() -> dict[str, str]:
 def _granularities() -> dict[str, str]:
     from rayprune.pruning.granularity import GRANULARITIES
 
-    return dict(GRANULARITIES)
+    return _described(GRANULARITIES)
 
 
 def _objectives() -> dict[str, str]:

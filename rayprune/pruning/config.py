@@ -12,7 +12,7 @@ from rayprune.errors import ConfigError
 from rayprune.pruning.blocks.distillation import DEFAULTS as DISTILLATION_DEFAULTS
 from rayprune.pruning.blocks.evidence import EVIDENCE_DEFAULTS
 from rayprune.pruning.faults import faults_of
-from rayprune.pruning.granularity import ALIASES, parse
+from rayprune.pruning.granularity import granularity_of
 from rayprune.pruning.schedules import SCHEDULES, Schedule, complete, schedule_of
 
 DEFAULT_HORIZON = 200_000
@@ -159,7 +159,7 @@ class PruningConfig(BaseModel):
     @property
     def unbounded(self) -> bool:
         """Whether a driver finds the sparsity and nothing bounds it."""
-        return self.gated and self.sparsity is None and parse(self.granularity) is None
+        return self.gated and self.sparsity is None and self._implied is None
 
     @property
     def target(self) -> float | None:
@@ -168,8 +168,12 @@ class PruningConfig(BaseModel):
             return self.sparsity
         if self.hybrid is not None:
             return self.hybrid["weight"]
-        pattern = parse(self.granularity)
-        return 0.0 if pattern is None else pattern.sparsity
+        return self._implied or 0.0
+
+    @property
+    def _implied(self) -> float | None:
+        """The sparsity that the granularity's name implies."""
+        return granularity_of(self.granularity).implied_sparsity
 
     @property
     def dense(self) -> bool:
@@ -251,7 +255,7 @@ def _completed(values: dict[str, Any]) -> dict[str, Any]:
     """Turn numbers of any kind into Python's, resolve aliases, fill the schedule up."""
     filled = {name: _plain(value) for name, value in values.items()}
     if "granularity" in filled:
-        filled["granularity"] = ALIASES.get(filled["granularity"], filled["granularity"])
+        filled["granularity"] = granularity_of(filled["granularity"]).name
     if "schedule" in filled:
         filled["schedule"] = complete(filled["schedule"])
     if "evidence" in filled:

@@ -34,8 +34,8 @@ from rayprune.pruning.evidence.table import (
     Evidence,
     Source,
 )
+from rayprune.pruning.granularity import Network, granularity_of
 from rayprune.pruning.granularity.sensors import Sensors
-from rayprune.pruning.granularity.structure import structure_faults, subjects
 from rayprune.pruning.layers.attach import (
     Exclusions,
     join,
@@ -184,13 +184,16 @@ class Pruner:
     def _settle(self, config: PruningConfig, frozen: Frozen) -> None:
         """Take a config for what is frozen at the moment; on a fault nothing is changed."""
         candidates = [x for x in self._all if x.name not in self._always_exempt]
-        could = subjects(config, self.module, candidates, self._heads, self._tied, self._sensors)
+        granularity = granularity_of(config.granularity)
+        could = granularity.layers_of(candidates, self._network(config))
         faults = frozen_faults(config, could, frozen)
         if faults:
             raise ConfigError(faults)
         layers = without_frozen(config, could, frozen)
         exempt = frozenset(layer.name for layer in self._all) - {layer.name for layer in layers}
-        faults = structure_faults(config, layers, self._tied)
+        protected = protected_names(layers, config.protect)
+        free = [layer for layer in layers if layer.name not in protected]
+        faults = granularity.layer_faults(free, protected, self._tied)
         phases = phases_of(config, layers, self._heads)
         faults += phase_faults(phases, exempt, self._heads)
         if faults:
@@ -201,6 +204,15 @@ class Pruner:
         self._left_alone = {x.name for x in could} - {x.name for x in layers}
         self._masking.spare(join(name, key) for name, keys in kept.items() for key in keys)
         self._fading.forget(self._masking.spared)
+
+    def _network(self, config: PruningConfig) -> Network:
+        return Network(
+            module=self.module,
+            heads=self._heads,
+            tied=self._tied,
+            sensors=self._sensors,
+            by_return=config.criterion == RETURN,
+        )
 
     def _survey(self) -> bool:
         """See what is frozen now; return whether pruning can go on with it.
@@ -651,7 +663,7 @@ class Pruner:
 
         Not so where layers are what is pruned: those become the identity.
         """
-        if self.config.granularity == "layer":
+        if granularity_of(self.config.granularity).becomes_identity:
             return []
         return [layer.name for layer in self._layers if layer.pruned == layer.total]
 
@@ -750,7 +762,9 @@ class Pruner:
         """
         self.origins.note(step, self.config.compact_every or 1, self._progress.updates)
         if kept:
-            self.origins.narrow(before, kept, by_unit=self.config.granularity == "neuron")
+            self.origins.narrow(
+                before, kept, by_unit=granularity_of(self.config.granularity).whole_rows
+            )
             self._masking.forget()
             self._fading.pick(pick)
             self.accumulated.pick(pick)
@@ -846,7 +860,7 @@ class Pruner:
                 grown += count
         self._progress.updates += 1
         self._tell_of_emptied()
-        if self.config.granularity == "layer":
+        if granularity_of(self.config.granularity).becomes_identity:
             self.bypasses.add({layer.name: layer.module for layer in self._layers})
         churn = (pruned + grown) / sum(layer.total for layer in self._layers)
         return MaskChange(

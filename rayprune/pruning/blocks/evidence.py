@@ -11,6 +11,7 @@ from rayprune.pruning.checks import choice_fault
 from rayprune.pruning.criteria import CRITERIA, evidence_for, scores_units
 from rayprune.pruning.criteria.information import ESTIMATORS
 from rayprune.pruning.evidence.objectives import OBJECTIVES
+from rayprune.pruning.granularity import find_granularity
 
 EVIDENCE_DEFAULTS: Mapping[str, Any] = {
     "objective": "auto",
@@ -54,7 +55,8 @@ def across_evidence(prefix: str, values: Mapping[str, Any]) -> Faults:
         return
     wanted = evidence_for(criterion)
     granularity = values.get("granularity", "weight")
-    if scores_units(criterion) and granularity not in ("neuron", "filter", "hybrid"):
+    found = find_granularity(granularity)
+    if scores_units(criterion) and not (found and found.removes_units):
         yield (
             f"`{prefix}criterion` {criterion!r} scores units, but `{prefix}granularity` is "
             f"{granularity!r}. Set it to 'neuron', or take a criterion of weights such as 'fisher'."

@@ -6,11 +6,8 @@ from collections.abc import Iterator, Mapping
 from numbers import Integral
 from typing import Any
 
-from rayprune.pruning.granularity import ALIASES
+from rayprune.pruning.granularity import find_granularity
 from rayprune.pruning.schedules import schedule_of
-
-SHRINKING = ("neuron", "hybrid")
-"""The granularities that leave whole units without weights."""
 
 
 def compact_every(field: str, value: Any) -> Iterator[str]:
@@ -31,7 +28,8 @@ def across(prefix: str, values: Mapping[str, Any]) -> Iterator[str]:
         return
     way_out = f"leave `{prefix}compact_every` out"
     granularity = values.get("granularity", "weight")
-    if ALIASES.get(str(granularity), granularity) not in SHRINKING:
+    found = find_granularity(granularity)
+    if not (found and found.removes_units):
         yield (
             f"`{prefix}compact_every` needs a `{prefix}granularity` that removes whole units, "
             f"'neuron' or 'hybrid', but it is {granularity!r}. Take one of these, or {way_out}."

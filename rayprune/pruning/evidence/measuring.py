@@ -16,7 +16,7 @@ from rayprune.pruning.evidence.coalitions import Coalitions
 from rayprune.pruning.evidence.objectives import Objective
 from rayprune.pruning.evidence.reduce import Across, Alone
 from rayprune.pruning.evidence.table import GRADIENT, Evidence
-from rayprune.pruning.granularity import split
+from rayprune.pruning.granularity.neuron import unit_parts
 from rayprune.pruning.layers.prunable import PrunableLayer
 
 COALITIONS = "coalitions"
@@ -94,7 +94,7 @@ def _coalitions(
     for layer in layers:
         inner: Any = twin.get_submodule(layer.name)
         own = dataclasses.replace(layer, module=inner)
-        for part in split(inner, own.parameters, "neuron"):
+        for part in unit_parts(inner, own.parameters):
             of_group = objective.of_group(layer.group)
             name = layer.full_name(part.parameters[0])
             found[name] = Coalitions(twin, own, part, batches, of_group, across)

@@ -1,15 +1,21 @@
-"""A *part*: weights that compete with each other, one by one or pooled to units."""
+"""`Granularity`: what is removed together; `Part`: weights that compete, one by one or as units."""
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from rayprune.errors import ConfigError
+from rayprune.pruning.checks import listed
+from rayprune.pruning.component import GranularityRules
+from rayprune.pruning.granularity.sensors import Sensors
+from rayprune.pruning.layers.masked import prunable_name
+from rayprune.pruning.layers.prunable import PrunableLayer
 
 
 def _l2(scores: Tensor) -> Tensor:
@@ -89,34 +95,150 @@ class Part(ABC):
         return self.pool(counts, "sum") > 0
 
 
-@dataclass(frozen=True, slots=True)
-class WeightPart(Part):
-    """Single weights: each competes for itself."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """What a granularity may ask of the network whose layers it prunes."""
 
-    @property
-    def count(self) -> int:
-        """How many weights."""
-        return sum(math.prod(shape) for shape in self.shapes.values())
-
-    def pool(self, scores: Named, pooling: str) -> Tensor:
-        """Return the parameter's own scores, whatever ``pooling`` is."""
-        return scores[self.parameters[0]]
-
-    def expand(self, keep: Tensor, scores: Named) -> Iterator[tuple[str, Tensor]]:
-        """Yield ``keep`` itself."""
-        yield self.parameters[0], keep
-
-    def live(self, free: Mapping[str, Tensor | None]) -> Tensor | None:
-        """Return the weights that may still be chosen."""
-        return free[self.parameters[0]]
+    module: nn.Module
+    heads: Collection[str]
+    """Names of layers whose units are the network's own outputs."""
+    tied: Collection[str]
+    """Names of layers that share a weight with another."""
+    sensors: Callable[[], Sensors] | None
+    """Tells which layers read the observation."""
+    by_return: bool
+    """Whether what goes is chosen by the return that it costs."""
 
 
-def by_gate(layer: torch.nn.Module) -> int:
+class Granularity(GranularityRules, ABC):
+    """What is removed together; of which layers, and what competes.
+
+    Args:
+        name: as a config has it.
+    """
+
+    __slots__ = ("name",)
+
+    aliases: ClassVar[tuple[str, ...]] = ()
+    """Other names that a config may give it."""
+    form: ClassVar[str] = ""
+    """A sentence on how a config names it, where the registry's key is not a name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @classmethod
+    def named(cls, key: str, name: str) -> Granularity | None:
+        """Return what a config means by a name; None if that is another granularity's.
+
+        Args:
+            key: the registry's.
+            name: the config's.
+        """
+        return cls(key) if name in (key, *cls.aliases) else None
+
+    @abstractmethod
+    def parts(self, layers: Iterable[PrunableLayer]) -> tuple[Part, ...]:
+        """Split layers into what competes, with the parameters' full names."""
+
+    @abstractmethod
+    def count(self, layers: Iterable[PrunableLayer]) -> int:
+        """Return how many compete in layers, as they were before any compaction."""
+
+    def share(self, sparsity: float) -> float:
+        """Return the fraction of what competes that a sparsity takes."""
+        return sparsity if self.implied_sparsity is None else sparsity / self.implied_sparsity
+
+    def layers_of(
+        self, layers: Sequence[PrunableLayer], network: Network
+    ) -> tuple[PrunableLayer, ...]:
+        """Return the layers that it can prune; all others are exempt.
+
+        Args:
+            layers: the maskable layers that may be pruned at all.
+            network: they are of.
+
+        Raises:
+            ConfigError: there are none, or nothing tells.
+        """
+        if not self.whole_rows:
+            return tuple(layers)
+        hidden = tuple(layer for layer in layers if layer.name not in network.heads)
+        if layers and not hidden:
+            raise ConfigError(
+                f"`granularity` can't be {self.name!r}: the units of "
+                f"{listed(x.name for x in layers)} are the network's own outputs, and none can go. "
+                "Choose 'weight', or add a hidden layer."
+            )
+        return hidden
+
+    def layer_faults(
+        self, layers: Sequence[PrunableLayer], protected: Collection[str], tied: Collection[str]
+    ) -> list[str]:
+        """Return why layers can't be pruned.
+
+        Args:
+            layers: those that are not protected.
+            protected: names of the others.
+            tied: names of layers that share a weight with another.
+        """
+        del protected
+        names = [layer.name for layer in layers if layer.name in tied]
+        if not self.removes_units or not names:
+            return []
+        return [
+            f"`pruning.granularity` {self.name!r} can't remove units of {listed(names)}, whose "
+            "weights are tied: a row is a unit of one layer and not of the other. List them under "
+            "`pruning.protect`, or take granularity 'weight'."
+        ]
+
+    def torn(self, frozen: Iterable[str]) -> bool:
+        """Return whether something would go in part, and so must stay as a whole.
+
+        Args:
+            frozen: names in one layer of parameters that are left alone, biases included.
+        """
+        return self.removes_units and any(map(prunable_name, frozen))
+
+    def frozen_faults(self, names: Iterable[str]) -> list[str]:
+        """Return why layers can't be left alone.
+
+        Args:
+            names: of layers that are frozen.
+        """
+        del names
+        return []
+
+
+class WithinLayers(Granularity):
+    """A granularity of which nothing lies in more than one layer."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def split(self, layer: nn.Module, parameters: Mapping[str, Tensor]) -> list[Part]:
+        """Split one layer into sets of what competes.
+
+        Args:
+            layer: Linear, Conv1d, Conv2d, LSTM or GRU.
+            parameters: the layer's prunable parameters, by a name that ends in theirs in the layer.
+        """
+
+    def parts(self, layers: Iterable[PrunableLayer]) -> tuple[Part, ...]:
+        """Split each layer for itself."""
+        return tuple(part for layer in layers for part in self.split(layer.module, layer.named))
+
+    def count(self, layers: Iterable[PrunableLayer]) -> int:
+        """Add up what competes in each layer."""
+        return sum(part.count for x in layers for part in self.split(x.module, x.whole))
+
+
+def by_gate(layer: nn.Module) -> int:
     """Return how often a unit's rows come in each parameter: once, or once in each gate.
 
-    >>> by_gate(torch.nn.Linear(2, 2)), by_gate(torch.nn.LSTM(2, 2)), by_gate(torch.nn.GRU(2, 2))
+    >>> by_gate(nn.Linear(2, 2)), by_gate(nn.LSTM(2, 2)), by_gate(nn.GRU(2, 2))
     (1, 4, 3)
     """
-    if not isinstance(layer, torch.nn.RNNBase):
+    if not isinstance(layer, nn.RNNBase):
         return 1
-    return 4 if isinstance(layer, torch.nn.LSTM) else 3
+    return 4 if isinstance(layer, nn.LSTM) else 3

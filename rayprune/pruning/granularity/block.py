@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from rayprune.pruning.granularity.base import POOLINGS, Named, Part, by_gate
+from rayprune.pruning.granularity.base import POOLINGS, Named, Part, WithinLayers, by_gate
 
 BLOCK_ROWS = 16
 
@@ -65,7 +65,12 @@ def _pooled(blocks: Tensor, pooling: str) -> Tensor:
     return POOLINGS[pooling](flat).view(gates, count, columns)
 
 
-def block_parts(layer: nn.Module, parameters: Mapping[str, Tensor]) -> list[Part]:
-    """Make each parameter a part whose blocks compete."""
-    gates = by_gate(layer)
-    return [BlockPart({name: weight.shape}, gates) for name, weight in parameters.items()]
+class BlockGranularity(WithinLayers):
+    """16 output rows by one input column: what generated C code can use."""
+
+    __slots__ = ()
+
+    def split(self, layer: nn.Module, parameters: Mapping[str, Tensor]) -> list[Part]:
+        """Make each parameter a part whose blocks compete."""
+        gates = by_gate(layer)
+        return [BlockPart({name: weight.shape}, gates) for name, weight in parameters.items()]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from rayprune.pruning.checks import choice_fault
-from rayprune.pruning.granularity import ALIASES, GRANULARITIES, is_granularity, parse
+from rayprune.pruning.granularity import GRANULARITIES, find_granularity
 
 Faults = Iterator[str]
 Check = Callable[[str, Any], Faults]
@@ -14,9 +14,11 @@ Check = Callable[[str, Any], Faults]
 
 def granularity(field: str, value: Any) -> Faults:
     """Yield the fault of a name that is no granularity."""
-    if not is_granularity(value):
-        fault = choice_fault(field, value, [*GRANULARITIES, *ALIASES])
-        yield f"{fault} Of n:m, 0 < n < m, such as '2:4'."
+    if find_granularity(value) is None:
+        kinds = GRANULARITIES.values()
+        known = [*GRANULARITIES, *(alias for kind in kinds for alias in kind.aliases)]
+        forms = [kind.form for kind in kinds if kind.form]
+        yield " ".join([choice_fault(field, value, known), *forms])
 
 
 def hybrid(field: str, value: Any, sparsity: Check) -> Faults:
@@ -48,13 +50,19 @@ def across(prefix: str, values: Mapping[str, Any]) -> Faults:
         prefix: what the field names start with.
         values: the whole mapping; fields may be wrong in themselves.
     """
-    kind, pattern = values.get("granularity", "weight"), parse(values.get("granularity"))
-    if pattern is not None:
-        yield from _implied(prefix, values, kind, pattern.sparsity)
+    kind = values.get("granularity", "weight")
+    chosen = find_granularity(kind)
+    if chosen is not None and chosen.implied_sparsity is not None:
+        yield from _implied(prefix, values, kind, chosen.implied_sparsity)
     yield from _group_keys(prefix, values, kind)
-    if kind in ("input", "layer") and values.get("distribution", "uniform") not in (
-        "uniform",
-        "global",
+    if (
+        chosen is not None
+        and chosen.spans_layers
+        and values.get("distribution", "uniform")
+        not in (
+            "uniform",
+            "global",
+        )
     ):
         yield (
             f"`{prefix}distribution` must be 'uniform' or 'global' with granularity {kind!r}, "
@@ -70,8 +78,8 @@ def across(prefix: str, values: Mapping[str, Any]) -> Faults:
 
 def implies_sparsity(values: Mapping[str, Any]) -> bool:
     """Return whether the granularity's own fields give the targets."""
-    kind = values.get("granularity")
-    return kind == "hybrid" or parse(kind) is not None
+    chosen = find_granularity(values.get("granularity"))
+    return chosen is not None and (chosen.in_turn or chosen.implied_sparsity is not None)
 
 
 def _implied(prefix: str, values: Mapping[str, Any], kind: object, implied: float) -> Faults:

@@ -1,15 +1,20 @@
-"""Granularity ``input``: sensors, over every layer that reads the observation."""
+"""Granularity ``input``: structured pruning of sensors, over all layers that read observations."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import dataclasses
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from rayprune.pruning.granularity.base import POOLINGS, Named, Part
-from rayprune.pruning.layers.prunable import Columns
+from rayprune.errors import ConfigError, InputError
+from rayprune.pruning.checks import listed
+from rayprune.pruning.granularity.base import POOLINGS, Granularity, Named, Network, Part
+from rayprune.pruning.granularity.sensors import reading_parameters
+from rayprune.pruning.layers.masked import prunable_name
+from rayprune.pruning.layers.prunable import Columns, PrunableLayer
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +72,66 @@ class SensorPart(Part):
         return values, reads * by_column.shape[1]
 
 
-def reading_parameters(layer: nn.Module, parameters: Mapping[str, Tensor]) -> list[str]:
-    """Return the parameters of a layer that its inputs meet: all but hidden-to-hidden ones.
+class InputGranularity(Granularity):
+    """Sensors: a column of every layer that reads the observation, a channel of a Conv."""
 
-    Args:
-        layer: Linear, Conv, LSTM or GRU; of a stack the first layer, in both directions.
-        parameters: its prunable parameters.
+    __slots__ = ()
 
-    >>> lstm = nn.LSTM(2, 2, num_layers=2)
-    >>> reading_parameters(lstm, dict(lstm.named_parameters()))
-    ['weight_ih_l0']
-    """
-    if not isinstance(layer, nn.RNNBase):
-        return list(parameters)
-    first = ("weight_ih_l0", "weight_ih_l0_reverse")
-    return [name for name in parameters if name.rpartition(".")[2] in first]
+    spans_layers = True
+
+    def parts(self, layers: Iterable[PrunableLayer]) -> tuple[Part, ...]:
+        """Make the sensors compete, each over all layers."""
+        columns = {
+            layer.full_name(name): (layer.parameters[name].shape, layer.columns)
+            for layer in layers
+            for name in reading_parameters(layer.module, layer.parameters)
+            if layer.columns is not None
+        }
+        shapes = {name: shape for name, (shape, _) in columns.items()}
+        return (SensorPart(shapes, {name: places for name, (_, places) in columns.items()}),)
+
+    def count(self, layers: Iterable[PrunableLayer]) -> int:
+        """Count the sensors."""
+        return sum(part.count for part in self.parts(layers))
+
+    def layers_of(
+        self, layers: Sequence[PrunableLayer], network: Network
+    ) -> tuple[PrunableLayer, ...]:
+        """Return the layers that read the observation, each with its sensors."""
+        if network.sensors is None:
+            raise ConfigError(
+                "`granularity` 'input' needs to know which layers read the observation: pass "
+                "Pruner(sensors=...), see rayprune.pruning.granularity.sensors.find_sensors."
+            )
+        try:
+            columns = network.sensors().columns
+        except InputError as error:
+            raise ConfigError(f"`granularity` can't be 'input': {error}") from error
+        return tuple(
+            dataclasses.replace(layer, columns=columns[layer.name])
+            for layer in layers
+            if layer.name in columns
+        )
+
+    def layer_faults(
+        self, layers: Sequence[PrunableLayer], protected: Collection[str], tied: Collection[str]
+    ) -> list[str]:
+        """Return a fault if a layer is protected."""
+        if not protected:
+            return []
+        return [
+            f"`pruning.protect` can't hold {listed(protected)} with granularity 'input': a "
+            "protected layer would go on reading every sensor. Leave it out."
+        ]
+
+    def torn(self, frozen: Iterable[str]) -> bool:
+        """Return whether a weight that meets the inputs is frozen."""
+        return any(prunable_name(name) and "_hh_" not in name for name in frozen)
+
+    def frozen_faults(self, names: Iterable[str]) -> list[str]:
+        """Return a fault for each layer."""
+        return [
+            f"`pruning.granularity` can't be 'input': {name!r} is frozen (requires_grad=False), "
+            "and would go on reading every sensor. Unfreeze it, or set `pruning.frozen` to 'prune'."
+            for name in names
+        ]

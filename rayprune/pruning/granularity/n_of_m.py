@@ -1,17 +1,18 @@
-"""Granularity ``n:m``: N of each M consecutive weights along the input dimension."""
+"""Granularity ``n:m``: N:M sparsity, N of each M consecutive weights along the input dimension."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from rayprune.pruning.granularity.base import POOLINGS, Named, Part
+from rayprune.pruning.granularity.base import POOLINGS, Named, Part, WithinLayers
+from rayprune.pruning.layers.prunable import PrunableLayer
 
 _FORM = re.compile(r"([1-9]\d*):([1-9]\d*)")
 
@@ -103,9 +104,46 @@ class GroupPart(Part):
         return values.movedim(1, -1).reshape(-1, self.pattern.m)
 
 
-def group_parts(parameters: Mapping[str, Tensor], pattern: NofM) -> list[Part]:
-    """Make each parameter a part whose groups compete."""
-    return [GroupPart({name: weight.shape}, pattern) for name, weight in parameters.items()]
+class NofMGranularity(WithinLayers):
+    """N of each M consecutive inputs stay, such as 2:4, 1:4, 1:8; it implies the sparsity."""
+
+    __slots__ = ("pattern",)
+
+    form = "Of n:m, 0 < n < m, such as '2:4'."
+
+    def __init__(self, name: str, pattern: NofM) -> None:
+        super().__init__(name)
+        self.pattern = pattern
+
+    @classmethod
+    def named(cls, key: str, name: str) -> NofMGranularity | None:
+        """Read the pattern."""
+        pattern = parse(name)
+        return None if pattern is None else cls(name, pattern)
+
+    @property
+    def implied_sparsity(self) -> float:
+        """What the pattern prunes."""
+        return self.pattern.sparsity
+
+    def split(self, layer: nn.Module, parameters: Mapping[str, Tensor]) -> list[Part]:
+        """Make each parameter a part whose groups compete."""
+        return [GroupPart({n: weight.shape}, self.pattern) for n, weight in parameters.items()]
+
+    def layer_faults(
+        self, layers: Sequence[PrunableLayer], protected: Collection[str], tied: Collection[str]
+    ) -> list[str]:
+        """Return a fault if M does not divide the inputs of a layer."""
+        sizes = {x.name: undivided(x.module, x.parameters, self.pattern) for x in layers}
+        wrong = {name: size for name, size in sizes.items() if size is not None}
+        if not wrong:
+            return []
+        each = "; ".join(f"{name!r} has {size} inputs" for name, size in wrong.items())
+        return [
+            f"`pruning.granularity` {self.name!r} needs layers whose inputs {self.pattern.m} "
+            f"divides, but {each}. List {'it' if len(wrong) == 1 else 'them'} under "
+            "`pruning.protect`, or take another M."
+        ]
 
 
 def undivided(layer: nn.Module, parameters: Mapping[str, Tensor], pattern: NofM) -> int | None:

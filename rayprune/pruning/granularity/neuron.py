@@ -1,4 +1,4 @@
-"""Granularity ``neuron``: output units, over all their incoming weights."""
+"""Granularity ``neuron``: structured pruning, of output units with all their incoming weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from rayprune.pruning.granularity.base import POOLINGS, Named, Part, by_gate
+from rayprune.pruning.granularity.base import POOLINGS, Named, Part, WithinLayers, by_gate
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,21 @@ class UnitPart(Part):
         return gated.transpose(0, 1).reshape(self.units, -1)
 
 
-def neuron_parts(layer: nn.Module, parameters: Mapping[str, Tensor]) -> list[Part]:
+class NeuronGranularity(WithinLayers):
+    """Output units: rows of a Linear, filters."""
+
+    __slots__ = ()
+
+    aliases = ("filter",)
+    removes_units = True
+    whole_rows = True
+
+    def split(self, layer: nn.Module, parameters: Mapping[str, Tensor]) -> list[Part]:
+        """Make the units of a layer compete; see `unit_parts`."""
+        return unit_parts(layer, parameters)
+
+
+def unit_parts(layer: nn.Module, parameters: Mapping[str, Tensor]) -> list[Part]:
     """Split a layer into sets of units that compete.
 
     A hidden unit of an LSTM or GRU is its row in every gate, input and hidden weights together;

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from rayprune.errors import InputError
-from rayprune.pruning.granularity.input import reading_parameters
 from rayprune.pruning.layers.hooks import hooked
 from rayprune.pruning.layers.masked import prunable_parameters
 from rayprune.pruning.layers.prunable import Columns
@@ -70,6 +69,23 @@ def find_sensors(
     element = _read(layers, ones, run, by_element, convolutions=False)
     channel = _read(layers, ones, run, by_channel, convolutions=True)
     return _joined(by_element, element, by_channel, channel)
+
+
+def reading_parameters(layer: nn.Module, parameters: Mapping[str, Tensor]) -> list[str]:
+    """Return the parameters of a layer that its inputs meet: all but hidden-to-hidden ones.
+
+    Args:
+        layer: Linear, Conv, LSTM or GRU; of a stack the first layer, in both directions.
+        parameters: its prunable parameters.
+
+    >>> lstm = nn.LSTM(2, 2, num_layers=2)
+    >>> reading_parameters(lstm, dict(lstm.named_parameters()))
+    ['weight_ih_l0']
+    """
+    if not isinstance(layer, nn.RNNBase):
+        return list(parameters)
+    first = ("weight_ih_l0", "weight_ih_l0_reverse")
+    return [name for name in parameters if name.rpartition(".")[2] in first]
 
 
 def unplugged(sensors: Sensors, layers: Mapping[str, nn.Module]) -> list[bool]:

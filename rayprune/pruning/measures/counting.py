@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from rayprune.pruning.granularity import split
+from rayprune.pruning.granularity.neuron import unit_parts
 from rayprune.pruning.layers.hooks import hooked
 from rayprune.pruning.layers.masked import MASKABLE, prunable_parameters
 
@@ -116,8 +116,7 @@ def dead_units(module: nn.Module) -> dict[str, int]:
         weights = prunable_parameters(layer)
         magnitudes = {key: weight.detach().abs() for key, weight in weights.items()}
         dead = sum(
-            int((part.pool(magnitudes, "sum") == 0).sum())
-            for part in split(layer, weights, "neuron")
+            int((part.pool(magnitudes, "sum") == 0).sum()) for part in unit_parts(layer, weights)
         )
         if dead:
             counts[name] = dead

@@ -6,15 +6,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rayprune.pruning.checks import choice_fault
+from rayprune.pruning.granularity import find_granularity
 
 PENALTIES: Mapping[str, str] = {
     "l1": "The sum of all weights' magnitudes: single weights go to zero.",
     "group_lasso": "The sum of all output units' norms, by the root of their size: units go.",
 }
 """Name -> what it is, in a line."""
-
-UNIT_GRANULARITIES = ("neuron", "hybrid")
-"""Granularities that take the units which group lasso shrinks."""
 
 
 def penalty_faults(prefix: str, values: Mapping[str, Any]) -> Iterator[str]:
@@ -45,7 +43,8 @@ def penalty_faults(prefix: str, values: Mapping[str, Any]) -> Iterator[str]:
             f"Leave it out, or take another `{prefix}schedule.kind`."
         )
     granularity = values.get("granularity", "weight")
-    if kind == "group_lasso" and granularity not in (*UNIT_GRANULARITIES, "filter"):
+    found = find_granularity(granularity)
+    if kind == "group_lasso" and not (found and found.removes_units):
         yield (
             f"`{field}.kind` 'group_lasso' shrinks output units, so `{prefix}granularity` must be "
             f"'neuron', but is {granularity!r}. For single weights take kind 'l1'."

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from rayprune.pruning.granularity import split
+from rayprune.pruning.granularity.neuron import unit_parts
 from rayprune.pruning.layers.prunable import PrunableLayer
 from rayprune.pruning.precision import scored
 
@@ -72,7 +72,7 @@ def shrink(layer: PrunableLayer, kind: str, amounts: Callable[[nn.Parameter], fl
         for weight in weights.values():
             soft_threshold(weight.data, amounts(weight))
         return
-    for part in split(layer.module, weights, "neuron"):
+    for part in unit_parts(layer.module, weights):
         named = {name: weights[name].data for name in part.parameters}
         norms = part.pool({name: scored(weight) for name, weight in named.items()}, "l2")
         size = sum(weight.numel() for weight in named.values()) // part.count

@@ -11,10 +11,8 @@ from rayprune.errors import ConfigError, did_you_mean
 from rayprune.pruning.checks import choice_fault, listed
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.distributions import DISTRIBUTIONS, Shape
-from rayprune.pruning.granularity import Part, count_of, parse, parts_of, spans_layers
-from rayprune.pruning.granularity.input import SensorPart, reading_parameters
-from rayprune.pruning.granularity.layer import LayerPart
-from rayprune.pruning.layers.prunable import PrunableLayer, Unit, protected_names
+from rayprune.pruning.granularity import Granularity, Part, granularity_of
+from rayprune.pruning.layers.prunable import PrunableLayer, protected_names
 from rayprune.pruning.masks.topk import kept_count
 
 MOST = 0.999
@@ -65,7 +63,7 @@ def budgets_of(config: PruningConfig, layers: Iterable[PrunableLayer]) -> list[B
         layers: every layer that can be pruned or is protected.
     """
     layers = list(layers)
-    if parse(config.granularity) is not None:
+    if granularity_of(config.granularity).implied_sparsity is not None:
         # The pattern fixes every layer's sparsity: none carries what a protected one keeps.
         protected = protected_names(layers, config.protect)
         layers = [layer for layer in layers if layer.name not in protected]
@@ -98,7 +96,7 @@ def _within_reach(config: PruningConfig, budget: Budget) -> Budget:
     """Lower the bound of a search that was given none to what protected layers leave."""
     if budget.field != "pruning.sparsity":
         return budget
-    total, free = _counts(config, budget)
+    total, free = _counts(granularity_of(config.granularity), budget)
     return replace(budget, target=min(MOST, free / total))
 
 
@@ -110,80 +108,38 @@ def scopes_of(config: PruningConfig, budget: Budget, at: Ramp) -> list[Scope]:
         budget: the layers and their target.
         at: turns a target into the sparsity that is due at this moment.
     """
-    sparsity = unit_share(config, at(budget.target or 0.0))
-    if spans_layers(config.granularity):
-        total, free = _counts(config, budget)
-        return [_scope(config, budget, budget.free, free - (total - kept_count(total, sparsity)))]
-    shapes = {layer.name: _shape(config, layer) for layer in budget.layers}
-    split = _layer_sparsities(config, budget, shapes, at)
+    granularity = granularity_of(config.granularity)
+    sparsity = granularity.share(at(budget.target or 0.0))
+    shapes = {} if granularity.spans_layers else _shapes(granularity, budget.layers)
+    split = None if granularity.spans_layers else _layer_sparsities(config, budget, shapes, at)
     if split is None:
-        total = sum(shape.count for shape in shapes.values())
-        free = sum(shapes[layer.name].count for layer in budget.free)
-        return [_scope(config, budget, budget.free, free - (total - kept_count(total, sparsity)))]
+        total, free = _counts(granularity, budget)
+        keep = free - (total - kept_count(total, sparsity))
+        return [_scope(granularity, budget, budget.free, keep)]
     return [
-        _scope(config, budget, [layer], kept_count(shapes[layer.name].count, split[layer.name]))
+        _scope(
+            granularity, budget, [layer], kept_count(shapes[layer.name].count, split[layer.name])
+        )
         for layer in budget.free
     ]
 
 
-def parts_over(config: PruningConfig, layers: Iterable[PrunableLayer]) -> tuple[Part, ...]:
-    """Split layers into what competes, where a unit may lie over several of them."""
-    if config.granularity == "layer":
-        return _whole_units(layers)
-    if config.granularity != "input":
-        return tuple(part for layer in layers for part in parts_of(layer, config.granularity))
-    columns = {
-        layer.full_name(name): (layer.parameters[name].shape, layer.columns)
-        for layer in layers
-        for name in reading_parameters(layer.module, layer.parameters)
-        if layer.columns is not None
-    }
-    shapes = {name: shape for name, (shape, _) in columns.items()}
-    return (SensorPart(shapes, {name: places for name, (_, places) in columns.items()}),)
-
-
-def _whole_units(layers: Iterable[PrunableLayer]) -> tuple[Part, ...]:
-    """Return the units of which all layers are there: a protected one keeps its whole block."""
-    found: dict[str, list[PrunableLayer]] = {}
-    units: dict[str, Unit] = {}
-    for layer in layers:
-        if layer.unit is not None:
-            units[layer.unit.name] = layer.unit
-            found.setdefault(layer.unit.name, []).append(layer)
-    return tuple(
-        LayerPart(
-            {x.full_name(key): w.shape for x in members for key, w in x.parameters.items()},
-            unit=name,
-            identity=units[name].identity,
-        )
-        for name, members in found.items()
-        if len(members) == len(units[name].layers)
-    )
-
-
-def unit_share(config: PruningConfig, sparsity: float) -> float:
-    """Return the fraction of what competes that a sparsity takes.
-
-    Under ``n:m`` it is the share of the groups that are cut to the pattern; else the sparsity.
-
-    >>> unit_share(PruningConfig(granularity="2:4"), 0.25)
-    0.5
-    """
-    pattern = parse(config.granularity)
-    return sparsity if pattern is None else sparsity / pattern.sparsity
-
-
 def threshold_scopes(config: PruningConfig, budget: Budget) -> list[Scope]:
     """Split a budget that has a threshold into scopes; how many stay is open."""
-    if config.distribution == "global" or spans_layers(config.granularity):
-        return [_scope(config, budget, budget.free, 0)]
-    return [_scope(config, budget, [layer], 0) for layer in budget.free]
+    granularity = granularity_of(config.granularity)
+    if config.distribution == "global" or granularity.spans_layers:
+        return [_scope(granularity, budget, budget.free, 0)]
+    return [_scope(granularity, budget, [layer], 0) for layer in budget.free]
 
 
 def _scope(
-    config: PruningConfig, budget: Budget, layers: Iterable[PrunableLayer], keep: int
+    granularity: Granularity, budget: Budget, layers: Iterable[PrunableLayer], keep: int
 ) -> Scope:
-    return Scope(parts_over(config, layers), keep, budget.called)
+    return Scope(granularity.parts(layers), keep, budget.called)
+
+
+def _shapes(granularity: Granularity, layers: Iterable[PrunableLayer]) -> dict[str, Shape]:
+    return {layer.name: Shape(layer.dims, granularity.count([layer])) for layer in layers}
 
 
 def _layer_sparsities(
@@ -192,7 +148,7 @@ def _layer_sparsities(
     target = budget.target or 0.0
     if not isinstance(config.distribution, str):
         return {name: at(config.distribution.get(name, target)) for name in shapes}
-    share = unit_share(config, at(target))
+    share = granularity_of(config.granularity).share(at(target))
     split = DISTRIBUTIONS[config.distribution](shapes, share, budget.protected)
     return None if split is None else _checked(config.distribution, split, shapes)
 
@@ -234,10 +190,11 @@ def faults_with(
 
 def reach_faults(config: PruningConfig, budget: Budget) -> list[str]:
     """Return a fault if the protected layers put a budget's target out of reach."""
-    total, free = _counts(config, budget)
     if budget.target is None:
         return []
-    if total - kept_count(total, unit_share(config, budget.target)) <= free:
+    granularity = granularity_of(config.granularity)
+    total, free = _counts(granularity, budget)
+    if total - kept_count(total, granularity.share(budget.target)) <= free:
         return []
     verb = "is" if len(budget.protected) == 1 else "are"
     reachable = math.floor(1000 * free / total) / 1000
@@ -247,19 +204,9 @@ def reach_faults(config: PruningConfig, budget: Budget) -> list[str]:
     ]
 
 
-def _counts(config: PruningConfig, budget: Budget) -> tuple[int, int]:
+def _counts(granularity: Granularity, budget: Budget) -> tuple[int, int]:
     """Return how many compete in a budget, and how many of them are not protected."""
-    return _competing(config, budget.layers), _competing(config, budget.free)
-
-
-def _competing(config: PruningConfig, layers: Iterable[PrunableLayer]) -> int:
-    if spans_layers(config.granularity):
-        return sum(part.count for part in parts_over(config, layers))
-    return sum(count_of(layer, config.granularity) for layer in layers)
-
-
-def _shape(config: PruningConfig, layer: PrunableLayer) -> Shape:
-    return Shape(layer.dims, count_of(layer, config.granularity))
+    return granularity.count(budget.layers), granularity.count(budget.free)
 
 
 def _name_faults(

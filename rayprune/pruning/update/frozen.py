@@ -13,6 +13,7 @@ from torch import nn
 
 from rayprune.pruning.checks import listed
 from rayprune.pruning.config import PruningConfig
+from rayprune.pruning.granularity import granularity_of
 from rayprune.pruning.layers.masked import prunable_name, prunable_parameters
 from rayprune.pruning.layers.prunable import PrunableLayer
 
@@ -50,7 +51,8 @@ def without_frozen(
     if config.frozen != "keep":
         return tuple(layers)
     left = [dataclasses.replace(x, spared=_spared(frozen.get(x.name, ()))) for x in layers]
-    return tuple(x for x in left if x.parameters and not _broken(config, frozen.get(x.name, ())))
+    torn = granularity_of(config.granularity).torn
+    return tuple(x for x in left if x.parameters and not torn(frozen.get(x.name, ())))
 
 
 def frozen_faults(
@@ -86,13 +88,7 @@ def frozen_faults(
         for group in sorted({x.group for x in subjects} - groups)
         if group in config.groups
     ]
-    if config.granularity == "input":
-        faults += [
-            f"`pruning.granularity` can't be 'input': {name!r} is frozen (requires_grad=False), "
-            f"and would go on reading every sensor. Unfreeze it, or {_WAY_OUT}."
-            for name in gone
-        ]
-    return faults
+    return faults + granularity_of(config.granularity).frozen_faults(gone)
 
 
 def _frozen(layer: nn.Module) -> frozenset[str]:
@@ -102,14 +98,3 @@ def _frozen(layer: nn.Module) -> frozenset[str]:
 
 def _spared(names: Iterable[str]) -> frozenset[str]:
     return frozenset(name for name in names if prunable_name(name))
-
-
-def _broken(config: PruningConfig, names: Iterable[str]) -> bool:
-    """Whether what would go together is frozen in part."""
-    if config.granularity == "layer":
-        return bool(names)  # a bias is zeroed, too
-    if config.granularity in ("neuron", "hybrid"):
-        return bool(_spared(names))
-    if config.granularity == "input":
-        return any("_hh_" not in name for name in _spared(names))
-    return False

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from rayprune.errors import ConfigError
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.criteria import scores_units
-from rayprune.pruning.granularity import parse
+from rayprune.pruning.granularity import granularity_of
+from rayprune.pruning.granularity.hybrid import field_of, turns
 from rayprune.pruning.layers.prunable import PrunableLayer
 from rayprune.pruning.update.budgets import (
     Budget,
@@ -17,8 +18,6 @@ from rayprune.pruning.update.budgets import (
     faults_with,
     reach_faults,
 )
-
-HYBRID = ("neuron", "weight")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +27,17 @@ class Phase:
     config: PruningConfig
     """The whole config, or what hybrid pruning makes of it for one of its granularities."""
     layers: tuple[PrunableLayer, ...]
-    hybrid: bool = False
+    in_turn: bool = False
+    """Whether it is one of several."""
 
     @property
     def budgets(self) -> list[Budget]:
         """The budgets, with their fields named as the user's config has them."""
         budgets = budgets_of(self.config, self.layers)
-        if not self.hybrid:
+        if not self.in_turn:
             return budgets
         kind = self.config.granularity
-        return [dataclasses.replace(b, field=_field(b.field, kind)) for b in budgets]
+        return [dataclasses.replace(b, field=field_of(b.field, kind)) for b in budgets]
 
     def by_chance(self) -> Phase:
         """Return the same phase with random scores."""
@@ -50,12 +50,12 @@ class Phase:
             ConfigError: out of range or reach, or a granularity whose targets are not one number.
         """
         faults = PruningConfig.faults_of({"sparsity": sparsity}, prefix="")
-        pattern = parse(self.config.granularity)
-        if self.hybrid:
+        implied = granularity_of(self.config.granularity).implied_sparsity
+        if self.in_turn:
             faults.append("`sparsity` must be left out, since `hybrid` names two.")
-        if not faults and pattern is not None and sparsity > pattern.sparsity:
+        if not faults and implied is not None and sparsity > implied:
             faults.append(
-                f"`sparsity` must be at most {pattern.sparsity:g}, which granularity "
+                f"`sparsity` must be at most {implied:g}, which granularity "
                 f"{self.config.granularity!r} reaches, but is {sparsity}."
             )
         if faults:
@@ -78,11 +78,22 @@ def phases_of(
         layers: the prunable layers, protected ones included.
         heads: names of layers of which no unit can go.
     """
-    if config.granularity != "hybrid":
+    if not granularity_of(config.granularity).in_turn:
         return [Phase(config, tuple(layers))]
-    units = tuple(layer for layer in layers if layer.name not in heads)
-    of_kind = {"neuron": units, "weight": tuple(layers)}
-    return [Phase(_single(config, kind), of_kind[kind], hybrid=True) for kind in HYBRID]
+    by_units = scores_units(config.criterion)
+    # Penalty and compaction are the whole config's, whatever the phases are.
+    singles = [
+        config.replace(**changes, penalty=None, compact_every=None)
+        for changes in turns(config.to_dict(), by_units)
+    ]
+    return [Phase(single, _within(single, layers, heads), in_turn=True) for single in singles]
+
+
+def _within(
+    config: PruningConfig, layers: Iterable[PrunableLayer], heads: frozenset[str]
+) -> tuple[PrunableLayer, ...]:
+    spared = heads if granularity_of(config.granularity).whole_rows else ()
+    return tuple(layer for layer in layers if layer.name not in spared)
 
 
 def phase_faults(
@@ -91,40 +102,15 @@ def phase_faults(
     """Return what is wrong with the phases for their layers, each fault once."""
     faults: dict[str, None] = {}
     for phase in phases:
-        outside = exempt | heads if phase.config.granularity == "neuron" else exempt
+        outside = exempt | heads if granularity_of(phase.config.granularity).whole_rows else exempt
         for fault in faults_with(phase.config, phase.layers, outside):
             kind = phase.config.granularity
-            faults[_renamed(fault, kind) if phase.hybrid else fault] = None
+            faults[_renamed(fault, kind) if phase.in_turn else fault] = None
     return list(faults)
-
-
-def _single(config: PruningConfig, kind: str) -> PruningConfig:
-    assert config.hybrid is not None
-    dense = config.sparsity == 0
-    # A criterion of units says nothing of the weights that are left in one.
-    by_units = kind == "weight" and scores_units(config.criterion)
-    return config.replace(
-        granularity=kind,
-        criterion="l1" if by_units else config.criterion,
-        hybrid=None,
-        penalty=None,  # the whole config's, whatever the phases are
-        compact_every=None,  # likewise
-        sparsity=0.0 if dense else config.hybrid[kind],
-        groups={group: {"sparsity": spec[kind]} for group, spec in config.groups.items()},
-    )
-
-
-def _field(field: str, kind: str) -> str:
-    """Name a target as a hybrid config does.
-
-    >>> _field("pruning.sparsity", "neuron"), _field("pruning.groups.policy.sparsity", "weight")
-    ('pruning.hybrid.neuron', 'pruning.groups.policy.weight')
-    """
-    if field == "pruning.sparsity":
-        return f"pruning.hybrid.{kind}"
-    return f"{field.removesuffix('sparsity')}{kind}"
 
 
 def _renamed(fault: str, kind: str) -> str:
     field = fault.removeprefix("`").partition("`")[0]
-    return fault.replace(f"`{field}`", f"`{_field(field, kind)}`", 1) if "spars" in field else fault
+    return (
+        fault.replace(f"`{field}`", f"`{field_of(field, kind)}`", 1) if "spars" in field else fault
+    )

@@ -8,15 +8,9 @@ import torch
 from torch import Tensor
 
 from rayprune.pruning.config import PruningConfig
-from rayprune.pruning.granularity import Part
+from rayprune.pruning.granularity import Part, granularity_of
 from rayprune.pruning.layers.prunable import PrunableLayer, Unit
-from rayprune.pruning.update.budgets import (
-    Budget,
-    Ramp,
-    Scope,
-    parts_over,
-    scopes_of,
-)
+from rayprune.pruning.update.budgets import Budget, Ramp, Scope, scopes_of
 from rayprune.pruning.update.phases import Phase
 
 Eligible = Callable[[str], "Tensor | None"]
@@ -52,7 +46,10 @@ def awaits(config: PruningConfig, budget: Budget, at: Ramp, eligible: Eligible) 
         eligible: full parameter name -> what may still be chosen.
     """
     if budget.target is None:
-        return any(_stands(part, eligible) for part in parts_over(config, budget.free))
+        return any(
+            _stands(part, eligible)
+            for part in granularity_of(config.granularity).parts(budget.free)
+        )
     return any(
         sum(_stands(part, eligible) for part in scope.parts) > scope.keep
         for scope in scopes_of(config, budget, at)

@@ -21,8 +21,9 @@ from rayprune.pruning.criteria import (
     scores_units,
 )
 from rayprune.pruning.evidence.table import NOTHING, Evidence
-from rayprune.pruning.granularity import Named, Part, WeightPart, parts_of
+from rayprune.pruning.granularity import Named, Part, granularity_of
 from rayprune.pruning.granularity.layer import LayerPart
+from rayprune.pruning.granularity.weight import WeightPart
 from rayprune.pruning.layers.prunable import PrunableLayer
 from rayprune.pruning.masks.topk import find_cut, keep_above
 from rayprune.pruning.precision import scored
@@ -81,7 +82,7 @@ class Selection:
             names = [layer.full_name(name) for layer in layers for name in layer.parameters]
             return {name: self.score(name, self.weights[name]) for name in names}
         scores: dict[str, Tensor] = {}
-        for part in (part for layer in layers for part in parts_of(layer, self.config.granularity)):
+        for part in granularity_of(self.config.granularity).parts(layers):
             scores |= dict(part.expand(self._ranked(part).scores, {}))
         return scores
 

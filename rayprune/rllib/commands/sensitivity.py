@@ -21,7 +21,7 @@ from rayprune.errors import ConfigError, did_you_mean
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.criteria import CRITERIA, evidence_for
 from rayprune.pruning.distributions.from_sensitivity import overall, scaled_to, tolerated
-from rayprune.pruning.granularity import count_of
+from rayprune.pruning.granularity import granularity_of
 from rayprune.pruning.layers.attach import maskable_layers
 from rayprune.pruning.layers.prunable import PrunableLayer
 from rayprune.pruning.pruner import LayerCount, Pruner
@@ -235,10 +235,11 @@ class _Scan:
         layers = [layer for layer in pruner.layer_counts() if not layer.exempt]
         self._layers = _chosen(layers, self._options.layers)
         found, config = maskable_layers(module, exclude=self._targets), self._options.pruning({})
+        granularity = granularity_of(config.granularity)
         # What a layer's sparsity counts: weights, or units.
         self._units = {
-            layer.name: count_of(
-                PrunableLayer(layer.name, found[layer.name], layer.group), config.granularity
+            layer.name: granularity.count(
+                [PrunableLayer(layer.name, found[layer.name], layer.group)]
             )
             for layer in layers
         }

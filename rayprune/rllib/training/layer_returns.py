@@ -8,7 +8,7 @@ from typing import Any
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 
-from rayprune.pruning.granularity.removable import without
+from rayprune.pruning.granularity.layer import without
 from rayprune.rllib.actors.learners import foreach_learner
 from rayprune.rllib.evaluation.evaluator import Evaluator
 from rayprune.rllib.training.rows import policy_of

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_map
 from rayprune.deploy.compaction.live import TrainedNetwork, fingerprint, plan_live, prove_live
 from rayprune.deploy.compaction.plan import Plan, apply_plan
 from rayprune.errors import ConfigError, InputError, InvariantError
+from rayprune.pruning.granularity import granularity_of
 from rayprune.pruning.layers.resizing import fit_to, shapes_of
 from rayprune.rllib.algorithms.forwards import example_of, run_all
 from rayprune.rllib.algorithms.target_networks import target_pairs
@@ -129,7 +130,7 @@ class LiveCompaction:
             masks=pruner.held_masks,
             targets=targets,
             # Masks of whole rows have no hole that a carried constant could fill.
-            merge=pruner.config.granularity == "neuron",
+            merge=granularity_of(pruner.config.granularity).whole_rows,
             keep=pruner.heads,
         )
 

@@ -16,7 +16,7 @@ from rayprune.pruning.evidence.coalitions import (
 from rayprune.pruning.evidence.divergences import categorical_divergence, gaussian_divergence
 from rayprune.pruning.evidence.objectives import Objective
 from rayprune.pruning.evidence.reduce import Alone
-from rayprune.pruning.granularity import split
+from rayprune.pruning.granularity.neuron import unit_parts
 from rayprune.pruning.layers.attach import make_maskable
 from rayprune.pruning.layers.prunable import PrunableLayer
 
@@ -47,7 +47,7 @@ PLAIN = Objective.of(plain_loss)
 
 def coalitions(module, batches, objective=RICH, name="0"):
     layer = PrunableLayer(name, module.get_submodule(name), "all")
-    (part,) = split(layer.module, layer.parameters, "neuron")
+    (part,) = unit_parts(layer.module, layer.parameters)
     return Coalitions(module, layer, part, batches, objective, Alone())
 
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from rayprune import Pruner, PruningConfig
-from rayprune.pruning.granularity import split
+from rayprune.pruning.granularity.block import BlockGranularity
 
 
 def pruned(module, sparsity=0.5, **config):
@@ -57,7 +57,7 @@ def test_scores_pool_over_the_blocks_that_a_loop_finds(layer, gates, pooling):
     for name, weight in layer.named_parameters():
         if "bias" in name:
             continue
-        (part,) = split(layer, {name: weight}, "block")
+        (part,) = BlockGranularity("block").split(layer, {name: weight})
         by_hand = {
             "mean": lambda block: block.mean(),
             "sum": lambda block: block.sum(),

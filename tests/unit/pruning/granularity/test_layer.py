@@ -9,7 +9,7 @@ from torch import nn
 
 from rayprune import Pruner, PruningConfig, unmask
 from rayprune.errors import ConfigError, InputError
-from rayprune.pruning.granularity.removable import without
+from rayprune.pruning.granularity.layer import without
 from rayprune.pruning.layers.identity import identity_weight
 from rayprune.pruning.layers.prunable import Unit
 
