@@ -1,55 +1,22 @@
 """Which units of which layers each number of a forward carries, followed while it runs.
 
 The rows of each layer's weight are tagged with their numbers, and every operator of torch hands the
-tags on: elementwise ones and those that move numbers keep them, a product of matrices leaves those
-that are the same along what is summed over. So no layer has to be called as a module, and nothing
-is hooked. What an operator does to tags that isn't known here counts as keeping units apart: that
-errs towards leaving units alone.
+tags on by its rule. So no layer has to be called as a module, and nothing is hooked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 from rayprune.pruning.layers.masked import prunable_parameters
-
-NONE: Final = -1
-"""The tag of a number that carries no unit of a layer."""
-
-# fmt: off
-_MOVES: Final = frozenset({
-    "cat", "stack", "index", "index_select", "gather", "repeat", "roll", "flip", "take_along_dim",
-    "repeat_interleave", "constant_pad_nd", "tril", "triu", "masked_select",
-})
-"""Operators that are run on the tags of their first argument (views need nothing at all)."""
-_SUMS: Final = frozenset({
-    "sum", "nansum", "mean", "prod", "var", "std", "var_mean", "std_mean", "norm",
-    "linalg_vector_norm", "logsumexp",
-})
-_PRODUCTS: Final[Mapping[str, tuple[int, int]]] = {
-    "mm": (0, 1), "bmm": (0, 1), "mv": (0, 1), "dot": (0, 1), "vdot": (0, 1),
-    "addmm": (1, 2), "baddbmm": (1, 2), "addmv": (1, 2), "_addmm_activation": (1, 2),
-}
-"""Where the two factors stand; before them, what is added."""
-_SOURCES: Final = ("src", "source", "values")
-"""What operators that put numbers in the place of others call those."""
-_LAYERS: Final = frozenset({
-    "embedding", "_embedding_bag", "_trilinear", "mkldnn_rnn_layer", "_cudnn_rnn", "miopen_rnn",
-    "_native_multi_head_attention", "_transformer_encoder_layer_fwd",
-})
-"""Whole layers in one operator: nothing passes but the units of their own weights."""
-_CLEARS: Final = frozenset({
-    "zero_", "fill_", "normal_", "uniform_", "random_", "bernoulli_", "exponential_",
-})
-# fmt: on
-_HIGHEST: Final = 2**62 - 1
+from rayprune.pruning.tracing.operator_rules import Call, rule_for, tensors_in
+from rayprune.pruning.tracing.unit_numbers import NONE, carries, same
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +126,7 @@ class UnitTags(TorchDispatchMode):
         """Return the layers of which a tensor carries units."""
         held = self._held.get(_key(tensor))
         units = {} if held is None else {x: self.units(tensor, x) for x in held.layers}
-        return {name for name, found in units.items() if found is not None and _any(found)}
+        return {name for name, found in units.items() if found is not None and carries(found)}
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -181,19 +148,19 @@ class UnitTags(TorchDispatchMode):
         return out
 
     def _follow(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
-        given, made = _tensors((args, kwargs)), _tensors(out)
+        given, made = tensors_in((args, kwargs)), tensors_in(out)
         known = {_key(t): self._held[_key(t)] for t in given if _key(t) in self._held}
         mutates = func._schema.is_mutable
         if not made or not known:
             return
         if not mutates and all(_key(t) in {_key(g) for g in given} for t in made):
             return  # a view
-        if _creates(func._overloadpacket.__name__):
+        call = Call(func, args, kwargs, made)
+        if call.creates:
             return
         self._note_weights(known.values())
         layers = {layer for held in known.values() for layer in held.layers}
-        call = _Call(func, args, kwargs, made)
-        rule = _rule(call)
+        rule = rule_for(call)
         found = {layer: rule(self, call, layer) for layer in layers}
         floating = [t for t in given if t.is_floating_point()]
         weight = bool(floating) and all(self._is_weight(t) for t in floating)
@@ -242,7 +209,7 @@ class UnitTags(TorchDispatchMode):
         rows = None if held is None else held.rows.get(layer)
         if rows is None:
             units = self.units(tensor, layer)
-            return None if units is None else _same(units, dims)
+            return None if units is None else same(units, dims)
         dims = [dim % tensor.dim() for dim in dims]
         first = rows.of(tensor, dict.fromkeys(dims, 0))
         last = rows.of(tensor, {dim: tensor.shape[dim] - 1 for dim in dims})
@@ -254,211 +221,9 @@ class UnitTags(TorchDispatchMode):
             return list(tensors)
         left = [t for t in tensors if self._is_weight(t)]
         held = [self.units(t, layer) for t in tensors if not self._is_weight(t)]
-        if any(units is not None and _any(units) for units in held):
+        if any(units is not None and carries(units) for units in held):
             self.read_on.add(layer)
         return left
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    func: Any
-    args: Any
-    kwargs: Any
-    made: list[Tensor]
-
-    @property
-    def name(self) -> str:
-        """The operator's, without the underscore of its form in place."""
-        return str(self.func._overloadpacket.__name__).rstrip("_")
-
-    @property
-    def clears(self) -> bool:
-        return self.func._overloadpacket.__name__ in _CLEARS
-
-    @property
-    def source(self) -> Tensor | None:
-        """What is put in the place of other numbers, for an operator that does so."""
-        named = [self.argument(name) for name in _SOURCES]
-        return next((t for t in named if isinstance(t, Tensor)), None)
-
-    @property
-    def given(self) -> list[Tensor]:
-        return _tensors((self.args, self.kwargs))
-
-    def argument(self, name: str) -> Any:
-        """Return an argument by its name in torch's schema."""
-        for place, argument in enumerate(self.func._schema.arguments):
-            if argument.name == name:
-                given = self.args[place] if place < len(self.args) else None
-                return self.kwargs.get(name, given)
-        return None
-
-
-Rule = Callable[[UnitTags, _Call, str], "list[Tensor | None]"]
-
-
-def _rule(call: _Call) -> Rule:
-    if call.name in _PRODUCTS:
-        return _multiplied
-    if call.name in ("convolution", "_convolution"):
-        return _convolved
-    if call.name in _SUMS:
-        return _summed
-    if call.name in _MOVES:
-        return _moved
-    if call.clears:
-        return _cleared
-    if call.name == "copy":
-        return _copied
-    if call.source is not None:
-        return _written
-    return _alternatives if call.name == "_softmax" else _apart
-
-
-def _apart(tags: UnitTags, call: _Call, layer: str) -> list[Tensor | None]:
-    """Elementwise, normalising and unknown operators: all numbers keep their units."""
-    left = tags.readable(call.given, layer) if call.name in _LAYERS else call.given
-    given = [tags.units(t, layer) for t in left]
-    return [_joined([_spread(units, tensor.shape) for units in given]) for tensor in call.made]
-
-
-def _alternatives(tags: UnitTags, call: _Call, layer: str) -> list[Tensor | None]:
-    """A softmax: its numbers are shares of one choice, of which a sum makes an expectation."""
-    return [None if u is None else u.clamp(max=0) for u in _apart(tags, call, layer)]
-
-
-def _cleared(tags: UnitTags, call: _Call, layer: str) -> list[Tensor | None]:
-    return [None] * len(call.made)
-
-
-def _copied(tags: UnitTags, call: _Call, layer: str) -> list[Tensor | None]:
-    return [_spread(tags.units(call.given[1], layer), t.shape) for t in call.made]
-
-
-def _moved(tags: UnitTags, call: _Call, layer: str) -> list[Tensor | None]:
-    """Run the operator on the tags themselves; what tells the places makes a choice."""
-    first = tree_map(
-        lambda t: _or_none(tags.units(t, layer), t) if isinstance(t, Tensor) else t, call.args[0]
-    )
-    args, kwargs = tree_map(
-        lambda t: t.cpu() if isinstance(t, Tensor) else t, (call.args[1:], call.kwargs)
-    )
-    if call.name == "constant_pad_nd":
-        args = [args[0], NONE]
-    (moved,) = _tensors(call.func(first, *args, **kwargs))
-    chosen = [tags.units(t, layer) for t in _tensors((call.args[1:], call.kwargs))]
-    others = [_spread(units, moved.shape) for units in chosen]
-    return [_joined([moved, *others])]
-
-
-def _written(tags: UnitTags, call: _Call, layer: str) -> list[Tensor | None]:
-    """Numbers put in the place of others: so are their tags."""
-    target, source = call.argument("self"), call.source
-
-    def stand_in(value: Any) -> Any:
-        if isinstance(value, Tensor) and (value is target or value is source):
-            return _or_none(tags.units(value, layer), value).clone()
-        return value.cpu() if isinstance(value, Tensor) else value
-
-    args, kwargs = tree_map(stand_in, (call.args, call.kwargs))
-    return list(_tensors(call.func(*args, **kwargs)))
-
-
-def _or_none(units: Tensor | None, tensor: Tensor) -> Tensor:
-    return torch.full(tensor.shape, NONE) if units is None else units
-
-
-def _summed(tags: UnitTags, call: _Call, layer: str) -> list[Tensor | None]:
-    """Sums and means: they keep the one unit that all their terms carry."""
-    given, dims = call.given[0], call.argument("dim")
-    dims = [dims] if isinstance(dims, int) else list(dims or range(given.dim()))
-    kept = tags.same(given, layer, dims)
-    if kept is None:
-        return [None] * len(call.made)
-    return [kept.reshape(t.shape) if t.numel() == kept.numel() else None for t in call.made]
-
-
-def _multiplied(tags: UnitTags, call: _Call, layer: str) -> list[Tensor | None]:
-    """Products of matrices and vectors, perhaps added to something."""
-    places = _PRODUCTS[call.name]
-    one, other = (call.args[place] for place in places)
-    left = tags.readable([one, other], layer)
-    (tensor,) = call.made
-    found = []
-    if any(t is one for t in left):
-        rows = tags.same(one, layer, [-1])
-        found.append(rows if rows is None or other.dim() > 1 else rows.squeeze(-1))
-    if any(t is other for t in left):
-        found.append(tags.same(other, layer, [-2 if other.dim() > 1 else -1]))
-    found += [tags.units(t, layer) for t in call.args[: places[0]]]
-    return [_joined([_spread(units, tensor.shape) for units in found])]
-
-
-def _convolved(tags: UnitTags, call: _Call, layer: str) -> list[Tensor | None]:
-    weight = call.args[1]
-    tags.readable([call.args[0], weight], layer)
-    filters = tags.same(weight, layer, list(range(1, weight.dim())))
-    if filters is None or call.argument("transposed"):
-        return [None]
-    return [filters.view(-1, *[1] * (weight.dim() - 2)).expand(call.made[0].shape)]
-
-
-def _same(units: Tensor, dims: Sequence[int]) -> Tensor:
-    """Return the one unit along some dimensions, kept with length 1; `NONE` where there are more.
-
-    Numbers without a unit don't count: what is added to a head leaves it one.
-    """
-    if not units.numel() or not dims:
-        return units
-    highest = units.amax(tuple(dims), keepdim=True)
-    lowest = torch.where(units < 0, _HIGHEST, units).amin(tuple(dims), keepdim=True)
-    return torch.where(lowest == highest, highest, NONE)
-
-
-def _spread(units: Tensor | None, shape: torch.Size) -> Tensor | None:
-    """Return what numbers of this shape carry that were made of numbers with these units."""
-    if units is None or not _any(units):
-        return None
-    if _broadcasts(units.shape, shape):
-        return units.expand(shape)
-    if units.dim() == len(shape) > 2 and units.shape[:2] == shape[:2]:
-        # Pooled, padded or resized within each channel.
-        channels = _same(units, list(range(2, units.dim())))
-        if _any(channels):
-            return channels.expand(shape)
-    return torch.arange(shape.numel()).view(shape)
-
-
-def _broadcasts(shape: torch.Size, to: torch.Size) -> bool:
-    return len(shape) <= len(to) and all(
-        a in (1, b) for a, b in zip(reversed(shape), reversed(to), strict=False)
-    )
-
-
-def _joined(found: Iterable[Tensor | None]) -> Tensor | None:
-    """Let numbers that meet carry the units of each; two units of one layer make another."""
-    joined: Tensor | None = None
-    for units in found:
-        if joined is None or units is None:
-            joined = units if joined is None else joined
-            continue
-        both = (joined >= 0) & (units >= 0) & (joined != units)
-        mixed = (joined * 1_000_003 + units) & _HIGHEST
-        joined = torch.where(both, mixed, torch.maximum(joined, units))
-    return joined
-
-
-def _any(units: Tensor) -> bool:
-    return bool((units >= 0).any())
-
-
-def _creates(name: str) -> bool:
-    """Whether an operator reads nothing of its tensors but their shapes."""
-    return name.endswith("_like") or name.startswith(("new_", "empty"))
-
-
-def _tensors(tree: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
 def _key(tensor: Tensor) -> int:
