@@ -12,9 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-import ray
 from ray import tune
-from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
@@ -22,11 +20,11 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from rayprune import yaml12
 from rayprune.errors import ConfigError, RunError
 from rayprune.rllib.cluster import resources
-from rayprune.rllib.cluster.connect import connect
+from rayprune.rllib.cluster.connect import on_ray
 from rayprune.rllib.experiment.algorithm_config import base_config, build_config
 from rayprune.rllib.export.exportable import export_limits
-from rayprune.rllib.training.dense_twin import dense_reference
 from rayprune.rllib.training.interruption import Interrupted, Interruption
+from rayprune.rllib.training.twins import dense_reference
 from rayprune.search.outcome import SUMMARY_FILE, write_outcome
 from rayprune.search.planning.placement import Placement, place
 from rayprune.search.reporter import SweepReporter
@@ -328,14 +326,3 @@ def _environment(trials: int) -> Iterator[None]:
                 del os.environ[key]
             else:
                 os.environ[key] = value
-
-
-@contextmanager
-def on_ray(address: str | None, config: AlgorithmConfig) -> Iterator[None]:
-    """Be connected to Ray inside the block; a Ray that is started for it ends with it."""
-    ours = connect(address, config)
-    try:
-        yield
-    finally:
-        if ours:
-            ray.shutdown()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -27,6 +28,22 @@ _HELLO: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0
 """The preface of HTTP/2 (RFC 9113, 3.4) and empty settings: what gRPC servers expect first."""
 _SETTINGS: Final = 4
 """Type of the frame that such a server answers with."""
+
+
+@contextlib.contextmanager
+def on_ray(address: str | None, config: AlgorithmConfig) -> Iterator[None]:
+    """Be connected to Ray inside the block; a Ray that is started for it ends with it.
+
+    Args:
+        address: as `connect` takes it.
+        config: likewise.
+    """
+    ours = connect(address, config)
+    try:
+        yield
+    finally:
+        if ours:
+            ray.shutdown()
 
 
 def connect(address: str | None, config: AlgorithmConfig) -> bool:

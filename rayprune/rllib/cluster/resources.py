@@ -10,8 +10,9 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.tune import PlacementGroupFactory
 
 from rayprune.errors import ResourceError
-from rayprune.rllib.experiment.algorithm_config import AUTO
 
+AUTO: Final = "auto"
+"""As many GPUs a Learner as the cluster has for it, one or none."""
 _COUNTED: Final = ("CPU", "GPU")
 """The resources that RLlib has settings of their own for."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 
@@ -17,7 +16,7 @@ from rayprune.rllib.actors.learners import foreach_learner
 from rayprune.rllib.callback import check_learners, learner_reports
 from rayprune.rllib.checkpoints import files as checkpoints
 from rayprune.rllib.checkpoints.learner_state import origins_in
-from rayprune.rllib.cluster.connect import connect
+from rayprune.rllib.cluster.connect import on_ray
 from rayprune.rllib.experiment.algorithm_config import build_module, check_network, config_of
 from rayprune.rllib.modules.resizable import make_shrinkable
 from rayprune.rllib.training import rows
@@ -68,15 +67,11 @@ def prune_checkpoint(
     before = measure(config, directory, seed, episodes)
     target = out / "checkpoints" / "000000000"
     experiment_yaml = _experiment_yaml(directory, pruning, evaluation)
-    ours = connect(address, config)
-    try:
+    with on_ray(address, config):
         pruned = prune(config, pruning)
         if shrunk:
             make_shrinkable(pruned)
         _prune(pruned, directory, target, experiment_yaml)
-    finally:
-        if ours:
-            ray.shutdown()
     if experiment_yaml is not None:
         write_atomic(out / "config.yaml", experiment_yaml)
     subject = Subject(

@@ -34,6 +34,7 @@ from rayprune.rllib.evaluation.visited_states import Recording
 from rayprune.rllib.experiment.algorithm_config import config_of
 from rayprune.rllib.learner.mixin import heads_of
 from rayprune.rllib.modules.groups import group_of
+from rayprune.rllib.training.resumption import require_same
 from rayprune.statistics.intervals import paired_gap, summarise
 from rayprune.storage.copies import shown
 from rayprune.tracking.record import Record, prepare_out, read_rows, to_json, write_atomic
@@ -193,16 +194,19 @@ def _known_rows(
         record.append(settings)
         return {}
     held = rows[0].get("settings", {})
-    faults = [
-        f"`--{key}` was {held.get(key)!r} in {str(path)!r}, but is {value!r}. "
-        "Resume with the scan's own options, or give another directory with --out."
-        for key, value in settings["settings"].items()
-        # Compared as JSON gives them back.
-        if to_json(held.get(key)) != to_json(value)
-    ]
-    if faults:
-        raise ConfigError(faults)
+    require_same(
+        {key: held.get(key) for key in settings["settings"]},
+        settings["settings"],
+        str(path),
+        "the scan's own options",
+        option="--",
+        alike=_alike_as_json,
+    )
     return {(row["layer"], row["sparsity"]): row for row in rows[1:]}
+
+
+def _alike_as_json(held: Any, value: Any) -> bool:
+    return to_json(held) == to_json(value)
 
 
 class _Scan:

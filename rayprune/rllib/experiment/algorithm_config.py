@@ -45,6 +45,7 @@ from rayprune.rllib.checkpoints.files import (
     read_experiment,
     read_rllib_config,
 )
+from rayprune.rllib.cluster.resources import AUTO
 from rayprune.rllib.connectors.observations import connect
 from rayprune.rllib.connectors.pipelines import MAKERS, Imported, join, own_makers
 from rayprune.rllib.environments.environment import spaces_of
@@ -59,7 +60,6 @@ from rayprune.rllib.modules.linear_catalogs import allow_linear
 from rayprune.rllib.normalise import as_configured, normalise
 from rayprune.rllib.wrap import with_pruning
 
-AUTO: Final = "auto"
 _SCHEDULE: Final = "pruning.schedule"
 _OF_BUILD: Final = (
     "Check `rllib.rl_module` and `env_config`, or choose another `algorithm` or `env`."

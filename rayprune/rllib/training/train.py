@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final
 
-import ray
-from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
-
 from rayprune.config import ExperimentConfig, load_experiment, to_yaml
-from rayprune.errors import ConfigError
-from rayprune.rllib.cluster.connect import connect
+from rayprune.rllib.cluster.connect import on_ray
 from rayprune.rllib.cluster.resources import check_resources, learner_gpus, resolve_gpus
 from rayprune.rllib.experiment.algorithm_config import build_config
 from rayprune.rllib.export.exportable import export_limits
-from rayprune.rllib.training.dense_twin import dense_reference
 from rayprune.rllib.training.interruption import Interruption
+from rayprune.rllib.training.resumption import require_same
 from rayprune.rllib.training.run import CONFIG_FILE, Run
-from rayprune.rllib.training.transfer import train_fresh
+from rayprune.rllib.training.twins import dense_reference, train_fresh
 from rayprune.storage.copies import commit, mirrored, shown
 from rayprune.storage.occupancy import occupied
 from rayprune.tracking.record import prepare_out, write_atomic
@@ -78,7 +74,7 @@ def _train(
     if resume:
         check_same_run(experiment, out / CONFIG_FILE)
     config = build_config(experiment)
-    with _ray(address, config), Interruption(reporter.message) as interruption:
+    with on_ray(address, config), Interruption(reporter.message) as interruption:
         config = resolve_gpus(config, learner_gpus(experiment.rllib))
         check_resources(config)
         if not resume:
@@ -104,14 +100,9 @@ def check_same_run(experiment: ExperimentConfig, held: Path) -> None:
     """
     before = _leaves(load_experiment(held, check_paths=False).model_dump(exclude=_MAY_DIFFER))
     now = _leaves(experiment.model_dump(exclude=_MAY_DIFFER))
-    faults = [
-        f"`{key}` was {before.get(key)!r} in {shown(held)!r}, but is {now.get(key)!r}. "
-        "Resume with the run's own config, or give another directory with --out."
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key)
-    ]
-    if faults:
-        raise ConfigError(faults)
+    keys = sorted(before.keys() | now.keys())
+    before = {key: before.get(key) for key in keys}
+    require_same(before, now, shown(held), "the run's own config")
 
 
 def _leaves(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -122,13 +113,3 @@ def _leaves(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             found[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
     return found
-
-
-@contextmanager
-def _ray(address: str | None, config: AlgorithmConfig) -> Iterator[None]:
-    ours = connect(address, config)
-    try:
-        yield
-    finally:
-        if ours:
-            ray.shutdown()

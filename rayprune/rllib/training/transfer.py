@@ -8,44 +8,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from rayprune.config import ExperimentConfig
-from rayprune.rllib.cluster.resources import learner_gpus, resolve_gpus
-from rayprune.rllib.experiment.algorithm_config import build_config
-from rayprune.rllib.training.interruption import Interruption
 from rayprune.rllib.training.warm_start import Taken
-from rayprune.tracking.record import prepare_out, read_rows, step_of, to_json, write_atomic
-from rayprune.tracking.reporter import Reporter
+from rayprune.tracking.record import read_rows, step_of, to_json, write_atomic
 
 TRANSFER_FILE: Final = "transfer.json"
 FRESH_DIRECTORY: Final = "fresh"
 _RECORD_FILE: Final = "results.jsonl"
-
-
-def fresh_start(experiment: ExperimentConfig) -> ExperimentConfig:
-    """Return the experiment that differs in nothing but that it starts from nothing."""
-    return experiment.model_copy(
-        update={
-            "name": f"{experiment.name}-fresh",
-            "start_from": None,
-            "transfer": None,
-            "evaluation": experiment.evaluation.model_copy(update={"dense": None}),
-        }
-    )
-
-
-def train_fresh(
-    experiment: ExperimentConfig, out: Path, reporter: Reporter, interruption: Interruption
-) -> None:
-    """Train the fresh start in ``out/fresh``, if `transfer.fresh` asks for it and it isn't done."""
-    # Run writes the transfer's part of a summary, so it is no import of this module's own.
-    from rayprune.rllib.training.run import CONFIG_FILE, Run
-
-    if experiment.transfer is None or not experiment.transfer.fresh:
-        return
-    fresh, place = fresh_start(experiment), out / FRESH_DIRECTORY
-    resume = (place / CONFIG_FILE).is_file()
-    prepare_out(place, resume)
-    config = resolve_gpus(build_config(fresh), learner_gpus(fresh.rllib))
-    Run(fresh, config, place, reporter, interruption, None).run(resume)
 
 
 def write_start(out: Path, taken: Taken, transferred_return: Mapping[str, Any]) -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from rayprune.errors import ResourceError
+from rayprune.rllib.cluster.connect import on_ray
 from rayprune.rllib.cluster.resources import learner_gpus, resolve_gpus
 from rayprune.rllib.experiment.algorithm_config import base_config, build_config
 from rayprune.search.planning.calibration import calibrate
 from rayprune.search.planning.forecast import Calibration, forecast
 from rayprune.search.planning.placement import Placement, place, present_nodes, total
-from rayprune.search.sweep import on_ray
 from rayprune.search.sweep_spec import Sweep
 
 Nodes = Sequence[Mapping[str, float]]

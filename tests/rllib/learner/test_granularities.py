@@ -28,9 +28,9 @@ from rayprune.rllib.experiment.algorithm_config import (
 )
 from rayprune.rllib.models import PrunableResidualCNN
 from rayprune.rllib.modules.sensors import flatten_rich_observations, sensor_report
-from rayprune.rllib.training.dense_twin import dense_twin
 from rayprune.rllib.training.layer_returns import post_layer_returns
 from rayprune.rllib.training.rows import policy_of
+from rayprune.rllib.training.twins import dense_twin
 from tests.doubles.envs import Images
 from tests.rllib import configs
 from tests.rllib.experiments import PPO, experiment, train

@@ -17,10 +17,10 @@ from rayprune.rllib.commands.evaluate import evaluate_checkpoint
 from rayprune.rllib.evaluation.evaluator import Evaluator
 from rayprune.rllib.experiment.algorithm_config import base_config, build_config
 from rayprune.rllib.training.counters import Progress
-from rayprune.rllib.training.dense_twin import dense_twin
 from rayprune.rllib.training.interruption import Interruption
 from rayprune.rllib.training.run import Run
 from rayprune.rllib.training.train import check_same_run
+from rayprune.rllib.training.twins import dense_twin
 from rayprune.rllib.training.warm_start import start_from
 from rayprune.tracking.record import read_rows
 from rayprune.tracking.reporter import NullReporter

@@ -1,4 +1,4 @@
-"""The dense policy that a pruned one is compared with: trained beside it, or a checkpoint."""
+"""Runs beside a run, to compare it with: its dense twin, and its start from nothing."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rayprune.rllib.experiment.algorithm_config import base_config, build_config
 from rayprune.rllib.training.interruption import Interruption
 from rayprune.rllib.training.run import CONFIG_FILE, Run
 from rayprune.rllib.training.summary import measure
+from rayprune.rllib.training.transfer import FRESH_DIRECTORY
 from rayprune.storage.copies import shown
 from rayprune.tracking.record import prepare_out
 from rayprune.tracking.reporter import Reporter
@@ -45,11 +46,8 @@ def dense_reference(
             "test": measure(config, directory, seeds.test_seed, seeds.episodes),
             "checkpoint": shown(directory.absolute()),
         }
-    twin, place = dense_twin(experiment), out / DENSE_DIRECTORY
-    resume = (place / CONFIG_FILE).is_file()
-    prepare_out(place, resume)
-    config = resolve_gpus(build_config(twin), learner_gpus(twin.rllib))
-    summary = Run(twin, config, place, reporter, interruption, None).run(resume)
+    place = out / DENSE_DIRECTORY
+    summary = _train(dense_twin(experiment), place, reporter, interruption)
     returns, checkpoint = summary["returns"], place / str(summary["checkpoint"])
     return {
         **{k: returns[k] for k in ("validation", "test")},
@@ -78,3 +76,33 @@ def dense_twin(experiment: ExperimentConfig) -> ExperimentConfig:
             "evaluation": experiment.evaluation.model_copy(update={"dense": None}),
         }
     )
+
+
+def fresh_start(experiment: ExperimentConfig) -> ExperimentConfig:
+    """Return the experiment that differs in nothing but that it starts from nothing."""
+    return experiment.model_copy(
+        update={
+            "name": f"{experiment.name}-fresh",
+            "start_from": None,
+            "transfer": None,
+            "evaluation": experiment.evaluation.model_copy(update={"dense": None}),
+        }
+    )
+
+
+def train_fresh(
+    experiment: ExperimentConfig, out: Path, reporter: Reporter, interruption: Interruption
+) -> None:
+    """Train the fresh start in ``out/fresh``, if `transfer.fresh` asks for it and it isn't done."""
+    if experiment.transfer is not None and experiment.transfer.fresh:
+        _train(fresh_start(experiment), out / FRESH_DIRECTORY, reporter, interruption)
+
+
+def _train(
+    twin: ExperimentConfig, place: Path, reporter: Reporter, interruption: Interruption
+) -> dict[str, Any]:
+    """Train in ``place``, or go on with what has been begun there; return the summary."""
+    resume = (place / CONFIG_FILE).is_file()
+    prepare_out(place, resume)
+    config = resolve_gpus(build_config(twin), learner_gpus(twin.rllib))
+    return Run(twin, config, place, reporter, interruption, None).run(resume)
