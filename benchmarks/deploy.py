@@ -45,10 +45,11 @@ from ray.tune.registry import register_env
 from torch import nn
 
 from rayprune.deploy.export.export import export_policy
+from rayprune.deploy.formats import open_artifact
 from rayprune.deploy.formats.c.compiling import CArtifact
-from rayprune.deploy.formats.onnx import OnnxArtifact
+from rayprune.deploy.formats.onnx.runtime import OnnxArtifact
 from rayprune.deploy.measure.latency import CONTROL, Timings, speed_up, time_arms
-from rayprune.deploy.policy.artifact import Artifact, open_artifact
+from rayprune.deploy.policy.artifact import Artifact
 from rayprune.deploy.policy.interface import Array
 from rayprune.deploy.policy.policy import DeployablePolicy
 from rayprune.deploy.storage import dumps

@@ -17,13 +17,13 @@ from rayprune.cli.options import (
     require_checkpoint,
     require_rllib,
 )
-from rayprune.errors import InputError, did_you_mean
+from rayprune.deploy.formats import FORMATS, check_name, format_named
 
 
 def export(
     checkpoint: Checkpoint,
     format: Annotated[  # noqa: A002  # it is the option's name
-        str, typer.Option(metavar="onnx|torch|c", help="Which kind of file.", show_default=False)
+        str, typer.Option(metavar="|".join(FORMATS), help="Which kind of file.", show_default=False)
     ],
     out: Annotated[
         Path | None,
@@ -71,13 +71,7 @@ def export(
 
     Example: rayprune export runs/ppo_cartpole --format onnx --out policy.onnx
     """
-    from rayprune.deploy.policy.artifact import SUFFIXES
-
-    if format not in SUFFIXES:
-        raise InputError(
-            f"`--format` must be one of {sorted(SUFFIXES)}, but is {format!r}."
-            f"{did_you_mean(format, SUFFIXES)}"
-        )
+    check_name(format)
     checkpoint = require_checkpoint(checkpoint)
     require_rllib()
     quiet_rllib()
@@ -86,7 +80,7 @@ def export(
 
     result: dict[str, Any] = export_checkpoint(
         checkpoint,
-        out or Path(f"policy{SUFFIXES[format]}"),
+        out or Path(f"policy{format_named(format).suffix}"),
         format,
         sample=sample,
         compacted=compact,

@@ -26,7 +26,7 @@ def export(policy: Any, path: Any, kind: str, **more: Any) -> dict[str, Any]:
 
 def metadata_of(path: Any) -> str:
     """Return an exported file's metadata as JSON."""
-    from rayprune.deploy.policy.artifact import open_artifact
+    from rayprune.deploy.formats import open_artifact
 
     return open_artifact(path).metadata.to_json()
 

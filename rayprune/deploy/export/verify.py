@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rayprune.deploy.export.export import certificate_path
-from rayprune.deploy.policy.artifact import SUFFIXES, metadata_of
+from rayprune.deploy.export.certificate import certificate_path
+from rayprune.deploy.formats import format_of, metadata_of
 from rayprune.deploy.policy.metadata import SCHEMA, OtherVersionWarning, rayprune_version
 from rayprune.deploy.policy.seal import broken, require_ours
 from rayprune.errors import InputError
@@ -32,11 +32,7 @@ def verify(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise InputError(f"There is no file {str(path)!r}.")
-    formats = {suffix: name for name, suffix in SUFFIXES.items()}
-    if path.suffix not in formats:
-        raise InputError(
-            f"{str(path)!r} is no exported file: its name must end in one of {sorted(formats)}."
-        )
+    chosen = format_of(path)
     if not certificate_path(path).is_file():
         require_ours(path)
     content = path.read_bytes()
@@ -57,11 +53,11 @@ def verify(path: Path) -> dict[str, Any]:
             f"Its certificate {beside.name!r} isn't beside it: only its own hash is known."
         )
     if metadata is not None and not metadata.proven:
-        notes.append("It is UNPROVEN: there was no C compiler to run it with when it was exported.")
+        notes.append(chosen.unproven)
     return {
         "schema": SCHEMA,
         "file": path.name,
-        "format": formats[path.suffix],
+        "format": chosen.name,
         "bytes": len(content),
         "sha256": digest,
         "whole": not faults,

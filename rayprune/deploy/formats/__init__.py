@@ -1,99 +1,157 @@
-"""The kinds of files that a policy is exported to, by the name that the command line says."""
+"""The kinds of files that a policy is exported to, by the name that the command line says.
+
+A format is one file or folder here and one line in `FORMATS`; `register_format` adds one from
+elsewhere, which obeys the same rules.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import importlib
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
-import torch
-from torch.export import ExportedProgram
+from rayprune.deploy.policy.seal import require_whole
+from rayprune.errors import InputError, did_you_mean
+from rayprune.pruning.registry import Registry
 
-from rayprune.deploy.formats.c.lowering import lower
-from rayprune.deploy.formats.c.selftest import Examples
-from rayprune.deploy.formats.c.writing import write_c
-from rayprune.deploy.formats.onnx import write_onnx
-from rayprune.deploy.formats.pt2 import write_torch
-from rayprune.deploy.formats.rewriting.channels_last import read_as_it_lies
-from rayprune.deploy.formats.rewriting.graphs import rewritten
-from rayprune.deploy.formats.semi_structured import report
-from rayprune.deploy.policy.capture import capture
-from rayprune.deploy.policy.metadata import Metadata
-from rayprune.deploy.policy.policy import DeployablePolicy
+if TYPE_CHECKING:
+    from rayprune.deploy.formats.base import ExportOptions, Format
+    from rayprune.deploy.policy.artifact import Artifact
+    from rayprune.deploy.policy.metadata import Metadata
 
-LANES: Final = (4, 8, 16)
-"""Floats in a vector register: 4 of SSE and NEON, 8 of AVX2, 16 of AVX-512."""
-_LANES_IN_C: Final = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What is to be written."""
-
-    policy: DeployablePolicy
-    """A plain copy, its dead units gone."""
-    metadata: Metadata
-    name: str
-    """What a C file's names begin with."""
-    examples: Examples
-    lanes: int | None
-    """Floats in a vector register of the machine that the file is for; None for the default."""
-    rounds: bool
-    """Whether its weights will be int8."""
+FORMATS: Final = Registry[str | type["Format"]](
+    "format",
+    {
+        "onnx": "rayprune.deploy.formats.onnx.format:OnnxFormat",
+        "torch": "rayprune.deploy.formats.pt2:TorchFormat",
+        "c": "rayprune.deploy.formats.c.format:CFormat",
+    },
+)
+"""Name -> a `Format`, or where it is: ``module:class``, imported when it is used."""
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
-    """What stands beside the file, and what the certificate says of it."""
+def register_format(kind: type[Format]) -> None:
+    """Add a format of one's own: `export_policy`, `open_artifact` and the command line know it.
 
-    captured: ExportedProgram
-    """The graph that was written."""
-    certificate: Mapping[str, Any] = field(default_factory=dict)
-    beside: Mapping[str, str] = field(default_factory=dict)
-    """Texts by the end of their files' names."""
-    testable: bool = True
-    """Whether it can be run here."""
-
-
-def _onnx(order: Order, path: Path) -> Written:
-    captured = capture(order.policy)
-    # Convolutions of int8 take longer in any other form.
-    lanes = None if order.rounds else order.lanes or _lanes_here()
-    write_onnx(captured, path, order.metadata, lanes)
-    return Written(captured, {"lanes": lanes})
+    Raises:
+        ConfigError: a format of this name exists.
+        InputError: another format's files have the same ending.
+    """
+    other = suffixes().get(kind.suffix)
+    if other is not None:
+        raise InputError(f"Files of format {other!r} end in {kind.suffix!r}, too. Choose another.")
+    FORMATS.add(kind.name, kind)
 
 
-def _lanes_here() -> int:
-    return {"AVX512": 16, "AVX2": 8}.get(torch.backends.cpu.get_cpu_capability(), 4)
+def format_named(name: str) -> Format:
+    """Return a format.
+
+    Raises:
+        InputError: there is none of this name.
+    """
+    check_name(name)
+    held = FORMATS[name]
+    if isinstance(held, str):
+        module, _, kind = held.partition(":")
+        held = getattr(importlib.import_module(module), kind)
+    return held()
 
 
-def _torch(order: Order, path: Path) -> Written:
-    captured = capture(order.policy)
-    write_torch(captured, path, order.metadata)
-    inputs = [torch.from_numpy(given) for given in order.examples.inputs]
-    told = report(order.policy, inputs)
-    return Written(captured, {"semi_structured": told} if told["packed"] else {})
+def check_name(name: str) -> None:
+    """Refuse a name that no format has; imports none.
+
+    Raises:
+        InputError: says which there are.
+    """
+    if name not in FORMATS:
+        raise InputError(
+            f"`--format` must be one of {sorted(FORMATS)}, but is {name!r}."
+            f"{did_you_mean(name, FORMATS)}"
+        )
 
 
-def check_c(policy: DeployablePolicy) -> None:
-    """Raise InputError unless a policy, a plain copy, can be written in C."""
-    graph = rewritten(capture(policy, batch=1), read_as_it_lies)
-    lower(graph, policy.interface, _LANES_IN_C)
+def suffixes() -> dict[str, str]:
+    """Return the formats' names by how their files' names end."""
+    return {format_named(name).suffix: name for name in FORMATS}
 
 
-def _c(order: Order, path: Path) -> Written:
-    captured = capture(order.policy, batch=1)
-    graph = rewritten(captured, read_as_it_lies)
-    lanes = order.lanes or _LANES_IN_C
-    source, told = write_c(graph, path, order.metadata, order.name, order.examples, lanes)
-    tested = told["self_test"]["passed"] is not None
-    return Written(captured, told, {".h": source.header}, testable=tested)
+def is_exported(path: Path) -> bool:
+    """Whether ``path`` is a file whose name ends as an exported one's."""
+    return path.is_file() and path.suffix in suffixes()
 
 
-WRITERS: Final[Mapping[str, Callable[[Order, Path], Written]]] = {
-    "onnx": _onnx,
-    "torch": _torch,
-    "c": _c,
-}
-"""Format -> what writes a file of it."""
+def format_of(path: Path) -> Format:
+    """Return an exported file's format, by how its name ends.
+
+    Raises:
+        InputError: it ends otherwise.
+    """
+    known = suffixes()
+    if path.suffix not in known:
+        raise InputError(
+            f"{str(path)!r} is no exported file: its name must end in one of {sorted(known)}."
+        )
+    return format_named(known[path.suffix])
+
+
+def check_options(chosen: Format, options: ExportOptions) -> None:
+    """Refuse options that a format doesn't know, or values that it doesn't take.
+
+    Raises:
+        InputError: says why.
+    """
+    from rayprune.deploy.formats.base import LANES
+
+    if options.lanes is not None:
+        if options.lanes not in LANES:
+            raise InputError(f"`lanes` must be one of {list(LANES)}, but is {options.lanes}.")
+        if "lanes" not in chosen.options or options.int8:
+            kind = "int8" if options.int8 else f"format {chosen.name!r}"
+            raise InputError(f"`lanes` changes nothing in a file of {kind}. Leave it out.")
+    if options.int8 and "int8" not in chosen.options:
+        raise _not_for("int8", chosen)
+    if options.name is not None and "name" not in chosen.options:
+        raise _not_for("name", chosen)
+    chosen.check(options)
+
+
+def _not_for(option: str, chosen: Format) -> InputError:
+    known = [name for name in FORMATS if option in format_named(name).options]
+    return InputError(
+        f"`--{option}` is for `--format {'|'.join(known)}`, but the format is {chosen.name!r}."
+    )
+
+
+def open_artifact(path: Path | str, *, threads: int = 1) -> Artifact:
+    """Open an exported file, once its content has the hash that it holds.
+
+    An `OtherVersionWarning` tells of another version of rayprune.
+
+    Args:
+        path: what ``rayprune export`` wrote: ``.onnx``, ``.pt2`` or ``.c``.
+        threads: how many ONNX Runtime computes with, 0 for one a core; torch has its own setting,
+            ``torch.set_num_threads``, and C computes with one.
+
+    Raises:
+        InputError: it is none, it has changed since it was exported, its metadata is of another
+            schema, or what it needs to run is missing.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(
+            f"There is no exported file {str(path)!r}. Make one with `rayprune export`."
+        )
+    found = format_of(path)
+    require_whole(path)
+    return found.open(path, threads)
+
+
+def metadata_of(path: Path) -> Metadata:
+    """Read what an exported file says of itself, without a runtime or a compiler.
+
+    Raises:
+        InputError: it says nothing, or can't be read.
+    """
+    from rayprune.deploy.policy.metadata import Metadata
+
+    return Metadata.from_json(format_of(path).metadata_text(path), path)

@@ -15,8 +15,10 @@ from pathlib import Path
 import torch
 from torch.export import ExportedProgram
 
+from rayprune.deploy.formats.base import ExportedFile, ExportJob, Format
+from rayprune.deploy.formats.semi_structured import report
 from rayprune.deploy.policy.artifact import Artifact
-from rayprune.deploy.policy.capture import quiet
+from rayprune.deploy.policy.capture import capture, quiet
 from rayprune.deploy.policy.interface import Array
 from rayprune.deploy.policy.metadata import KEY, Metadata
 from rayprune.deploy.policy.seal import add_to_archive
@@ -35,16 +37,6 @@ def write_torch(captured: ExportedProgram, path: Path, metadata: Metadata) -> No
     # torch's own writer says nothing of why it can't write.
     path.write_bytes(held.getvalue())
     add_to_archive(path)
-
-
-def metadata_text(path: Path) -> str | None:
-    """Return the JSON that an archive holds of itself, None if there is none."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            found = [name for name in archive.namelist() if name.endswith(f"/{KEY}")]
-            return archive.read(found[0]).decode() if found else None
-    except (zipfile.BadZipFile, UnicodeDecodeError):
-        return None
 
 
 class TorchArtifact(Artifact):
@@ -74,3 +66,30 @@ class TorchArtifact(Artifact):
         with torch.inference_mode():
             outputs = self.module(*(torch.from_numpy(given) for given in inputs))
         return [output.numpy() for output in outputs]
+
+
+class TorchFormat(Format):
+    """One ``.pt2`` archive."""
+
+    name, label, suffix = "torch", "torch", ".pt2"
+
+    def write(self, job: ExportJob, path: Path) -> ExportedFile:
+        """See `Format.write`."""
+        captured = capture(job.policy)
+        write_torch(captured, path, job.metadata)
+        inputs = [torch.from_numpy(given) for given in job.examples.inputs]
+        told = report(job.policy, inputs)
+        return ExportedFile(captured, {"semi_structured": told} if told["packed"] else {})
+
+    def open(self, path: Path, threads: int = 1) -> TorchArtifact:
+        """See `Format.open`."""
+        return TorchArtifact(path)
+
+    def metadata_text(self, path: Path) -> str | None:
+        """See `Format.metadata_text`."""
+        try:
+            with zipfile.ZipFile(path) as archive:
+                found = [name for name in archive.namelist() if name.endswith(f"/{KEY}")]
+                return archive.read(found[0]).decode() if found else None
+        except (zipfile.BadZipFile, UnicodeDecodeError):
+            return None

@@ -45,12 +45,9 @@ def measure(artifact: Path, batches: Sequence[int]) -> dict[int, int]:
     # The runtimes' own memory isn't the policy's.
     import torch
 
-    from rayprune.deploy.policy.artifact import open_artifact
+    from rayprune.deploy.formats import format_of, open_artifact
 
-    if artifact.suffix == ".onnx":
-        import onnxruntime
-
-        onnxruntime.get_available_providers()
+    format_of(artifact).load_runtime()
     torch.set_num_threads(1)
     _RESET.write_text("5")  # the peak begins again at what is held now
     before = _status("VmHWM")

@@ -1,21 +1,17 @@
-"""`open_artifact`: any exported file as a policy that acts."""
+"""`Artifact`: an exported file as a policy that acts, whatever its format."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from rayprune.deploy.policy.interface import Array, Interface
 from rayprune.deploy.policy.metadata import Metadata
-from rayprune.deploy.policy.seal import require_whole
 from rayprune.errors import InputError
-
-SUFFIXES: Final[Mapping[str, str]] = {"onnx": ".onnx", "torch": ".pt2", "c": ".c"}
-"""Format -> how its file's name ends."""
 
 State = dict[str, Array]
 
@@ -106,58 +102,3 @@ class Artifact(ABC):
         actions, dist_inputs, *following = self.run(self.inputs(observations, state, noise))
         names = [port.name for port in self.interface.states]
         return Step(actions, dist_inputs, dict(zip(names, following, strict=True)))
-
-
-def open_artifact(path: Path | str, *, threads: int = 1) -> Artifact:
-    """Open an exported file, once its content has the hash that it holds.
-
-    An `OtherVersionWarning` tells of another version of rayprune.
-
-    Args:
-        path: what ``rayprune export`` wrote: ``.onnx``, ``.pt2`` or ``.c``.
-        threads: how many ONNX Runtime computes with, 0 for one a core; torch has its own setting,
-            ``torch.set_num_threads``, and C computes with one.
-
-    Raises:
-        InputError: it is none, it has changed since it was exported, its metadata is of another
-            schema, or what it needs to run is missing.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(
-            f"There is no exported file {str(path)!r}. Make one with `rayprune export`."
-        )
-    if path.suffix in SUFFIXES.values():
-        require_whole(path)
-    # Here, so that one format's packages aren't needed for another's.
-    if path.suffix == SUFFIXES["onnx"]:
-        from rayprune.deploy.formats.onnx import OnnxArtifact
-
-        return OnnxArtifact(path, threads)
-    if path.suffix == SUFFIXES["torch"]:
-        from rayprune.deploy.formats.pt2 import TorchArtifact
-
-        return TorchArtifact(path)
-    if path.suffix == SUFFIXES["c"]:
-        from rayprune.deploy.formats.c.compiling import CArtifact
-
-        return CArtifact(path)
-    raise InputError(
-        f"{str(path)!r} is no exported file: its name must end in one of "
-        f"{sorted(SUFFIXES.values())}."
-    )
-
-
-def metadata_of(path: Path) -> Metadata:
-    """Read what an exported file says of itself, without a runtime or a compiler.
-
-    Raises:
-        InputError: it says nothing, or can't be read.
-    """
-    if path.suffix == SUFFIXES["c"]:
-        from rayprune.deploy.formats.c.compiling import metadata_text
-    elif path.suffix == SUFFIXES["onnx"]:
-        from rayprune.deploy.formats.onnx import metadata_text
-    else:
-        from rayprune.deploy.formats.pt2 import metadata_text
-    return Metadata.from_json(metadata_text(path), path)

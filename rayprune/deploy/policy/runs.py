@@ -1,20 +1,14 @@
-"""Running a policy and its exported file on the same inputs."""
+"""Inputs for a policy, drawn at random, and running it on arrays as its exported file is run."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
 import torch
 
-from rayprune.deploy.compaction.precision import Double
-from rayprune.deploy.export.shrink import Shrunk
-from rayprune.deploy.policy.agreement import TOLERANCE, Agreement, agreement
 from rayprune.deploy.policy.interface import Array, Interface, Port
-from rayprune.deploy.policy.policy import DeployablePolicy
-from rayprune.errors import InputError, InvariantError, RaypruneError
 
 _AT_ONCE: Final = 256
 Run = Callable[[list[Array]], list[Array]]
@@ -51,63 +45,6 @@ def module_run(module: torch.nn.Module) -> Run:
             return [x.numpy() for x in module(*(torch.from_numpy(given) for given in inputs))]
 
     return run
-
-
-def proven(small: Shrunk, expected: Run, got: Run, inputs: list[Array], name: str) -> Agreement:
-    """Compare a file's outputs with those of the policy that was to be exported, masked as it was.
-
-    Raises:
-        InvariantError: they differ.
-    """
-    interface = small.policy.interface
-    inputs = small.grounded(inputs)
-    wanted = small.outputs(in_parts(expected, inputs))
-    had = in_parts(got, small.inputs(inputs))
-    noise = None
-    if interface.noise_kind == "gumbel":
-        noise = wanted[1] + inputs[len(interface.observations)]
-    found = agreement(interface, wanted, had, noise)
-    if not found.holds:
-        raise InvariantError(
-            f"The exported file doesn't compute what the policy does: on {found.observations} "
-            f"{name} observations `{found.worst}` differs by {found.max_error:.2e} (allowed: "
-            f"{TOLERANCE:.0e}), and {found.differing_actions} action(s) differ. Nothing was "
-            "written. Please report it with the checkpoint."
-        )
-    return found
-
-
-def explained(
-    error: InvariantError, policy: DeployablePolicy, inputs: Iterable[list[Array]]
-) -> RaypruneError:
-    """Return ``error``, or one that says that float32 is too coarse for a policy.
-
-    Args:
-        error: a file's outputs differ from the policy's.
-        policy: the policy.
-        inputs: what they were compared on.
-    """
-    worst = max((_rounding(policy, given) for given in inputs), default=0.0)
-    if worst < TOLERANCE / 4:
-        return error
-    return InputError(
-        f"The policy is rounded too much to be compared within {TOLERANCE:.0e}: in float32 its own "
-        f"outputs are {worst:.2e} off those in float64. What it observes or computes on its way is "
-        "large against what it gives: normalise its observations (pixels divided by 255, RLlib's "
-        "MeanStdFilter) when it is trained. Nothing was written."
-    )
-
-
-def _rounding(policy: DeployablePolicy, inputs: list[Array]) -> float:
-    """Return how far a policy's outputs in float32 are from those in float64."""
-    double = module_run(copy.deepcopy(policy).double())
-    exact = [x.astype(np.float64) if x.dtype == np.float32 else x for x in inputs]
-    try:
-        with Double():
-            wanted = in_parts(double, exact)
-    except RuntimeError:  # a type of its own making that can't be doubled: nothing is known
-        return 0.0
-    return agreement(policy.interface, wanted, in_parts(module_run(policy), inputs)).max_error
 
 
 def in_parts(run: Run, inputs: Sequence[Array]) -> list[Array]:

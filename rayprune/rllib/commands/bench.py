@@ -21,11 +21,11 @@ import tree
 from rayprune.config import EvaluationConfig
 from rayprune.deploy.export.export import export_policy
 from rayprune.deploy.export.shrink import shrink
-from rayprune.deploy.formats import WRITERS
+from rayprune.deploy.formats import FORMATS, format_named, format_of, is_exported, open_artifact
 from rayprune.deploy.measure.latency import CONTROL, LEAST_ROUNDS, Arm, Timings, speed_up, time_arms
 from rayprune.deploy.measure.machine import cores, cpu
 from rayprune.deploy.measure.memory import peak_memory
-from rayprune.deploy.policy.artifact import SUFFIXES, Artifact, open_artifact
+from rayprune.deploy.policy.artifact import Artifact
 from rayprune.deploy.policy.capture import plain_copy
 from rayprune.deploy.policy.interface import Port
 from rayprune.deploy.policy.policy import DeployablePolicy
@@ -70,7 +70,7 @@ class BenchOptions:
     """0 is one for each core."""
     rounds: int = 20
     """Blocks of calls, of about 5 ms, of each arm."""
-    formats: tuple[str, ...] = tuple(WRITERS)
+    formats: tuple[str, ...] = tuple(FORMATS)
     """Of the files that a checkpoint is exported to."""
     memory: bool = True
     """Whether each file's peak memory is measured, in a process of its own."""
@@ -84,9 +84,9 @@ class BenchOptions:
             faults.append(f"`--batches` must be 1 or more, but are {list(self.batches)}.")
         if not self.threads or min(self.threads) < 0:
             faults.append(f"`--threads` must be 0 (all) or more, but are {list(self.threads)}.")
-        unknown = [name for name in self.formats if name not in WRITERS]
+        unknown = [name for name in self.formats if name not in FORMATS]
         if unknown:
-            faults.append(f"`--formats` must be of {sorted(WRITERS)}, but hold {unknown}.")
+            faults.append(f"`--formats` must be of {sorted(FORMATS)}, but hold {unknown}.")
         return faults
 
 
@@ -201,7 +201,7 @@ def _machine() -> dict[str, Any]:
 def _target(
     path: Path, place: Path, options: BenchOptions, stack: ExitStack, reporter: BenchReporter
 ) -> Target:
-    if path.suffix in SUFFIXES.values() and path.is_file():
+    if is_exported(path):
         return _file_target(path)
     place.mkdir()
     return _checkpoint_target(path, place, options, stack, reporter)
@@ -209,7 +209,7 @@ def _target(
 
 def _file_target(path: Path) -> Target:
     artifact = open_artifact(path)
-    (runtime,) = (name for name, suffix in SUFFIXES.items() if suffix == path.suffix)
+    runtime = format_of(path).name
     observes = artifact.interface.observations
     subject = Subject(shown(path), path.name, runtime, _opener(path), path, observes)
     return Target(shown(path), [subject], [], {path.name: _parameters_of(artifact)})
@@ -245,7 +245,7 @@ def _checkpoint_target(
         _glance(target.subjects[-1], options, reporter)
         for runtime in options.formats:
             reporter.stage(f"exports {name} of {path} to {runtime}, and proves it")
-            file = place / f"{name}{SUFFIXES[runtime]}"
+            file = place / f"{name}{format_named(runtime).suffix}"
             try:
                 export_policy(policy, file, runtime, recorded=given, about={}, compacted=False)
                 # What can be written can't always be run: C needs a compiler.

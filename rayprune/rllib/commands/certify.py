@@ -16,10 +16,11 @@ from typing import Any, Final, Protocol
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from rayprune.config import EvaluationConfig
+from rayprune.deploy.formats import is_exported
 from rayprune.deploy.policy.metadata import rayprune_version
 from rayprune.errors import CheckpointError, ConfigError, InputError
 from rayprune.rllib.checkpoints.files import locate, read_evaluation
-from rayprune.rllib.commands.players import Player, environment_of, is_file, open_players
+from rayprune.rllib.commands.players import Player, environment_of, open_players
 from rayprune.rllib.evaluation.closeness import action_difference, agreement
 from rayprune.rllib.evaluation.paired_episodes import Pair, play_pairs
 from rayprune.rllib.evaluation.return_range import (
@@ -366,7 +367,7 @@ def _check_spaces(dense: Player, pruned: Player) -> None:
 def _first_seed(pruned: Path, options: CertifyOptions) -> int:
     if options.seed is not None:
         return options.seed
-    evaluation = EvaluationConfig() if is_file(pruned) else read_evaluation(locate(pruned))
+    evaluation = EvaluationConfig() if is_exported(pruned) else read_evaluation(locate(pruned))
     return evaluation.test_seed
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rayprune.deploy.export.export import check_name, check_path, export_policy
+from rayprune.deploy.export.export import check_export, export_policy
+from rayprune.deploy.formats.base import ExportOptions
 from rayprune.deploy.policy.capture import plain_copy
 from rayprune.deploy.policy.runs import module_run
 from rayprune.rllib.checkpoints.files import locate, read_evaluation
@@ -37,7 +38,7 @@ def export_checkpoint(
     Args:
         checkpoint: rayprune's, plain RLlib's, or a finished run's directory.
         out: the file.
-        format: a key of `rayprune.deploy.formats.WRITERS`.
+        format: a key of `rayprune.deploy.formats.FORMATS`.
         compacted: remove dead units first, exactly.
         lanes: as `export_policy` takes it.
         quantised: of format ``onnx``: int8 on top, which then only comes close.
@@ -53,8 +54,8 @@ def export_checkpoint(
         InputError: no checkpoint, or a policy that can't be exported; says what is in the way.
         InvariantError: the file doesn't compute what the policy does. Nothing was written.
     """
-    check_path(out, format, overwrite=overwrite)
-    check_name(name, format)
+    options = ExportOptions(lanes=lanes, int8=quantised, name=name)
+    check_export(out, format, options, overwrite=overwrite)
     directory = locate(checkpoint)
     config, evaluation = config_of(directory), read_evaluation(directory)
     evaluator = Evaluator(config)

@@ -14,7 +14,8 @@ import tree
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES
 
-from rayprune.deploy.policy.artifact import SUFFIXES, Artifact, State, open_artifact
+from rayprune.deploy.formats import is_exported, open_artifact
+from rayprune.deploy.policy.artifact import Artifact, State
 from rayprune.errors import CheckpointError, InputError
 from rayprune.rllib.actors.threads import fitting_threads
 from rayprune.rllib.checkpoints.files import locate
@@ -181,11 +182,6 @@ class FileActor:
         self._observations[self._active[place]] = result[0]
 
 
-def is_file(path: Path) -> bool:
-    """Whether ``path`` is an exported file, and not a checkpoint."""
-    return path.is_file() and path.suffix in SUFFIXES.values()
-
-
 def open_players(dense: Path, pruned: Path) -> tuple[list[Player], AlgorithmConfig]:
     """Open two policies, dense first, and the environment's config that both play in.
 
@@ -195,9 +191,9 @@ def open_players(dense: Path, pruned: Path) -> tuple[list[Player], AlgorithmConf
     Raises:
         InputError: one can't be opened.
     """
-    if is_file(pruned):
+    if is_exported(pruned):
         theirs = FilePlayer(pruned)
-        config = theirs.config() if is_file(dense) else config_of(locate(dense))
+        config = theirs.config() if is_exported(dense) else config_of(locate(dense))
         return [_opened(dense, config), theirs], config
     config = config_of(locate(pruned))
     players: list[Player] = [_opened(dense, config)]
@@ -210,7 +206,7 @@ def open_players(dense: Path, pruned: Path) -> tuple[list[Player], AlgorithmConf
 
 
 def _opened(path: Path, like: AlgorithmConfig) -> Player:
-    if is_file(path):
+    if is_exported(path):
         return FilePlayer(path)
     return CheckpointPlayer(*dense_policy(locate(path), like))
 

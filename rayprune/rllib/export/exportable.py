@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
-from rayprune.deploy.formats import check_c
+from rayprune.deploy.formats import FORMATS, format_named
 from rayprune.deploy.policy.capture import capture, plain_copy
+from rayprune.deploy.policy.policy import DeployablePolicy
 from rayprune.rllib.evaluation.evaluator import Evaluator
 from rayprune.rllib.export.policy import deployable
 
 
 def export_limits(config: AlgorithmConfig) -> list[str]:
-    """Return a sentence if what ``config`` trains can't be exported, or not to C.
+    """Return a sentence if what ``config`` trains can't be exported, or not to a format.
 
     Args:
         config: with its environment, of which one is made.
@@ -24,11 +27,16 @@ def export_limits(config: AlgorithmConfig) -> list[str]:
         return [f"This policy can be trained, but not exported: {_reason(error)}"]
     finally:
         evaluator.close()
-    try:
-        check_c(policy)
-    except Exception as error:
-        return [f"This policy can be trained and exported, but not to C: {_reason(error)}"]
-    return []
+    return list(_format_limits(policy))
+
+
+def _format_limits(policy: DeployablePolicy) -> Iterator[str]:
+    for chosen in map(format_named, FORMATS):
+        try:
+            chosen.check_policy(policy)
+        except Exception as error:
+            label = chosen.label
+            yield f"This policy can be trained and exported, but not to {label}: {_reason(error)}"
 
 
 def _reason(error: Exception) -> str:

@@ -17,9 +17,9 @@ import numpy as np
 
 from rayprune.deploy.export.export import export_policy
 from rayprune.deploy.export.shrink import shrink
+from rayprune.deploy.formats import format_named, open_artifact
 from rayprune.deploy.measure.latency import time_arms
 from rayprune.deploy.measure.machine import cpu
-from rayprune.deploy.policy.artifact import SUFFIXES, open_artifact
 from rayprune.deploy.policy.capture import plain_copy
 from rayprune.deploy.policy.interface import Array, Interface, Port
 from rayprune.deploy.policy.policy import DeployablePolicy
@@ -84,7 +84,7 @@ def timing_inputs(interface: Interface, batch: int) -> list[Array]:
 
 def _timed(policy: DeployablePolicy, inputs: Any) -> float:
     with tempfile.TemporaryDirectory(prefix="rayprune-latency-") as place:
-        file = Path(place) / f"policy{SUFFIXES[RUNTIME]}"
+        file = Path(place) / f"policy{format_named(RUNTIME).suffix}"
         export_policy(policy, file, RUNTIME, recorded=inputs, about={}, compacted=False)
         artifact = open_artifact(file, threads=1)
         given = timing_inputs(artifact.interface, 1)

@@ -18,7 +18,7 @@ from ray.rllib.core.distribution.torch.torch_distribution import TorchSquashedGa
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from rayprune.deploy.export.export import export_policy
-from rayprune.deploy.policy.artifact import open_artifact
+from rayprune.deploy.formats import open_artifact
 from rayprune.deploy.policy.capture import plain_copy
 from rayprune.deploy.policy.runs import module_run, random_inputs
 from rayprune.errors import InputError, InvariantError

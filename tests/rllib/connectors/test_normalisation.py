@@ -17,7 +17,7 @@ from ray.rllib.algorithms.ppo import PPOConfig
 from ray.tune.registry import register_env
 
 from rayprune import PruningConfig
-from rayprune.deploy.policy.artifact import open_artifact
+from rayprune.deploy.formats import open_artifact
 from rayprune.errors import CheckpointError, ConfigError
 from rayprune.rllib import normalise, prune
 from rayprune.rllib.checkpoints.files import read_experiment

@@ -4,32 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
+from rayprune.deploy.formats.base import EXAMPLES, Examples
 from rayprune.deploy.formats.c.elementwise import literal
 from rayprune.deploy.formats.c.program import C_TYPES, c_name
 from rayprune.deploy.policy.agreement import TOLERANCE, action_scale
 from rayprune.deploy.policy.interface import Array, Interface, Port
 from rayprune.deploy.policy.odd_inputs import Odd
 
-EXAMPLES: Final = 32
 _MOST_NUMBERS: Final = 2**16
 """Of all examples together: they stand in the file as text."""
-
-
-@dataclass(frozen=True, slots=True)
-class Examples:
-    """What a self-test is made of."""
-
-    inputs: Sequence[Array]
-    """Recorded, in the interface's order."""
-    outputs: Sequence[Array]
-    """Expected of them."""
-    odd: Sequence[Odd] = ()
-    """What has to give nothing but NaN, put into the first of the inputs."""
 
 
 _HELPERS: Final = """

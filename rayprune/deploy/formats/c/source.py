@@ -10,10 +10,11 @@ from typing import Final
 
 import numpy as np
 
+from rayprune.deploy.formats.base import Examples
 from rayprune.deploy.formats.c.elementwise import literal
 from rayprune.deploy.formats.c.kernels import HEAD, KERNELS, texts
 from rayprune.deploy.formats.c.program import C_TYPES, Program, c_name
-from rayprune.deploy.formats.c.selftest import Examples, self_test
+from rayprune.deploy.formats.c.selftest import self_test
 from rayprune.deploy.policy.interface import Array, Interface, Port
 from rayprune.deploy.policy.metadata import Metadata
 from rayprune.deploy.policy.seal import BLANK

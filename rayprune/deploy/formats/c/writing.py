@@ -7,11 +7,11 @@ from typing import Any
 
 from torch.export import ExportedProgram
 
+from rayprune.deploy.formats.base import Examples
 from rayprune.deploy.formats.c import compiling
 from rayprune.deploy.formats.c.compiling import run_self_test
 from rayprune.deploy.formats.c.lowering import lower
 from rayprune.deploy.formats.c.program import c_name
-from rayprune.deploy.formats.c.selftest import Examples
 from rayprune.deploy.formats.c.source import Source, write_source
 from rayprune.deploy.policy.interface import Interface
 from rayprune.deploy.policy.metadata import Metadata

@@ -16,10 +16,11 @@ from torch import nn
 
 from rayprune.deploy.export import export as exporting
 from rayprune.deploy.export.export import export_policy
-from rayprune.deploy.formats import WRITERS
+from rayprune.deploy.formats import format_named, open_artifact
+from rayprune.deploy.formats.base import ExportedFile, ExportJob, ExportOptions
+from rayprune.deploy.formats.pt2 import TorchFormat
 from rayprune.deploy.policy.actions import Aim, Decide, Unsquash
 from rayprune.deploy.policy.agreement import agreement
-from rayprune.deploy.policy.artifact import SUFFIXES, open_artifact
 from rayprune.deploy.policy.capture import capture, plain_copy
 from rayprune.deploy.policy.interface import Interface, Port
 from rayprune.deploy.policy.policy import DeployablePolicy, Observe
@@ -59,7 +60,7 @@ def seen(policy: Any, count: int = 50) -> list[np.ndarray]:
 )
 def test_an_opened_file_acts_as_the_policy_at_any_batch_size(kind, name, tmp_path):
     policy = make_maskable(POLICIES[name]())
-    path = tmp_path / f"policy{SUFFIXES[kind]}"
+    path = tmp_path / f"policy{format_named(kind).suffix}"
     certificate = export_policy(policy, path, kind, recorded=seen(policy), about={"env": "x"})
     assert certificate == json.loads((tmp_path / f"{path.name}.json").read_text())
     assert certificate["equivalence"]["random"]["observations"] == 1000
@@ -97,7 +98,7 @@ def test_a_lane_width_that_no_register_has_is_refused(tmp_path):
     [("torch", {}, "format 'torch'"), ("onnx", {"quantised": True}, "int8")],
 )
 def test_a_lane_width_that_would_change_nothing_is_refused(kind, options, what, tmp_path):
-    policy, path = policies.mlp(), tmp_path / f"a{SUFFIXES[kind]}"
+    policy, path = policies.mlp(), tmp_path / f"a{format_named(kind).suffix}"
     with pytest.raises(InputError, match=f"changes nothing in a file of {what}"):
         export_policy(policy, path, kind, recorded=seen(policy), about={}, lanes=16, **options)
 
@@ -192,12 +193,13 @@ def test_a_torch_file_loads_without_rayprune_and_without_what_the_action_does_no
 def test_a_file_that_computes_something_else_is_not_written(tmp_path, monkeypatch):
     policy = policies.mlp()
 
-    def wrong(order: Any, path: Any) -> Any:
-        with torch.no_grad():
-            order.policy.network.layers[0].weight[0, 0] += 0.01
-        return WRITERS["torch"](order, path)
+    class Wrong(TorchFormat):
+        def write(self, job: ExportJob, path: Any) -> ExportedFile:
+            with torch.no_grad():
+                job.policy.network.layers[0].weight[0, 0] += 0.01
+            return super().write(job, path)
 
-    monkeypatch.setattr(exporting, "WRITERS", {"torch": wrong})
+    monkeypatch.setattr(exporting, "format_named", lambda _: Wrong())
     with pytest.raises(InvariantError, match=r"recorded observations `dist_inputs` differs by"):
         export_policy(policy, tmp_path / "policy.pt2", "torch", recorded=seen(policy), about={})
     assert list(tmp_path.iterdir()) == []
@@ -212,12 +214,13 @@ def test_what_float32_rounds_too_much_is_told_from_what_is_wrong(tmp_path, monke
         first.weight[::2] *= 3e4
         last.weight[:, 1::2] = -last.weight[:, ::2]
 
-    def wrong(order: Any, path: Any) -> Any:
-        with torch.no_grad():
-            order.policy.network.layers[2].bias[0] += 0.001
-        return WRITERS["torch"](order, path)
+    class Wrong(TorchFormat):
+        def write(self, job: ExportJob, path: Any) -> ExportedFile:
+            with torch.no_grad():
+                job.policy.network.layers[2].bias[0] += 0.001
+            return super().write(job, path)
 
-    monkeypatch.setattr(exporting, "WRITERS", {"torch": wrong})
+    monkeypatch.setattr(exporting, "format_named", lambda _: Wrong())
     with pytest.raises(InputError, match=r"in float32 its own outputs are .* normalise its obs"):
         export_policy(policy, tmp_path / "policy.pt2", "torch", recorded=seen(policy), about={})
     assert list(tmp_path.iterdir()) == []
@@ -235,9 +238,11 @@ def test_files_in_the_way_are_kept_unless_told(tmp_path):
 
 def test_a_name_of_another_format_and_a_missing_folder_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"must end in '\.onnx'"):
-        exporting.check_path(tmp_path / "policy.pt2", "onnx", overwrite=False)
+        exporting.check_export(tmp_path / "policy.pt2", "onnx", ExportOptions(), overwrite=False)
     with pytest.raises(StorageError, match="no folder"):
-        exporting.check_path(tmp_path / "no" / "policy.onnx", "onnx", overwrite=False)
+        exporting.check_export(
+            tmp_path / "no" / "policy.onnx", "onnx", ExportOptions(), overwrite=False
+        )
 
 
 class Branching(nn.Module):

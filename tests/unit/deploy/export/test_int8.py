@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from rayprune.deploy import formats
 from rayprune.deploy.export import int8
 from rayprune.deploy.export.export import export_policy
 from rayprune.deploy.export.int8 import closeness
-from rayprune.deploy.policy.artifact import open_artifact
+from rayprune.deploy.formats import open_artifact
+from rayprune.deploy.formats.onnx import format as onnx_format
 from rayprune.deploy.policy.interface import Interface, Port
 from rayprune.errors import InputError
 from tests.doubles import policies
@@ -60,7 +60,7 @@ def test_convolutions_keep_their_form_for_int8(tmp_path, monkeypatch):
     monkeypatch.setattr(int8, "_gain", Fixed(2.0))
     policy, path = policies.image(), tmp_path / "policy.onnx"
     recorded = [np.random.default_rng(0).normal(size=(8, 84, 84, 4)).astype(np.float32)]
-    monkeypatch.setattr(formats, "_lanes_here", lambda: 16)
+    monkeypatch.setattr(onnx_format, "_lanes_here", lambda: 16)
     told = export_policy(policy, path, "onnx", recorded=recorded, about={}, quantised=True)
     kinds = [node.op_type for node in onnx.load(path).graph.node]
     assert (kinds.count("Transpose"), kinds.count("Conv")) == (1, 2)

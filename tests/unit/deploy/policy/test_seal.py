@@ -13,19 +13,19 @@ import torch
 
 from rayprune.deploy.export.export import export_policy
 from rayprune.deploy.export.verify import verify
+from rayprune.deploy.formats import FORMATS, format_named, open_artifact
 from rayprune.deploy.policy import metadata
-from rayprune.deploy.policy.artifact import SUFFIXES, open_artifact
 from rayprune.deploy.policy.metadata import OtherVersionWarning
 from rayprune.deploy.policy.seal import seal
 from rayprune.errors import InputError, StorageError
 from tests.doubles import policies
 from tests.unit.deploy.export.test_export import seen
 
-KINDS = sorted(SUFFIXES)
+KINDS = sorted(FORMATS)
 
 
 def exported(kind: str, folder: Path, **options: object) -> Path:
-    policy, path = policies.mlp(), folder / f"policy{SUFFIXES[kind]}"
+    policy, path = policies.mlp(), folder / f"policy{format_named(kind).suffix}"
     export_policy(policy, path, kind, recorded=seen(policy), about={"env": "x"}, **options)
     return path
 
@@ -141,7 +141,7 @@ def test_a_file_is_sealed_anew_after_it_was_changed_on_purpose(tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_file_and_no_certificate_tells_where_it_was_made(kind, tmp_path):
-    policy, path = policies.recurrent(), tmp_path / f"policy{SUFFIXES[kind]}"
+    policy, path = policies.recurrent(), tmp_path / f"policy{format_named(kind).suffix}"
     export_policy(policy, path, kind, recorded=seen(policy), about={})
     for file in tmp_path.iterdir():
         content = file.read_bytes()
@@ -171,7 +171,7 @@ def test_an_onnx_file_names_its_inputs_elements_and_its_batch_and_little_else(tm
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_place_that_cannot_be_written_to_is_told_before_any_work(kind, tmp_path):
-    policy, name = policies.mlp(), f"policy{SUFFIXES[kind]}"
+    policy, name = policies.mlp(), f"policy{format_named(kind).suffix}"
     (tmp_path / name).mkdir()
     (tmp_path / "file").write_text("")
     for place, why in (

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 
 from rayprune.deploy.export.export import export_policy
 from rayprune.deploy.export.verify import verify
+from rayprune.deploy.formats import format_named
+from rayprune.deploy.formats.base import Examples
 from rayprune.deploy.formats.c import compiling
 from rayprune.deploy.formats.c.compiling import CArtifact, compile_c, run_self_test
 from rayprune.deploy.formats.c.lowering import lower
 from rayprune.deploy.formats.c.matrices import ROWS, blocks_of
-from rayprune.deploy.formats.c.selftest import Examples
 from rayprune.deploy.formats.c.writing import write_c
 from rayprune.deploy.policy.agreement import agreement
-from rayprune.deploy.policy.artifact import SUFFIXES
 from rayprune.deploy.policy.capture import capture, plain_copy
 from rayprune.deploy.policy.interface import Interface, Port
 from rayprune.deploy.policy.metadata import Metadata
@@ -438,7 +438,7 @@ def test_two_policies_fit_into_one_program(tmp_path):
     ("kind", "name", "why"), [("c", "7up", "must be a name in C"), ("torch", "walk", "is for")]
 )
 def test_a_name_that_c_does_not_take_is_refused(kind, name, why, tmp_path):
-    policy, path = policies.mlp(), tmp_path / f"a{SUFFIXES[kind]}"
+    policy, path = policies.mlp(), tmp_path / f"a{format_named(kind).suffix}"
     with pytest.raises(InputError, match=f"`--name` {why}"):
         export_policy(policy, path, kind, recorded=inputs_of(policy), about={}, name=name)
 

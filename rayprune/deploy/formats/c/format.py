@@ -1,0 +1,58 @@
+"""`CFormat`: what export, opening and the command line know of generated C files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from rayprune.deploy.formats.base import ExportedFile, ExportJob, ExportOptions, Format
+from rayprune.deploy.formats.c.compiling import CArtifact, metadata_text
+from rayprune.deploy.formats.c.lowering import lower
+from rayprune.deploy.formats.c.writing import write_c
+from rayprune.deploy.formats.rewriting.channels_last import read_as_it_lies
+from rayprune.deploy.formats.rewriting.graphs import rewritten
+from rayprune.deploy.policy.capture import capture
+from rayprune.deploy.policy.policy import DeployablePolicy
+from rayprune.errors import InputError
+
+_LANES: Final = 8
+
+
+class CFormat(Format):
+    """One ``.c`` file with its header, without a library beneath it."""
+
+    name, label, suffix = "c", "C", ".c"
+    beside = (".h",)
+    options = frozenset({"lanes", "name"})
+    unproven = "It is UNPROVEN: there was no C compiler to run it with when it was exported."
+
+    def check(self, options: ExportOptions) -> None:
+        """Refuse a name that C doesn't take."""
+        name = options.name
+        if name is not None and not (name.isascii() and name.isidentifier()):
+            raise InputError(
+                f"`--name` must be a name in C (letters, digits, _; no digit first), but is "
+                f"{name!r}."
+            )
+
+    def check_policy(self, policy: DeployablePolicy) -> None:
+        """See `Format.check_policy`."""
+        graph = rewritten(capture(policy, batch=1), read_as_it_lies)
+        lower(graph, policy.interface, _LANES)
+
+    def write(self, job: ExportJob, path: Path) -> ExportedFile:
+        """See `Format.write`."""
+        captured = capture(job.policy, batch=1)
+        graph = rewritten(captured, read_as_it_lies)
+        lanes = job.options.lanes or _LANES
+        source, told = write_c(graph, path, job.metadata, job.name, job.examples, lanes)
+        tested = told["self_test"]["passed"] is not None
+        return ExportedFile(captured, told, {".h": source.header}, testable=tested)
+
+    def open(self, path: Path, threads: int = 1) -> CArtifact:
+        """See `Format.open`."""
+        return CArtifact(path)
+
+    def metadata_text(self, path: Path) -> str | None:
+        """See `Format.metadata_text`."""
+        return metadata_text(path)

@@ -1,0 +1,1 @@
+"""Format ``onnx``: for ONNX Runtime, and whatever else reads ONNX."""
