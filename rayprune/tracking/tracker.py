@@ -31,9 +31,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from rayprune import yaml12
-from rayprune.config import ExperimentConfig, TrackingConfig, to_yaml
-from rayprune.tracking.versions import versions
+from rayprune.config import TrackingConfig
 
 Tell = Callable[[str], None]
 """Takes one sentence for the person who watches, such as `Reporter.message`."""
@@ -127,65 +125,6 @@ class Trackers:
                         tracker.finish(None)
 
 
-def open_tracker(
-    experiment: ExperimentConfig,
-    out: Path,
-    tell: Tell,
-    *,
-    name: str | None = None,
-    group: str | None = None,
-    tags: Sequence[str] = (),
-) -> RunTracker:
-    """Start what the experiment's `tracking` block asks for, as far as it is installed.
-
-    Args:
-        experiment: what is run.
-        out: the run's directory; ``wandb/`` and ``tensorboard/`` are written in it.
-        tell: told once of each thing that is amiss.
-        name: what the run is called there; default: the experiment's name and seed.
-        group: runs that belong together, such as a sweep's name; default: the experiment's name.
-        tags: more tags, such as ``"trial"``.
-    """
-    from rayprune.tracking.tensorboard import TensorBoardTracker
-    from rayprune.tracking.wandb import WandbTracker
-
-    tracking, trackers = experiment.tracking, list[Tracker]()
-    if tracking.wandb != "off" and is_installed("wandb", tracking, tell):
-        trackers.append(
-            WandbTracker(
-                out,
-                mode=tracking.wandb,
-                project=tracking.project,
-                name=name or f"{experiment.name}-seed{experiment.seed}",
-                group=group or experiment.name,
-                tags=(*_tags(experiment), *tags),
-                tell=tell,
-            )
-        )
-    if tracking.tensorboard and is_installed("tensorboardX", tracking, tell):
-        trackers.append(TensorBoardTracker(out))
-    tracker = RunTracker(trackers, tell, out)
-    tracker.start(yaml12.parse(to_yaml(experiment, versions())))
-    return tracker
-
-
-class RunTracker(Trackers):
-    """A run's trackers: the end hands them the checkpoint that the summary names."""
-
-    def __init__(self, trackers: Sequence[Tracker], tell: Tell, out: Path) -> None:
-        super().__init__(trackers, tell)
-        self._out = out
-
-    def __enter__(self) -> RunTracker:
-        return self
-
-    def finish(self, summary: Mapping[str, Any] | None) -> None:
-        """See `Tracker.finish`."""
-        if summary is not None and summary.get("checkpoint") and not self._finished:
-            self.artifact(self._out / str(summary["checkpoint"]), "checkpoint")
-        super().finish(summary)
-
-
 def flat_metrics(row: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, Histogram]]:
     """Return a row's numbers and its histograms, each under a path of names.
 
@@ -233,11 +172,6 @@ def _leaves(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]
             yield path, int(value)
         elif isinstance(value, Real):
             yield path, value
-
-
-def _tags(experiment: ExperimentConfig) -> list[str]:
-    env = experiment.env.rpartition("/")[2]
-    return [experiment.algorithm, env, str(experiment.pruning.criterion)]
 
 
 _told: set[str] = set()

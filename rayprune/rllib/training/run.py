@@ -35,9 +35,10 @@ from rayprune.rllib.training.summary import Subject, summarise_run
 from rayprune.rllib.training.transfer import summarise_transfer, write_start
 from rayprune.rllib.training.warm_start import start_from
 from rayprune.storage.copies import commit, shown
+from rayprune.tracking.followers import open_tracker
 from rayprune.tracking.record import Record, read_rows, to_json, write_atomic
 from rayprune.tracking.reporter import Reporter
-from rayprune.tracking.tracker import Tracker, open_tracker
+from rayprune.tracking.tracker import Tracker
 from rayprune.tracking.versions import versions
 
 SUMMARY_FILE: Final = "summary.json"

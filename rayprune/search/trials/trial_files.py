@@ -17,8 +17,8 @@ from rayprune.search.archive import Archive
 from rayprune.search.reporter import SweepReporter
 from rayprune.search.sweep_spec import Sweep
 from rayprune.search.trials.trial import CHECKPOINT, experiment_of
+from rayprune.tracking.followers import RunTracker, open_tracker
 from rayprune.tracking.record import Record, read_rows, to_json, write_atomic
-from rayprune.tracking.tracker import RunTracker, open_tracker
 from rayprune.tracking.versions import versions
 
 RECORD_FILE: Final = "results.jsonl"

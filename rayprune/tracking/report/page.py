@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from rayprune.tracking.record import storage_error, to_json, write_atomic
-from rayprune.tracking.report.data import Data, report_data
+from rayprune.tracking.report.data import report_data
+from rayprune.tracking.report.entries import Data
 from rayprune.tracking.report.learning_part import learning_table
 
 Cell = tuple[str, object]

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from rayprune.errors import InputError
 from rayprune.tracking.record import to_json, write_atomic
-from rayprune.tracking.report.data import Data, report_data
+from rayprune.tracking.report.data import report_data
+from rayprune.tracking.report.entries import Data
 from rayprune.tracking.report.page import render_markdown_table, title_of
 
 if TYPE_CHECKING:

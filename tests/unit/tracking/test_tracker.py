@@ -6,8 +6,9 @@ import pytest
 
 from rayprune.config import experiment_faults
 from rayprune.tracking import tracker as module
+from rayprune.tracking.followers import RunTracker, open_tracker
 from rayprune.tracking.record import step_of
-from rayprune.tracking.tracker import RunTracker, Trackers, flat_metrics, open_tracker
+from rayprune.tracking.tracker import Trackers, flat_metrics
 
 ROW = {
     "iteration": 1,

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from rayprune.errors import InputError
 from rayprune.tracking.record import read_rows
 from rayprune.tracking.report import report_data
-from rayprune.tracking.report.data import non_dominated, thin
+from rayprune.tracking.report.entries import thin
+from rayprune.tracking.report.fronts import non_dominated
 from tests.doubles.made_up_sweep import write_made_up_run, write_made_up_sweep
 
 
