@@ -14,7 +14,7 @@ from rayprune.deploy import export_policy, open_artifact, register_format, verif
 from rayprune.deploy.formats import FORMATS, format_named, format_of, suffixes
 from rayprune.deploy.formats.pt2 import TorchFormat
 from rayprune.errors import ConfigError, InputError
-from tests.unit.deploy import policies
+from tests.doubles import policies
 
 
 class Mine(TorchFormat):
