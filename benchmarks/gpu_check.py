@@ -33,7 +33,7 @@ from torch import nn
 
 from rayprune import Pruner, PruningConfig
 from rayprune.errors import RaypruneError
-from rayprune.pruning.criteria import CRITERIA, EVIDENCE, inputs_of, scores_units
+from rayprune.pruning.criteria import CRITERIA
 from rayprune.pruning.distributions import DISTRIBUTIONS
 from rayprune.pruning.evidence.divergences import gaussian_divergence
 from rayprune.pruning.evidence.objectives import ANY_GROUP, Actions, Objective
@@ -72,8 +72,7 @@ THRESHOLDS = ({"absolute": 0.03}, {"percentile": 80}, {"mean_fraction": 0.8})
 
 TOLERANCE = 1e-3
 """Of scores that were measured, as a share of the largest."""
-GIVEN = {"lost_return", *EVIDENCE}
-NEEDS_DATA = tuple(c for c in CRITERIA if not GIVEN.isdisjoint(inputs_of(CRITERIA[c])))
+NEEDS_DATA = tuple(name for name, c in CRITERIA.items() if c.evidence or c.needs_returns)
 """Criteria that see more than the weights."""
 NOT_COMPARED = {
     "input": "asks which layers read the observation, which these nets don't say",
@@ -195,7 +194,7 @@ def grow(pruner: Pruner, seed: int) -> None:
 
 def score_difference(criterion: str, device: str) -> float:
     """Return how far a measured criterion's scores are apart, as a share of the largest."""
-    granularity = "neuron" if scores_units(criterion) else "weight"
+    granularity = "neuron" if CRITERIA[criterion].scores == "units" else "weight"
     config = PruningConfig(sparsity=0.8, criterion=criterion, granularity=granularity)
     torch.manual_seed(0)
     module, batch = mlp(), torch.randn(512, 40)

@@ -13,7 +13,6 @@ from torch import nn
 
 from rayprune.errors import ConfigError, InputError, did_you_mean
 from rayprune.pruning.config import PruningConfig
-from rayprune.pruning.criteria import RETURN
 from rayprune.pruning.layers.attach import Exclusions, join
 from rayprune.pruning.layers.masked import MaskedLayer
 from rayprune.pruning.precision import HALVES
@@ -116,9 +115,9 @@ def awaited(config: PruningConfig) -> str | None:
             f"assigned with `schedule.{BEGAN}`, the step at which it was reached. `rayprune train` "
             "and rayprune.rllib.prune do that; or give `begin` in steps."
         )
-    if config.criterion == RETURN:
+    if config.chosen.criterion.needs_returns:
         return (
-            "Criterion 'return' waits for measurements: `update` prunes nothing until "
+            f"Criterion {config.criterion!r} waits for measurements: `update` prunes nothing until "
             "`pruner.returns` holds the return lost without each of `pruner.awaited_units(step)`. "
             "`rayprune train` measures them; or take another criterion."
         )

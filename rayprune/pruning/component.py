@@ -135,6 +135,16 @@ class Chosen:
     schedule: type[ScheduleRules]
 
     @property
+    def criterion_name(self) -> object:
+        """The criterion as it was given."""
+        return self.values.get("criterion", "l1")
+
+    @property
+    def granularity_name(self) -> object:
+        """The granularity as it was given, an alias too."""
+        return self.values.get("granularity", "weight")
+
+    @property
     def schedule_block(self) -> Mapping[str, Any]:
         """The ``schedule`` mapping as it was given; empty where there is none."""
         block = self.values.get("schedule")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,8 @@ from pydantic import BaseModel, ConfigDict
 from rayprune.errors import ConfigError
 from rayprune.pruning.blocks.distillation import DEFAULTS as DISTILLATION_DEFAULTS
 from rayprune.pruning.blocks.evidence import EVIDENCE_DEFAULTS
-from rayprune.pruning.faults import faults_of
+from rayprune.pruning.choices import chosen_of, faults_of
+from rayprune.pruning.component import Chosen
 from rayprune.pruning.granularity import granularity_of
 from rayprune.pruning.schedules import SCHEDULES, Schedule, complete, schedule_of
 
@@ -156,6 +158,21 @@ class PruningConfig(BaseModel):
         """
         return type(self).from_dict({**self.to_dict(), **changes})
 
+    @functools.cached_property
+    def chosen(self) -> Chosen:
+        """The criterion, granularity and schedule that it names, which know their own rules."""
+        return chosen_of({name: getattr(self, name) for name in type(self).model_fields})
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what follows from the fields."""
+        state: dict[str, Any] = super().__getstate__()
+        held = {name: x for name, x in state["__dict__"].items() if name in type(self).model_fields}
+        return {**state, "__dict__": held}
+
+    @property
+    def _schedule(self) -> type[Schedule]:
+        return schedule_of(self.schedule)
+
     @property
     def unbounded(self) -> bool:
         """Whether a driver finds the sparsity and nothing bounds it."""
@@ -199,22 +216,22 @@ class PruningConfig(BaseModel):
     @property
     def fractions(self) -> dict[str, Any]:
         """What of the schedule is a fraction of the run, by its key."""
-        return schedule_of(self.schedule).fractions(self.schedule)
+        return self._schedule.fractions(self.schedule)
 
     @property
     def gated(self) -> bool:
         """Whether a driver finds the sparsity by the return; ``sparsity`` is a bound then."""
-        return schedule_of(self.schedule).finds_sparsity
+        return self.chosen.schedule.finds_sparsity
 
     @property
     def rewinds(self) -> bool:
         """Whether the weights go back to those of an early step after each round of pruning."""
-        return schedule_of(self.schedule).rewinds
+        return self.chosen.schedule.rewinds
 
     @property
     def every(self) -> int:
         """Env steps between mask updates."""
-        return schedule_of(self.schedule).every(self.schedule, self.resolved_horizon)
+        return self._schedule.every(self.schedule, self.resolved_horizon)
 
     @property
     def plasticity_every(self) -> int | None:
@@ -244,7 +261,7 @@ class PruningConfig(BaseModel):
         kind: type[Any] = SCHEDULES[self.schedule["kind"]]
         known = {field.name for field in dataclasses.fields(kind)}
         values = {key: value for key, value in self.schedule.items() if key in known}
-        rules = schedule_of(self.schedule)
+        rules = self._schedule
         times = rules.times_in_steps(self.schedule, horizon or self.resolved_horizon)
         values.update({key: time for key, time in times.items() if key in known})
         schedule: Schedule = kind(**{**values, "final": final})

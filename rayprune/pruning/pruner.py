@@ -22,7 +22,6 @@ from rayprune.pruning.arguments import (
     checked_patterns,
 )
 from rayprune.pruning.config import DEFAULT_HORIZON, PruningConfig
-from rayprune.pruning.criteria import RETURN, evidence_for, scores_units
 from rayprune.pruning.evidence.measuring import measure
 from rayprune.pruning.evidence.reduce import Across
 from rayprune.pruning.evidence.table import (
@@ -211,7 +210,7 @@ class Pruner:
             heads=self._heads,
             tied=self._tied,
             sensors=self._sensors,
-            by_return=config.criterion == RETURN,
+            by_return=config.chosen.criterion.needs_returns,
         )
 
     def _survey(self) -> bool:
@@ -325,7 +324,7 @@ class Pruner:
         """
         phase = self._phases[0]
         selection = self._selection(self._summed() | self.measure(batch, loss), phase.config)
-        units = scores_units(self.config.criterion)
+        units = self.config.chosen.criterion.scores == "units"
         return selection.all_scores(phase.layers if units else self._layers)
 
     def measure(
@@ -499,7 +498,7 @@ class Pruner:
         return standing_units(self._layers, self._eligible)
 
     def _awaits_returns(self, tick: float) -> bool:
-        if self.config.criterion != RETURN or self.returns:
+        if not self.config.chosen.criterion.needs_returns or self.returns:
             return False
         at = self._timing.ramp(tick)
         return any(awaits(self.config, b, at, self._eligible) for b in self._phases[0].budgets)
@@ -521,7 +520,7 @@ class Pruner:
     @property
     def accumulates(self) -> frozenset[str]:
         """What `observe_gradients` sums up: what the criterion asks for of `ACCUMULATED`."""
-        wanted = evidence_for(self.config.criterion) & ACCUMULATED
+        wanted = self.config.chosen.criterion.evidence & ACCUMULATED
         return wanted if self.config.evidence["objective"] == "loss" else wanted - {GRADIENT}
 
     def observe_gradients(self, gradients: Gradients) -> None:

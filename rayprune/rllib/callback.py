@@ -16,7 +16,7 @@ from ray.rllib.utils.metrics import (
 )
 
 from rayprune.errors import InvariantError, NonFiniteError
-from rayprune.pruning.criteria import RETURN
+from rayprune.pruning.criteria import find_criterion
 from rayprune.pruning.schedules.times import waits_for_return
 from rayprune.rllib.actors.host import apply_to_buffer, apply_to_targets
 from rayprune.rllib.actors.learners import foreach_learner
@@ -164,7 +164,8 @@ def waits_for_layer_returns(algorithm: Algorithm) -> bool:
     """Return whether a mask update waits for returns, where no driver of ours measures them."""
     assert algorithm.config is not None
     held = algorithm.config.learner_config_dict.get(CONFIG_KEY, {})
-    if held.get("criterion") != RETURN or held.get(DRIVEN_KEY):
+    criterion = find_criterion(held.get("criterion"))
+    if criterion is None or not criterion.needs_returns or held.get(DRIVEN_KEY):
         return False
     awaited = foreach_learner(algorithm, lambda learner: learner.awaited_units())[0]
     return any(awaited.values())

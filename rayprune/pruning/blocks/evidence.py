@@ -8,10 +8,8 @@ from typing import Any
 
 from rayprune.errors import did_you_mean
 from rayprune.pruning.checks import choice_fault
-from rayprune.pruning.criteria import CRITERIA, evidence_for, scores_units
 from rayprune.pruning.criteria.information import ESTIMATORS
 from rayprune.pruning.evidence.objectives import OBJECTIVES
-from rayprune.pruning.granularity import find_granularity
 
 EVIDENCE_DEFAULTS: Mapping[str, Any] = {
     "objective": "auto",
@@ -41,48 +39,6 @@ def evidence_faults(field: str, value: Any) -> Faults:
             yield f"`{field}.{key}` is not a known key.{hint}"
         else:
             yield from _CHECKS[key](f"{field}.{key}", given)
-
-
-def across_evidence(prefix: str, values: Mapping[str, Any]) -> Faults:
-    """Yield the faults between the criterion, the granularity and the objective.
-
-    Args:
-        prefix: what field names start with.
-        values: the config's.
-    """
-    criterion = values.get("criterion", "l1")
-    if not isinstance(criterion, str) or criterion not in CRITERIA:
-        return
-    wanted = evidence_for(criterion)
-    granularity = values.get("granularity", "weight")
-    found = find_granularity(granularity)
-    if scores_units(criterion) and not (found and found.removes_units):
-        yield (
-            f"`{prefix}criterion` {criterion!r} scores units, but `{prefix}granularity` is "
-            f"{granularity!r}. Set it to 'neuron', or take a criterion of weights such as 'fisher'."
-        )
-    block = values.get("evidence")
-    objective = block.get("objective", "auto") if isinstance(block, Mapping) else "auto"
-    unusable = {
-        ("gradient", "kl"): (
-            "the KL to the unpruned policy has no first-order term. Take 'log_prob', or the "
-            "criterion 'fisher', which is its second-order term"
-        ),
-        ("fisher_diagonal", "loss"): (
-            "the algorithm's loss is known by the mean of its gradients only. Take 'auto', "
-            "'log_prob' or 'value', or the criterion 'taylor'"
-        ),
-        ("coalitions", "loss"): (
-            "the algorithm's loss is known by its gradients only. Take 'auto', 'kl', 'log_prob' "
-            "or 'value'"
-        ),
-    }
-    for (need, name), why in unusable.items():
-        if need in wanted and objective == name:
-            yield (
-                f"`{prefix}evidence.objective` {name!r} is of no use to criterion "
-                f"{criterion!r}: {why}."
-            )
 
 
 def _one_of(names: Mapping[str, object]) -> Callable[[str, Any], Faults]:

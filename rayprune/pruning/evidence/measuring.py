@@ -10,7 +10,6 @@ from typing import Any
 from torch import nn
 
 from rayprune.pruning.config import PruningConfig
-from rayprune.pruning.criteria import evidence_for
 from rayprune.pruning.evidence.batches import MEASURED, gather, minibatches, sample_count
 from rayprune.pruning.evidence.coalitions import Coalitions
 from rayprune.pruning.evidence.objectives import Objective
@@ -31,7 +30,7 @@ def measured_for(config: PruningConfig) -> frozenset[str]:
     >>> sorted(measured_for(PruningConfig(sparsity=0.5, criterion="snip")))
     ['gradient']
     """
-    wanted = evidence_for(config.criterion) & TOLD_BY_BATCHES
+    wanted = config.chosen.criterion.evidence & TOLD_BY_BATCHES
     return wanted - {GRADIENT} if config.evidence["objective"] == "loss" else wanted
 
 
@@ -59,7 +58,7 @@ def measure(
         InputError: the criterion needs what wasn't given.
     """
     across = Alone() if across is None else across
-    wanted = evidence_for(config.criterion) & TOLD_BY_BATCHES if wanted is None else wanted
+    wanted = config.chosen.criterion.evidence & TOLD_BY_BATCHES if wanted is None else wanted
     if not wanted:
         return Evidence()
     objective = Objective.of(loss)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from rayprune.errors import ConfigError
 from rayprune.pruning.config import PruningConfig
-from rayprune.pruning.criteria import scores_units
 from rayprune.pruning.granularity import granularity_of
 from rayprune.pruning.granularity.hybrid import field_of, turns
 from rayprune.pruning.layers.prunable import PrunableLayer
@@ -80,7 +79,7 @@ def phases_of(
     """
     if not granularity_of(config.granularity).in_turn:
         return [Phase(config, tuple(layers))]
-    by_units = scores_units(config.criterion)
+    by_units = config.chosen.criterion.scores == "units"
     # Penalty and compaction are the whole config's, whatever the phases are.
     singles = [
         config.replace(**changes, penalty=None, compact_every=None)

@@ -11,15 +11,7 @@ from torch import Tensor
 
 from rayprune.errors import InputError, RunError
 from rayprune.pruning.config import PruningConfig
-from rayprune.pruning.criteria import (
-    ELEMENTWISE,
-    GROUPED,
-    RETURN,
-    Criterion,
-    inputs_of,
-    lookup,
-    scores_units,
-)
+from rayprune.pruning.criteria import Criterion, lookup
 from rayprune.pruning.evidence.table import NOTHING, Evidence
 from rayprune.pruning.granularity import Named, Part, granularity_of
 from rayprune.pruning.granularity.layer import LayerPart
@@ -78,7 +70,7 @@ class Selection:
 
     def all_scores(self, layers: Iterable[PrunableLayer]) -> dict[str, Tensor]:
         """Score every weight of some layers; a unit's score stands at each of its weights."""
-        if not scores_units(self.config.criterion):
+        if lookup(self.config.criterion).scores != "units":
             names = [layer.full_name(name) for layer in layers for name in layer.parameters]
             return {name: self.score(name, self.weights[name]) for name in names}
         scores: dict[str, Tensor] = {}
@@ -101,7 +93,7 @@ class Selection:
             return {}
         # In pieces and without a copy of all scores, where the criterion allows it.
         criterion = lookup(self.config.criterion)
-        in_pieces = criterion in ELEMENTWISE and all(isinstance(x, WeightPart) for x in parts)
+        in_pieces = criterion.elementwise and all(isinstance(x, WeightPart) for x in parts)
         transform = criterion if in_pieces else None
         ranked = [self._raw(part) if in_pieces else self._ranked(part) for part in parts]
         names = [part.parameters[0] for part in parts]
@@ -167,7 +159,7 @@ class Selection:
         return criterion(
             **{
                 key: own[key]() if key in own else self._gathered(key, name)
-                for key in inputs_of(criterion)
+                for key in criterion.inputs
             }
         )
 
@@ -194,12 +186,12 @@ class Selection:
     def _together(self, part: Part) -> Tensor | None:
         """Score what goes together, where that is no pool of the weights' scores."""
         criterion = lookup(self.config.criterion)
-        if isinstance(part, LayerPart) and self.config.criterion == RETURN:
+        if isinstance(part, LayerPart) and criterion.needs_returns:
             lost = torch.tensor([lost_return(self.returns, part.unit)])
-            return lookup(RETURN)(lost_return=lost)
-        if scores_units(self.config.criterion):
+            return criterion(lost_return=lost)
+        if criterion.scores == "units":
             return self._of_units(criterion, part)
-        grouped = GROUPED.get(criterion)
+        grouped = criterion.grouped
         if grouped is None or isinstance(part, WeightPart) or part.ranks_within:
             return None
         shares = {

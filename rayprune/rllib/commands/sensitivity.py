@@ -19,7 +19,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from rayprune.config import EvaluationConfig
 from rayprune.errors import ConfigError, did_you_mean
 from rayprune.pruning.config import PruningConfig
-from rayprune.pruning.criteria import CRITERIA, evidence_for
+from rayprune.pruning.criteria import CRITERIA
 from rayprune.pruning.distributions.from_sensitivity import overall, scaled_to, tolerated
 from rayprune.pruning.granularity import granularity_of
 from rayprune.pruning.layers.attach import maskable_layers
@@ -91,8 +91,8 @@ class ScanOptions:
             faults.append(f"`--target` must be in (0, 1), but is {self.target}.")
         named = {"criterion": self.criterion, "granularity": self.granularity, "sparsity": 0.5}
         faults += PruningConfig.faults_of(named, prefix="--")
-        if self.criterion in CRITERIA and evidence_for(self.criterion):
-            able = sorted(name for name in CRITERIA if not evidence_for(name))
+        if self.criterion in CRITERIA and CRITERIA[self.criterion].evidence:
+            able = sorted(name for name, criterion in CRITERIA.items() if not criterion.evidence)
             faults.append(
                 f"`--criterion` {self.criterion!r} needs data from training, which a scan doesn't "
                 f"do. Take one of {able}."

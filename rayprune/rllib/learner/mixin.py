@@ -21,7 +21,6 @@ from ray.rllib.utils.numpy import convert_to_numpy
 
 from rayprune.errors import ConfigError
 from rayprune.pruning.config import PruningConfig
-from rayprune.pruning.criteria import RETURN, evidence_for
 from rayprune.pruning.granularity.sensors import Sensors
 from rayprune.pruning.layers.attach import make_maskable, maskable_layers, not_excluded
 from rayprune.pruning.layers.masked import MASKABLE, prunable_parameters
@@ -676,8 +675,9 @@ class PruningMixin(_Base):
 def _score_histograms(pruner: Pruner) -> dict[str, Any]:
     masks = pruner.held_masks
     # Scores from data are known only in the moment of a mask update.
-    criterion = pruner.config.criterion
-    scores = {} if evidence_for(criterion) or criterion == RETURN else pruner.scores()
+    criterion = pruner.config.chosen.criterion
+    told = criterion.evidence or criterion.needs_returns
+    scores = {} if told else pruner.scores()
     drawn = {name: histogram_of(s, masks.get(name)) for name, s in scores.items()}
     return {name: histogram for name, histogram in drawn.items() if histogram is not None}
 

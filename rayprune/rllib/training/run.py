@@ -14,7 +14,6 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rayprune.config import ExperimentConfig, load_experiment, to_yaml
 from rayprune.errors import EnvError, RaypruneError
-from rayprune.pruning.criteria import RETURN
 from rayprune.pruning.schedules.gate import Verdict
 from rayprune.reasons import found_in, reason_of
 from rayprune.rllib.actors.learners import foreach_learner
@@ -238,7 +237,7 @@ class Run:
         return result
 
     def _layer_returns(self) -> dict[str, Any]:
-        if self._experiment.pruning.criterion != RETURN:
+        if not self._experiment.pruning.chosen.criterion.needs_returns:
             return {}
         seeds = self._experiment.evaluation
         lost = post_layer_returns(

@@ -1,3 +1,5 @@
+import pickle
+
 import pytest
 import torch
 from hypothesis import example, given
@@ -7,7 +9,7 @@ from torch.nn.utils import prune as torch_prune
 
 from rayprune import Pruner, PruningConfig, register_criterion
 from rayprune.errors import ConfigError, InputError, NonFiniteError
-from rayprune.pruning.criteria import CRITERIA, INPUTS, lookup
+from rayprune.pruning.criteria import CRITERIA, INPUTS, Criterion, lookup
 from rayprune.pruning.criteria.magnitude import lamp, normalised, relative
 
 
@@ -187,3 +189,18 @@ def test_a_nan_weight_is_named_and_nothing_changes(distribution):
     assert pruner.held_masks == {}
     for name, value in module.state_dict().items():
         assert torch.equal(value, before[name]) or name == "2.weight"
+
+
+def test_a_registered_criterion_can_say_that_it_scores_each_weight_by_itself():
+    register_criterion("mine", Criterion(lambda weight: weight.abs(), elementwise=True))
+    assert CRITERIA["mine"].elementwise
+    assert not CRITERIA["random"].elementwise
+
+
+def test_a_config_travels_without_its_choices():
+    register_criterion("mine", lambda weight: weight.abs())
+    config = PruningConfig(sparsity=0.5, criterion="mine")
+    assert config.chosen is config.chosen
+    again = pickle.loads(pickle.dumps(config))
+    assert again == config
+    assert again.chosen.criterion is CRITERIA["mine"]

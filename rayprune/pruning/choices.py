@@ -9,12 +9,12 @@ from typing import Any
 from rayprune.errors import did_you_mean
 from rayprune.pruning.blocks import live_compaction as compaction_faults
 from rayprune.pruning.blocks.distillation import distillation_faults, teacher_faults
-from rayprune.pruning.blocks.evidence import across_evidence, evidence_faults
+from rayprune.pruning.blocks.evidence import evidence_faults
 from rayprune.pruning.checks import choice_fault
 from rayprune.pruning.component import Chosen, CriterionRules, GranularityRules
-from rayprune.pruning.criteria import CRITERIA
+from rayprune.pruning.criteria import CRITERIA, find_criterion
 from rayprune.pruning.distributions import DISTRIBUTIONS
-from rayprune.pruning.granularity import POOLINGS
+from rayprune.pruning.granularity import POOLINGS, find_granularity
 from rayprune.pruning.granularity import faults as granularity_faults
 from rayprune.pruning.measures.plasticity import WINDOW
 from rayprune.pruning.penalties.faults import penalty_faults
@@ -204,8 +204,8 @@ _CHECKS: Mapping[str, Callable[[str, Any], Faults]] = {
 
 def _across(prefix: str, values: Mapping[str, Any]) -> Faults:
     """Yield the faults that lie between fields."""
-    yield from across_evidence(prefix, values)
-    chosen = _chosen(values)
+    chosen = chosen_of(values)
+    yield from chosen.criterion.conflicts(prefix, chosen)
     yield from chosen.schedule.conflicts(prefix, chosen)
     yield from _on_clone(prefix, chosen)
     yield from penalty_faults(prefix, values)
@@ -237,16 +237,12 @@ def _across(prefix: str, values: Mapping[str, Any]) -> Faults:
         )
 
 
-class _Weights(GranularityRules):
-    single_weights = True
-
-
-def _chosen(values: Mapping[str, Any]) -> Chosen:
-    weights = values.get("granularity", "weight") == "weight"
+def chosen_of(values: Mapping[str, Any]) -> Chosen:
+    """Return the choices of a config's fields, which may be wrong in themselves."""
     return Chosen(
         values=values,
-        criterion=CriterionRules(),
-        granularity=_Weights() if weights else GranularityRules(),
+        criterion=find_criterion(values.get("criterion", "l1")) or CriterionRules(),
+        granularity=find_granularity(values.get("granularity", "weight")) or GranularityRules(),
         schedule=schedule_of(values.get("schedule")),
     )
 
@@ -276,8 +272,9 @@ def _rounds(prefix: str, chosen: Chosen) -> Faults:
             f"once, but is {values['operation']!r}."
         )
     for name in dict.fromkeys(chosen.schedule.criteria_in(chosen.schedule_block)):
-        if name != values.get("criterion", "l1"):
-            yield from across_evidence(prefix, {**values, "criterion": name})
+        if name != chosen.criterion_name:
+            other = chosen_of({**values, "criterion": name})
+            yield from other.criterion.conflicts(prefix, other)
     if chosen.schedule.finds_sparsity and values.get("threshold") is not None:
         yield (
             f"`{prefix}threshold` can't be used with a {kind} schedule, which steps from sparsity "
