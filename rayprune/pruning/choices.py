@@ -13,7 +13,7 @@ from rayprune.pruning.blocks.evidence import evidence_faults
 from rayprune.pruning.checks import choice_fault
 from rayprune.pruning.component import Chosen, CriterionRules, GranularityRules
 from rayprune.pruning.criteria import CRITERIA, find_criterion
-from rayprune.pruning.distributions import DISTRIBUTIONS
+from rayprune.pruning.distributions import DISTRIBUTIONS, is_even
 from rayprune.pruning.granularity import POOLINGS, find_granularity
 from rayprune.pruning.granularity import faults as granularity_faults
 from rayprune.pruning.measures.plasticity import WINDOW
@@ -230,7 +230,7 @@ def _across(prefix: str, values: Mapping[str, Any]) -> Faults:
         yield f"Only one of `{prefix}sparsity` and `{prefix}threshold` can be given, not both."
     if groups:
         yield f"`{prefix}groups` gives sparsities, so `{prefix}threshold` must be left out."
-    if distribution not in ("uniform", "global"):
+    if not is_even(distribution):
         yield (
             f"`{prefix}distribution` must be 'uniform' or 'global' with a threshold, "
             f"but is {distribution!r}."

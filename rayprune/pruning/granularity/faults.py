@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from rayprune.pruning.checks import choice_fault
+from rayprune.pruning.distributions import is_even
 from rayprune.pruning.granularity import GRANULARITIES, find_granularity
 
 Faults = Iterator[str]
@@ -55,15 +56,8 @@ def across(prefix: str, values: Mapping[str, Any]) -> Faults:
     if chosen is not None and chosen.implied_sparsity is not None:
         yield from _implied(prefix, values, kind, chosen.implied_sparsity)
     yield from _group_keys(prefix, values, kind)
-    if (
-        chosen is not None
-        and chosen.spans_layers
-        and values.get("distribution", "uniform")
-        not in (
-            "uniform",
-            "global",
-        )
-    ):
+    spans = chosen is not None and chosen.spans_layers
+    if spans and not is_even(values.get("distribution", "uniform")):
         yield (
             f"`{prefix}distribution` must be 'uniform' or 'global' with granularity {kind!r}, "
             f"whose units lie over several layers, but is {values['distribution']!r}."
@@ -92,7 +86,7 @@ def _implied(prefix: str, values: Mapping[str, Any], kind: object, implied: floa
         )
     if values.get("threshold") is not None:
         yield f"`{prefix}threshold` must be left out with granularity {kind!r}: it keeps N of M."
-    if distribution not in ("uniform", "global"):
+    if not is_even(distribution):
         yield (
             f"`{prefix}distribution` must be 'uniform' or 'global' with granularity {kind!r}, "
             f"which gives every layer the same sparsity, but is {distribution!r}."

@@ -127,7 +127,9 @@ def scopes_of(config: PruningConfig, budget: Budget, at: Ramp) -> list[Scope]:
 def threshold_scopes(config: PruningConfig, budget: Budget) -> list[Scope]:
     """Split a budget that has a threshold into scopes; how many stay is open."""
     granularity = granularity_of(config.granularity)
-    if config.distribution == "global" or granularity.spans_layers:
+    name = config.distribution
+    one_scope = isinstance(name, str) and DISTRIBUTIONS[name].one_scope
+    if one_scope or granularity.spans_layers:
         return [_scope(granularity, budget, budget.free, 0)]
     return [_scope(granularity, budget, [layer], 0) for layer in budget.free]
 

@@ -6,13 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rayprune.errors import ConfigError
-from rayprune.pruning.distributions import (
-    DISTRIBUTIONS,
-    Shape,
-    erk,
-    register_distribution,
-    uniform,
-)
+from rayprune.pruning.distributions import DISTRIBUTIONS, Shape, register_distribution
+from rayprune.pruning.distributions.erk import erk
+from rayprune.pruning.distributions.uniform import uniform
 
 
 def shape(*dims):
