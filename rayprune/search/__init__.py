@@ -6,8 +6,10 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rayprune.search.domains import domains_in
     from rayprune.search.objectives import Objectives
-    from rayprune.search.schedulers.mo_pbt import MultiObjectivePBT, PopulationPBT, domains_in
+    from rayprune.search.schedulers.mo_pbt import MultiObjectivePBT
+    from rayprune.search.schedulers.pbt import PopulationPBT
     from rayprune.search.space import Space
 
 __all__ = ["MultiObjectivePBT", "Objectives", "PopulationPBT", "Space", "domains_in"]
@@ -16,9 +18,9 @@ __all__ = ["MultiObjectivePBT", "Objectives", "PopulationPBT", "Space", "domains
 _HOMES = {
     "MultiObjectivePBT": "schedulers.mo_pbt",
     "Objectives": "objectives",
-    "PopulationPBT": "schedulers.mo_pbt",
+    "PopulationPBT": "schedulers.pbt",
     "Space": "space",
-    "domains_in": "schedulers.mo_pbt",
+    "domains_in": "domains",
 }
 
 

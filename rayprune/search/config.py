@@ -11,8 +11,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from rayprune.errors import ConfigError
 from rayprune.pruning.checks import choice_fault
+from rayprune.search.domains import Choices, Range
 from rayprune.search.objectives import LATENCY, Objectives
-from rayprune.search.space import Choices, Range, Space
+from rayprune.search.space import Space
 from rayprune.validation import faults_from, shown
 
 METHODS: Final[Mapping[str, str]] = types.MappingProxyType(

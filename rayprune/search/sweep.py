@@ -25,12 +25,13 @@ from rayprune.rllib.experiment.algorithm_config import base_config, build_config
 from rayprune.rllib.export.exportable import export_limits
 from rayprune.rllib.training.interruption import Interrupted, Interruption
 from rayprune.rllib.training.twins import dense_reference
+from rayprune.search.domains import Choices
 from rayprune.search.outcome import SUMMARY_FILE, write_outcome
 from rayprune.search.planning.placement import Placement, place
 from rayprune.search.reporter import SweepReporter
-from rayprune.search.schedulers.mo_pbt import MultiObjectivePBT, PopulationPBT
+from rayprune.search.schedulers.mo_pbt import MultiObjectivePBT
 from rayprune.search.schedulers.pb2 import make_pb2
-from rayprune.search.space import Choices
+from rayprune.search.schedulers.pbt import PopulationPBT
 from rayprune.search.sweep_spec import Sweep
 from rayprune.search.trials.journal import Journal
 from rayprune.search.trials.trial import RAW, PruningTrial

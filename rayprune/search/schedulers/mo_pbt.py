@@ -19,40 +19,19 @@ from ray.train._internal.session import _FutureTrainingResult
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import PopulationBasedTraining, TrialScheduler
 from ray.tune.schedulers.pbt import _PBTTrialState
-from ray.tune.search.sample import Domain as TuneDomain
 from ray.tune.utils import flatten_dict
 
 from rayprune.errors import ConfigError, did_you_mean
+from rayprune.search.domains import FACTORS, RESAMPLE
 from rayprune.search.objectives import Objectives
-from rayprune.search.space import FACTORS, RESAMPLE, Space
+from rayprune.search.schedulers.kept_actors import KeptActors, controller_of
+from rayprune.search.space import Space
 
 _LOG: Final = logging.getLogger(__name__)
 
+
 Exploit = dict[str, Any]
 """One exploit, for `on_exploit`; see `MultiObjectivePBT`."""
-
-
-def domains_in(param_space: Any) -> dict[str, Any]:
-    """Return the ``tune.*`` domains of a ``param_space``, nested as they lie in it.
-
-    Args:
-        param_space: a dict, or an AlgorithmConfig that may hold domains, such as ``prune``'s.
-
-    Example::
-
-        config = prune(PPOConfig()..., {"sparsity": tune.uniform(0.5, 0.98)})
-        scheduler = MultiObjectivePBT(..., hyperparam_mutations=domains_in(config))
-        tune.Tuner("PPO", param_space=config, tune_config=tune.TuneConfig(scheduler=scheduler))
-    """
-    if not isinstance(param_space, Mapping):
-        param_space = param_space.to_dict()
-    found: dict[str, Any] = {}
-    for key, value in param_space.items():
-        if isinstance(value, TuneDomain):
-            found[key] = value
-        elif isinstance(value, Mapping) and (inner := domains_in(value)):
-            found[key] = inner
-    return found
 
 
 class _State(_PBTTrialState):
@@ -157,7 +136,7 @@ class MultiObjectivePBT(PopulationBasedTraining):
         self._on_exploit = on_exploit
         self._rng = random.Random(seed)
         self._seen: set[str] = set()
-        self._kept: set[Trial] = set()
+        self._kept = KeptActors()
         self._restored = False
 
     @property
@@ -175,7 +154,7 @@ class MultiObjectivePBT(PopulationBasedTraining):
         recovered = self._trial_state.get(trial)
         super().on_trial_add(tune_controller, trial)
         state = self._trial_state[trial] = recovered or _State(trial)
-        self._forget_actor(tune_controller, trial)
+        self._kept.forget(tune_controller, trial)
         missing = {
             k: self._space[k] for k in self._space if k not in self._space.read(trial.config)
         }
@@ -214,11 +193,12 @@ class MultiObjectivePBT(PopulationBasedTraining):
         self._save_trial_state(state, clock, result, trial)
         if self._synch:
             # The round is held once all are paused; see choose_trial_to_run.
-            self._keep_actor(tune_controller, trial)
+            self._kept.keep(tune_controller, trial)
             return TrialScheduler.PAUSE
         state.last_perturbation_time = clock
         others_wait = any(
-            self._waits_for_slot(tune_controller, other) for other in tune_controller.get_trials()
+            self._kept.waits_for_slot(tune_controller, other)
+            for other in tune_controller.get_trials()
         )
         worst, best = self._quantiles()
         self._checkpoint_or_exploit(trial, tune_controller, best, worst)
@@ -237,9 +217,8 @@ class MultiObjectivePBT(PopulationBasedTraining):
             live = [trial for trial in tune_controller.get_trials() if not trial.is_finished()]
             if live and all(self._at_round(trial) for trial in live):
                 self._hold_round(tune_controller, live)
-        for trial in list(self._kept):
-            self._release_actor(tune_controller, trial)
-        handed = _controller(tune_controller)._resetting_trials
+        self._kept.release(tune_controller)
+        handed = controller_of(tune_controller)._resetting_trials
         waiting = [t for t in tune_controller.get_trials() if self._may_run(t) and t not in handed]
         return min(waiting, key=lambda t: self._trial_state[t].last_train_time, default=None)
 
@@ -345,31 +324,23 @@ class MultiObjectivePBT(PopulationBasedTraining):
     def _exploit(self, tune_controller: Any, trial: Trial, trial_to_clone: Trial) -> None:
         state, donor = self._trial_state[trial], self._trial_state[trial_to_clone]
         before = self._space.read(trial.config)
-        self._keep_actor(tune_controller, trial)
+        self._kept.keep(tune_controller, trial)
         super()._exploit(tune_controller, trial, trial_to_clone)
         trial.run_metadata.invalidate_cache()
-        _controller(tune_controller)._mark_trial_to_checkpoint(trial)
+        controller_of(tune_controller)._mark_trial_to_checkpoint(trial)
         scores, state.scores = state.scores, None
-        if self._on_exploit is None:
-            return
-        after = self._space.read(trial.config)
-        changed = {
-            key: [before.get(key), value]
-            for key, value in after.items()
-            if key not in before or before[key] != value
-        }
-        self._on_exploit(
-            {
+        if self._on_exploit is not None:
+            told = {
                 "trial": trial.trial_id,
                 "donor": trial_to_clone.trial_id,
                 "clock": state.last_train_time,
-                "changed": changed,
+                "changed": _changed(before, self._space.read(trial.config)),
                 "scores": scores,
                 "donor_scores": donor.scores,
                 "result": _plain(state.last_result or {}),
                 "time": wall_clock.time(),
             }
-        )
+            self._on_exploit(told)
 
     def _get_new_config(
         self, trial: Trial, trial_to_clone: Trial
@@ -425,94 +396,13 @@ class MultiObjectivePBT(PopulationBasedTraining):
                 else:
                     tune_controller._set_trial_status(other, Trial.PAUSED)
 
-    def _waits_for_slot(self, tune_controller: Any, trial: Trial) -> bool:
-        """Whether a trial could run if another made room for it.
 
-        Upstream counts those as well whose actor is just starting, or being handed over. Each
-        report then pauses its trial, the trial that starts takes over the actor and has its own
-        stopped, and the population runs one at a time (tune_controller.py:962).
-        """
-        if trial.status not in (Trial.PENDING, Trial.PAUSED) or trial in self._kept:
-            return False
-        controller = _controller(tune_controller)
-        actor = controller._trial_to_actor.get(trial)
-        return actor not in controller._actor_manager._live_actors_to_ray_actors_resources
-
-    def _keep_actor(self, tune_controller: Any, trial: Trial) -> None:
-        """Let Tune cache the actor of a trial that is about to pause, and give it back to it.
-
-        With ``reuse_actors`` Tune caches an actor only while some trial waits for one, which none
-        does when every trial has its slot: each exploit would stop an actor and start another. So
-        the trial is entered as waiting before it pauses (Ray 2.60, tune_controller.py:1081).
-        """
-        controller = _controller(tune_controller)
-        if controller._reuse_actors and trial not in controller._staged_trials:
-            controller._staged_trials.add(trial)
-            controller._actor_cache.increase_max(trial.placement_group_factory)
-            self._kept.add(trial)
-
-    def _release_actor(self, tune_controller: Any, trial: Trial) -> None:
-        """Take a kept trial out of the waiting ones when no cached actor is left for it.
-
-        Tune starts no actor for a trial that is entered as waiting, so without this it would wait
-        for ever where its actor went to another trial, or died.
-        """
-        controller = _controller(tune_controller)
-        if trial not in controller._staged_trials:
-            self._kept.discard(trial)
-        elif trial.is_finished() or (
-            trial.status == Trial.PAUSED
-            and trial not in controller._trial_to_actor  # else it is being handed its actor
-            and not controller._actor_cache.has_cached_object(trial.placement_group_factory)
-        ):
-            self._forget_actor(tune_controller, trial)
-
-    def _forget_actor(self, tune_controller: Any, trial: Trial) -> None:
-        if trial not in self._kept:
-            return
-        self._kept.discard(trial)
-        controller = _controller(tune_controller)
-        if trial in controller._staged_trials:
-            controller._staged_trials.discard(trial)
-            controller._actor_cache.decrease_max(trial.placement_group_factory)
-
-
-class PopulationPBT(MultiObjectivePBT):
-    """Population-based training for one objective, under a constraint or not.
-
-    Jaderberg et al. 2017 (arXiv:1711.09846), with `MultiObjectivePBT`'s bounds, lineage and
-    restoring.
-
-    Args:
-        metric: key of the result to optimise.
-        mode: ``max`` or ``min``.
-        objectives: in place of both: `Objectives` of one direction, such as the sparsest at no
-            less than 95 % of the dense return.
-        options: as for `MultiObjectivePBT`.
-    """
-
-    def __init__(
-        self,
-        *,
-        metric: str | None = None,
-        mode: str = "max",
-        objectives: Objectives | None = None,
-        **options: Any,
-    ) -> None:
-        if (metric is None) == (objectives is None):
-            raise ConfigError("Give one of `metric` and `objectives`, and not both.")
-        chosen = objectives or Objectives(directions={str(metric): mode})
-        if len(chosen.names) != 1:
-            raise ConfigError(
-                f"`objectives` must name one objective, but names {list(chosen.names)}. "
-                "Use MultiObjectivePBT for several."
-            )
-        super().__init__(objectives=chosen, **options)
-
-
-def _controller(tune_controller: Any) -> Any:
-    """Return Tune's controller itself; schedulers are given a wrapper that warns of its insides."""
-    return getattr(tune_controller, "_tune_controller", tune_controller)
+def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, list[Any]]:
+    return {
+        key: [before.get(key), value]
+        for key, value in after.items()
+        if key not in before or before[key] != value
+    }
 
 
 def _plain(result: Mapping[str, Any]) -> dict[str, Any]:

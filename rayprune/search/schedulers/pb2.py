@@ -8,7 +8,7 @@ from typing import Any
 from ray.tune.schedulers import TrialScheduler
 
 from rayprune.errors import InputError
-from rayprune.search.space import Range
+from rayprune.search.domains import Range
 from rayprune.search.sweep_spec import Sweep
 
 

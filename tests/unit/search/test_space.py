@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rayprune.errors import ConfigError
-from rayprune.search.space import Choices, Drawn, Range, Space, join_key
+from rayprune.search.domains import Choices, Drawn, Range
+from rayprune.search.space import Space, join_key
 
 YAML = {
     "pruning.sparsity": {"uniform": [0.5, 0.98]},
