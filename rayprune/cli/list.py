@@ -57,9 +57,9 @@ def _methods() -> dict[str, str]:
 
 
 def _penalties() -> dict[str, str]:
-    from rayprune.pruning.penalties.faults import PENALTIES
+    from rayprune.pruning.penalties import PENALTIES
 
-    return dict(PENALTIES)
+    return _described(PENALTIES)
 
 
 def _remedies() -> dict[str, str]:

@@ -17,7 +17,7 @@ from rayprune.pruning.distributions import DISTRIBUTIONS, is_even
 from rayprune.pruning.granularity import POOLINGS, find_granularity
 from rayprune.pruning.granularity import faults as granularity_faults
 from rayprune.pruning.measures.plasticity import WINDOW
-from rayprune.pruning.penalties.faults import penalty_faults
+from rayprune.pruning.penalties import penalty_conflicts
 from rayprune.pruning.remedies import remedy_faults
 from rayprune.pruning.schedules import schedule_faults, schedule_of
 from rayprune.pruning.schedules.sparse import weight_faults
@@ -208,7 +208,7 @@ def _across(prefix: str, values: Mapping[str, Any]) -> Faults:
     yield from chosen.criterion.conflicts(prefix, chosen)
     yield from chosen.schedule.conflicts(prefix, chosen)
     yield from _on_clone(prefix, chosen)
-    yield from penalty_faults(prefix, values)
+    yield from penalty_conflicts(prefix, chosen)
     yield from remedy_faults(prefix, values)
     yield from compaction_faults.across(prefix, values)
     sparsity, threshold = values.get("sparsity"), values.get("threshold")

@@ -52,7 +52,7 @@ from rayprune.pruning.masks.store import Masking, all_true
 from rayprune.pruning.measures.uncovered import Uncovered, count, weights_of
 from rayprune.pruning.naming import by_parameter
 from rayprune.pruning.packing import packed
-from rayprune.pruning.penalties.penalty import shrink
+from rayprune.pruning.penalties import penalty_of
 from rayprune.pruning.precision import scored
 from rayprune.pruning.remedies.rescale import keep_norm
 from rayprune.pruning.reports import LayerCount as LayerCount
@@ -576,11 +576,12 @@ class Pruner:
             clock: from the schedule's end on nothing shrinks, so that what is left is unbiased.
             rates: the learning rate by parameter; one that nobody steps doesn't shrink.
         """
-        penalty = self.config.penalty
-        if penalty is None or clock >= self.config.build_schedule(0.0).end:
+        block = self.config.penalty
+        if block is None or clock >= self.config.build_schedule(0.0).end:
             return
         spared = protected_names(self._layers, self.config.protect)
-        if penalty["kind"] == "group_lasso":
+        penalty = penalty_of(block)
+        if penalty.spares_heads:
             spared |= self._heads
         layers = [layer for layer in self._layers if layer.name not in spared]
         for layer in layers:
@@ -591,7 +592,7 @@ class Pruner:
                         "parameter, but doesn't. Take the optimizer's param_groups' `lr`."
                     )
         for layer in layers:
-            shrink(layer, penalty["kind"], lambda w: rates[w] * penalty["strength"])
+            penalty.shrink(layer, lambda w: rates[w] * block["strength"])
 
     @torch.no_grad()
     def mask_tensors(self, tensors: Mapping[str, Tensor] | Mapping[nn.Parameter, Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""Carries a user's own criteria, distributions and schedules to Learners in other processes."""
+"""Carries what a user registered (criteria, schedules ...) to Learners in other processes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from typing import Any, Final
 
 from rayprune.pruning.criteria import CRITERIA, register_criterion
 from rayprune.pruning.distributions import DISTRIBUTIONS, register_distribution
+from rayprune.pruning.granularity import GRANULARITIES, register_granularity
+from rayprune.pruning.penalties import PENALTIES, register_penalty
 from rayprune.pruning.schedules import SCHEDULES, register_schedule
 
 _REGISTRIES: Final[Mapping[str, tuple[Mapping[str, Any], Callable[[str, Any], Any]]]] = {
     "criterion": (CRITERIA, register_criterion),
     "distribution": (DISTRIBUTIONS, register_distribution),
+    "granularity": (GRANULARITIES, register_granularity),
+    "penalty": (PENALTIES, register_penalty),
     "schedule": (SCHEDULES, register_schedule),
 }
 
@@ -21,10 +25,12 @@ def own_parts(pruning: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
     Registries are filled where the user's script runs. Remote Learners are told by their config.
     """
-    schedule = pruning.get("schedule") or {}
+    schedule, penalty = pruning.get("schedule") or {}, pruning.get("penalty") or {}
     named: dict[str, list[Any]] = {
         "criterion": [pruning.get("criterion"), *(schedule.get("criteria") or ())],
         "distribution": [pruning.get("distribution")],
+        "granularity": [pruning.get("granularity")],
+        "penalty": [penalty.get("kind")],
         "schedule": [schedule.get("kind")],
     }
     found: dict[str, dict[str, Any]] = {}

@@ -9,7 +9,7 @@ from rayprune.pruning.criteria import CRITERIA
 from rayprune.pruning.distributions import DISTRIBUTIONS
 from rayprune.pruning.evidence.objectives import OBJECTIVES
 from rayprune.pruning.granularity import GRANULARITIES
-from rayprune.pruning.penalties.faults import PENALTIES
+from rayprune.pruning.penalties import PENALTIES
 from rayprune.pruning.remedies import REMEDIES
 from rayprune.pruning.schedules import SCHEDULES
 

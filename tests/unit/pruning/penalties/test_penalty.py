@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from rayprune import Pruner, PruningConfig
-from rayprune.pruning.penalties.penalty import soft_threshold, unit_factors
+from rayprune.pruning.penalties import Penalty, register_penalty
+from rayprune.pruning.penalties.group_lasso import unit_factors
+from rayprune.pruning.penalties.l1 import soft_threshold
 
 LINEAR = {"kind": "linear", "begin": 100, "end": 500, "every": 100}
 
@@ -190,3 +192,22 @@ def test_what_a_penalty_brings_to_zero_is_masked_by_a_threshold(kind, granularit
 def test_a_wrong_penalty_is_refused_with_the_way_out(values, message):
     (fault,) = PruningConfig.faults_of({"sparsity": 0.5, **values}, prefix="")
     assert message in fault
+
+
+def test_a_registered_penalty_shrinks_weights_and_obeys_the_rules_of_all():
+    class Halve(Penalty):
+        """Every step takes a share of each weight."""
+
+        @classmethod
+        def shrink(cls, layer, amounts):
+            for weight in layer.parameters.values():
+                weight.data.mul_(1 - amounts(weight))
+
+    register_penalty("halve", Halve)
+    layer = nn.Linear(2, 1, bias=False)
+    set_weights(layer, [[4.0, -2.0]])
+    penalise(pruner_of(layer, "halve"))
+    assert layer.weight.tolist() == [[2.0, -1.0]]
+    static = {"sparsity": 0.5, "schedule": {"kind": "static"}}
+    wrong = {"kind": "halve", "strength": -1}
+    assert len(PruningConfig.faults_of({**static, "penalty": wrong})) == 2
