@@ -14,8 +14,8 @@ from rayprune.pruning.checks import choice_fault
 from rayprune.pruning.component import Chosen, CriterionRules, GranularityRules
 from rayprune.pruning.criteria import CRITERIA, find_criterion
 from rayprune.pruning.distributions import DISTRIBUTIONS, is_even
-from rayprune.pruning.granularity import POOLINGS, find_granularity
-from rayprune.pruning.granularity import faults as granularity_faults
+from rayprune.pruning.granularity import POOLINGS, find_granularity, granularity_faults
+from rayprune.pruning.granularity.hybrid import hybrid_conflicts, hybrid_faults
 from rayprune.pruning.measures.plasticity import WINDOW
 from rayprune.pruning.penalties import penalty_conflicts
 from rayprune.pruning.remedies import remedy_faults
@@ -183,8 +183,8 @@ _CHECKS: Mapping[str, Callable[[str, Any], Faults]] = {
     "sparsity": _optional_sparsity,
     "threshold": _threshold,
     "criterion": _choice(CRITERIA),
-    "granularity": granularity_faults.granularity,
-    "hybrid": lambda field, value: granularity_faults.hybrid(field, value, _sparsity),
+    "granularity": granularity_faults,
+    "hybrid": hybrid_faults,
     "pooling": _choice(POOLINGS),
     "distribution": _distribution,
     "operation": _operation,
@@ -215,12 +215,15 @@ def _across(prefix: str, values: Mapping[str, Any]) -> Faults:
     groups, distribution = values.get("groups") or {}, values.get("distribution", "uniform")
     yield from _rounds(prefix, chosen)
     yield from teacher_faults(prefix, values)
-    yield from granularity_faults.across(prefix, values)
+    yield from chosen.granularity.conflicts(prefix, chosen)
+    yield from _by_return(prefix, chosen)
+    yield from hybrid_conflicts(prefix, chosen)
     if threshold is None:
         if (
             sparsity is None
             and not chosen.schedule.finds_sparsity
-            and not granularity_faults.implies_sparsity(values)
+            and not chosen.granularity.in_turn
+            and chosen.granularity.implied_sparsity is None
             and not groups
             and not isinstance(distribution, Mapping)
         ):
@@ -260,6 +263,24 @@ def _on_clone(prefix: str, chosen: Chosen) -> Faults:
         yield (
             f"`{prefix}on_clone` 'regrow' needs a target to regrow to, but `{prefix}threshold` "
             f"gives none. Give `{prefix}sparsity`, or leave it at 'hold'."
+        )
+
+
+def _by_return(prefix: str, chosen: Chosen) -> Faults:
+    """Yield what doesn't go with a criterion that asks a driver for returns."""
+    name = chosen.criterion_name
+    if not chosen.criterion.needs_returns:
+        return
+    if not chosen.granularity.becomes_identity:
+        yield (
+            f"`{prefix}criterion` {name!r} scores whole layers, but `{prefix}granularity` is "
+            f"{chosen.granularity_name!r}. Set it to 'layer', or take another criterion."
+        )
+    if chosen.schedule.finds_sparsity:
+        yield (
+            f"`{prefix}schedule.kind` can't be {chosen.schedule_block.get('kind')!r} with "
+            f"criterion {name!r}: both ask for the return. Choose another schedule, or criterion "
+            "'l1'."
         )
 
 

@@ -114,11 +114,24 @@ class GranularityRules(Component):
     """Whether what is removed acts as the identity, in place of zero."""
     in_turn: ClassVar[bool] = False
     """Whether one update prunes several granularities in turn, each with a target of its own."""
+    group_keys: ClassVar[tuple[str, ...]] = ("sparsity",)
+    """What a config says of each of its ``groups``."""
 
     @property
     def implied_sparsity(self) -> float | None:
         """The sparsity that its name implies; None where a config says it."""
         return None
+
+    @classmethod
+    def conflicts(cls, prefix: str, chosen: Chosen) -> Faults:
+        """Yield the groups that don't say what it asks of them."""
+        form = ", ".join(f"{key}: s" for key in cls.group_keys)
+        for name, block in chosen.groups:
+            if set(block) != set(cls.group_keys):
+                yield (
+                    f"`{prefix}groups.{name}` must be {{{form}}} with granularity "
+                    f"{chosen.granularity_name!r}."
+                )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +156,13 @@ class Chosen:
     def granularity_name(self) -> object:
         """The granularity as it was given, an alias too."""
         return self.values.get("granularity", "weight")
+
+    @property
+    def groups(self) -> list[tuple[str, Mapping[str, Any]]]:
+        """The mapping of each group that has one as it was given."""
+        given = self.values.get("groups")
+        named = given.items() if isinstance(given, Mapping) else ()
+        return [(str(name), block) for name, block in named if isinstance(block, Mapping)]
 
     @property
     def schedule_block(self) -> Mapping[str, Any]:

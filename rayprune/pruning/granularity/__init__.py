@@ -8,7 +8,9 @@ that compete, one by one or pooled to units. One file each.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
+from rayprune.pruning.checks import Faults, choice_fault
 from rayprune.pruning.granularity.base import POOLINGS, Granularity, Named, Network, Part
 from rayprune.pruning.granularity.block import BlockGranularity
 from rayprune.pruning.granularity.hybrid import HybridGranularity
@@ -27,6 +29,7 @@ __all__ = [
     "Network",
     "Part",
     "find_granularity",
+    "granularity_faults",
     "granularity_of",
     "register_granularity",
 ]
@@ -70,6 +73,15 @@ def find_granularity(name: object) -> Granularity | None:
         return None
     found = (kind.named(key, name) for key, kind in GRANULARITIES.items())
     return next(filter(None, found), None)
+
+
+def granularity_faults(field: str, value: Any) -> Faults:
+    """Yield the fault of a name that is no granularity."""
+    if find_granularity(value) is None:
+        kinds = GRANULARITIES.values()
+        known = [*GRANULARITIES, *(alias for kind in kinds for alias in kind.aliases)]
+        forms = [kind.form for kind in kinds if kind.form]
+        yield " ".join([choice_fault(field, value, known), *forms])
 
 
 def granularity_of(name: str) -> Granularity:

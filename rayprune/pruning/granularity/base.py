@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from rayprune.errors import ConfigError
-from rayprune.pruning.checks import listed
-from rayprune.pruning.component import GranularityRules
+from rayprune.pruning.checks import Faults, listed
+from rayprune.pruning.component import Chosen, GranularityRules
+from rayprune.pruning.distributions import is_even
 from rayprune.pruning.granularity.sensors import Sensors
 from rayprune.pruning.layers.masked import prunable_name
 from rayprune.pruning.layers.prunable import PrunableLayer
@@ -136,6 +137,18 @@ class Granularity(GranularityRules, ABC):
             name: the config's.
         """
         return cls(key) if name in (key, *cls.aliases) else None
+
+    @classmethod
+    def conflicts(cls, prefix: str, chosen: Chosen) -> Faults:
+        """Yield groups of the wrong form, and layers' own targets where units lie over several."""
+        yield from super().conflicts(prefix, chosen)
+        distribution = chosen.values.get("distribution", "uniform")
+        if cls.spans_layers and not is_even(distribution):
+            yield (
+                f"`{prefix}distribution` must be 'uniform' or 'global' with granularity "
+                f"{chosen.granularity_name!r}, whose units lie over several layers, but is "
+                f"{distribution!r}."
+            )
 
     @abstractmethod
     def parts(self, layers: Iterable[PrunableLayer]) -> tuple[Part, ...]:

@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from rayprune.pruning.checks import Faults, must, sparsity
+from rayprune.pruning.component import Chosen
 from rayprune.pruning.granularity.base import Part, WithinLayers
 from rayprune.pruning.granularity.weight import weight_parts
 
@@ -20,10 +22,69 @@ class HybridGranularity(WithinLayers):
 
     removes_units = True
     in_turn = True
+    group_keys = TURNS
 
     def split(self, layer: nn.Module, parameters: Mapping[str, Tensor]) -> list[Part]:
         """Split a layer into weights, which both turns prune."""
         return weight_parts(parameters)
+
+
+def hybrid_faults(field: str, value: Any) -> Faults:
+    """Yield the faults of a config's ``hybrid``.
+
+    Args:
+        field: its name in the messages.
+        value: anything.
+    """
+    if value is None:
+        return
+    if not isinstance(value, Mapping) or set(value) != set(TURNS):
+        yield must(field, "{neuron: s, weight: s}", value)
+        return
+    faults = [fault for key in value for fault in sparsity(f"{field}.{key}", value[key])]
+    yield from faults
+    if not faults and value["weight"] < value["neuron"]:
+        yield (
+            f"`{field}.weight` must not be less than `neuron` ({value['neuron']}), but is "
+            f"{value['weight']}: it counts the weights of pruned units too."
+        )
+
+
+def hybrid_conflicts(prefix: str, chosen: Chosen) -> Faults:
+    """Yield what doesn't go with ``hybrid``, or with its being left out.
+
+    Args:
+        prefix: what the field names start with in the messages.
+        chosen: the whole config.
+    """
+    given, target = chosen.values.get("hybrid"), chosen.values.get("sparsity")
+    if not chosen.granularity.in_turn:
+        if given is not None:
+            yield (
+                f"`{prefix}hybrid` is only for granularity 'hybrid', but that is "
+                f"{chosen.granularity_name!r}."
+            )
+        return
+    if given is None:
+        yield f"`{prefix}hybrid` must be {{neuron: s, weight: s}} with granularity 'hybrid'."
+    elif isinstance(given, Mapping) and target not in (None, 0, given.get("weight")):
+        yield (
+            f"`{prefix}sparsity` must be left out, or be `hybrid.weight` ({given.get('weight')}), "
+            f"but is {target!r}."
+        )
+    if chosen.values.get("threshold") is not None:
+        yield f"`{prefix}threshold` must be left out with granularity 'hybrid', which has targets."
+    if chosen.schedule.finds_sparsity:
+        yield (
+            f"`{prefix}schedule.kind` can't be {chosen.schedule_block.get('kind')!r} with "
+            "granularity 'hybrid': it steps from one sparsity to another, and there are two. "
+            "Choose granularity 'neuron' or 'weight'."
+        )
+    if isinstance(chosen.values.get("distribution"), Mapping):
+        yield (
+            f"`{prefix}distribution` must be a name with granularity 'hybrid': a layer's one "
+            "sparsity would not say of what. Name 'uniform', 'erk' or 'global'."
+        )
 
 
 def turns(values: Mapping[str, Any], scores_units: bool) -> list[dict[str, Any]]:

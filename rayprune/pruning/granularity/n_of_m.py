@@ -11,6 +11,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from rayprune.pruning.checks import Faults
+from rayprune.pruning.component import Chosen
+from rayprune.pruning.distributions import is_even
 from rayprune.pruning.granularity.base import POOLINGS, Named, Part, WithinLayers
 from rayprune.pruning.layers.prunable import PrunableLayer
 
@@ -126,6 +129,12 @@ class NofMGranularity(WithinLayers):
         """What the pattern prunes."""
         return self.pattern.sparsity
 
+    @classmethod
+    def conflicts(cls, prefix: str, chosen: Chosen) -> Faults:
+        """Yield other targets than the one that the pattern implies, and what else it rules out."""
+        yield from _implied(prefix, chosen)
+        yield from super().conflicts(prefix, chosen)
+
     def split(self, layer: nn.Module, parameters: Mapping[str, Tensor]) -> list[Part]:
         """Make each parameter a part whose groups compete."""
         return [GroupPart({n: weight.shape}, self.pattern) for n, weight in parameters.items()]
@@ -154,3 +163,28 @@ def undivided(layer: nn.Module, parameters: Mapping[str, Tensor], pattern: NofM)
     """
     sizes = [weight.shape[1] for weight in parameters.values() if weight.dim() > 1]
     return next((size for size in sizes if size % pattern.m), None)
+
+
+def _implied(prefix: str, chosen: Chosen) -> Faults:
+    kind, implied = chosen.granularity_name, chosen.granularity.implied_sparsity
+    sparsity = chosen.values.get("sparsity")
+    distribution = chosen.values.get("distribution", "uniform")
+    # 0 is how a dense run of a config is asked for.
+    if sparsity not in (None, 0, implied):
+        yield (
+            f"`{prefix}sparsity` must be left out with granularity {kind!r}, which implies "
+            f"{implied:g}, but is {sparsity!r}."
+        )
+    if chosen.values.get("threshold") is not None:
+        yield f"`{prefix}threshold` must be left out with granularity {kind!r}: it keeps N of M."
+    if not is_even(distribution):
+        yield (
+            f"`{prefix}distribution` must be 'uniform' or 'global' with granularity {kind!r}, "
+            f"which gives every layer the same sparsity, but is {distribution!r}."
+        )
+    for name, block in chosen.groups:
+        if "sparsity" in block and block["sparsity"] not in (0, implied):
+            yield (
+                f"`{prefix}groups.{name}.sparsity` must be 0 or {implied:g} with granularity "
+                f"{kind!r}, but is {block['sparsity']!r}."
+            )
