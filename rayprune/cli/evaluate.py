@@ -13,10 +13,9 @@ from rayprune.cli.options import (
     Checkpoint,
     Debug,
     Episodes,
-    person,
-    quiet_rllib,
+    load_rllib,
     require_checkpoint,
-    require_rllib,
+    tell,
 )
 from rayprune.storage.copies import shown
 
@@ -46,8 +45,7 @@ def evaluate(
     checkpoint = require_checkpoint(checkpoint)
     if dense is not None:
         dense = require_checkpoint(dense)
-    require_rllib()
-    quiet_rllib()
+    load_rllib()
     from rayprune.cli.printing.tables import closeness_line, evaluation_table, sensor_lines
     from rayprune.rllib.commands.evaluate import evaluate_checkpoint
 
@@ -55,10 +53,6 @@ def evaluate(
         checkpoint, episodes=episodes, seed=seed, address=address, dense=dense
     )
     if not as_json:
-        console = person()
-        console.print(evaluation_table(result, shown(checkpoint)))
-        if "closeness" in result:
-            console.print(closeness_line(result["closeness"]), markup=False)
-        for line in sensor_lines(result):
-            console.print(line, markup=False)
+        close = [closeness_line(result["closeness"])] if "closeness" in result else []
+        tell(evaluation_table(result, shown(checkpoint)), *close, *sensor_lines(result))
     return result

@@ -12,10 +12,9 @@ from rayprune.cli.options import (
     Checkpoint,
     Debug,
     Episodes,
-    person,
-    quiet_rllib,
+    load_rllib,
     require_checkpoint,
-    require_rllib,
+    tell,
 )
 from rayprune.deploy.formats import FORMATS, check_name, format_named
 
@@ -73,8 +72,7 @@ def export(
     """
     check_name(format)
     checkpoint = require_checkpoint(checkpoint)
-    require_rllib()
-    quiet_rllib()
+    load_rllib()
     from rayprune.cli.printing.export_lines import export_lines
     from rayprune.rllib.commands.export import export_checkpoint
 
@@ -91,6 +89,5 @@ def export(
         overwrite=overwrite,
     )
     if not as_json:
-        for line in export_lines(result):
-            person().print(line, markup=False)
+        tell(*export_lines(result))
     return {**result, "exit_code": 0 if result["proven"] or unproven else 1}

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from rayprune.cli.options import AsJson, Debug, person
+from rayprune.cli.options import AsJson, Debug, tell
 from rayprune.errors import ConfigError, did_you_mean
 
 
@@ -111,7 +111,7 @@ def list_names(
         table = Table("name", "what it is", box=None, pad_edge=False, header_style="bold")
         for name, description in entries.items():
             table.add_row(name, description)
-        person().print(table, markup=False)
+        tell(table)
     return {kind: [{"name": name, "description": text} for name, text in entries.items()]}
 
 

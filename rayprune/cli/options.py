@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from rayprune import yaml12
 from rayprune.errors import CheckpointError, InputError
@@ -45,10 +46,26 @@ def person() -> Console:
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def require_rllib() -> None:
-    """Refuse early, and without importing Ray, where Ray isn't installed."""
+def tell(*parts: str | Table) -> None:
+    """Print lines and tables for people."""
+    console = person()
+    for part in parts:
+        console.print(part, markup=False)
+
+
+def load_rllib() -> None:
+    """Import RLlib, which takes seconds; refuse where Ray isn't installed.
+
+    RLlib's remarks on itself are silenced: they would stand between our own lines.
+    """
     if importlib.util.find_spec("ray") is None or importlib.util.find_spec("gymnasium") is None:
         raise InputError("This command needs Ray: pip install 'rayprune[rllib]'.")
+
+    import ray.rllib
+
+    # RLlib sets its loggers' levels when it is imported.
+    for module in (ray, ray.rllib):
+        logging.getLogger(module.__name__).setLevel(logging.ERROR)
 
 
 def check_early(config: Path, out: Path | None) -> None:
@@ -57,15 +74,6 @@ def check_early(config: Path, out: Path | None) -> None:
     url = None if out is None else url_of(out)
     if url is not None:
         check_url(url)
-
-
-def quiet_rllib() -> None:
-    """Silence RLlib's remarks on itself: they would stand between our own lines."""
-    import ray.rllib
-
-    # RLlib sets its loggers' levels when it is imported.
-    for module in (ray, ray.rllib):
-        logging.getLogger(module.__name__).setLevel(logging.ERROR)
 
 
 def require_checkpoint(path: Path) -> Path:
@@ -77,3 +85,11 @@ def require_checkpoint(path: Path) -> Path:
             "checkpoints/, and summary.json names the best."
         )
     return path
+
+
+def run_name(checkpoint: Path) -> str:
+    """Return what a policy is called: a file's name, or its run for those in ``checkpoints/``."""
+    place = checkpoint.resolve()
+    if place.is_file():
+        return place.stem
+    return place.parents[1].name if place.parent.name == "checkpoints" else place.name

@@ -14,10 +14,9 @@ from rayprune.cli.options import (
     Checkpoint,
     Debug,
     Overrides,
-    person,
-    quiet_rllib,
+    load_rllib,
     require_checkpoint,
-    require_rllib,
+    tell,
 )
 from rayprune.errors import ConfigError
 
@@ -61,8 +60,7 @@ def prune(
         {key: value for key, value in named.items() if value is not None}, overrides or ()
     )
     checkpoint = require_checkpoint(checkpoint)
-    require_rllib()
-    quiet_rllib()
+    load_rllib()
     from rayprune.cli.printing.tables import summary_table
     from rayprune.rllib.commands.prune import prune_checkpoint
 
@@ -70,9 +68,8 @@ def prune(
         checkpoint, pruning, out, episodes=episodes, seed=seed, address=address
     )
     if not as_json:
-        console = person()
-        console.print(summary_table(result, "before", "after"))
-        console.print(f"Checkpoint     {out / str(result['checkpoint'])}", markup=False)
+        checkpoint_line = f"Checkpoint     {out / str(result['checkpoint'])}"
+        tell(summary_table(result, "before", "after"), checkpoint_line)
     return result
 
 

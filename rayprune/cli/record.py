@@ -11,10 +11,9 @@ from rayprune.cli.options import (
     AsJson,
     Checkpoint,
     Debug,
-    person,
-    quiet_rllib,
+    load_rllib,
     require_checkpoint,
-    require_rllib,
+    tell,
 )
 
 
@@ -34,13 +33,12 @@ def record(
     Example: rayprune record runs/ppo_cartpole --out data/cartpole --episodes 50
     """
     checkpoint = require_checkpoint(checkpoint)
-    require_rllib()
-    quiet_rllib()
+    load_rllib()
     from rayprune.rllib.commands.record import record_episodes
 
     result = record_episodes(checkpoint, out, episodes=episodes, seed=seed, explore=explore)
     if not as_json:
-        person().print(
+        tell(
             f"{episodes} episodes, {result['env_steps']:,} steps, mean return "
             f"{result['returns']['mean']:.1f}: {out}"
         )

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rayprune.cli.options import AsJson, Debug, person
+from rayprune.cli.options import AsJson, Debug, tell
 from rayprune.storage.urls import url_of
 from rayprune.tracking.remote import fetch_record
 
@@ -44,16 +44,15 @@ def report(
     directories = [fetch_record(directory) for directory in directories]
     page = write_report(directories, out or here / "report.html")
     told: dict[str, Any] = {"report": str(page), **_counts(report_data(directories))}
-    console = person()
     if not as_json:
-        console.print(f"Report         {page}", markup=False)
+        tell(f"Report         {page}")
     if wandb:
         from rayprune.tracking.report.wandb_report import write_wandb_report
 
         told["wandb"] = write_wandb_report(directories, page.with_suffix(".wandb.json"))
         if not as_json:
             place = told["wandb"]["url"] or told["wandb"]["spec"]
-            console.print(f"W&B Report     {place}\n{told['wandb']['hint']}", markup=False)
+            tell(f"W&B Report     {place}", told["wandb"]["hint"])
     return told
 
 

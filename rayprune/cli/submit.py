@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rayprune.cli.options import AsJson, Debug, Overrides, person
+from rayprune.cli.options import AsJson, Debug, Overrides, tell
 
 
 def submit(
@@ -79,9 +79,9 @@ def submit(
     with client(url) as cluster:
         _send(cluster, job)
         told = {"job": job.name, "address": url, "entrypoint": job.entrypoint, "out": lasting}
-        person().print(f"Job            {job.name}\nResults        {lasting}", markup=False)
+        tell(f"Job            {job.name}\nResults        {lasting}")
         if no_wait:
-            person().print(_commands(job.name, url), markup=False)
+            tell(_commands(job.name, url))
             return {**told, "status": "PENDING", "exit_code": 0}
         return {**told, **_follow(cluster, job.name, url)}
 
@@ -128,10 +128,10 @@ def _follow(cluster: Any, name: str, url: str) -> dict[str, Any]:
     status = details.status.value
     code = 0 if status == "SUCCEEDED" else details.driver_exit_code or 1
     if code:
-        person().print(f"Job {name} {status.lower()}, exit code {code}.", markup=False)
+        tell(f"Job {name} {status.lower()}, exit code {code}.")
         if details.driver_exit_code is None:
             # It never came to its command, so that its log can't say why.
-            person().print(str(details.message), markup=False)
+            tell(str(details.message))
     return {"status": status, "exit_code": code, "message": details.message}
 
 

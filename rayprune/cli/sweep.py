@@ -14,9 +14,9 @@ from rayprune.cli.options import (
     Debug,
     Overrides,
     check_early,
+    load_rllib,
     person,
-    quiet_rllib,
-    require_rllib,
+    tell,
 )
 from rayprune.errors import InputError
 from rayprune.storage.urls import join, url_of
@@ -63,8 +63,7 @@ def sweep(
     Example: rayprune sweep tune_configs/pbt_cartpole.yaml --set search.population=16
     """
     check_early(config, out)
-    require_rllib()
-    quiet_rllib()
+    load_rllib()
     from rayprune.cli.printing.population import PopulationReporter, front_table
     from rayprune.search.sweep import REPORT_FILE, run_sweep
     from rayprune.search.sweep_spec import load_sweep
@@ -74,8 +73,7 @@ def sweep(
     if plan:
         return _planned(raw, address, nodes, as_json)
     out = out or Path("runs") / f"{raw['name']}-seed{raw.get('seed', 0)}"
-    console = person()
-    reporter = PopulationReporter(console)
+    reporter = PopulationReporter(person())
     try:
         outcome: dict[str, Any] = run_sweep(
             raw, out, resume=resume, address=address, reporter=reporter
@@ -83,13 +81,15 @@ def sweep(
     finally:
         reporter.close()
     if not as_json:
-        console.print(front_table(outcome["front"], outcome["dense_return"]))
-        place, page = url_of(out) or out, join(out, REPORT_FILE)
-        console.print(f"Sweep directory  {place}\nReport           {page}", markup=False)
+        tell(
+            front_table(outcome["front"], outcome["dense_return"]),
+            f"Sweep directory  {url_of(out) or out}",
+            f"Report           {join(out, REPORT_FILE)}",
+        )
         points = outcome["front"]["points"]
         if points:
             checkpoint = shlex.quote(join(out, points[-1]["checkpoint"]))
-            console.print(f"Next             rayprune evaluate {checkpoint}", markup=False)
+            tell(f"Next             rayprune evaluate {checkpoint}")
     return outcome
 
 
@@ -103,12 +103,12 @@ def _check_options(plan: bool, nodes: list[str] | None, resume: bool) -> None:
 def _planned(
     raw: dict[str, Any], address: str | None, nodes: list[str] | None, as_json: bool
 ) -> dict[str, Any]:
-    from rayprune.cli.printing.plan import plan_lines
+    from rayprune.cli.printing.plan_lines import plan_lines
     from rayprune.search.planning.nodes import parse_nodes
     from rayprune.search.planning.plan import plan_sweep
 
     cluster = parse_nodes(nodes) if nodes else None
     told = plan_sweep(raw, address=address, nodes=cluster)
     if not as_json:
-        person().print("\n".join(plan_lines(told)), markup=False)
+        tell(*plan_lines(told))
     return told

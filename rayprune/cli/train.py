@@ -14,9 +14,9 @@ from rayprune.cli.options import (
     Debug,
     Overrides,
     check_early,
+    load_rllib,
     person,
-    quiet_rllib,
-    require_rllib,
+    tell,
 )
 from rayprune.storage.urls import join, url_of
 
@@ -48,8 +48,7 @@ def train(
     Example: rayprune train tune_configs/ppo_cartpole.yaml --set pruning.sparsity=0.8 --seed 1
     """
     check_early(config, out)
-    require_rllib()
-    quiet_rllib()
+    load_rllib()
     from rayprune.cli.printing.tables import sensor_lines, summary_table
     from rayprune.cli.printing.terminal_reporter import TerminalReporter
     from rayprune.rllib.experiment.algorithm_config import load_checked
@@ -57,8 +56,7 @@ def train(
 
     experiment = load_checked(config, overrides or (), seed)
     out = out or Path("runs") / f"{experiment.name}-seed{experiment.seed}"
-    console = person()
-    reporter = TerminalReporter(console)
+    reporter = TerminalReporter(person())
     try:
         summary: dict[str, Any] = run_training(
             experiment, out, resume=resume, address=address, reporter=reporter
@@ -66,11 +64,12 @@ def train(
     finally:
         reporter.close()
     if not as_json:
-        console.print(summary_table(summary, "dense", "pruned"))
-        for line in sensor_lines(summary):
-            console.print(line, markup=False)
         checkpoint = join(out, str(summary["checkpoint"]))
-        place = url_of(out) or out
-        console.print(f"Run directory  {place}\nCheckpoint     {checkpoint}", markup=False)
-        console.print(f"Next           rayprune evaluate {shlex.quote(checkpoint)}", markup=False)
+        tell(
+            summary_table(summary, "dense", "pruned"),
+            *sensor_lines(summary),
+            f"Run directory  {url_of(out) or out}",
+            f"Checkpoint     {checkpoint}",
+            f"Next           rayprune evaluate {shlex.quote(checkpoint)}",
+        )
     return summary

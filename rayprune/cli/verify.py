@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rayprune.cli.options import AsJson, Debug, person
+from rayprune.cli.options import AsJson, Debug, tell
 
 
 def verify(
@@ -29,8 +29,7 @@ def verify(
 
     result = run(file)
     if not as_json:
-        for line in verify_lines(result):
-            person().print(line, markup=False)
+        tell(*verify_lines(result))
     return {**result, "exit_code": 0 if result["whole"] else 1}
 
 

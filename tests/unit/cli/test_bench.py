@@ -6,7 +6,7 @@ import json
 import pytest
 from rich.console import Console
 
-from rayprune.cli.bench import Stages
+from rayprune.cli.printing.bench_tables import Stages
 from tests.doubles.made_up_bench import made_up_bench
 
 

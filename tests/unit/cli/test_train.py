@@ -46,7 +46,7 @@ def test_a_missing_file_is_told_before_anything_starts(rayprune, adaptor):
 def test_a_url_of_no_storage_is_told_before_ray_is_imported(
     command, url, why, rayprune, adaptor, config, monkeypatch
 ):
-    monkeypatch.setattr(f"rayprune.cli.{command}.require_rllib", lambda: pytest.fail("too late"))
+    monkeypatch.setattr(f"rayprune.cli.{command}.load_rllib", lambda: pytest.fail("too late"))
     answer = rayprune(command, config, "--out", url)
     assert answer.code == 2
     assert why in answer.stderr

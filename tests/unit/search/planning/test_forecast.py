@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rayprune.cli.printing.plan import plan_lines
+from rayprune.cli.printing.plan_lines import plan_lines
 from rayprune.errors import ConfigError
 from rayprune.search.planning.forecast import Calibration, forecast
 from rayprune.search.planning.nodes import parse_nodes
