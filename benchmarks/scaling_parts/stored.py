@@ -22,10 +22,11 @@ import ray
 
 from rayprune.config import experiment_faults, to_yaml
 from rayprune.rllib.checkpoints import files as checkpoints
+from rayprune.rllib.checkpoints.saved_policy import MODULE, MODULE_FILE
 from rayprune.rllib.experiment.algorithm_config import build_config
 from rayprune.tracking.versions import versions
 
-ARRAYS = (Path("learner_group", "learner", "state.pkl"), checkpoints.MODULE / "module_state.pkl")
+ARRAYS = (Path("learner_group", "learner", "state.pkl"), MODULE / MODULE_FILE)
 """Weights, masks and moments; and the weights again, for EnvRunners."""
 
 

@@ -10,8 +10,9 @@ from typing import Any, Final
 import ray
 
 from rayprune.rllib.checkpoints import files as checkpoints
+from rayprune.rllib.evaluation.open_policy import measure
 from rayprune.rllib.experiment.algorithm_config import build_config
-from rayprune.rllib.training.summary import Subject, measure, summarise_run
+from rayprune.rllib.training.summary import SummarySubject, summarise_run
 from rayprune.search.objectives import LATENCY, Objectives
 from rayprune.search.pareto import scattered_subset
 from rayprune.search.sweep_spec import Sweep
@@ -205,7 +206,7 @@ def _summarised(
     dense: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     experiment = checkpoints.read_experiment(checkpoint)
-    subject = Subject.of(experiment.model_copy(update={"name": trial}))
+    subject = SummarySubject.of(experiment.model_copy(update={"name": trial}))
     progress = {
         "env_steps": point["env_steps"],
         "updates": point["updates"],

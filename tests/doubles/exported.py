@@ -12,7 +12,8 @@ from ray.rllib.core.columns import Columns
 
 from rayprune.config import to_yaml
 from rayprune.deploy.policy.artifact import Artifact
-from rayprune.rllib.checkpoints.files import CONFIG_FILE, META_FILE, MODULE
+from rayprune.rllib.checkpoints.files import CONFIG_FILE, META_FILE
+from rayprune.rllib.checkpoints.saved_policy import MODULE
 from rayprune.rllib.evaluation.evaluator import Evaluator
 from rayprune.rllib.experiment.algorithm_config import base_config
 from tests.rllib import experiments

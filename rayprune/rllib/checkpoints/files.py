@@ -28,21 +28,16 @@ from ray.rllib.core import COMPONENT_LEARNER_GROUP, DEFAULT_MODULE_ID
 from rayprune.config import EvaluationConfig, ExperimentConfig, load_experiment
 from rayprune.deploy.storage import rewrite_sparsely
 from rayprune.errors import CheckpointError
-from rayprune.pruning.layers.torch_prune import plain_state
 from rayprune.rllib.actors.host import apply_to_targets
 from rayprune.rllib.actors.learners import foreach_learner
 from rayprune.rllib.checkpoints.barrier import load_buffer, save_buffer
-from rayprune.rllib.checkpoints.learner_state import origins_in
+from rayprune.rllib.checkpoints.saved_policy import MODULE_FILE, SavedPolicy, damage, is_module
 from rayprune.rllib.connectors.statistics import check_statistics, consolidate, gather
-from rayprune.rllib.modules.groups import kept_back
 from rayprune.tracking.record import storage_error, to_json, write_atomic
 from rayprune.tracking.remote import fetch_checkpoint
 
 META_FILE: Final = "rayprune.json"
 CONFIG_FILE: Final = "rayprune.yaml"
-MODULE: Final = Path("learner_group", "learner", "rl_module", DEFAULT_MODULE_ID)
-"""Where an Algorithm's checkpoint holds the default policy."""
-_MODULE_FILE: Final = "module_state.pkl"
 _LEARNER_FILE: Final = "state.pkl"
 """Its optimizers' moments, which are as sparse as the weights, and twice as many."""
 
@@ -72,7 +67,7 @@ def save(
         consolidate(algorithm)
         # Absolute: pyarrow takes a relative path for a URI without a scheme.
         algorithm.save_to_path(str(temporary.absolute()))
-        rewrite_sparsely(temporary, _MODULE_FILE)
+        rewrite_sparsely(temporary, MODULE_FILE)
         rewrite_sparsely(temporary / COMPONENT_LEARNER_GROUP, _LEARNER_FILE)
         save_buffer(algorithm, temporary)
         if experiment_yaml is not None:
@@ -110,7 +105,7 @@ def restore(algorithm: Algorithm, directory: Path) -> dict[str, Any]:
         CheckpointError: it is of another network, or damaged.
     """
     meta = read_meta(directory)
-    check_fits(directory, module_of(algorithm))
+    SavedPolicy(directory).check_fits(module_of(algorithm))
     check_statistics(algorithm, directory)
     load_algorithm(algorithm, directory)
     load_buffer(algorithm, directory)
@@ -131,7 +126,7 @@ def load_algorithm(algorithm: Algorithm, directory: Path) -> None:
         raise
     except Exception as error:  # RLlib raises whatever it meets: pickle's, torch's, its own
         raise CheckpointError(
-            f"checkpoint {str(directory)!r} does not fit this network: {_reason(error)} "
+            f"checkpoint {str(directory)!r} does not fit this network: {damage(error)} "
             "Use the `rllib.rl_module`, `env` and `algorithm` that it was trained with."
         ) from error
 
@@ -215,7 +210,7 @@ def read_rllib_config(directory: Path) -> AlgorithmConfig:
         return AlgorithmConfig.from_state(state).copy(copy_frozen=False)
     except Exception as error:  # pickles fail with whatever their classes raise
         raise CheckpointError(
-            f"the config of checkpoint {str(directory)!r} can't be read: {_reason(error)}"
+            f"the config of checkpoint {str(directory)!r} can't be read: {damage(error)}"
         ) from error
 
 
@@ -254,11 +249,6 @@ def is_checkpoint(path: Path) -> bool:
     return (path / "learner_group").is_dir()
 
 
-def is_module(path: Path) -> bool:
-    """Whether ``path`` is a checkpoint of an RLModule alone, made with ``module.save_to_path``."""
-    return (path / _MODULE_FILE).is_file()
-
-
 def locate_policy(path: Path) -> Path:
     """Return the checkpoint that ``path`` means, where an RLModule's alone will do.
 
@@ -289,78 +279,13 @@ def prune_old(run: Path, keep: set[str]) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def check_fits(directory: Path, module: Any) -> None:
-    """Raise CheckpointError unless a checkpoint's default policy has ``module``'s parameters.
-
-    RLlib loads what has the same name and passes over the rest without a word.
-
-    Args:
-        directory: an Algorithm's checkpoint.
-        module: a torch RLModule; it may lack what only a Learner needs, such as target networks
-            (with an LSTM it has critics, so that RLlib doesn't call it inference-only).
-    """
-    state, origins = module_state(directory), origins_in(directory)
-    held = {name: tuple(value.shape) for name, value in state.items()}
-    own = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    # What was compacted in mid-training belongs to a module of the original sizes, which resizes.
-    whole = {name: origins.shape(name, value) for name, value in state.items()}
-    wrong = [name for name, shape in own.items() if shape not in (held.get(name), whole.get(name))]
-    if not getattr(module, "inference_only", False):
-        apart = kept_back(module)
-        wrong += [name for name in held if name not in own and not name.startswith(apart)]
-    if wrong:
-        name = wrong[0]
-        raise CheckpointError(
-            f"checkpoint {str(directory)!r} is of another network: {len(wrong)} parameter(s) "
-            f"differ, first {name!r} with shape {held.get(name)} there and {own.get(name)} here. "
-            "Use the `rllib.rl_module`, `env` and `algorithm` that it was trained with, or say "
-            "`transfer: {}` to take over what fits."
-        )
-
-
-def module_state(directory: Path) -> dict[str, Any]:
-    """Return the default policy's parameters by name, as NumPy arrays, in plain form.
-
-    What ``torch.nn.utils.prune`` holds in three parts is one array here.
-
-    Raises:
-        CheckpointError: no single-agent policy is in it, or it can't be read.
-    """
-    return plain_state(raw_module_state(directory))[0]
-
-
-def raw_module_state(directory: Path) -> dict[str, Any]:
-    """Return the default policy's parameters by name, as they were saved.
-
-    Args:
-        directory: an Algorithm's checkpoint, or an RLModule's own.
-
-    Raises:
-        CheckpointError: no single-agent policy is in it, or it can't be read.
-    """
-    place = directory if is_module(directory) else directory / MODULE
-    try:
-        with (place / _MODULE_FILE).open("rb") as file:
-            state: dict[str, Any] = pickle.load(file)
-            return state
-    except (OSError, pickle.UnpicklingError, EOFError) as error:
-        raise CheckpointError(
-            f"checkpoint {str(directory)!r} can't be read: {_reason(error)}"
-        ) from error
-
-
 def _json_of(path: Path) -> dict[str, Any]:
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"{str(path)!r} is damaged: {_reason(error)} Take another checkpoint."
+            f"{str(path)!r} is damaged: {damage(error)} Take another checkpoint."
         ) from error
     if not isinstance(held, dict):
         raise CheckpointError(f"{str(path)!r} is damaged: it holds no JSON object.")
     return held
-
-
-def _reason(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__).rstrip(".") + "."

@@ -31,8 +31,8 @@ from rayprune.deploy.policy.interface import Port
 from rayprune.deploy.policy.policy import DeployablePolicy
 from rayprune.errors import ConfigError, InputError
 from rayprune.rllib.checkpoints.files import locate
-from rayprune.rllib.checkpoints.learner_state import origins_in
 from rayprune.rllib.evaluation.evaluator import Evaluator
+from rayprune.rllib.evaluation.open_policy import OpenPolicy
 from rayprune.rllib.experiment.algorithm_config import config_of
 from rayprune.rllib.export.latency import timing_inputs
 from rayprune.rllib.export.policy import deployable
@@ -219,9 +219,8 @@ def _checkpoint_target(
     path: Path, place: Path, options: BenchOptions, stack: ExitStack, reporter: BenchReporter
 ) -> Target:
     directory = locate(path)
-    evaluator = Evaluator(config_of(directory))
-    stack.callback(evaluator.close)
-    evaluator.load_checkpoint(directory)
+    policy = stack.enter_context(OpenPolicy(config_of(directory), directory))
+    evaluator, shrunk = policy.evaluator, bool(policy.saved.origins)
     seed = EvaluationConfig().validation_seed
     whole = plain_copy(deployable(evaluator))
     target = Target(shown(path))
@@ -236,18 +235,18 @@ def _checkpoint_target(
     if smaller.certificate["removed"]:
         policies[PRUNED] = (smaller.policy, smaller.inputs(inputs))
     else:
-        target.notes += [] if origins_in(directory) else [NOTHING_DEAD]
-    if origins_in(directory):
+        target.notes += [] if shrunk else [NOTHING_DEAD]
+    if shrunk:
         target.notes.append(GONE_IN_TRAINING)
-    for name, (policy, given) in policies.items():
-        target.parameters[name] = sum(p.numel() for p in policy.parameters())
-        target.subjects.append(Subject(target.path, name, EAGER, _eager(policy)))
+    for name, (exported, given) in policies.items():
+        target.parameters[name] = sum(p.numel() for p in exported.parameters())
+        target.subjects.append(Subject(target.path, name, EAGER, _eager(exported)))
         _glance(target.subjects[-1], options, reporter)
         for runtime in options.formats:
             reporter.stage(f"exports {name} of {path} to {runtime}, and proves it")
             file = place / f"{name}{format_named(runtime).suffix}"
             try:
-                export_policy(policy, file, runtime, recorded=given, about={}, compacted=False)
+                export_policy(exported, file, runtime, recorded=given, about={}, compacted=False)
                 # What can be written can't always be run: C needs a compiler.
                 observes = open_artifact(file).interface.observations
             except InputError as error:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from rayprune.rllib.checkpoints.files import locate, read_evaluation
 from rayprune.rllib.evaluation.comparison import dense_policy, measure_closeness
-from rayprune.rllib.evaluation.evaluator import Evaluator
+from rayprune.rllib.evaluation.open_policy import OpenPolicy
 from rayprune.rllib.experiment.algorithm_config import config_of
-from rayprune.rllib.modules.sensors import sensor_report
-from rayprune.rllib.training.summary import measure
 from rayprune.storage.copies import shown
 
 
@@ -39,35 +36,36 @@ def evaluate_checkpoint(
     """
     directory = locate(checkpoint)
     config, evaluation = config_of(directory), read_evaluation(directory)
-    evaluator = Evaluator(config)
-    try:
-        evaluator.load_checkpoint(directory)
-        number = episodes or evaluation.episodes
-        seeds = (
-            {"validation": evaluation.validation_seed, "test": evaluation.test_seed}
-            if seed is None
-            else {"seeds": seed}
-        )
-        returns = {name: evaluator.evaluate(first, number) for name, first in seeds.items()}
-        parameters = list(evaluator.module.parameters())
-        sensors = sensor_report(evaluator)
-    finally:
-        evaluator.close()
-    compared: dict[str, Any] = {}
-    if dense is not None:
-        reference = dense_policy(locate(dense), config)
+    number = episodes or evaluation.episodes
+    seeds = (
+        {"validation": evaluation.validation_seed, "test": evaluation.test_seed}
+        if seed is None
+        else {"seeds": seed}
+    )
+    with OpenPolicy(config, directory) as policy:
+        evaluate = policy.evaluator.evaluate
+        measured = {
+            "checkpoint": shown(directory),
+            "env": str(config.env),
+            "policy_parameters": policy.parameters(),
+            "sensors": policy.sensors(),
+            "returns": {name: evaluate(first, number) for name, first in seeds.items()},
+        }
+        if dense is not None:
+            _compare(policy, locate(dense), seeds, number, measured)
+    return measured
+
+
+def _compare(
+    policy: OpenPolicy,
+    dense: Path,
+    seeds: Mapping[str, int],
+    episodes: int,
+    measured: dict[str, Any],
+) -> None:
+    """Add a dense policy's returns, and how close the other stays to it."""
+    with dense_policy(dense, policy.config) as reference:
         for name, first in seeds.items():
-            returns[f"dense_{name}"] = measure(*reference, first, number)
+            measured["returns"][f"dense_{name}"] = reference.measure(first, episodes)
         first = next(iter(seeds.values()))
-        compared["closeness"] = measure_closeness((config, directory), reference, first, number)
-    return {
-        "checkpoint": shown(directory),
-        "env": str(config.env),
-        "policy_parameters": {
-            "total": sum(p.numel() for p in parameters),
-            "nonzero": sum(int(torch.count_nonzero(p)) for p in parameters),
-        },
-        "sensors": sensors,
-        "returns": returns,
-        **compared,
-    }
+        measured["closeness"] = measure_closeness(policy, reference, first, episodes)

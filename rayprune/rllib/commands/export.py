@@ -10,7 +10,7 @@ from rayprune.deploy.formats.base import ExportOptions
 from rayprune.deploy.policy.capture import plain_copy
 from rayprune.deploy.policy.runs import module_run
 from rayprune.rllib.checkpoints.files import locate, read_evaluation
-from rayprune.rllib.evaluation.evaluator import Evaluator
+from rayprune.rllib.evaluation.open_policy import OpenPolicy
 from rayprune.rllib.experiment.algorithm_config import config_of
 from rayprune.rllib.export.identity import portable
 from rayprune.rllib.export.policy import deployable
@@ -58,9 +58,8 @@ def export_checkpoint(
     check_export(out, format, options, overwrite=overwrite)
     directory = locate(checkpoint)
     config, evaluation = config_of(directory), read_evaluation(directory)
-    evaluator = Evaluator(config)
-    try:
-        evaluator.load_checkpoint(directory)
+    with OpenPolicy(config, directory) as opened:
+        evaluator = opened.evaluator
         # Before episodes are played: a policy that can't be exported is refused at once.
         greedy = deployable(evaluator)
         policy = deployable(evaluator, sample=True) if sample else greedy
@@ -69,12 +68,10 @@ def export_checkpoint(
         evaluator.returns(first, count, seen.watch)
         as_rllib = seen.proven(module_run(plain_copy(greedy)))
         about = {
-            **source_of(evaluator, directory, sample=sample),
+            **source_of(opened, sample=sample),
             "recorded": {"first_seed": first, "episodes": count, "greedy": True},
             "as_rllib": as_rllib.to_dict(),
         }
-    finally:
-        evaluator.close()
     certificate = export_policy(
         policy,
         out,

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 import gymnasium as gym
 import numpy as np
-import torch
 import tree
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES
@@ -21,7 +20,7 @@ from rayprune.rllib.actors.threads import fitting_threads
 from rayprune.rllib.checkpoints.files import locate
 from rayprune.rllib.environments.environment import guarded_env
 from rayprune.rllib.evaluation.comparison import dense_policy
-from rayprune.rllib.evaluation.evaluator import Evaluator
+from rayprune.rllib.evaluation.open_policy import OpenPolicy
 from rayprune.rllib.evaluation.paired_episodes import Actor, Env, PolicyActor, Result, Start
 from rayprune.rllib.experiment.algorithm_config import config_of, env_faults
 from rayprune.rllib.export.identity import checkpoint_identity, file_identity, portable
@@ -56,13 +55,13 @@ class Player(Protocol):
 class CheckpointPlayer:
     """A checkpoint's policy, in RLlib."""
 
-    def __init__(self, config: AlgorithmConfig, directory: Path) -> None:
-        self.name, self._directory = portable(directory), directory
-        self._evaluator = Evaluator(config)
+    def __init__(self, policy: OpenPolicy) -> None:
+        self.name = portable(policy.saved.directory)
+        self._policy = policy
         try:
-            self._evaluator.load_checkpoint(directory)
+            self._evaluator = policy.evaluator
         except BaseException:
-            self._evaluator.close()
+            policy.close()
             raise
 
     def actor(self) -> Actor:
@@ -71,15 +70,11 @@ class CheckpointPlayer:
 
     def parameters(self) -> dict[str, int | None]:
         """See `Player.parameters`."""
-        held = list(self._evaluator.module.parameters())
-        return {
-            "total": sum(p.numel() for p in held),
-            "nonzero": sum(int(torch.count_nonzero(p)) for p in held),
-        }
+        return {**self._policy.parameters()}
 
     def identity(self) -> dict[str, Any]:
         """See `Player.identity`."""
-        return checkpoint_identity(self._directory)
+        return checkpoint_identity(self._policy.saved)
 
     def spaces(self) -> tuple[str, str]:
         """See `Player.spaces`."""
@@ -92,7 +87,7 @@ class CheckpointPlayer:
 
     def close(self) -> None:
         """See `Player.close`."""
-        self._evaluator.close()
+        self._policy.close()
 
 
 class FilePlayer:
@@ -198,7 +193,7 @@ def open_players(dense: Path, pruned: Path) -> tuple[list[Player], AlgorithmConf
     config = config_of(locate(pruned))
     players: list[Player] = [_opened(dense, config)]
     try:
-        players.append(CheckpointPlayer(config, locate(pruned)))
+        players.append(CheckpointPlayer(OpenPolicy(config, locate(pruned))))
     except BaseException:
         players[0].close()
         raise
@@ -208,7 +203,7 @@ def open_players(dense: Path, pruned: Path) -> tuple[list[Player], AlgorithmConf
 def _opened(path: Path, like: AlgorithmConfig) -> Player:
     if is_exported(path):
         return FilePlayer(path)
-    return CheckpointPlayer(*dense_policy(locate(path), like))
+    return CheckpointPlayer(dense_policy(locate(path), like))
 
 
 def environment_of(config: AlgorithmConfig) -> Callable[[], gym.Env[Any, Any]]:

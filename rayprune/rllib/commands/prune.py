@@ -15,12 +15,13 @@ from rayprune.pruning.granularity import granularity_of
 from rayprune.rllib.actors.learners import foreach_learner
 from rayprune.rllib.callback import check_learners, learner_reports
 from rayprune.rllib.checkpoints import files as checkpoints
-from rayprune.rllib.checkpoints.learner_state import origins_in
+from rayprune.rllib.checkpoints.saved_policy import SavedPolicy
 from rayprune.rllib.cluster.connect import on_ray
+from rayprune.rllib.evaluation.open_policy import OpenPolicy
 from rayprune.rllib.experiment.algorithm_config import build_module, check_network, config_of
 from rayprune.rllib.modules.resizable import make_shrinkable
 from rayprune.rllib.training import rows
-from rayprune.rllib.training.summary import Subject, measure, summarise_run
+from rayprune.rllib.training.summary import SummarySubject, summarise_run
 from rayprune.rllib.wrap import prune
 from rayprune.storage.copies import shown
 from rayprune.tracking.record import prepare_out, to_json, write_atomic
@@ -55,7 +56,8 @@ def prune_checkpoint(
     directory = checkpoints.locate(checkpoint)
     config = _local(config_of(directory))
     _check(config, pruning)
-    shrunk = bool(origins_in(directory))
+    saved = SavedPolicy(directory)
+    shrunk = bool(saved.origins)
     if shrunk and not granularity_of(pruning.granularity).removes_units:
         raise InputError(
             f"The networks of {str(directory)!r} shrank in training (`compact_every`): only whole "
@@ -64,7 +66,8 @@ def prune_checkpoint(
         )
     evaluation = _seeds(config, episodes, seed)
     prepare_out(out, resume=False)
-    before = measure(config, directory, seed, episodes)
+    with OpenPolicy(config, saved) as policy:
+        before = policy.measure(seed, episodes)
     target = out / "checkpoints" / "000000000"
     experiment_yaml = _experiment_yaml(directory, pruning, evaluation)
     with on_ray(address, config):
@@ -74,7 +77,7 @@ def prune_checkpoint(
         _prune(pruned, directory, target, experiment_yaml)
     if experiment_yaml is not None:
         write_atomic(out / "config.yaml", experiment_yaml)
-    subject = Subject(
+    subject = SummarySubject(
         name=out.name,
         algorithm=type(config).__name__.removesuffix("Config"),
         seed=config.seed or 0,

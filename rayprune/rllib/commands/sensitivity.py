@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 import torch
-from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rayprune.config import EvaluationConfig
 from rayprune.errors import ConfigError, did_you_mean
@@ -27,9 +26,8 @@ from rayprune.pruning.layers.prunable import PrunableLayer
 from rayprune.pruning.pruner import LayerCount, Pruner
 from rayprune.rllib.algorithms.target_networks import target_pairs
 from rayprune.rllib.checkpoints import files as checkpoints
-from rayprune.rllib.checkpoints.learner_state import pruner_states
 from rayprune.rllib.evaluation.closeness import Seen, differences
-from rayprune.rllib.evaluation.evaluator import Evaluator
+from rayprune.rllib.evaluation.open_policy import OpenPolicy
 from rayprune.rllib.evaluation.visited_states import Recording
 from rayprune.rllib.experiment.algorithm_config import config_of
 from rayprune.rllib.learner.mixin import heads_of
@@ -220,12 +218,12 @@ class _Scan:
         self._config = config
         self._seed = evaluation.validation_seed if options.seed is None else options.seed
         _check_seeds(self._seed, options.episodes, evaluation, config.seed)
-        self._evaluator = Evaluator(config, whole=True)
+        self._policy = OpenPolicy(config, directory)
         try:
-            self._evaluator.load_checkpoint(directory)
+            self._evaluator = self._policy.whole
             self._prepare()
         except BaseException:
-            self._evaluator.close()
+            self._policy.close()
             raise
 
     def _prepare(self) -> None:
@@ -233,7 +231,7 @@ class _Scan:
         self._targets = _targets_of(module)
         self._heads = heads_of(module, self._targets)
         self._weights = {name: p.detach().clone() for name, p in module.named_parameters()}
-        self._masks: Any = pruner_states(self._directory).get(DEFAULT_MODULE_ID)
+        self._masks = self._policy.saved.pruner
         pruner = self._pruner({})
         self._sparsity_now = pruner.sparsity()
         layers = [layer for layer in pruner.layer_counts() if not layer.exempt]
@@ -252,7 +250,7 @@ class _Scan:
 
     def close(self) -> None:
         """Close the environments."""
-        self._evaluator.close()
+        self._policy.close()
 
     def settings(self) -> dict[str, Any]:
         """Return what makes two scans the same; tolerance and target only read the points."""

@@ -19,7 +19,8 @@ from ray.rllib.core.rl_module.apis import QNetAPI, ValueFunctionAPI
 
 from rayprune.rllib.algorithms.policy import kl_between
 from rayprune.rllib.environments.environment import open_episode
-from rayprune.rllib.evaluation.evaluator import AT_ONCE, Acted, Evaluator, add_step
+from rayprune.rllib.evaluation.evaluator import AT_ONCE, Evaluator
+from rayprune.rllib.evaluation.steps import Acted, add_step
 
 Array = np.ndarray[Any, Any]
 

@@ -9,15 +9,12 @@ from typing import Any
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from rayprune.rllib.evaluation.closeness import closeness
-from rayprune.rllib.evaluation.evaluator import Evaluator
+from rayprune.rllib.evaluation.open_policy import OpenPolicy
 from rayprune.rllib.experiment.algorithm_config import config_of
 from rayprune.statistics.intervals import gap_difference, paired_gap, summarise
 
-Policy = tuple[AlgorithmConfig, Path]
-"""A config, and a checkpoint of it."""
 
-
-def dense_policy(directory: Path, like: AlgorithmConfig) -> Policy:
+def dense_policy(directory: Path, like: AlgorithmConfig) -> OpenPolicy:
     """Return a dense reference in another policy's environment, whatever its own was.
 
     Returns of two tasks don't compare.
@@ -27,37 +24,19 @@ def dense_policy(directory: Path, like: AlgorithmConfig) -> Policy:
         like: the config whose environment is taken.
     """
     config = config_of(directory).environment(like.env, env_config=dict(like.env_config))
-    return config, directory
-
-
-def returns_of(policy: Policy, first_seed: int, episodes: int) -> list[float]:
-    """Return the return of each episode of a checkpoint's policy."""
-    config, checkpoint = policy
-    evaluator = Evaluator(config)
-    try:
-        evaluator.load_checkpoint(checkpoint)
-        return evaluator.returns(first_seed, episodes)
-    finally:
-        evaluator.close()
+    return OpenPolicy(config, directory)
 
 
 def measure_closeness(
-    policy: Policy, dense: Policy, first_seed: int, episodes: int
+    policy: OpenPolicy, dense: OpenPolicy, first_seed: int, episodes: int
 ) -> dict[str, Any]:
-    """Return `closeness.closeness`'s dict of two checkpoints."""
-    ours, theirs = Evaluator(policy[0], whole=True), Evaluator(dense[0], whole=True)
-    try:
-        ours.load_checkpoint(policy[1])
-        theirs.load_checkpoint(dense[1])
-        return closeness(theirs, ours, first_seed, episodes)
-    finally:
-        ours.close()
-        theirs.close()
+    """Return `closeness.closeness`'s dict of two policies."""
+    return closeness(dense.whole, policy.whole, first_seed, episodes)
 
 
 def measure_shifts(
-    policy: Policy,
-    dense: Policy | None,
+    policy: OpenPolicy,
+    dense: OpenPolicy | None,
     shifts: Sequence[Mapping[str, Any]],
     first_seed: int,
     unshifted: Sequence[float],
@@ -80,14 +59,14 @@ def measure_shifts(
     if not shifts:
         return []
     episodes = len(unshifted)
-    base = None if dense is None else returns_of(dense, first_seed, episodes)
+    base = None if dense is None else dense.returns(first_seed, episodes)
     told = []
     for shift in shifts:
-        returns = returns_of(_shifted(policy, shift), first_seed, episodes)
+        returns = _shifted_returns(policy, shift, first_seed, episodes)
         entry = {"env_config": dict(shift), **_with_gap(unshifted, returns)}
         entry.update(dense=None, gap_over_dense=None)
         if dense is not None and base is not None:
-            theirs = returns_of(_shifted(dense, shift), first_seed, episodes)
+            theirs = _shifted_returns(dense, shift, first_seed, episodes)
             entry["dense"] = _with_gap(base, theirs)
             entry["gap_over_dense"] = gap_difference((unshifted, returns), (base, theirs))
         told.append(entry)
@@ -98,7 +77,8 @@ def _with_gap(unshifted: Sequence[float], returns: Sequence[float]) -> dict[str,
     return {**summarise(returns), "gap": paired_gap(unshifted, returns)}
 
 
-def _shifted(policy: Policy, shift: Mapping[str, Any]) -> Policy:
-    config = policy[0].copy(copy_frozen=False)
-    config.environment(env_config={**policy[0].env_config, **shift})
-    return config, policy[1]
+def _shifted_returns(
+    policy: OpenPolicy, shift: Mapping[str, Any], first_seed: int, episodes: int
+) -> list[float]:
+    with policy.shifted(shift) as shifted:
+        return shifted.returns(first_seed, episodes)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -26,35 +25,18 @@ from ray.rllib.utils.spaces.space_utils import unbatch
 from rayprune.pruning.layers.resizing import fit_to, misfits
 from rayprune.pruning.measures.counting import count_flops
 from rayprune.rllib.actors.threads import fitting_threads
-from rayprune.rllib.checkpoints.files import check_fits, module_state
+from rayprune.rllib.checkpoints.saved_policy import SavedPolicy
 from rayprune.rllib.connectors.normalisation import ObservationFilter
 from rayprune.rllib.connectors.observations import KeepObservations
 from rayprune.rllib.connectors.pipelines import pieces_of
 from rayprune.rllib.environments.environment import guarded_env, lone_env_runner, start_episode
 from rayprune.rllib.environments.guard import Guarded, silence_tracebacks, tell_of_cut
+from rayprune.rllib.evaluation.steps import Acted, add_step
 from rayprune.statistics.intervals import summarise
 from rayprune.tracking.reporter import Pace
 
 AT_ONCE: Final = 32
 """Episodes stepped side by side, through one batched forward pass."""
-
-
-@dataclass(frozen=True, slots=True)
-class Acted:
-    """One greedy step of a policy in several environments."""
-
-    observations: list[Any]
-    """Per environment, as it gave them."""
-    batch: dict[str, Any]
-    """What the module was given."""
-    logits: torch.Tensor | None
-    """The inputs of its action distribution, None where it gives actions alone (DQN)."""
-    actions: list[Any]
-    """Per environment, as the module means them."""
-    for_env: list[Any]
-    """Per environment, as it takes them: unsquashed."""
-    extras: dict[str, Any]
-    """What else an episode keeps, such as recurrent states; batched."""
 
 
 class Evaluator:
@@ -109,16 +91,14 @@ class Evaluator:
         Raises:
             CheckpointError: it is of another network, or can't be read.
         """
-        check_fits(directory, self.module)
-        weights = module_state(directory)
-        self._fit(weights)
-        self.module.set_state(weights)
-        for name in ("env_to_module", "module_to_env"):
-            for place in (directory / "env_runner", directory):
-                state = place / f"{name}_connector"
-                if state.is_dir():
-                    getattr(self._runner, f"_{name}").restore_from_path(str(state.absolute()))
-                    break
+        self.load_saved(SavedPolicy(directory))
+
+    def load_saved(self, policy: SavedPolicy) -> None:
+        """Take over a policy of which others may be made too; see `load_checkpoint`."""
+        policy.check_fits(self.module)
+        self._fit(policy.weights)
+        self.module.set_state(policy.weights)
+        policy.restore_connectors(self._runner)
         self._freeze_filters()
 
     def make_env(self) -> Guarded:
@@ -287,33 +267,6 @@ def _how_far(episodes: list[SingleAgentEpisode], seeds: Sequence[int], of: int) 
         f"Evaluates {of} episodes: {going} of those from seed {seeds[0]} to {seeds[-1]} are still "
         f"open, after up to {longest:,} steps."
     )
-
-
-def add_step(
-    result: tuple[Any, Any, bool, bool, dict[str, Any]],
-    acted: Sequence[tuple[SingleAgentEpisode, Acted]],
-    action: Any,
-    place: int,
-) -> None:
-    """Tell episodes what came of an action.
-
-    Args:
-        result: what the environment's ``step`` returned.
-        acted: the episodes, each with the policy's step whose extras it keeps.
-        action: what was done, whoever chose it.
-        place: of the environment in the batch.
-    """
-    obs, reward, terminated, truncated, info = result
-    for episode, step in acted:
-        episode.add_env_step(
-            observation=obs,
-            action=action,
-            reward=float(reward),
-            infos=info,
-            terminated=bool(terminated),
-            truncated=bool(truncated),
-            extra_model_outputs={key: value[place] for key, value in step.extras.items()},
-        )
 
 
 def _whole_module(config: AlgorithmConfig, spaces: Any) -> Any:

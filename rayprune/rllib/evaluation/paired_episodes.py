@@ -17,7 +17,8 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.spaces.space_utils import get_base_struct_from_space
 
 from rayprune.rllib.environments.environment import open_episode
-from rayprune.rllib.evaluation.evaluator import Acted, Evaluator, add_step
+from rayprune.rllib.evaluation.evaluator import Evaluator
+from rayprune.rllib.evaluation.steps import Acted, add_step
 from rayprune.tracking.reporter import Pace
 
 Env = gym.Env[Any, Any]

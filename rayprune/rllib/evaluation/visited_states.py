@@ -10,7 +10,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.utils.spaces.space_utils import unbatch
 
 from rayprune.rllib.evaluation.closeness import Seen, flat, values_of
-from rayprune.rllib.evaluation.evaluator import Acted
+from rayprune.rllib.evaluation.steps import Acted
 
 MOST_STATES: Final = 4096
 """As many are enough for a mean, and fit into memory as images too."""

@@ -9,18 +9,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
 from rayprune import yaml12
 from rayprune.deploy.policy.artifact import Artifact
 from rayprune.errors import InputError
-from rayprune.rllib.checkpoints.files import CONFIG_FILE, MODULE, is_module, module_state
+from rayprune.rllib.checkpoints.files import CONFIG_FILE
+from rayprune.rllib.checkpoints.saved_policy import SavedPolicy
 from rayprune.storage.copies import shown
 
 _RLLIBS_FILES: Final = ("rllib_checkpoint.json", "metadata.json")
 
 
-def checkpoint_identity(directory: Path) -> dict[str, Any]:
+def checkpoint_identity(policy: SavedPolicy) -> dict[str, Any]:
     """Return who a checkpoint's policy is.
 
     Returns:
@@ -28,11 +27,11 @@ def checkpoint_identity(directory: Path) -> dict[str, Any]:
         "date": when, UTC}``; the version is None where the checkpoint doesn't say.
     """
     return {
-        "name": portable(directory),
+        "name": portable(policy.directory),
         "kind": "checkpoint",
-        "sha256": weights_sha256(directory),
-        "version": _written_by(directory),
-        "date": _date(directory / MODULE if not is_module(directory) else directory),
+        "sha256": policy.sha256(),
+        "version": _written_by(policy.directory),
+        "date": _date(policy.place),
     }
 
 
@@ -97,15 +96,6 @@ def weights_of(identity: Mapping[str, Any]) -> str:
     ('a', 'b')
     """
     return str(identity.get("weights_sha256") or identity["sha256"])
-
-
-def weights_sha256(directory: Path) -> str:
-    """Return the SHA-256 of a checkpoint's weights: names and bits, in order of names."""
-    digest = hashlib.sha256()
-    for name, values in sorted(module_state(directory).items()):
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(values).tobytes())
-    return digest.hexdigest()
 
 
 def portable(path: Path) -> str:

@@ -14,7 +14,7 @@ from rayprune.deploy.policy.agreement import Agreement, agreement
 from rayprune.deploy.policy.interface import Array, Interface
 from rayprune.deploy.policy.runs import draw_noise
 from rayprune.errors import InvariantError
-from rayprune.rllib.evaluation.evaluator import Acted
+from rayprune.rllib.evaluation.steps import Acted
 
 _MOST_STEPS: Final = 10_000
 _MOST_BYTES: Final = 2**26

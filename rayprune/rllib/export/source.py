@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -12,28 +11,26 @@ import numpy as np
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES
 
 from rayprune.deploy.policy.sensors import few
-from rayprune.rllib.checkpoints.learner_state import origins_in
 from rayprune.rllib.connectors.encoding import leaves
-from rayprune.rllib.evaluation.evaluator import Evaluator
-from rayprune.rllib.export.identity import now, portable, weights_sha256
+from rayprune.rllib.evaluation.open_policy import OpenPolicy
+from rayprune.rllib.export.identity import now, portable
 from rayprune.tracking.record import to_json
 from rayprune.tracking.versions import versions
 
 
-def source_of(evaluator: Evaluator, directory: Path, *, sample: bool) -> dict[str, Any]:
+def source_of(policy: OpenPolicy, *, sample: bool) -> dict[str, Any]:
     """Return what a file says of the policy that it was made of; JSON only.
 
     Args:
-        evaluator: loaded.
-        directory: the checkpoint that it was loaded from.
+        policy: a checkpoint's.
         sample: whether the file draws its actions.
     """
-    config = evaluator.config
-    observation, action = evaluator.spaces[INPUT_ENV_SINGLE_SPACES]
+    saved, config = policy.saved, policy.config
+    observation, action = policy.evaluator.spaces[INPUT_ENV_SINGLE_SPACES]
     return {
-        "checkpoint": portable(directory),
-        "weights_sha256": weights_sha256(directory),
-        "compacted_in_training": bool(origins_in(directory)),
+        "checkpoint": portable(saved.directory),
+        "weights_sha256": saved.sha256(),
+        "compacted_in_training": bool(saved.origins),
         "algorithm": type(config).__name__.removesuffix("Config"),
         "env": str(config.env),
         "env_config": json.loads(to_json(dict(config.env_config))),

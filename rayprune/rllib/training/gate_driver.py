@@ -15,10 +15,10 @@ from rayprune.pruning.schedules.gate import Gate, GateState, Verdict
 from rayprune.pruning.schedules.times import BEGAN, waits_for_return
 from rayprune.rllib.callback import learner_reports
 from rayprune.rllib.checkpoints.files import locate
+from rayprune.rllib.evaluation.open_policy import measure
 from rayprune.rllib.experiment.algorithm_config import base_config
 from rayprune.rllib.learner.extensions.signals import begin_if_reached, post
 from rayprune.rllib.settings.keys import CRITERION, LEVEL
-from rayprune.rllib.training.summary import measure
 
 
 class Director:

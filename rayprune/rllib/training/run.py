@@ -30,7 +30,7 @@ from rayprune.rllib.training.failures import build, check_loss, failure
 from rayprune.rllib.training.gate_driver import Director
 from rayprune.rllib.training.interruption import Interrupted, Interruption
 from rayprune.rllib.training.layer_returns import post_layer_returns
-from rayprune.rllib.training.summary import Subject, summarise_run
+from rayprune.rllib.training.summary import SummarySubject, summarise_run
 from rayprune.rllib.training.transfer import summarise_transfer, write_start
 from rayprune.rllib.training.warm_start import start_from
 from rayprune.storage.copies import commit, shown
@@ -352,7 +352,7 @@ class Run:
         if progress.best is None:
             self._reporter.message(self._director.what_failed)
         chosen = self._out / "checkpoints" / str(progress.best or progress.newest)
-        subject, record = Subject.of(self._experiment), read_rows(self._out / RECORD_FILE)
+        subject, record = SummarySubject.of(self._experiment), read_rows(self._out / RECORD_FILE)
         summary = summarise_run(subject, chosen, vars(progress), self._dense, record)
         summary.update(self._director.report())
         summary.update(summarise_transfer(self._experiment, self._out))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,15 +14,9 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from rayprune.config import EvaluationConfig, ExperimentConfig
 from rayprune.rllib.checkpoints import files as checkpoints
 from rayprune.rllib.diagnostics import Diagnostics
-from rayprune.rllib.evaluation.comparison import (
-    dense_policy,
-    measure_closeness,
-    measure_shifts,
-    returns_of,
-)
-from rayprune.rllib.evaluation.evaluator import Evaluator
+from rayprune.rllib.evaluation.comparison import dense_policy, measure_closeness, measure_shifts
+from rayprune.rllib.evaluation.open_policy import OpenPolicy
 from rayprune.rllib.experiment.algorithm_config import base_config
-from rayprune.rllib.modules.sensors import sensor_report
 from rayprune.statistics.intervals import summarise
 from rayprune.tracking.learning import learning_of
 from rayprune.tracking.remote import fetch_checkpoint
@@ -30,7 +25,7 @@ SCHEMA = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class SummarySubject:
     """Whom a summary is about: the algorithm's config, and the names it goes by."""
 
     name: str
@@ -40,7 +35,7 @@ class Subject:
     evaluation: EvaluationConfig
 
     @classmethod
-    def of(cls, experiment: ExperimentConfig) -> Subject:
+    def of(cls, experiment: ExperimentConfig) -> SummarySubject:
         """Return the subject of an experiment's run."""
         return cls(
             name=experiment.name,
@@ -52,7 +47,7 @@ class Subject:
 
 
 def summarise_run(
-    subject: Subject,
+    subject: SummarySubject,
     checkpoint: Path,
     progress: Mapping[str, Any],
     dense: Mapping[str, Any] | None,
@@ -71,88 +66,89 @@ def summarise_run(
             the reference of `learning`.
         rows: the run's record, if it has one.
     """
-    pruning, evaluation = checkpoints.read_meta(checkpoint)["pruning"], subject.evaluation
-    parameters = pruning["parameters"]
-    seeds, config = evaluation, subject.config
-    policy, dense = (config, checkpoint), dense or {}
-    reference = None
-    if "checkpoint" in dense:
-        reference = dense_policy(fetch_checkpoint(dense["checkpoint"]), config)
-    diagnostics = Diagnostics()
-
-    def diagnosed(name: str, measure: Callable[..., Any], *arguments: Any) -> Any:
-        return diagnostics.take(name, subject.name, partial(measure, *arguments), None)
-
-    tested = returns_of(policy, seeds.test_seed, seeds.episodes)
-    returns = {
-        "validation": measure(config, checkpoint, seeds.validation_seed, seeds.episodes),
-        "test": summarise(tested),
-        "dense_test": dense.get("test"),
-        "shifts": measure_shifts(policy, reference, seeds.shifts, seeds.test_seed, tested),
-    }
+    reference = (dense or {}).get("checkpoint")
+    with ExitStack() as stack:
+        policy = stack.enter_context(OpenPolicy(subject.config, checkpoint))
+        opened = None
+        if reference is not None:
+            opened = stack.enter_context(dense_policy(fetch_checkpoint(reference), subject.config))
+        measured = _measured(subject, policy, opened, dense or {}, rows)
     return {
         "schema": SCHEMA,
         "name": subject.name,
         "algorithm": subject.algorithm,
-        "env": str(config.env),
+        "env": str(subject.config.env),
         "seed": subject.seed,
         "env_steps": progress["env_steps"],
         "updates": progress["updates"],
         "wall_time_s": round(progress["wall_time_s"], 3),
-        "sparsity": {
-            "prunable": pruning["sparsity"],
-            "all": 1 - parameters["nonzero"] / parameters["total"],
-            "groups": pruning["groups"],
-            "layers": pruning["layers"],
-        },
-        # Of checkpoints from before they were told, nothing is known.
-        "uncovered": pruning.get("uncovered"),
-        "cut_off": pruning.get("cut_off"),
-        "parameters": parameters,
-        "flops": diagnosed("flops", policy_flops, config, checkpoint, evaluation.test_seed),
-        "sensors": diagnosed("sensors", policy_sensors, config, checkpoint),
-        "returns": returns,
-        "closeness": None
-        if reference is None
-        else diagnosed(
-            "closeness",
-            measure_closeness,
-            policy,
-            reference,
-            seeds.validation_seed,
-            seeds.episodes,
-        ),
-        "learning": diagnosed("learning", learning_of, rows, dense.get("validation", {}).get("iqm"))
-        if rows
-        else None,
+        **_pruned(checkpoints.read_meta(checkpoint)["pruning"]),
+        **measured,
         "latency": None,
         "target_reached": progress["best"] is not None,
         "checkpoint": f"checkpoints/{checkpoint.name}",
     }
 
 
-def measure(
-    config: AlgorithmConfig, checkpoint: Path, first_seed: int, episodes: int
+def _pruned(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a checkpoint's meta data says of its networks."""
+    parameters = report["parameters"]
+    return {
+        "sparsity": {
+            "prunable": report["sparsity"],
+            "all": 1 - parameters["nonzero"] / parameters["total"],
+            "groups": report["groups"],
+            "layers": report["layers"],
+        },
+        # Of checkpoints from before they were told, nothing is known.
+        "uncovered": report.get("uncovered"),
+        "cut_off": report.get("cut_off"),
+        "parameters": parameters,
+    }
+
+
+def _measured(
+    subject: SummarySubject,
+    policy: OpenPolicy,
+    reference: OpenPolicy | None,
+    dense: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """Return mean, IQM and interval of a checkpoint's policy over ``episodes`` seeds."""
-    return summarise(returns_of((config, checkpoint), first_seed, episodes))
+    """Return what playing tells; returns come first, for they aren't allowed to fail."""
+    returns = _returns(subject.evaluation, policy, reference, dense)
+    seeds, diagnostics = subject.evaluation, Diagnostics()
+
+    def diagnosed(name: str, measure: Callable[..., Any], *arguments: Any) -> Any:
+        return diagnostics.take(name, subject.name, partial(measure, *arguments), None)
+
+    found = {
+        "flops": diagnosed("flops", policy.flops, seeds.test_seed),
+        "sensors": diagnosed("sensors", policy.sensors),
+        "returns": returns,
+        "closeness": None,
+        "learning": None,
+    }
+    if reference is not None:
+        first, count = seeds.validation_seed, seeds.episodes
+        found["closeness"] = diagnosed(
+            "closeness", measure_closeness, policy, reference, first, count
+        )
+    if rows:
+        dense_return = dense.get("validation", {}).get("iqm")
+        found["learning"] = diagnosed("learning", learning_of, rows, dense_return)
+    return found
 
 
-def policy_flops(config: AlgorithmConfig, checkpoint: Path, seed: int) -> dict[str, int]:
-    """Return the FLOPs of one greedy action at batch 1, dense and counting non-zeros only."""
-    evaluator = Evaluator(config)
-    try:
-        evaluator.load_checkpoint(checkpoint)
-        return evaluator.flops(seed)
-    finally:
-        evaluator.close()
-
-
-def policy_sensors(config: AlgorithmConfig, checkpoint: Path) -> dict[str, list[str]] | None:
-    """Return which sensors a checkpoint's policy reads and which can be unplugged."""
-    evaluator = Evaluator(config)
-    try:
-        evaluator.load_checkpoint(checkpoint)
-        return sensor_report(evaluator)
-    finally:
-        evaluator.close()
+def _returns(
+    seeds: EvaluationConfig,
+    policy: OpenPolicy,
+    reference: OpenPolicy | None,
+    dense: Mapping[str, Any],
+) -> dict[str, Any]:
+    tested = policy.returns(seeds.test_seed, seeds.episodes)
+    return {
+        "validation": policy.measure(seeds.validation_seed, seeds.episodes),
+        "test": summarise(tested),
+        "dense_test": dense.get("test"),
+        "shifts": measure_shifts(policy, reference, seeds.shifts, seeds.test_seed, tested),
+    }

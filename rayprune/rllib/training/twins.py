@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from rayprune.config import ExperimentConfig
-from rayprune.rllib.checkpoints import files as checkpoints
+from rayprune.rllib.checkpoints.files import locate
 from rayprune.rllib.cluster.resources import learner_gpus, resolve_gpus
 from rayprune.rllib.evaluation.comparison import dense_policy
 from rayprune.rllib.experiment.algorithm_config import base_config, build_config
 from rayprune.rllib.training.interruption import Interruption
 from rayprune.rllib.training.run import CONFIG_FILE, Run
-from rayprune.rllib.training.summary import measure
 from rayprune.rllib.training.transfer import FRESH_DIRECTORY
 from rayprune.storage.copies import shown
 from rayprune.tracking.record import prepare_out
@@ -39,13 +38,13 @@ def dense_reference(
     if dense is None:
         return None
     if dense != "train":
-        directory = checkpoints.locate(Path(dense))
-        config, _ = dense_policy(directory, base_config(experiment))
-        return {
-            "validation": measure(config, directory, seeds.validation_seed, seeds.episodes),
-            "test": measure(config, directory, seeds.test_seed, seeds.episodes),
-            "checkpoint": shown(directory.absolute()),
-        }
+        directory = locate(Path(dense))
+        with dense_policy(directory, base_config(experiment)) as policy:
+            return {
+                "validation": policy.measure(seeds.validation_seed, seeds.episodes),
+                "test": policy.measure(seeds.test_seed, seeds.episodes),
+                "checkpoint": shown(directory.absolute()),
+            }
     place = out / DENSE_DIRECTORY
     summary = _train(dense_twin(experiment), place, reporter, interruption)
     returns, checkpoint = summary["returns"], place / str(summary["checkpoint"])

@@ -12,11 +12,10 @@ import torch
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import DEFAULT_MODULE_ID
 
-from rayprune.pruning.layers.torch_prune import plain_state
 from rayprune.pruning.masks.state import unpack_state
 from rayprune.rllib.actors.learners import foreach_learner
-from rayprune.rllib.checkpoints.files import check_fits, locate_policy, module_of, raw_module_state
-from rayprune.rllib.checkpoints.learner_state import origins_in, pruner_states
+from rayprune.rllib.checkpoints.files import locate_policy, module_of
+from rayprune.rllib.checkpoints.saved_policy import SavedPolicy
 from rayprune.rllib.connectors.statistics import freeze, take_statistics
 from rayprune.rllib.training.rows import policy_of
 
@@ -46,9 +45,10 @@ def start_from(
         CheckpointError: it is no checkpoint, or, unless ``partly``, of another network.
     """
     directory = locate_policy(checkpoint)
+    saved = SavedPolicy(directory)
     if not partly:
-        check_fits(directory, module_of(algorithm))
-    weights, held = _policy(directory)
+        saved.check_fits(module_of(algorithm))
+    weights, held = _policy(saved)
     source = ray.put((weights, held if masks else {}))
     taught = take_statistics(algorithm, directory, partly=partly)
     taken: list[Taken] = foreach_learner(algorithm, lambda learner: _take(learner, source))
@@ -83,24 +83,24 @@ def _take(learner: Any, source: Any) -> Taken:
     return Taken(kept=kept, new=[name for name in shapes if name not in set(kept)])
 
 
-def _policy(directory: Path) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, torch.Tensor]]:
+def _policy(
+    saved: SavedPolicy,
+) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, torch.Tensor]]:
     """Return a policy's plain weights and its masks by parameter name; a plain one has none."""
-    state, masks = plain_state(raw_module_state(directory))
     # A policy that shrank while it was trained comes in its original shape, with masks where units
     # have gone: only so can it meet networks of any shape, and shrink again if this run wants it.
-    whole = origins_in(directory).inflate(
-        {name: torch.from_numpy(np.array(value)) for name, value in state.items()}
+    whole = saved.origins.inflate(
+        {name: torch.from_numpy(np.array(value)) for name, value in saved.weights.items()}
     )
     return {name: value.numpy() for name, value in whole.items()}, {
-        **masks,
-        **_masks(directory),
+        **saved.torch_masks,
+        **_masks(saved),
     }
 
 
-def _masks(directory: Path) -> dict[str, torch.Tensor]:
+def _masks(saved: SavedPolicy) -> dict[str, torch.Tensor]:
     """Return the masks that a rayprune Learner saved, by parameter name."""
-    state = pruner_states(directory).get(DEFAULT_MODULE_ID)
-    if state is None:
+    if saved.pruner is None:
         return {}
-    shapes = {name: tuple(shape) for name, shape in state["shapes"].items()}
-    return origins_in(directory).inflate_masks(unpack_state(state, shapes)[0], shapes)
+    shapes = {name: tuple(shape) for name, shape in saved.pruner["shapes"].items()}
+    return saved.origins.inflate_masks(unpack_state(saved.pruner, shapes)[0], shapes)

@@ -19,7 +19,8 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rayprune.rllib import prune
 from rayprune.rllib.callback import check_env_runners, learner_reports
-from rayprune.rllib.checkpoints.files import module_state, restore, save
+from rayprune.rllib.checkpoints.files import restore, save
+from rayprune.rllib.checkpoints.saved_policy import SavedPolicy
 from rayprune.rllib.evaluation.evaluator import Evaluator
 from rayprune.rllib.experiment.algorithm_config import build_module
 from tests.doubles.envs import Images
@@ -143,7 +144,7 @@ def _evaluates(config: Any, checkpoint: Path) -> None:
     evaluator = Evaluator(config)
     try:
         evaluator.load_checkpoint(checkpoint)
-        saved = module_state(checkpoint)
+        saved = SavedPolicy(checkpoint).weights
         for name, weight in evaluator.module.named_parameters():
             assert np.array_equal(weight.detach().numpy(), saved[name]), name
     finally:

@@ -11,6 +11,7 @@ import pytest
 
 from rayprune.rllib import prune
 from rayprune.rllib.checkpoints import files as checkpoints
+from rayprune.rllib.checkpoints.saved_policy import MODULE, MODULE_FILE
 from tests.rllib import configs
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("ray_session")]
@@ -28,7 +29,7 @@ def saved(place: Path, sparsity: float) -> tuple[int, dict[str, Any]]:
     algorithm.train()
     checkpoints.save(algorithm, place, None, {"env_steps": 200})
     algorithm.stop()
-    files = [place / LEARNER, place / checkpoints.MODULE / "module_state.pkl"]
+    files = [place / LEARNER, place / MODULE / MODULE_FILE]
     return sum(path.stat().st_size for path in files), pickle.loads((place / LEARNER).read_bytes())
 
 

@@ -13,12 +13,11 @@ import numpy as np
 import pytest
 
 from rayprune.errors import CheckpointError, ConfigError, InputError
-from rayprune.rllib.checkpoints.files import MODULE
+from rayprune.rllib.checkpoints.saved_policy import MODULE, SavedPolicy
 from rayprune.rllib.commands.certify import PILOT_PAIRS, CertifyOptions, certify
 from rayprune.rllib.commands.export import export_checkpoint
 from rayprune.rllib.evaluation.evaluator import Evaluator
 from rayprune.rllib.evaluation.return_range import ReturnRange, known_range
-from rayprune.rllib.export.identity import weights_sha256
 from rayprune.tracking.record import read_rows
 from tests.rllib import configs
 
@@ -108,7 +107,7 @@ def test_a_policy_is_certified_against_its_twin_and_the_files_say_so(
     assert str(tmp_path) not in (tmp_path / "out" / "certificate.json").read_text() + page
     assert "same weights" not in page
     dense, pruned = (result["policies"][part] for part in ("dense", "pruned"))
-    assert dense["sha256"] == weights_sha256(policy) != pruned["sha256"]
+    assert dense["sha256"] == SavedPolicy(policy).sha256() != pruned["sha256"]
     for held in (dense, pruned):
         assert held["sha256"] in page
         assert held["version"].startswith("ray 2.")
@@ -131,7 +130,7 @@ def test_one_policy_given_twice_is_refused_by_its_hash(policy: Path, tmp_path: P
     assert result["reason"].endswith("what exporting changed, and nothing about pruning.")
     held = result["policies"]["pruned"]
     assert held["sha256"] == told["sha256"]
-    assert held["weights_sha256"] == weights_sha256(policy)
+    assert held["weights_sha256"] == SavedPolicy(policy).sha256()
 
 
 def test_a_pruned_policy_that_is_denser_than_the_dense_one_is_refused(

@@ -17,7 +17,8 @@ from torch import Tensor
 from rayprune.errors import ConfigError
 from rayprune.pruning.evidence.divergences import categorical_kl
 from rayprune.rllib.algorithms.policy import kl_between
-from rayprune.rllib.checkpoints import files as checkpoints
+from rayprune.rllib.checkpoints.files import locate
+from rayprune.rllib.checkpoints.saved_policy import SavedPolicy
 from rayprune.rllib.learner.extensions.teachers import check_apart, frozen_copy
 from rayprune.rllib.settings.keys import START
 
@@ -68,9 +69,9 @@ class Distiller:
             return
         teacher = frozen_copy(pruner.module)
         if settings["from"] != START:
-            directory = checkpoints.locate(Path(settings["from"]))
-            checkpoints.check_fits(directory, pruner.module)
-            teacher.set_state(checkpoints.module_state(directory))
+            saved = SavedPolicy(locate(Path(settings["from"])))
+            saved.check_fits(pruner.module)
+            teacher.set_state(saved.weights)
         self._teachers[module_id] = teacher
 
     def before_pruning(self, module_id: str, pruner: Pruner, step: int) -> None:

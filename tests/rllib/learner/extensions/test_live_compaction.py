@@ -16,7 +16,8 @@ from rayprune.errors import ConfigError, InputError
 from rayprune.rllib import prune
 from rayprune.rllib.actors.learners import foreach_learner
 from rayprune.rllib.callback import learner_reports
-from rayprune.rllib.checkpoints.files import MODULE, load_algorithm, locate, restore, save
+from rayprune.rllib.checkpoints.files import load_algorithm, locate, restore, save
+from rayprune.rllib.checkpoints.saved_policy import MODULE
 from rayprune.rllib.commands.export import export_checkpoint
 from rayprune.rllib.commands.prune import prune_checkpoint
 from rayprune.rllib.evaluation.evaluator import Evaluator

@@ -347,7 +347,8 @@ def test_a_run_ends_with_its_summary_though_every_diagnostic_of_its_driver_fails
         raise OSError("broken on purpose")
 
     monkeypatch.setattr("rayprune.rllib.evaluation.evaluator.count_flops", fail)
-    for name in ("policy_sensors", "measure_closeness", "learning_of"):
+    monkeypatch.setattr("rayprune.rllib.evaluation.open_policy.sensor_report", fail)
+    for name in ("measure_closeness", "learning_of"):
         monkeypatch.setattr(f"rayprune.rllib.training.summary.{name}", fail)
     evaluation = {"every": 200, "episodes": 1, "dense": "train"}
     what = experiments.experiment(experiments.PPO, stop={"env_steps": 400}, evaluation=evaluation)
