@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict
 
 from rayprune.errors import ConfigError
-from rayprune.pruning.blocks.distillation import DEFAULTS as DISTILLATION_DEFAULTS
-from rayprune.pruning.blocks.evidence import EVIDENCE_DEFAULTS
+from rayprune.pruning.blocks import distillation, evidence
 from rayprune.pruning.choices import chosen_of, faults_of
 from rayprune.pruning.component import Chosen
 from rayprune.pruning.granularity import granularity_of
@@ -107,7 +106,7 @@ class PruningConfig(BaseModel):
     distillation: dict[str, Any] | None = None
     remedies: dict[str, Any] = {}
     compact_every: int | None = None
-    evidence: dict[str, Any] = dict(EVIDENCE_DEFAULTS)
+    evidence: dict[str, Any] = dict(evidence.DEFAULTS)
     plasticity: dict[str, int] | None = {"every": 1000}
     fused_optimizer: bool = True
     horizon: int | None = None
@@ -276,9 +275,9 @@ def _completed(values: dict[str, Any]) -> dict[str, Any]:
     if "schedule" in filled:
         filled["schedule"] = complete(filled["schedule"])
     if "evidence" in filled:
-        filled["evidence"] = {**EVIDENCE_DEFAULTS, **filled["evidence"]}
+        filled["evidence"] = {**evidence.DEFAULTS, **filled["evidence"]}
     if filled.get("distillation") is not None:
-        filled["distillation"] = {**DISTILLATION_DEFAULTS, **filled["distillation"]}
+        filled["distillation"] = {**distillation.DEFAULTS, **filled["distillation"]}
     return filled
 
 

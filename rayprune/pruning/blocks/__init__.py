@@ -1,1 +1,1 @@
-"""Blocks of the config that are no choice of their own: their defaults and their faults."""
+"""Fields of the config that choose no component: what they may say, and beside which others."""

@@ -1,46 +1,40 @@
-"""Faults of the `distillation` block, and what it has where it says nothing."""
+"""``distillation``: a KL term to a frozen policy, and how much of it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from numbers import Real
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
-from rayprune.errors import did_you_mean
-from rayprune.pruning.schedules import schedule_of
+from rayprune.pruning.checks import Faults, must, number, unknown_keys
+from rayprune.pruning.component import Chosen
 
-DEFAULTS: Mapping[str, Any] = {"weight": 1.0, "from": None, "temperature": 1.0}
+DEFAULTS: Final[Mapping[str, Any]] = {"weight": 1.0, "from": None, "temperature": 1.0}
 
 
-def distillation_faults(field: str, value: Any) -> Iterator[str]:
-    """Yield the faults of the block; None is no distillation."""
+def faults(field: str, value: Any) -> Faults:
+    """Yield what is wrong with it by itself; None is no distillation."""
     if value is None:
         return
     if not isinstance(value, Mapping):
-        yield f"`{field}` must be null or {{weight, from, temperature}}, but is {value!r}."
+        yield must(field, "null or {weight, from, temperature}", value)
         return
-    for key in value:
-        if key not in DEFAULTS:
-            hint = did_you_mean(key, DEFAULTS) or f" Known are {sorted(DEFAULTS)}."
-            yield f"`{field}.{key}` is not a known key.{hint}"
+    yield from unknown_keys(field, value, DEFAULTS)
     for key in ("weight", "temperature"):
-        number = value.get(key, 1.0)
-        real = isinstance(number, Real) and not isinstance(number, bool)
-        if not real or not 0 < number < float("inf"):
-            yield f"`{field}.{key}` must be a number above 0, but is {number!r}."
+        above = "a number above 0"
+        yield from number(
+            f"{field}.{key}", value.get(key, 1.0), above, lambda x: 0 < x < float("inf")
+        )
     source = value.get("from")
     if source is not None and (not isinstance(source, str) or not source):
-        yield f"`{field}.from` must be null, 'start' or a checkpoint's path, but is {source!r}."
+        yield must(f"{field}.from", "null, 'start' or a checkpoint's path", source)
 
 
-def teacher_faults(prefix: str, values: Mapping[str, Any]) -> Iterator[str]:
+def conflicts(prefix: str, chosen: Chosen) -> Faults:
     """Yield the fault of a teacher that there will never be."""
-    block, schedule = values.get("distillation"), values.get("schedule")
-    if not isinstance(block, Mapping) or not isinstance(schedule, Mapping):
-        return
-    kind = schedule.get("kind")
-    if block.get("from") is None and schedule_of(schedule).sparse_from_start:
+    block = chosen.values.get("distillation")
+    teacherless = isinstance(block, Mapping) and block.get("from") is None
+    if teacherless and chosen.schedule.sparse_from_start:
         yield (
-            f"`{prefix}distillation.from` must be a checkpoint with a {kind} schedule, which never "
-            "has a dense policy of its own."
+            f"`{prefix}distillation.from` must be a checkpoint with a "
+            f"{chosen.schedule_block['kind']} schedule, which never has a dense policy of its own."
         )

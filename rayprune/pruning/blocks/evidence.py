@@ -1,17 +1,16 @@
-"""The config's `evidence` block: its defaults, and every fault of it."""
+"""``evidence``: what criteria go by that need data, and how much of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from numbers import Integral
-from typing import Any
+from typing import Any, Final
 
-from rayprune.errors import did_you_mean
-from rayprune.pruning.checks import choice_fault
+from rayprune.pruning.checks import Check, Faults, choice, count, must, unknown_keys
 from rayprune.pruning.criteria.information import ESTIMATORS
 from rayprune.pruning.evidence.objectives import OBJECTIVES
 
-EVIDENCE_DEFAULTS: Mapping[str, Any] = {
+DEFAULTS: Final[Mapping[str, Any]] = {
     "objective": "auto",
     "observations": 4096,
     "minibatches": 32,
@@ -19,53 +18,29 @@ EVIDENCE_DEFAULTS: Mapping[str, Any] = {
     "permutations": 32,
 }
 
-Faults = Iterator[str]
 
-
-def evidence_faults(field: str, value: Any) -> Faults:
-    """Yield the faults of the block by itself; a key that the criterion doesn't use is none.
-
-    Args:
-        field: its name in messages.
-        value: what was given for it.
-    """
+def faults(field: str, value: Any) -> Faults:
+    """Yield what is wrong with it by itself; a key that the criterion doesn't use is no fault."""
     if not isinstance(value, Mapping):
-        yield f"`{field}` must be a mapping of {sorted(EVIDENCE_DEFAULTS)}, but is {value!r}."
+        yield must(field, f"a mapping of {sorted(DEFAULTS)}", value)
         return
     for key, given in value.items():
-        if key not in _CHECKS:
-            known = sorted(EVIDENCE_DEFAULTS)
-            hint = did_you_mean(key, known) or f" Known are {known}."
-            yield f"`{field}.{key}` is not a known key.{hint}"
-        else:
+        if key in _CHECKS:
             yield from _CHECKS[key](f"{field}.{key}", given)
-
-
-def _one_of(names: Mapping[str, object]) -> Callable[[str, Any], Faults]:
-    def check(field: str, value: Any) -> Faults:
-        if not isinstance(value, str) or value not in names:
-            yield choice_fault(field, value, names)
-
-    return check
-
-
-def _count(field: str, value: Any) -> Faults:
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        yield f"`{field}` must be an integer of at least 1, but is {value!r}."
+        else:
+            yield from unknown_keys(field, {key: given}, DEFAULTS)
 
 
 def _permutations(field: str, value: Any) -> Faults:
-    yield from _count(field, value)
+    yield from count(field, value)
     if isinstance(value, Integral) and value % 2:
-        yield (
-            f"`{field}` must be even, since every order comes with its reverse, but is {value!r}."
-        )
+        yield must(field, "even, since every order comes with its reverse", value)
 
 
-_CHECKS: Mapping[str, Callable[[str, Any], Faults]] = {
-    "objective": _one_of(OBJECTIVES),
-    "observations": _count,
-    "minibatches": _count,
-    "estimator": _one_of(ESTIMATORS),
+_CHECKS: Final[Mapping[str, Check]] = {
+    "objective": choice(OBJECTIVES),
+    "observations": count,
+    "minibatches": count,
+    "estimator": choice(ESTIMATORS),
     "permutations": _permutations,
 }

@@ -1,45 +1,37 @@
-"""Faults of a config that compacts networks in mid-training, each with the way out."""
+"""``compact_every``: how often networks that are trained shrink, and what can't follow."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from numbers import Integral
+from collections.abc import Mapping
 from typing import Any
 
-from rayprune.pruning.granularity import find_granularity
-from rayprune.pruning.schedules import schedule_of
+from rayprune.pruning.checks import Faults, is_integer, must
+from rayprune.pruning.component import Chosen
 
 
-def compact_every(field: str, value: Any) -> Iterator[str]:
-    """Yield the faults of the field alone."""
-    whole = isinstance(value, Integral) and not isinstance(value, bool)
-    if value is not None and not (whole and value >= 1):
-        yield f"`{field}` must be an integer of at least 1 (env steps) or null, but is {value!r}."
+def faults(field: str, value: Any) -> Faults:
+    """Yield what is wrong with it by itself; None never compacts."""
+    if value is not None and (not is_integer(value) or value < 1):
+        yield must(field, "an integer of at least 1 (env steps) or null", value)
 
 
-def across(prefix: str, values: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what doesn't go with live compaction elsewhere in a config.
-
-    Args:
-        prefix: what the field names start with in the messages.
-        values: the mapping as it was given.
-    """
+def conflicts(prefix: str, chosen: Chosen) -> Faults:
+    """Yield what doesn't go with networks that shrink in mid-training."""
+    values = chosen.values
     if values.get("compact_every") is None:
         return
     way_out = f"leave `{prefix}compact_every` out"
-    granularity = values.get("granularity", "weight")
-    found = find_granularity(granularity)
-    if not (found and found.removes_units):
+    if not chosen.granularity.removes_units:
         yield (
             f"`{prefix}compact_every` needs a `{prefix}granularity` that removes whole units, "
-            f"'neuron' or 'hybrid', but it is {granularity!r}. Take one of these, or {way_out}."
+            f"'neuron' or 'hybrid', but it is {chosen.granularity_name!r}. Take one of these, or "
+            f"{way_out}."
         )
-    schedule = schedule_of(values.get("schedule"))
-    if schedule.undoes:
+    if chosen.schedule.undoes:
         yield (
-            f"`{prefix}schedule.kind` {values['schedule']['kind']!r} {schedule.undoes}, which a "
-            "network that has shrunk can't follow. Take 'cubic' or another kind that only prunes, "
-            f"or {way_out}."
+            f"`{prefix}schedule.kind` {chosen.schedule_block['kind']!r} {chosen.schedule.undoes}, "
+            "which a network that has shrunk can't follow. Take 'cubic' or another kind that only "
+            f"prunes, or {way_out}."
         )
     if values.get("on_clone") == "regrow":
         yield (

@@ -143,6 +143,24 @@ class Criterion(CriterionRules):
                 )
 
 
+def return_conflicts(prefix: str, chosen: Chosen) -> Faults:
+    """Yield what doesn't go with a criterion that asks a driver for returns."""
+    name = chosen.criterion_name
+    if not chosen.criterion.needs_returns:
+        return
+    if not chosen.granularity.becomes_identity:
+        yield (
+            f"`{prefix}criterion` {name!r} scores whole layers, but `{prefix}granularity` is "
+            f"{chosen.granularity_name!r}. Set it to 'layer', or take another criterion."
+        )
+    if chosen.schedule.finds_sparsity:
+        yield (
+            f"`{prefix}schedule.kind` can't be {chosen.schedule_block.get('kind')!r} with "
+            f"criterion {name!r}: both ask for the return. Choose another schedule, or criterion "
+            "'l1'."
+        )
+
+
 def inputs_of(function: Callable[..., Tensor]) -> tuple[str, ...]:
     """Return the names of the inputs that a criterion asks for.
 

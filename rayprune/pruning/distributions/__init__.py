@@ -8,14 +8,23 @@ protected layers keep, the others carry, so that the budget's total is met.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
+from rayprune.pruning.checks import Faults, choice_fault, sparsity
 from rayprune.pruning.distributions.base import Distribution, Function, Shape
 from rayprune.pruning.distributions.erk import erk
 from rayprune.pruning.distributions.global_ import global_
 from rayprune.pruning.distributions.uniform import uniform
 from rayprune.pruning.registry import Registry
 
-__all__ = ["DISTRIBUTIONS", "Distribution", "Shape", "is_even", "register_distribution"]
+__all__ = [
+    "DISTRIBUTIONS",
+    "Distribution",
+    "Shape",
+    "distribution_faults",
+    "is_even",
+    "register_distribution",
+]
 
 _REGISTRY: Registry[Distribution] = Registry(
     "distribution",
@@ -54,3 +63,16 @@ def is_even(distribution: object) -> bool:
     if not isinstance(distribution, str) or distribution not in DISTRIBUTIONS:
         return False
     return DISTRIBUTIONS[distribution].even
+
+
+def distribution_faults(field: str, value: Any) -> Faults:
+    """Yield what is wrong with a config's ``distribution``: a name, or each layer's sparsity."""
+    if not isinstance(value, Mapping):
+        if not isinstance(value, str) or value not in DISTRIBUTIONS:
+            fault = choice_fault(field, value, DISTRIBUTIONS)
+            yield f"{fault} A mapping {{layer name: sparsity}} will do too."
+        return
+    for layer, target in value.items():
+        if not isinstance(layer, str):
+            yield f"`{field}` must name layers by strings, but one is {layer!r}."
+        yield from sparsity(f"{field}.{layer}", target)

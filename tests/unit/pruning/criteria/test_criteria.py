@@ -204,3 +204,12 @@ def test_a_config_travels_without_its_choices():
     again = pickle.loads(pickle.dumps(config))
     assert again == config
     assert again.chosen.criterion is CRITERIA["mine"]
+
+
+def test_a_registered_criterion_that_asks_for_the_return_obeys_the_rules_of_return():
+    register_criterion("mine", lambda lost_return: lost_return)
+    for granularity in ("weight", "layer"):
+        block = {"sparsity": 0.5, "granularity": granularity, "schedule": {"kind": "gated"}}
+        mine = PruningConfig.faults_of({**block, "criterion": "mine"})
+        built_in = PruningConfig.faults_of({**block, "criterion": "return"})
+        assert [fault.replace("'mine'", "'return'") for fault in mine] == built_in != []
