@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rayprune.pruning.config import PruningConfig
     from rayprune.pruning.criteria import register_criterion
     from rayprune.pruning.distributions import register_distribution
+    from rayprune.pruning.granularity import register_granularity
     from rayprune.pruning.layers.attach import make_maskable, unmask
     from rayprune.pruning.pruner import Pruner
     from rayprune.pruning.schedules import register_schedule
@@ -24,6 +25,7 @@ __all__ = [
     "make_maskable",
     "register_criterion",
     "register_distribution",
+    "register_granularity",
     "register_schedule",
     "unmask",
 ]
@@ -36,6 +38,7 @@ _HOMES = {
     "make_maskable": "pruning.layers.attach",
     "register_criterion": "pruning.criteria",
     "register_distribution": "pruning.distributions",
+    "register_granularity": "pruning.granularity",
     "register_schedule": "pruning.schedules",
     "unmask": "pruning.layers.attach",
 }

@@ -189,7 +189,7 @@ class PruningConfig(BaseModel):
     @property
     def _implied(self) -> float | None:
         """The sparsity that the granularity's name implies."""
-        return granularity_of(self.granularity).implied_sparsity
+        return self.chosen.granularity.implied_sparsity
 
     @property
     def dense(self) -> bool:

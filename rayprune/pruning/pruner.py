@@ -663,7 +663,7 @@ class Pruner:
 
         Not so where layers are what is pruned: those become the identity.
         """
-        if granularity_of(self.config.granularity).becomes_identity:
+        if self.config.chosen.granularity.becomes_identity:
             return []
         return [layer.name for layer in self._layers if layer.pruned == layer.total]
 
@@ -762,9 +762,7 @@ class Pruner:
         """
         self.origins.note(step, self.config.compact_every or 1, self._progress.updates)
         if kept:
-            self.origins.narrow(
-                before, kept, by_unit=granularity_of(self.config.granularity).whole_rows
-            )
+            self.origins.narrow(before, kept, by_unit=self.config.chosen.granularity.whole_rows)
             self._masking.forget()
             self._fading.pick(pick)
             self.accumulated.pick(pick)
@@ -860,7 +858,7 @@ class Pruner:
                 grown += count
         self._progress.updates += 1
         self._tell_of_emptied()
-        if granularity_of(self.config.granularity).becomes_identity:
+        if self.config.chosen.granularity.becomes_identity:
             self.bypasses.add({layer.name: layer.module for layer in self._layers})
         churn = (pruned + grown) / sum(layer.total for layer in self._layers)
         return MaskChange(

@@ -23,6 +23,7 @@ def test_the_public_surface_is_this_and_nothing_else():
         "make_maskable",
         "register_criterion",
         "register_distribution",
+        "register_granularity",
         "register_schedule",
         "unmask",
     ]

@@ -87,13 +87,13 @@ def hybrid_conflicts(prefix: str, chosen: Chosen) -> Faults:
         )
 
 
-def turns(values: Mapping[str, Any], scores_units: bool) -> list[dict[str, Any]]:
+def turns(chosen: Chosen) -> list[dict[str, Any]]:
     """Return the fields that change for each granularity that a mask update prunes in turn.
 
     Args:
-        values: all fields of the config.
-        scores_units: whether its criterion does.
+        chosen: the whole config, with all its fields.
     """
+    values, scores_units = chosen.values, chosen.criterion.scores == "units"
     return [
         {
             "granularity": kind,

@@ -63,7 +63,7 @@ def budgets_of(config: PruningConfig, layers: Iterable[PrunableLayer]) -> list[B
         layers: every layer that can be pruned or is protected.
     """
     layers = list(layers)
-    if granularity_of(config.granularity).implied_sparsity is not None:
+    if config.chosen.granularity.implied_sparsity is not None:
         # The pattern fixes every layer's sparsity: none carries what a protected one keeps.
         protected = protected_names(layers, config.protect)
         layers = [layer for layer in layers if layer.name not in protected]

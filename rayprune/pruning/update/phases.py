@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from rayprune.errors import ConfigError
 from rayprune.pruning.config import PruningConfig
-from rayprune.pruning.granularity import granularity_of
 from rayprune.pruning.granularity.hybrid import field_of, turns
 from rayprune.pruning.layers.prunable import PrunableLayer
 from rayprune.pruning.update.budgets import (
@@ -49,7 +48,7 @@ class Phase:
             ConfigError: out of range or reach, or a granularity whose targets are not one number.
         """
         faults = PruningConfig.faults_of({"sparsity": sparsity}, prefix="")
-        implied = granularity_of(self.config.granularity).implied_sparsity
+        implied = self.config.chosen.granularity.implied_sparsity
         if self.in_turn:
             faults.append("`sparsity` must be left out, since `hybrid` names two.")
         if not faults and implied is not None and sparsity > implied:
@@ -77,13 +76,12 @@ def phases_of(
         layers: the prunable layers, protected ones included.
         heads: names of layers of which no unit can go.
     """
-    if not granularity_of(config.granularity).in_turn:
+    if not config.chosen.granularity.in_turn:
         return [Phase(config, tuple(layers))]
-    by_units = config.chosen.criterion.scores == "units"
     # Penalty and compaction are the whole config's, whatever the phases are.
     singles = [
         config.replace(**changes, penalty=None, compact_every=None)
-        for changes in turns(config.to_dict(), by_units)
+        for changes in turns(config.chosen)
     ]
     return [Phase(single, _within(single, layers, heads), in_turn=True) for single in singles]
 
@@ -91,7 +89,7 @@ def phases_of(
 def _within(
     config: PruningConfig, layers: Iterable[PrunableLayer], heads: frozenset[str]
 ) -> tuple[PrunableLayer, ...]:
-    spared = heads if granularity_of(config.granularity).whole_rows else ()
+    spared = heads if config.chosen.granularity.whole_rows else ()
     return tuple(layer for layer in layers if layer.name not in spared)
 
 
@@ -101,7 +99,7 @@ def phase_faults(
     """Return what is wrong with the phases for their layers, each fault once."""
     faults: dict[str, None] = {}
     for phase in phases:
-        outside = exempt | heads if granularity_of(phase.config.granularity).whole_rows else exempt
+        outside = exempt | heads if phase.config.chosen.granularity.whole_rows else exempt
         for fault in faults_with(phase.config, phase.layers, outside):
             kind = phase.config.granularity
             faults[_renamed(fault, kind) if phase.in_turn else fault] = None

@@ -11,7 +11,6 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from rayprune.config import EvaluationConfig, to_yaml
 from rayprune.errors import ConfigError, InputError
 from rayprune.pruning.config import PruningConfig
-from rayprune.pruning.granularity import granularity_of
 from rayprune.rllib.actors.learners import foreach_learner
 from rayprune.rllib.callback import check_learners, learner_reports
 from rayprune.rllib.checkpoints import files as checkpoints
@@ -58,7 +57,7 @@ def prune_checkpoint(
     _check(config, pruning)
     saved = SavedPolicy(directory)
     shrunk = bool(saved.origins)
-    if shrunk and not granularity_of(pruning.granularity).removes_units:
+    if shrunk and not pruning.chosen.granularity.removes_units:
         raise InputError(
             f"The networks of {str(directory)!r} shrank in training (`compact_every`): only whole "
             "units can go from them. `--granularity` must be 'neuron' or 'hybrid', but is "

@@ -10,7 +10,6 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rayprune.config import ExperimentConfig
 from rayprune.pruning.config import DEFAULT_HORIZON
-from rayprune.pruning.granularity import granularity_of
 from rayprune.pruning.schedules.gate import Gate, GateState, Verdict
 from rayprune.pruning.schedules.times import BEGAN, waits_for_return
 from rayprune.rllib.callback import learner_reports
@@ -52,7 +51,7 @@ class Director:
         report = learner_reports(algorithm)[0][DEFAULT_MODULE_ID]
         if not self._pruning.gated or report["most"] == 0.0:  # at sparsity 0 it is a dense run
             return
-        if self._state == GateState() and granularity_of(self._pruning.granularity).single_weights:
+        if self._state == GateState() and self._pruning.chosen.granularity.single_weights:
             self._state.trying = report["sparsity"]  # what `start_from` brought
         schedule = self._pruning.schedule
         if schedule["reference"] == "dense":

@@ -18,7 +18,6 @@ from torch.utils._pytree import tree_map
 from rayprune.deploy.compaction.live import TrainedNetwork, fingerprint, plan_live, prove_live
 from rayprune.deploy.compaction.plan import Plan, apply_plan
 from rayprune.errors import ConfigError, InputError, InvariantError
-from rayprune.pruning.granularity import granularity_of
 from rayprune.pruning.layers.resizing import fit_to, shapes_of
 from rayprune.rllib.algorithms.forwards import example_of, run_all
 from rayprune.rllib.algorithms.target_networks import target_pairs
@@ -130,7 +129,7 @@ class LiveCompaction:
             masks=pruner.held_masks,
             targets=targets,
             # Masks of whole rows have no hole that a carried constant could fill.
-            merge=granularity_of(pruner.config.granularity).whole_rows,
+            merge=pruner.config.chosen.granularity.whole_rows,
             keep=pruner.heads,
         )
 
