@@ -158,7 +158,7 @@ def _look(learner: Any) -> dict[str, Any]:
 def _seen(learner: Any) -> dict[str, Any]:
     (report,) = learner.pruning_report().values()
     module = learner.module[DEFAULT_MODULE_ID].unwrapped()
-    pruners = learner._pruners.values()
+    pruners = learner.pruners.values()
     masks = {name: mask for pruner in pruners for name, mask in pruner.masks.items()}
     weights = dict(module.named_parameters())
     targets = (

@@ -24,6 +24,7 @@ from rayprune.rllib.actors.lost_env_runners import LostEnvRunners, wait_for_env_
 from rayprune.rllib.actors.lost_learners import watch_learners
 from rayprune.rllib.environments.guard import guard, note_last_observation, silence_tracebacks
 from rayprune.rllib.environments.normalising_wrappers import check_environments
+from rayprune.rllib.learner.extensions.plasticity import PlasticityWindows
 from rayprune.rllib.learner.extensions.signals import begin_if_reached
 from rayprune.rllib.modules.cut_off import Teller
 from rayprune.rllib.settings.config_changes import check_composed
@@ -115,7 +116,8 @@ class PruningCallback(RLlibCallback):
             )
         check_env_runners(algorithm, reports[0])
         churn, plasticity = foreach_learner(
-            algorithm, lambda learner: (learner.take_churn(), learner.take_plasticity())
+            algorithm,
+            lambda learner: (learner.take_churn(), learner.extension(PlasticityWindows).take()),
         )[0]
         result[RESULT_KEY] = {
             module_id: {

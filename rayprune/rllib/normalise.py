@@ -15,6 +15,7 @@ from rayprune.rllib.checkpoints.files import locate
 from rayprune.rllib.connectors.pipelines import EnvToModule
 from rayprune.rllib.connectors.sampling import hand_over, let_buffer_normalise, replays
 from rayprune.rllib.connectors.statistics import MEAN_STD, freeze, take_statistics
+from rayprune.rllib.learner.extensions.distillation import Distillation
 from rayprune.rllib.settings.keys import CONFIG_KEY, START
 
 Config = TypeVar("Config", bound=AlgorithmConfig)
@@ -115,7 +116,7 @@ def _teaching(algorithm: Any) -> dict[str, Any]:
 
 
 def _has_teacher(learner: Any) -> bool:
-    return bool(learner.has_teacher)
+    return bool(learner.extension(Distillation).teaches)
 
 
 def _check(config: AlgorithmConfig) -> None:

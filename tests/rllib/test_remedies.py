@@ -31,14 +31,17 @@ def test_targets_span_n_steps_from_their_time_on_at_the_same_training_intensity(
     learner.compute_losses = watched
     try:
         paces = []
-        while learner._step < 300:
-            before = learner._step, learner._updates
+        modules = learner._modules
+        while modules.clock < 300:
+            before = modules.clock, modules.updates
             algo.train()
-            if learner._step < 150:
+            if modules.clock < 150:
                 assert spans <= {1}
             elif before[0] >= 150:
                 assert spans == {3}
-                paces.append((learner._updates - before[1]) / (learner._step - before[0]))
+                paces.append(
+                    (learner._modules.updates - before[1]) / (learner._modules.clock - before[0])
+                )
             spans.clear()
         assert paces
         assert all(pace == pytest.approx(1.0, abs=0.1) for pace in paces)

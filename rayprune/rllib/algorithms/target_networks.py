@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from ray.rllib.core.rl_module.apis import TargetNetworkAPI
-from torch import nn
+from torch import Tensor, nn
 
 
 def target_pairs(module: Any) -> list[tuple[nn.Module, nn.Module]]:
@@ -22,3 +23,27 @@ def target_pairs(module: Any) -> list[tuple[nn.Module, nn.Module]]:
     except (AttributeError, KeyError):
         return []
     return [(source, target) for source, target in pairs if isinstance(target, nn.Module)]
+
+
+def target_networks(module: Any) -> list[nn.Module]:
+    """Return a module's target networks."""
+    return [target for _, target in target_pairs(module)]
+
+
+def target_prefixes(module: Any) -> tuple[str, ...]:
+    """Return what the names of the target networks' parameters begin with."""
+    targets = {id(target) for target in target_networks(module)}
+    named = module.named_modules(remove_duplicate=False)
+    return tuple(f"{name}." for name, part in named if id(part) in targets)
+
+
+def target_parameters(module: Any) -> Iterator[tuple[nn.Parameter, nn.Parameter]]:
+    """Yield each parameter of a source network with its copy in the target network."""
+    for source, target in target_pairs(module):
+        yield from zip(source.parameters(), target.parameters(), strict=True)
+
+
+def target_tensors(module: Any) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield each tensor of a source network, buffers too, with its copy in the target network."""
+    for source, target in target_pairs(module):
+        yield from zip(source.state_dict().values(), target.state_dict().values(), strict=True)

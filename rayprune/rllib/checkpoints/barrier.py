@@ -87,8 +87,7 @@ def load_buffer(algorithm: Algorithm, directory: Path) -> None:
 
 def _cross(learner: Any, seed: int, env_steps: int) -> None:
     reseed(barrier_seed(seed, env_steps, "learner"))
-    learner.restart_watching()
-    learner.forget_evidence()
+    learner.cross_barrier()
 
 
 def _restart_episodes(env_runner: Any, seed: int, env_steps: int) -> None:

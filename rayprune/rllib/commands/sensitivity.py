@@ -24,14 +24,14 @@ from rayprune.pruning.granularity import granularity_of
 from rayprune.pruning.layers.attach import maskable_layers
 from rayprune.pruning.layers.prunable import PrunableLayer
 from rayprune.pruning.pruner import LayerCount, Pruner
-from rayprune.rllib.algorithms.target_networks import target_pairs
+from rayprune.rllib.algorithms.target_networks import target_networks
 from rayprune.rllib.checkpoints import files as checkpoints
 from rayprune.rllib.evaluation.closeness import Seen, differences
 from rayprune.rllib.evaluation.open_policy import OpenPolicy
 from rayprune.rllib.evaluation.visited_states import Recording
 from rayprune.rllib.experiment.algorithm_config import config_of
-from rayprune.rllib.learner.mixin import heads_of
 from rayprune.rllib.modules.groups import group_of
+from rayprune.rllib.modules.heads import heads_of
 from rayprune.rllib.training.resumption import require_same
 from rayprune.statistics.intervals import paired_gap, summarise
 from rayprune.storage.copies import shown
@@ -228,7 +228,7 @@ class _Scan:
 
     def _prepare(self) -> None:
         module = self._evaluator.module
-        self._targets = _targets_of(module)
+        self._targets = target_networks(module)
         self._heads = heads_of(module, self._targets)
         self._weights = {name: p.detach().clone() for name, p in module.named_parameters()}
         self._masks = self._policy.saved.pruner
@@ -399,10 +399,6 @@ def _unexplained(found: Mapping[str, Any]) -> float | None:
     if not spread:
         return 0.0 if error == 0 else None
     return float((error / spread) ** 2)
-
-
-def _targets_of(module: Any) -> list[torch.nn.Module]:
-    return [target for _, target in target_pairs(module)]
 
 
 def _chosen(layers: Sequence[LayerCount], patterns: Sequence[str]) -> list[LayerCount]:

@@ -54,9 +54,10 @@ from rayprune.rllib.environments.normalising_wrappers import wrapper_faults
 from rayprune.rllib.experiment.schedule_values import SCHEDULED, schedule_faults
 from rayprune.rllib.experiment.unread_model_keys import unread_for_spaces, unread_model_faults
 from rayprune.rllib.experiment.unread_settings import unread, unread_faults
-from rayprune.rllib.learner.mixin import heads_of, sensors_of
 from rayprune.rllib.modules.groups import group_of
+from rayprune.rllib.modules.heads import heads_of
 from rayprune.rllib.modules.linear_catalogs import allow_linear
+from rayprune.rllib.modules.sensors import sensors_of
 from rayprune.rllib.normalise import as_configured, normalise
 from rayprune.rllib.wrap import with_pruning
 

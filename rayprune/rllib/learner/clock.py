@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
+
+from rayprune.rllib.learner import ranks
 
 
 def clock_of(learner: TorchLearner, timesteps: Mapping[str, Any], updates: int) -> int:
     """Return the moment of an update, the same on every Learner of a group.
+
+    A batch that reached one Learner of IMPALA and not the other, whose queue was full, would
+    otherwise leave their clocks, and so their masks, apart for good: the latest of all counts.
 
     Args:
         learner: whose update has just been done.
@@ -20,20 +24,4 @@ def clock_of(learner: TorchLearner, timesteps: Mapping[str, Any], updates: int) 
     """
     if learner.config.is_offline:
         return updates
-    step = int(timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME) or updates)
-    return _agreed(step, learner.device) if _asynchronous(learner) else step
-
-
-def _asynchronous(learner: TorchLearner) -> bool:
-    return hasattr(learner, "_learner_thread") and torch.distributed.is_initialized()
-
-
-def _agreed(step: int, device: Any) -> int:
-    """Return the latest step of all ranks.
-
-    A batch that reached one Learner of IMPALA and not the other, whose queue was full, would
-    otherwise leave their clocks, and so their masks, apart for good.
-    """
-    held = torch.tensor([step], dtype=torch.int64, device=device)
-    torch.distributed.all_reduce(held, op=torch.distributed.ReduceOp.MAX)
-    return int(held.item())
+    return ranks.latest(int(timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME) or updates), learner)

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
-from rayprune.rllib.algorithms.target_networks import target_pairs
-from rayprune.rllib.learner.bypassed import hold_bypassed
-from rayprune.rllib.learner.optimizers import moments, optimizers_of, steps_elementwise
-from rayprune.rllib.settings.foreign_code import own_methods, strangers, unknown_classes
-
-if TYPE_CHECKING:
-    from rayprune.pruning.pruner import MaskChange, Pruner
-    from rayprune.rllib.learner.mixin import PruningMixin
+from rayprune.rllib.learner import ranks
+from rayprune.rllib.learner.modules import ModulePruners
+from rayprune.rllib.learner.moments_and_targets import mask_moments
+from rayprune.rllib.settings.foreign_code import strangers, unknown_classes
 
 logger = logging.getLogger(__name__)
 
 
-class LastWord:
+class FinalMasks:
     """Knows who else may write a Learner's gradients and weights, and masks after them.
 
     Between RLlib's own Learner and an element-wise optimizer, masked gradients over zero moments
@@ -32,42 +26,33 @@ class LastWord:
     the next update begins, or when somebody asks for the weights.
     """
 
-    def __init__(self, learner: PruningMixin) -> None:
-        self._learner = learner
-        self._methods = own_methods(type(learner))
-        self.rewrites = bool(self._methods)
+    def __init__(self, modules: ModulePruners) -> None:
+        self._modules = modules
+        self.rewrites = bool(modules.own_methods)
         """Whether the user's Learner may write gradients and weights within a step."""
         self.strangers: list[str] = []
         """Who may write weights beside RLlib, in words."""
         self._within_updates = False
         self._touched = True
         self._told = False
-        self._optimizers: dict[str, list[Optimizer]] = {}
-        self._elementwise: dict[str, bool] = {}
-        self._seen: tuple[int, ...] = ()
 
     @property
     def wraps_update(self) -> bool:
         """Whether the user's Learner does something of its own around a whole update."""
-        return "update" in self._methods
+        return "update" in self._modules.own_methods
 
     def look(self) -> None:
         """See who is there: modules come and go."""
-        learner = self._learner
-        modules = [pruner.module for pruner in learner.pruners.values()]
+        learner = self._modules.learner
+        modules = [pruner.module for pruner in self._modules.pruners.values()]
         self.strangers = strangers(learner.config, type(learner), modules)
         inside = [type(learner), *map(type, modules)]
         self._within_updates = any(unknown_classes(cls) for cls in inside)
-        self._seen = ()
-
-    def optimizers(self, module_id: str) -> list[Optimizer]:
-        """Return the optimizers that step a module."""
-        self._look_at_optimizers()
-        return self._optimizers[module_id]
+        self._modules.optimizers_of.forget()
 
     def begin_update(self) -> None:
         """Mask what was written since the last update."""
-        self._look_at_optimizers(again=self.rewrites)
+        self._modules.optimizers_of.look(again=self.rewrites)
         if self._touched or self.rewrites:
             self.mask_all()
 
@@ -78,7 +63,7 @@ class LastWord:
             gradients: by parameter, as somebody made them; written to where that can be.
         """
         held = writable(gradients)
-        for pruner in self._learner.pruners.values():
+        for pruner in self._modules.pruners.values():
             pruner.mask_gradients(held)
             # An optimizer, or a user's own step, may go by these in their place.
             pruner.mask_gradients(
@@ -96,7 +81,7 @@ class LastWord:
         def masked(gradients: dict[Any, Tensor], **options: Any) -> Any:
             # It clips in place, so that the dict has to stay the same.
             gradients.update(writable(gradients))
-            for pruner in self._learner.pruners.values():
+            for pruner in self._modules.pruners.values():
                 pruner.mask_gradients(gradients)
             return clip(gradients, **options)
 
@@ -108,11 +93,12 @@ class LastWord:
         Zero gradients over zero moments leave a zero weight where it is for every element-wise
         optimizer; only the others can disturb it, and pay for a multiply.
         """
-        for module_id, pruner in self._learner.pruners.items():
+        optimizers = self._modules.optimizers_of
+        for module_id, pruner in self._modules.pruners.items():
             if self.rewrites:
                 pruner.mask_weights()
-                self._mask_moments(module_id, pruner)
-            elif pruner.bypasses or not self._elementwise.get(module_id):
+                mask_moments(pruner, optimizers.of(module_id))
+            elif pruner.bypasses or not optimizers.step_elementwise(module_id):
                 pruner.mask_weights()
 
     def end_update(self) -> None:
@@ -131,13 +117,14 @@ class LastWord:
         An asynchronous Learner may be between a forward and its backward, which a write in place
         would break. None is made where all is zero already.
         """
-        pruners = self._learner.pruners.values()
-        if not self._asynchronous or any(pruner.violations() for pruner in pruners):
+        pruners = self._modules.pruners.values()
+        if not self._is_asynchronous or any(pruner.violations() for pruner in pruners):
             self.mask_all()
 
-    @property
-    def _asynchronous(self) -> bool:
-        return hasattr(self._learner, "_learner_thread")
+    def mask_all(self) -> None:
+        """Zero what is pruned: weights, their moments, their target networks."""
+        self._modules.mask_all()
+        self._touched = False
 
     def heals(self, violations: Mapping[str, Any]) -> bool:
         """Mask all where a stranger has left pruned weights that aren't zero, and say so once.
@@ -155,7 +142,7 @@ class LastWord:
         self.mask_all()
         self._touched = True
         # An asynchronous Learner may have been read in the middle of its own update.
-        if not self._told and not (self.rewrites and self._asynchronous):
+        if not self._told and not (self.rewrites and self._is_asynchronous):
             self._told = True
             logger.warning(
                 "Pruned weights were no longer zero after the Learner's update, and were set to "
@@ -165,61 +152,9 @@ class LastWord:
             )
         return True
 
-    def agreed(self, pruner: Pruner, change: MaskChange | None) -> MaskChange | None:
-        """Return what rank 0 has done to the masks, and do it here too.
-
-        A user's Learner may let the weights of ranks come apart, by noise that each draws for
-        itself; their masks would follow. Every rank does a mask update at the same clock.
-
-        Args:
-            pruner: after its update.
-            change: what that did on this rank.
-        """
-        ranks = torch.distributed.is_available() and torch.distributed.is_initialized()
-        if change is None or not self.rewrites or not ranks:
-            return change
-        held: list[Any] = [(pruner.state_dict(), change)]
-        torch.distributed.broadcast_object_list(held, src=0)
-        state, first = held[0]
-        if torch.distributed.get_rank() != 0:
-            pruner.load_state_dict(state)
-        decided: MaskChange = first
-        return decided
-
-    # IMPALA asks for weights in inference mode. Masks kept from there could not be changed later.
-    @torch.inference_mode(False)
-    @torch.no_grad()
-    def mask_all(self) -> None:
-        """Zero what is pruned: weights, their moments, their target networks."""
-        for module_id, pruner in self._learner.pruners.items():
-            pruner.mask_weights()
-            self._mask_moments(module_id, pruner)
-            self._mask_targets(pruner)
-        self._touched = False
-
-    def _mask_moments(self, module_id: str, pruner: Pruner) -> None:
-        optimizers = self.optimizers(module_id)
-        pruner.mask_along(lambda parameter: moments(optimizers, parameter))
-        hold_bypassed(pruner, optimizers, target_pairs(pruner.module))
-
-    def _mask_targets(self, pruner: Pruner) -> None:
-        copies: dict[int, list[Tensor]] = {}
-        for source, target in target_pairs(pruner.module):
-            for own, copy in zip(source.parameters(), target.parameters(), strict=True):
-                copies.setdefault(id(own), []).append(copy.data)
-        if copies:
-            pruner.mask_along(lambda parameter: copies.get(id(parameter), ()))
-
-    def _look_at_optimizers(self, *, again: bool = False) -> None:
-        learner = self._learner
-        held = (*map(id, learner._named_optimizers.values()), *map(id, learner.pruners.values()))
-        if held == self._seen and not again:
-            return
-        self._seen = held
-        self._optimizers = {mid: optimizers_of(learner, mid) for mid in learner.pruners}
-        self._elementwise = {
-            mid: all(map(steps_elementwise, found)) for mid, found in self._optimizers.items()
-        }
+    @property
+    def _is_asynchronous(self) -> bool:
+        return ranks.is_asynchronous(self._modules.learner)
 
 
 def writable(gradients: Mapping[Any, Tensor | None]) -> dict[Any, Tensor | None]:

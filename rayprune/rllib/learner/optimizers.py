@@ -178,6 +178,49 @@ def _optimizers_in(value: Any) -> Iterator[Optimizer]:
                 yield inner
 
 
+class ModuleOptimizers:
+    """The optimizers that step each pruned module of a Learner, looked for when they may differ.
+
+    Args:
+        learner: a torch Learner.
+        pruners: by module id; always the same mapping.
+    """
+
+    def __init__(self, learner: Any, pruners: Mapping[str, Any]) -> None:
+        self._learner = learner
+        self._pruners = pruners
+        self._found: dict[str, list[Optimizer]] = {}
+        self._elementwise: dict[str, bool] = {}
+        self._known: tuple[int, ...] = ()
+
+    def of(self, module_id: str) -> list[Optimizer]:
+        """Return the optimizers that step a module."""
+        self.look()
+        return self._found[module_id]
+
+    def step_elementwise(self, module_id: str) -> bool:
+        """Return whether a step leaves a module's zero weights where they are."""
+        return self._elementwise.get(module_id, False)
+
+    def forget(self) -> None:
+        """Look anew next time: modules have come or gone."""
+        self._known = ()
+
+    def look(self, *, again: bool = False) -> None:
+        """Find them, if there are others than before, or ``again``."""
+        held = (
+            *map(id, self._learner._named_optimizers.values()),
+            *map(id, self._pruners.values()),
+        )
+        if held == self._known and not again:
+            return
+        self._known = held
+        self._found = {mid: optimizers_of(self._learner, mid) for mid in self._pruners}
+        self._elementwise = {
+            mid: all(map(steps_elementwise, found)) for mid, found in self._found.items()
+        }
+
+
 def forget_state(learner: Any, module_id: str) -> None:
     """Forget what optimizers know of a module, but not what one of several knows of the others."""
     own = [optimizer for _, optimizer in learner.get_optimizers_for_module(module_id)]

@@ -14,14 +14,12 @@ import torch
 from ray.rllib.algorithms.dqn.default_dqn_rl_module import QF_PREDS
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.apis import QNetAPI, ValueFunctionAPI
-from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from rayprune.pruning.layers.hooks import hooked
 from rayprune.pruning.reports import empty_line
 from rayprune.pruning.tracing.replica import undisturbed
-from rayprune.rllib.diagnostics import Diagnostics
 from rayprune.rllib.modules.heads import copy_to_run, parts_of
 
 if TYPE_CHECKING:
@@ -39,65 +37,6 @@ Call = tuple[str, Any, Any]
 Outputs = Callable[[Batch], Mapping[str, Any]]
 
 
-class CutOff:
-    """Watches the modules of one Learner; reads, and changes nothing.
-
-    Args:
-        diagnostics: a module that can't be run this way is watched no longer.
-    """
-
-    def __init__(self, diagnostics: Diagnostics) -> None:
-        self._diagnostics = diagnostics
-        self._batches: dict[str, Batch] = {}
-        self._changed: set[str] = set()
-        self._constant: dict[str, dict[str, str | None]] = {}
-
-    def keep(self, batch: Mapping[str, Any], pruners: Mapping[str, Pruner]) -> None:
-        """Keep a reference to a minibatch until the update ends."""
-        self._batches.update({mid: batch[mid] for mid in pruners if mid in batch})
-
-    def note(self, module_id: str) -> None:
-        """Remember that a module's masks have changed."""
-        self._changed.add(module_id)
-
-    def detach(self, module_id: str) -> None:
-        """Let a module go."""
-        self._batches.pop(module_id, None)
-        self._constant.pop(module_id, None)
-        self._changed.discard(module_id)
-
-    def check(self, module_id: str, pruner: Pruner, parent: Any) -> None:
-        """Run a module, if its masks have changed or it was cut off when it last was.
-
-        Args:
-            module_id: of the module.
-            pruner: of the module.
-            parent: the MultiRLModule that holds it.
-        """
-        batch = self._batches.pop(module_id, None)
-        if batch is None or not (module_id in self._changed or self._constant.get(module_id)):
-            return
-        self._changed.discard(module_id)
-        own = None if type(parent) is MultiRLModule else parent
-        self._constant[module_id] = self._diagnostics.take(
-            "cut off", module_id, lambda: constant_outputs(batch, pruner, own), {}
-        )
-
-    def report(self, module_id: str, pruner: Pruner) -> dict[str, Any] | None:
-        """Return what is cut off now, None if nothing is.
-
-        Returns:
-            ``{"empty_layers": [name], "constant_outputs": {output: layer}}``: the layers without a
-            weight, and the outputs that don't depend on the observation, each with the layer that
-            it ends in (None where it can't be told).
-        """
-        found = {
-            "empty_layers": pruner.emptied,
-            "constant_outputs": dict(self._constant.get(module_id, {})),
-        }
-        return found if any(found.values()) else None
-
-
 class Teller:
     """Says once what is new of what is cut off."""
 
@@ -105,7 +44,7 @@ class Teller:
         self._told: set[tuple[str, str]] = set()
 
     def lines(self, module_id: str, found: Mapping[str, Any] | None) -> list[str]:
-        """Return what to say of a module's `CutOff.report`."""
+        """Return what to say of a module's report."""
         if found is None:
             return []
         empty = self._new(module_id, found["empty_layers"])

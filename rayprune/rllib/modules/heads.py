@@ -18,6 +18,7 @@ from ray.rllib.core.rl_module.apis import TargetNetworkAPI
 from ray.rllib.utils.torch_utils import convert_to_torch_tensor
 from torch import Tensor, nn
 
+from rayprune.pruning.layers.attach import make_maskable, maskable_layers
 from rayprune.pruning.tracing.heads import UNSURE, Runs, beside_others
 from rayprune.pruning.tracing.replica import replica, undisturbed
 from rayprune.rllib.modules.groups import output_heads
@@ -65,6 +66,26 @@ _SCALARS: Final = (
 _FLAGS: Final = (Columns.TERMINATEDS, Columns.TRUNCATEDS)
 
 Run = Callable[[Any, dict[str, Any]], Mapping[str, Any]]
+
+
+def heads_of(
+    module: nn.Module,
+    targets: list[nn.Module],
+    *,
+    name: str = "",
+    parent: Any = None,
+) -> frozenset[str]:
+    """Return the layers whose units are the module's outputs, so that no unit can go.
+
+    Args:
+        module: is made maskable.
+        targets: target networks in it.
+        name: the module's id, if it has one.
+        parent: the MultiRLModule that holds it, if one does.
+    """
+    make_maskable(module, exclude=targets)
+    layers = maskable_layers(module, exclude=targets)
+    return module_heads(module, layers, name=name, parent=parent)
 
 
 def module_heads(

@@ -17,12 +17,14 @@ from torch import Tensor, nn
 
 from rayprune.errors import InputError
 from rayprune.pruning.granularity.sensors import Sensors, find_sensors, unplugged
+from rayprune.pruning.layers.attach import maskable_layers
 from rayprune.pruning.layers.masked import MASKABLE
 from rayprune.rllib.connectors.encoding import Space, leaves
-from rayprune.rllib.connectors.observations import encode_observations
 
-# By this name configs that were pickled into older checkpoints know it.
-flatten_rich_observations = encode_observations
+
+def sensors_of(module: nn.Module, targets: list[nn.Module]) -> Sensors:
+    """Return the sensors that the module's prunable layers read."""
+    return module_sensors(module, dict(maskable_layers(module, exclude=targets)))
 
 
 def module_sensors(module: Any, layers: dict[str, nn.Module]) -> Sensors:

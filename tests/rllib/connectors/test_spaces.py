@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ from rayprune.rllib.experiment.algorithm_config import _way_out, build_module
 from rayprune.rllib.export.exportable import export_limits
 from rayprune.rllib.export.policy import deployable
 from rayprune.rllib.models import PrunableNatureCNN
-from rayprune.rllib.modules.sensors import flatten_rich_observations, sensor_names
+from rayprune.rllib.modules.sensors import sensor_names
 from tests.doubles.envs import OwnModule
 from tests.doubles.exported import scramble
 from tests.rllib import configs, experiments
@@ -267,10 +266,6 @@ def test_a_users_own_module_reads_observations_as_they_are():
     assert (has_own_module(own), has_own_module(ours), has_own_module(configs.ppo())) == (1, 0, 0)
     assert not is_encoded(CHW, raw=True)
     assert is_encoded(NESTED, raw=True)
-
-
-def test_older_checkpoints_find_the_connector_that_they_name():
-    assert pickle.loads(pickle.dumps(flatten_rich_observations)) is flatten_rich_observations
 
 
 def test_recorded_episodes_are_encoded_once_and_their_choices_counted_from_0():

@@ -58,7 +58,7 @@ def test_two_learners_hold_the_same_masks_and_weights() -> None:
         first, second = learner_reports(algo)
         # RLlib's own Learner is known for what it is where Ray has made an actor of it.
         seen = foreach_learner(
-            algo, lambda learner: (learner._last_word.rewrites, learner._last_word.strangers)
+            algo, lambda learner: (learner._final_masks.rewrites, learner._final_masks.strangers)
         )
         assert seen == [(False, [])] * 2
         assert first[DEFAULT_MODULE_ID]["digest"] == second[DEFAULT_MODULE_ID]["digest"]

@@ -19,6 +19,8 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 
 from rayprune.rllib import prune
 from rayprune.rllib.actors.learners import foreach_learner
+from rayprune.rllib.learner.extensions.rewinding import Rewinding
+from rayprune.rllib.learner.moments_and_targets import masked_targets
 from rayprune.rllib.learner.optimizers import moments, optimizers_of
 from tests.doubles.own_learners import (
     STEPPING,
@@ -88,7 +90,7 @@ def not_zero(learner: Any) -> dict[str, int]:
         for name, mask in pruner.masks.items():
             tensors = [weights[name], *moments(optimizers, weights[name])]
             found[name] = sum(int(torch.count_nonzero(t[~mask])) for t in tensors)
-        for name, target in learner._target_parameters(module_id):
+        for name, target in masked_targets(pruner):
             if name in pruner.masks:
                 found[f"target of {name}"] = int(torch.count_nonzero(target[~pruner.masks[name]]))
     assert found
@@ -185,7 +187,7 @@ def test_a_rewound_module_leaves_a_shared_optimizers_other_moments_alone() -> No
     learner = learner_with(SharedOptimizer, spaces_only(("small", "large")), schedule=ticket)
     update(learner, step=10)
     optimizer = learner._named_optimizers["__all_modules___shared"]
-    learner._rewinder.rewind("small", learner.pruners["small"])
+    learner.extension(Rewinding).rewind("small", learner.pruners["small"])
     held = {
         mid: [p in optimizer.state for p in learner.module[mid].parameters()]
         for mid in ("small", "large")

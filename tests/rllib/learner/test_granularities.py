@@ -19,6 +19,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from rayprune.errors import ConfigError
 from rayprune.rllib import prune
 from rayprune.rllib.callback import learner_reports
+from rayprune.rllib.connectors.observations import encode_observations
 from rayprune.rllib.evaluation.evaluator import Evaluator
 from rayprune.rllib.experiment.algorithm_config import (
     base_config,
@@ -27,7 +28,7 @@ from rayprune.rllib.experiment.algorithm_config import (
     network_faults,
 )
 from rayprune.rllib.models import PrunableResidualCNN
-from rayprune.rllib.modules.sensors import flatten_rich_observations, sensor_report
+from rayprune.rllib.modules.sensors import sensor_report
 from rayprune.rllib.training.layer_returns import post_layer_returns
 from rayprune.rllib.training.rows import policy_of
 from rayprune.rllib.training.twins import dense_twin
@@ -140,7 +141,7 @@ NAMES = [
 
 
 def vehicle() -> Any:
-    return configs.ppo(Vehicle).env_runners(env_to_module_connector=flatten_rich_observations)
+    return configs.ppo(Vehicle).env_runners(env_to_module_connector=encode_observations)
 
 
 def test_the_sensors_of_a_dict_observation_are_named_in_the_order_in_which_rllib_flattens() -> None:

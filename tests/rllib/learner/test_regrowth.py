@@ -12,6 +12,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rayprune.rllib import prune
 from rayprune.rllib.callback import learner_reports
+from rayprune.rllib.learner.moments_and_targets import masked_targets
 from rayprune.rllib.learner.optimizers import moments
 from tests.rllib import configs, experiments
 from tests.rllib.invariants import check_by_hand
@@ -53,21 +54,21 @@ def test_weights_are_dropped_and_regrown_while_training(base: Any, kind: str) ->
 def test_regrown_weights_start_at_zero_with_zero_moments_and_zero_targets() -> None:
     algo = configs.build(prune(configs.dqn(), configs.pruning(schedule=RIGL)))
     learner, seen = configs.learner_of(algo), 0
-    change_masks = learner._after_mask_change
+    change_masks = learner._modules.spread
 
     def watched(module_id: str, sparsity: float, change: Any) -> None:
         nonlocal seen
         change_masks(module_id, sparsity, change)
-        pruner = learner._pruners[module_id]
+        pruner = learner.pruners[module_id]
         optimizers = [opt for _, opt in learner.get_optimizers_for_module(module_id)]
-        targets = dict(learner._target_parameters(module_id))
+        targets = dict(masked_targets(pruner))
         for name, fresh in change.regrown.items():
             seen += int(fresh.sum())
             held = [pruner.parameters[name].data, *moments(optimizers, pruner.parameters[name])]
             assert len(held) == 3
             assert all(not bool(tensor[fresh].any()) for tensor in [*held, targets[name]])
 
-    learner._after_mask_change = watched
+    learner._modules.spread = watched
     try:
         for _ in range(3):
             algo.train()
@@ -86,7 +87,7 @@ def test_weights_of_a_plain_checkpoint_are_pruned_by_their_size(tmp_path: Path) 
         algo.restore_from_path(str(tmp_path / "plain"))
         learner = configs.learner_of(algo)
         assert learner.masks()[DEFAULT_MODULE_ID] == {}
-        pruner = learner._pruners[DEFAULT_MODULE_ID]
+        pruner = learner.pruners[DEFAULT_MODULE_ID]
         state = {name: weight.detach().clone() for name, weight in pruner.parameters.items()}
         algo.train()
         check_by_hand(algo)

@@ -268,7 +268,7 @@ def test_no_path_is_told_though_no_layer_is_empty() -> None:
     algo = configs.build(own(sparsity=0.1))
     try:
         algo.train()
-        (pruner,) = configs.learner_of(algo)._pruners.values()
+        (pruner,) = configs.learner_of(algo).pruners.values()
         module = pruner.module
         batch = {"obs": torch.randn(8, 4)}
         assert constant_outputs(batch, pruner) == {}

@@ -26,9 +26,9 @@ from torch import nn
 
 from rayprune.pruning.layers.attach import make_maskable, maskable_layers
 from rayprune.rllib import prune
-from rayprune.rllib.learner.mixin import heads_of
 from rayprune.rllib.modules import heads
 from rayprune.rllib.modules.groups import output_heads
+from rayprune.rllib.modules.heads import heads_of
 from tests.doubles import shared_encoder
 from tests.rllib import configs
 

@@ -101,7 +101,7 @@ def test_the_evaluator_reads_a_policy_that_torch_pruned(tmp_path: Path) -> None:
 
 
 def test_a_module_that_is_still_torch_pruned_is_refused_with_the_way_out() -> None:
-    from rayprune.rllib.learner.mixin import refuse_torch_pruned
+    from rayprune.rllib.learner.chosen_modules import refuse_torch_pruned
 
     layer = torch.nn.Linear(2, 2)
     refuse_torch_pruned("a", layer)

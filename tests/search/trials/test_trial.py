@@ -142,19 +142,19 @@ def test_a_clone_of_a_sparser_donor_holds_its_masks(donor: Path) -> None:
 def test_a_clone_of_a_sparser_donor_regrows_to_its_own_target_where_asked(donor: Path) -> None:
     trial = clone(donor, sparsity=0.2, on_clone="regrow")
     learner, grown = learner_of(trial), []
-    change_masks = learner._after_mask_change
+    change_masks = learner._modules.spread
 
     def watched(module_id: str, sparsity: float, change: Any) -> None:
         change_masks(module_id, sparsity, change)
         grown.append(change)
-        pruner = learner._pruners[module_id]
+        pruner = learner.pruners[module_id]
         optimizers = [opt for _, opt in learner.get_optimizers_for_module(module_id)]
         for name, fresh in change.regrown.items():
             held = [pruner.parameters[name].data, *moments(optimizers, pruner.parameters[name])]
             assert len(held) == 3
             assert all(not bool(tensor[fresh].any()) for tensor in held)
 
-    learner._after_mask_change = watched
+    learner._modules.spread = watched
     before = masks_of(trial)
     assert trial.train()["sparsity"] == pytest.approx(0.2, abs=0.01)
     # At once, by the dense gradients of that update; nothing that was kept has gone.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import torch
 from ray.rllib.algorithms.dqn.dqn_learner import QF_PREDS
@@ -16,21 +16,20 @@ from torch import Tensor
 
 from rayprune.errors import ConfigError
 from rayprune.pruning.evidence.divergences import categorical_kl
+from rayprune.pruning.pruner import Pruner
+from rayprune.pruning.reports import MaskChange
 from rayprune.rllib.algorithms.policy import kl_between
 from rayprune.rllib.checkpoints.files import locate
 from rayprune.rllib.checkpoints.saved_policy import SavedPolicy
+from rayprune.rllib.learner.extension import Extension, LearnerView
 from rayprune.rllib.learner.extensions.teachers import check_apart, frozen_copy
 from rayprune.rllib.settings.keys import START
-
-if TYPE_CHECKING:
-    from rayprune.pruning.pruner import Pruner
-    from rayprune.rllib.learner.mixin import PruningMixin
 
 KL_KEY: Final = "distillation_kl"
 """Name of the KL term in a Learner's metrics, before its weight."""
 
 
-class Distiller:
+class Distillation(Extension):
     """Holds a Learner's teachers, and adds their KL terms to its losses.
 
     A teacher is a copy of the module outside of everything that trains, syncs or prunes. Policy
@@ -38,8 +37,10 @@ class Distiller:
     batch, of the action distribution, or of ``softmax(Q / temperature)`` where there is none.
     """
 
-    def __init__(self, learner: PruningMixin) -> None:
-        self._learner = learner
+    key = "teachers"
+
+    def __init__(self, view: LearnerView) -> None:
+        super().__init__(view)
         self._teachers: dict[str, Any] = {}
         self._checked: set[str] = set()
 
@@ -58,7 +59,7 @@ class Distiller:
         """Whether it holds a teacher."""
         return bool(self._teachers)
 
-    def begin(self, module_id: str, pruner: Pruner) -> None:
+    def before_update(self, module_id: str, pruner: Pruner) -> None:
         """Take the teacher that is known before the first update: a checkpoint's, or the start's.
 
         Raises:
@@ -74,15 +75,17 @@ class Distiller:
             teacher.set_state(saved.weights)
         self._teachers[module_id] = teacher
 
-    def before_pruning(self, module_id: str, pruner: Pruner, step: int) -> None:
+    def before_mask_update(self, module_id: str, pruner: Pruner) -> None:
         """Take the policy of now for a teacher, if the first mask update is due."""
         wanted = pruner.config.distillation is not None and module_id not in self._teachers
-        if wanted and pruner.due(step):
+        if wanted and pruner.due(self._view.clock):
             self._teachers[module_id] = frozen_copy(pruner.module)
 
-    def forget_needless(self, module_id: str, pruner: Pruner) -> None:
+    def after_mask_update(self, module_id: str, pruner: Pruner, change: MaskChange) -> None:
         """Forget the teacher of a mask update that pruned nothing: a later one will be better."""
         settings = pruner.config.distillation
+        if change.pruned:
+            return
         if settings is not None and settings["from"] is None and pruner.sparsity() == 0.0:
             self._teachers.pop(module_id, None)
 
@@ -90,7 +93,7 @@ class Distiller:
         """Forget a module's teacher: the module is gone."""
         self._teachers.pop(module_id, None)
 
-    def add_to(
+    def on_losses(
         self, losses: dict[str, Any], fwd_out: Mapping[str, Any], batch: Mapping[str, Any]
     ) -> None:
         """Add each module's weighted KL term to its loss, and log it.
@@ -101,25 +104,26 @@ class Distiller:
             batch: by module id.
         """
         self._check_copies(fwd_out, batch)
+        learner = self._view.learner
         for module_id, teacher in self._teachers.items():
-            settings = self._learner.pruning_config(module_id).distillation
+            settings = self._view.config(module_id).distillation
             if settings is None or module_id not in losses:
                 continue
-            student = self._learner.module[module_id].unwrapped()
+            student = self._view.module(module_id)
             kl = divergence(
                 student, teacher, fwd_out[module_id], batch[module_id], settings["temperature"]
             )
             term = settings["weight"] * kl
             losses[module_id] = losses[module_id] + term
             # SAC's gradients come from the losses of its parts, not from their sum.
-            parts = getattr(self._learner, "_temp_losses", {})
+            parts = getattr(learner, "_temp_losses", {})
             if (module_id, POLICY_LOSS_KEY) in parts:
                 parts[module_id, POLICY_LOSS_KEY] = parts[module_id, POLICY_LOSS_KEY] + term
-            self._learner.metrics.log_value((module_id, KL_KEY), kl.detach(), window=1)
+            learner.metrics.log_value((module_id, KL_KEY), kl.detach(), window=1)
 
     def _check_copies(self, fwd_out: Mapping[str, Any], batch: Mapping[str, Any]) -> None:
         """See with the first minibatch whether a copy of the module goes by its own weights."""
-        for module_id, pruner in self._learner.pruners.items():
+        for module_id, pruner in self._view.pruners.items():
             settings = pruner.config.distillation
             if settings is None or module_id in self._checked or module_id not in fwd_out:
                 continue
@@ -136,10 +140,11 @@ class Distiller:
             for module_id, teacher in self._teachers.items()
         }
 
-    def set_state(self, state: Mapping[str, Any], pruners: Mapping[str, Pruner]) -> None:
+    def set_state(self, state: Mapping[str, Any] | None) -> None:
         """Take over what `get_state` returned."""
         self._teachers = {}
-        for module_id, weights in state.items():
+        pruners = self._view.pruners
+        for module_id, weights in (state or {}).items():
             if module_id in pruners:
                 teacher = frozen_copy(pruners[module_id].module)
                 teacher.set_state(weights)

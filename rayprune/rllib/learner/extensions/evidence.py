@@ -11,50 +11,40 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from rayprune.errors import InputError
 from rayprune.pruning.evidence.batches import FISHER, sample_count
 from rayprune.pruning.evidence.measuring import COALITIONS, measured_for
 from rayprune.pruning.evidence.objectives import ANY_GROUP, Actions, Objective
-from rayprune.pruning.evidence.reduce import Across, Alone
 from rayprune.pruning.evidence.table import Evidence
+from rayprune.pruning.pruner import Pruner
 from rayprune.rllib.algorithms.policy import Policy, policy_of
 from rayprune.rllib.algorithms.values import TINY_VARIANCE, has_values, value_outputs, values_of
-
-if TYPE_CHECKING:
-    from rayprune.pruning.pruner import Pruner
+from rayprune.rllib.learner import ranks
+from rayprune.rllib.learner.extension import Extension, LearnerView
 
 POLICY, VALUE = "policy", "value"
 
 
-class Witness:
-    """Keeps a Learner's last minibatches, and testifies when a mask update is due.
+class MinibatchEvidence(Extension):
+    """Keeps a Learner's last minibatches, and measures on them when a mask update is due."""
 
-    Args:
-        learner: the Learner; its config and its modules are read at use time.
-    """
-
-    def __init__(self, learner: TorchLearner) -> None:
-        self._learner = learner
+    def __init__(self, view: LearnerView) -> None:
+        super().__init__(view)
         self._held: dict[str, deque[dict[str, Any]]] = {}
         self._given: dict[str, Evidence] = {}
         self.convergence: dict[str, dict[str, dict[str, float]]] = {}
         """Of Shapley values: module id -> layer's parameter -> standard error and agreement."""
 
-    def keep(self, batch: Mapping[str, Any], pruners: Mapping[str, Pruner]) -> None:
-        """Keep a reference to a minibatch, where a criterion will look at it.
-
-        Args:
-            batch: by module id.
-            pruners: by module id.
-        """
-        for module_id, pruner in pruners.items():
+    def on_batch(self, batch: Mapping[str, Any]) -> None:
+        """Keep a reference to a minibatch, where a criterion will look at it."""
+        for module_id, pruner in self._view.pruners.items():
             if module_id not in batch or not measured_for(pruner.config):
                 continue
             limits = pruner.config.evidence
@@ -66,11 +56,11 @@ class Witness:
             ):
                 held.popleft()
 
-    def forget(self) -> None:
+    def on_barrier(self) -> None:
         """Let all minibatches go: a checkpoint holds none, and a run resumed must equal one not."""
         self._held.clear()
 
-    def evidence(self, module_id: str, pruner: Pruner) -> Evidence:
+    def gather(self, module_id: str, pruner: Pruner) -> Evidence:
         """Gather what a Pruner's criterion asks for, the same on every Learner.
 
         Raises:
@@ -87,17 +77,15 @@ class Witness:
                 "none yet. Use `rayprune train` (with `start_from` for a policy that is trained "
                 "already), or a criterion that reads weights only, such as 'l1'."
             )
-        module: Any = self._learner.module[module_id].unwrapped()
-        objective = Objectives(
-            self._learner, module_id, config.evidence["objective"], wanted
-        ).build()
+        module, learner = self._view.module(module_id), self._view.learner
+        objective = Objectives(learner, module_id, config.evidence["objective"], wanted).build()
         # SAC's modules draw actions when they are run; training must not notice.
         with generator_kept(pruner.seed, module):
-            found = pruner.measure(list(held), objective, _across(), wanted)
+            found = pruner.measure(list(held), objective, ranks.over_learners(), wanted)
         self._given[module_id] = found
         return found
 
-    def note(self, module_id: str) -> None:
+    def on_spread(self, module_id: str) -> None:
         """Keep how far Shapley values have converged, once they were used, and no more of it."""
         games = self._given.pop(module_id, Evidence()).tables.get(COALITIONS, {})
         found = {name: game.estimate for name, game in games.items() if game.estimate is not None}
@@ -214,36 +202,6 @@ class Objectives:
 def no_divergence(reference: Tensor, changed: Tensor) -> Tensor:
     """Stand for a divergence that is known once the policy's outputs are."""
     raise AssertionError("outputs come first")
-
-
-class AllReduce(Across):
-    """Brings the evidence of all Learners together: each ends with the same bits."""
-
-    def mean(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Return the means over the Learners."""
-        totals = [tensor.clone() for tensor in tensors]
-        for total in totals:
-            distributed.all_reduce(total)
-            total /= distributed.get_world_size()
-        return totals
-
-    def join(self, tensor: Tensor) -> Tensor:
-        """Return the rows of all Learners, whose numbers may differ, in the order of ranks."""
-        ranks = range(distributed.get_world_size())
-        size = torch.tensor([len(tensor)], device=tensor.device)
-        sizes = [torch.zeros_like(size) for _ in ranks]
-        distributed.all_gather(sizes, size)
-        most = max(int(rows) for rows in sizes)
-        padded = tensor.new_zeros(most, *tensor.shape[1:])
-        padded[: len(tensor)] = tensor
-        parts = [torch.empty_like(padded) for _ in ranks]
-        distributed.all_gather(parts, padded)
-        return torch.cat([part[: int(rows)] for part, rows in zip(parts, sizes, strict=True)])
-
-
-def _across() -> Across:
-    several = distributed.is_available() and distributed.is_initialized()
-    return AllReduce() if several and distributed.get_world_size() > 1 else Alone()
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from ray.rllib.core import COMPONENT_RL_MODULE
@@ -19,23 +19,22 @@ from rayprune.deploy.compaction.live import TrainedNetwork, fingerprint, plan_li
 from rayprune.deploy.compaction.plan import Plan, apply_plan
 from rayprune.errors import ConfigError, InputError, InvariantError
 from rayprune.pruning.layers.resizing import fit_to, shapes_of
+from rayprune.pruning.pruner import Pruner
 from rayprune.rllib.algorithms.forwards import example_of, run_all
-from rayprune.rllib.algorithms.target_networks import target_pairs
+from rayprune.rllib.algorithms.target_networks import target_parameters
+from rayprune.rllib.learner import ranks
+from rayprune.rllib.learner.extension import Extension, LearnerView
 from rayprune.rllib.learner.parameters import swap_parameters
 from rayprune.rllib.modules.resizable import Shrinkable
-
-if TYPE_CHECKING:
-    from rayprune.pruning.pruner import Pruner
-    from rayprune.rllib.learner.mixin import PruningMixin
 
 logger = logging.getLogger(__name__)
 
 
-class LiveCompaction:
+class LiveCompaction(Extension):
     """Shrinks a Learner's modules, and lets them take the sizes of a checkpoint's."""
 
-    def __init__(self, learner: PruningMixin) -> None:
-        self._learner = learner
+    def __init__(self, view: LearnerView) -> None:
+        super().__init__(view)
         self._examples: dict[str, Any] = {}
         self._booked: dict[str, dict[str, torch.nn.Parameter]] = {}
 
@@ -45,7 +44,7 @@ class LiveCompaction:
         Raises:
             ConfigError: its class can't take other sizes.
         """
-        module = self._module(module_id)
+        module = self._view.module(module_id)
         self._booked[module_id] = dict(module.named_parameters())
         if pruner.config.compact_every is not None and not isinstance(module, Shrinkable):
             raise ConfigError(
@@ -59,37 +58,39 @@ class LiveCompaction:
         self._booked.pop(module_id, None)
         self._examples.pop(module_id, None)
 
-    def keep(self, batch: Mapping[str, Any], pruners: Mapping[str, Pruner]) -> None:
+    def on_batch(self, batch: Mapping[str, Any]) -> None:
         """Keep rows of a minibatch, which the next compaction is proven on."""
-        for module_id, pruner in pruners.items():
+        for module_id, pruner in self._view.pruners.items():
             if pruner.config.compact_every is not None and module_id in batch:
                 self._examples[module_id] = example_of(batch[module_id])
 
-    def compact_if_due(self, module_id: str, pruner: Pruner, clock: float) -> bool:
-        """Shrink a module, if its schedule wants it and anything can go; return whether it did.
+    def after_masks(self, module_id: str, pruner: Pruner) -> None:
+        """Shrink a module, if its schedule wants it and anything can go.
 
         Every rank decides the same: where one of them can't, or plans something else, none does.
         """
+        clock = self._view.clock
         if not pruner.compaction_due(clock) or module_id not in self._examples:
-            return False
-        self._learner.drop_watch(module_id)
+            return
+        self._view.before_resize(module_id)
         plan = self._agreed_plan(module_id, pruner)
-        before = shapes_of(self._module(module_id))
+        before = shapes_of(self._view.module(module_id))
         if plan.removed:
             self._apply(module_id, plan)
         pruner.compacted(clock, before, plan.kept if plan.removed else {}, plan.pick)
-        return bool(plan.removed)
+        if plan.removed:
+            self._view.spread(module_id, pruner.sparsity())
 
-    def fit(self, state: Mapping[str, Any]) -> None:
+    def before_restore(self, state: Mapping[str, Any]) -> None:
         """Make the modules as large as a state's, and have the optimizers follow.
 
         A checkpoint's modules may have come before, by a path of their own; then only the
         optimizers are behind.
         """
-        learner, resized = self._learner, False
+        learner, resized = self._view.learner, False
         for module_id, weights in state.get(COMPONENT_RL_MODULE, {}).items():
-            if module_id in self._booked and isinstance(self._module(module_id), Shrinkable):
-                resized |= fit_to(self._module(module_id), weights)
+            if module_id in self._booked and isinstance(self._view.module(module_id), Shrinkable):
+                resized |= fit_to(self._view.module(module_id), weights)
         if resized and state.get(WEIGHTS_SEQ_NO):
             # RLlib passes over weights that it takes for older, but these must come now.
             learner._weights_seq_no = state[WEIGHTS_SEQ_NO] - 1
@@ -107,7 +108,7 @@ class LiveCompaction:
         except Exception as error:
             told = isinstance(error, (InputError, InvariantError))
             failure = str(error) if told else f"{type(error).__name__}: {error}"
-        agreed = _same_everywhere(-1 if failure else fingerprint(plan), self._learner)
+        agreed = ranks.same_everywhere(-1 if failure else fingerprint(plan), self._view.learner)
         if failure or not agreed:
             why = failure or "another Learner can't, or would keep other units"
             logger.warning("%r was left as it is, not compacted: %s", module_id, why)
@@ -115,13 +116,9 @@ class LiveCompaction:
         return plan
 
     def _training(self, module_id: str, pruner: Pruner) -> TrainedNetwork:
-        module = self._module(module_id)
+        module = self._view.module(module_id)
         names = {id(parameter): name for name, parameter in module.named_parameters()}
-        targets = [
-            (names[id(own)], names[id(copied)])
-            for source, target in target_pairs(module)
-            for own, copied in zip(source.parameters(), target.parameters(), strict=True)
-        ]
+        targets = [(names[id(own)], names[id(copied)]) for own, copied in target_parameters(module)]
         return TrainedNetwork(
             module=module,
             example=tree_map(lambda leaf: leaf.cpu(), self._examples[module_id]),
@@ -134,22 +131,10 @@ class LiveCompaction:
         )
 
     def _apply(self, module_id: str, plan: Plan) -> None:
-        apply_plan(self._module(module_id), plan)
+        apply_plan(self._view.module(module_id), plan)
         self._rebook(module_id, plan)
 
     def _rebook(self, module_id: str, plan: Plan | None = None) -> None:
         before = self._booked[module_id]
-        swap_parameters(self._learner, module_id, before, None if plan is None else plan.pick)
-        self._booked[module_id] = dict(self._module(module_id).named_parameters())
-
-    def _module(self, module_id: str) -> Any:
-        return self._learner.module[module_id].unwrapped()
-
-
-def _same_everywhere(number: int, learner: Any) -> bool:
-    """Whether all ranks hold the same number, and none a negative one."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return number >= 0
-    held = torch.tensor([number, -number], dtype=torch.int64, device=learner.device)
-    torch.distributed.all_reduce(held, op=torch.distributed.ReduceOp.MIN)
-    return bool(held[0] == -held[1]) and number >= 0
+        swap_parameters(self._view.learner, module_id, before, None if plan is None else plan.pick)
+        self._booked[module_id] = dict(self._view.module(module_id).named_parameters())

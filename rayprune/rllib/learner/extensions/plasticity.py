@@ -8,11 +8,10 @@ from functools import partial
 from typing import Any, Final
 
 import torch
-from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from rayprune.pruning.measures.plasticity import Figures, Plasticity
 from rayprune.pruning.pruner import Pruner
-from rayprune.rllib.diagnostics import Diagnostics
+from rayprune.rllib.learner.extension import Extension, LearnerView
 
 logger = logging.getLogger(__name__)
 
@@ -20,26 +19,24 @@ NAME: Final = "plasticity"
 """What warnings call it."""
 
 
-class Watch:
+class PlasticityWindows(Extension):
     """The plasticity of every module of one Learner; reads, and changes nothing.
 
-    Each Learner of a group measures its own minibatches; the first one's figures are reported.
-
-    Args:
-        config: the algorithm's.
-        diagnostics: a module whose measuring fails is watched no longer, and training goes on.
+    Each Learner of a group measures its own minibatches; the first one's figures are reported. A
+    module whose measuring fails is watched no longer, and training goes on.
     """
 
-    def __init__(self, config: AlgorithmConfig, diagnostics: Diagnostics) -> None:
+    def __init__(self, view: LearnerView) -> None:
+        super().__init__(view)
         # A compiled update would be compiled anew whenever hooks come and go.
-        self._off = bool(getattr(config, "torch_compile_learner", False))
-        self._diagnostics = diagnostics
+        self._off = bool(getattr(view.learner.config, "torch_compile_learner", False))
         self._modules: dict[str, tuple[Pruner, Plasticity]] = {}
         self._told: set[tuple[str, str]] = set()
 
     def attach(self, module_id: str, pruner: Pruner) -> None:
         """Watch a module."""
         self._try(module_id, lambda: self._attach(module_id, pruner))
+        self.after_step()
 
     def detach(self, module_id: str) -> None:
         """Watch a module no longer."""
@@ -47,21 +44,21 @@ class Watch:
         if held is not None:
             held[1].drop()
 
-    def drop(self, module_id: str) -> None:
+    def before_resize(self, module_id: str) -> None:
         """Give up a module's open window: its layers are about to change."""
         if module_id in self._modules:
             self._modules[module_id][1].drop()
 
-    def begin_step(self, updates: int) -> None:
-        """Open the windows that begin with the next optimizer step, `updates` being done."""
+    def after_step(self) -> None:
+        """Open the windows that begin with the next optimizer step."""
         if self._off:
             return
         for module_id, (pruner, plasticity) in list(self._modules.items()):
             every = pruner.config.plasticity_every
             if every is not None:
-                self._try(module_id, partial(plasticity.begin_step, updates, every))
+                self._try(module_id, partial(plasticity.begin_step, self._view.updates, every))
 
-    def end_step(self, gradients: Mapping[torch.nn.Parameter, Any]) -> None:
+    def on_masked_gradients(self, gradients: Mapping[torch.nn.Parameter, Any]) -> None:
         """Take one minibatch's gradients into the windows that are open.
 
         Args:
@@ -72,14 +69,16 @@ class Watch:
                 self._try(module_id, partial(_end_step, plasticity, gradients))
                 self._tell(module_id, plasticity.unhooked)
 
-    def restart(self, updates: int) -> None:
+    def on_barrier(self) -> None:
         """Give up open windows: a checkpoint can't hold half of one, nor can a restored Learner.
 
         Done at every checkpoint, interrupted or not, so that both go on alike.
         """
         for _, plasticity in self._modules.values():
             plasticity.drop()
-        self.begin_step(updates)
+        self.after_step()
+
+    after_restore = on_barrier
 
     def take(self) -> dict[str, Figures]:
         """Return the figures of windows finished since the last call, by module id."""
@@ -95,8 +94,8 @@ class Watch:
             self._tell(module_id, "`torch_compile_learner` compiles the whole update")
 
     def _try(self, module_id: str, measure: Any) -> None:
-        self._diagnostics.take(NAME, module_id, measure, None)
-        if self._diagnostics.is_off(NAME, module_id):
+        self._view.diagnostics.take(NAME, module_id, measure, None)
+        if self._view.diagnostics.is_off(NAME, module_id):
             self.detach(module_id)
 
     def _tell(self, module_id: str, why: str) -> None:

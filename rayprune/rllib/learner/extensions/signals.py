@@ -5,32 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from ray.rllib.algorithms.algorithm import Algorithm
-from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.schedules.times import BEGAN, waits_for_return
 from rayprune.rllib.actors.learners import foreach_learner
+from rayprune.rllib.learner import ranks
+from rayprune.rllib.learner.extension import Extension, LearnerView
 from rayprune.rllib.settings.keys import CRITERION, LEVEL
 
 
-class Mailbox:
-    """A Learner's signals: posted between its updates, taken in by its own next one.
+class Signals(Extension):
+    """A driver's signals: posted between a Learner's updates, taken in by its own next one.
 
     A signal becomes part of the pruning config, as if it had been written there: ``began`` and
-    ``level`` in the schedule, ``criterion`` in place of the config's.
-
-    >>> box = Mailbox()
-    >>> box.post({"level": 0.2})
-    >>> box.now, box.get_state()
-    ({}, {'level': 0.2})
-    >>> box.take()
-    >>> box.applied({"schedule": {"kind": "gated"}})
-    {'schedule': {'kind': 'gated', 'level': 0.2}}
+    ``level`` in the schedule, ``criterion`` in place of the config's. A synchronous group of
+    Learners gets them between two updates. An asynchronous one gets them at any time, one rank
+    before the other, and takes in what has reached every rank.
     """
 
-    def __init__(self) -> None:
+    key = "signals"
+
+    def __init__(self, view: LearnerView) -> None:
+        super().__init__(view)
         self._waiting: list[dict[str, Any]] = []
         self._taken = 0
         self.now: dict[str, Any] = {}
@@ -45,9 +42,14 @@ class Mailbox:
         """Leave signals for the next update."""
         self._waiting.append(dict(signals))
 
-    def take(self, until: int | None = None) -> None:
-        """Put in force the first ``until`` posts, None for all of them."""
-        count = len(self._waiting) if until is None else until - self._taken
+    def before_masks(self) -> None:
+        """Put in force the posts that every Learner of the group has."""
+        if any(listens(pruner.config) for pruner in self._view.pruners.values()):
+            self.take(ranks.earliest(self.posted, self._view.learner))
+
+    def take(self, until: int) -> None:
+        """Put in force the first ``until`` posts."""
+        count = until - self._taken
         due, self._waiting = self._waiting[:count], self._waiting[count:]
         self.now = _merged(self.now, due)
         self._taken += len(due)
@@ -64,22 +66,9 @@ class Mailbox:
         """Return what is in force once everything posted is taken in."""
         return _merged(self.now, self._waiting)
 
-    def set_state(self, state: Mapping[str, Any]) -> None:
+    def set_state(self, state: Mapping[str, Any] | None) -> None:
         """Take over what `get_state` returned."""
-        self._waiting, self._taken, self.now = [], 0, dict(state)
-
-
-def posts_of_all(learner: TorchLearner, posted: int) -> int:
-    """Return how many posts have reached every Learner of the group.
-
-    A synchronous group gets them between two updates. An asynchronous one gets them at any time,
-    one rank before the other, and must not change its masks one rank before the other.
-    """
-    if not (hasattr(learner, "_learner_thread") and torch.distributed.is_initialized()):
-        return posted
-    held = torch.tensor([posted], dtype=torch.int64, device=learner.device)
-    torch.distributed.all_reduce(held, op=torch.distributed.ReduceOp.MIN)
-    return int(held.item())
+        self._waiting, self._taken, self.now = [], 0, dict(state or {})
 
 
 def listens(pruning: PruningConfig) -> bool:
@@ -90,7 +79,7 @@ def listens(pruning: PruningConfig) -> bool:
 def post(algorithm: Algorithm, signals: Mapping[str, Any]) -> None:
     """Post signals to every Learner; each puts them in force at its next update."""
     held = dict(signals)
-    foreach_learner(algorithm, lambda learner: learner.post(held))
+    foreach_learner(algorithm, lambda learner: learner.extension(Signals).post(held))
 
 
 def begin_if_reached(

@@ -11,8 +11,24 @@ from typing import Any, Final
 import torch
 from ray.rllib.core.learner import Learner
 
+from rayprune.rllib.learner.extension import Extension
+
 _TENSORS: Final = ("curr_kl_coeffs_per_module", "curr_log_alpha")
 _NUMBERS: Final = ("last_update_ts_by_mid", "_last_update_ts_by_mid")  # DQN and SAC, APPO
+
+
+class UnsavedState(Extension):
+    """Saves and restores these attributes."""
+
+    key = "unsaved"
+
+    def get_state(self) -> dict[str, dict[str, Any]]:
+        """Return them by module id."""
+        return collect(self._view.learner)
+
+    def set_state(self, state: dict[str, dict[str, Any]] | None) -> None:
+        """Put them back."""
+        put_back(self._view.learner, state or {})
 
 
 def collect(learner: Learner) -> dict[str, dict[str, Any]]:

@@ -19,7 +19,7 @@ from rayprune.pruning.evidence.divergences import categorical_kl
 from rayprune.rllib import prune
 from rayprune.rllib.actors.learners import foreach_learner
 from rayprune.rllib.experiment.algorithm_config import build_module
-from rayprune.rllib.learner.extensions.distillation import KL_KEY, divergence
+from rayprune.rllib.learner.extensions.distillation import KL_KEY, Distillation, divergence
 from tests.rllib import configs
 
 pytestmark = pytest.mark.timeout(300)
@@ -54,7 +54,7 @@ def test_every_algorithm_distils_from_the_first_pruning_on(case: str) -> None:
         assert kl_of(results[0]) is None
         assert kl_of(results[-1]) > 0
         learner = configs.learner_of(algo)
-        teacher = learner._distiller._teachers[DEFAULT_MODULE_ID]
+        teacher = learner.extension(Distillation)._teachers[DEFAULT_MODULE_ID]
         optimised = {
             id(p)
             for optimizer in learner._named_optimizers.values()
@@ -161,7 +161,7 @@ def test_the_logged_divergence_falls_while_retraining() -> None:
 @live
 def test_the_teacher_is_the_same_on_two_learners_and_survives_a_checkpoint(tmp_path: Path) -> None:
     def weights(learner: Any) -> Any:
-        (teacher,) = learner._distiller._teachers.values()
+        (teacher,) = learner.extension(Distillation)._teachers.values()
         return {name: t.numpy().copy() for name, t in teacher.state_dict().items()}
 
     algo = distilling(configs.ppo().learners(num_learners=2))

@@ -12,6 +12,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from rayprune.errors import ConfigError, InputError
 from rayprune.rllib import prune
 from rayprune.rllib.callback import learner_reports
+from rayprune.rllib.learner.extensions.evidence import MinibatchEvidence
 from tests.doubles.envs import Images
 from tests.rllib import configs
 
@@ -139,11 +140,11 @@ def test_a_restored_run_goes_on_to_the_same_masks(criterion: str, tmp_path: Path
     algo = configs.build(config)
     algo.train()
     algo.save_to_path(tmp_path)
-    held = configs.learner_of(algo)._pruners[DEFAULT_MODULE_ID].accumulated
+    held = configs.learner_of(algo).pruners[DEFAULT_MODULE_ID].accumulated
     algo.stop()
     other = configs.build(config)
     other.restore_from_path(str(tmp_path))
-    ours = configs.learner_of(other)._pruners[DEFAULT_MODULE_ID].accumulated
+    ours = configs.learner_of(other).pruners[DEFAULT_MODULE_ID].accumulated
     assert ours.steps == held.steps
     for one, its in ((held.movement(), ours.movement()), (held.gradients(), ours.gradients())):
         assert set(one) == set(its)
@@ -157,8 +158,8 @@ def test_nothing_is_kept_for_a_criterion_that_reads_weights_only() -> None:
     try:
         algo.train()
         learner = configs.learner_of(algo)
-        assert not learner._witness._held
-        assert not learner._pruners[DEFAULT_MODULE_ID].accumulated.gradients()
+        assert not learner.extension(MinibatchEvidence)._held
+        assert not learner.pruners[DEFAULT_MODULE_ID].accumulated.gradients()
     finally:
         algo.stop()
 
@@ -169,7 +170,7 @@ def test_observations_bound_what_is_kept() -> None:
     )
     try:
         algo.train()
-        held = configs.learner_of(algo)._witness._held[DEFAULT_MODULE_ID]
+        held = configs.learner_of(algo).extension(MinibatchEvidence)._held[DEFAULT_MODULE_ID]
         assert sum(len(batch["obs"]) for batch in held) <= 130
         assert len(held) == 2
     finally:

@@ -22,7 +22,7 @@ from rayprune.rllib.commands.export import export_checkpoint
 from rayprune.rllib.commands.prune import prune_checkpoint
 from rayprune.rllib.evaluation.evaluator import Evaluator
 from rayprune.rllib.experiment.algorithm_config import base_config
-from rayprune.rllib.learner.extensions.distillation import KL_KEY
+from rayprune.rllib.learner.extensions.distillation import KL_KEY, Distillation
 from tests.rllib import configs, experiments
 from tests.rllib.test_multi_agent import two_policies
 from tests.rllib.training.test_resume import CrashAt, CrashError, check_same_run
@@ -190,11 +190,16 @@ def test_a_student_shrinks_beside_its_whole_teacher_and_comes_back_so(tmp_path: 
         for one in (algo, again):
             result = one.train()
             assert result["learners"][DEFAULT_MODULE_ID][KL_KEY] > 0
-            teacher = configs.learner_of(one)._distiller._teachers[DEFAULT_MODULE_ID]
+            teacher = configs.learner_of(one).extension(Distillation)._teachers[DEFAULT_MODULE_ID]
             assert sizes(teacher)["pi.net.mlp.0.weight"] == (2, 32)
             assert sizes(module_of(one))["pi.net.mlp.0.weight"] == (2, 8)
         teachers = [
-            dict(configs.learner_of(one)._distiller._teachers[DEFAULT_MODULE_ID].named_parameters())
+            dict(
+                configs.learner_of(one)
+                .extension(Distillation)
+                ._teachers[DEFAULT_MODULE_ID]
+                .named_parameters()
+            )
             for one in (algo, again)
         ]
         assert all(torch.equal(weight, teachers[1][name]) for name, weight in teachers[0].items())

@@ -59,7 +59,7 @@ def test_no_hook_stays_after_a_window() -> None:
         learner = configs.learner_of(algorithm)
         hooked = [p for p in learner.module["default_policy"].modules() if p._forward_hooks]
         assert hooked
-        while learner._updates < WINDOW:
+        while learner._modules.updates < WINDOW:
             algorithm.train()
         assert not any(p._forward_hooks for p in learner.module["default_policy"].modules())
     finally:

@@ -12,6 +12,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from rayprune.rllib import prune
 from rayprune.rllib.actors.learners import foreach_learner
 from rayprune.rllib.callback import learner_reports
+from rayprune.rllib.learner.extensions.rewinding import Rewinding
 from tests.rllib import configs
 
 pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(300)]
@@ -119,7 +120,7 @@ def test_targets_follow_the_rewound_source_and_the_temperature_goes_back(base: A
     try:
         learner = configs.learner_of(algo)
         early, compared = weights(learner), []
-        rewind = learner._rewinder.rewind
+        rewind = learner.extension(Rewinding).rewind
 
         def watched(*args: Any) -> None:
             # At once, for the same iteration trains on.
@@ -135,7 +136,7 @@ def test_targets_follow_the_rewound_source_and_the_temperature_goes_back(base: A
                 assert alpha.item() == pytest.approx(np.log(1.5))
             compared.append(args)
 
-        learner._rewinder.rewind = watched
+        learner.extension(Rewinding).rewind = watched
         train_to_the_next_rewind(algo)
         train_to_the_next_rewind(algo)
         assert len(compared) == 2

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rayprune import PruningConfig
-from rayprune.rllib.learner.extensions.signals import Mailbox, listens
+from rayprune.rllib.learner.extensions.signals import Signals, listens
 
+NO_LEARNER: Any = None
 SIGNALS = st.lists(
     st.fixed_dictionaries(
         {},
@@ -23,8 +24,8 @@ SIGNALS = st.lists(
 )
 
 
-def box(posts: list[dict[str, Any]]) -> Mailbox:
-    made = Mailbox()
+def box(posts: list[dict[str, Any]]) -> Signals:
+    made = Signals(NO_LEARNER)
     for signals in posts:
         made.post(signals)
     return made
@@ -32,7 +33,7 @@ def box(posts: list[dict[str, Any]]) -> Mailbox:
 
 def test_what_has_begun_stays_begun_and_the_last_level_counts() -> None:
     held = box([{"began": 5}, {"level": 0.2}, {"began": 7, "level": 0.4, "criterion": "l2"}])
-    held.take()
+    held.take(held.posted)
     assert held.now == {"began": 5, "level": 0.4, "criterion": "l2"}
     pruning = {"criterion": "l1", "schedule": {"kind": "gated", "step": 0.5}}
     assert held.applied(pruning) == {
@@ -68,9 +69,9 @@ def test_a_state_holds_what_is_posted_and_not_yet_taken(
 ) -> None:
     whole, cut = box(posts), box(posts)
     cut.take(taken)
-    again = Mailbox()
+    again = Signals(NO_LEARNER)
     again.set_state(cut.get_state())
-    whole.take()
+    whole.take(whole.posted)
     assert again.now == whole.now
 
 

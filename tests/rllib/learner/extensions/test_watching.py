@@ -31,7 +31,8 @@ from rayprune.cli.printing.tables import summary_table
 from rayprune.pruning.measures import plasticity
 from rayprune.pruning.measures.plasticity import WINDOW
 from rayprune.rllib import prune
-from rayprune.rllib.learner import mixin as pruning_learner
+from rayprune.rllib.learner import report
+from rayprune.rllib.learner.extensions.plasticity import PlasticityWindows
 from rayprune.tracking.record import read_rows
 from tests.rllib import configs, experiments
 
@@ -194,7 +195,7 @@ def trained(
     figures: dict[str, Any] = {}
     for step in range(2 * WINDOW + 2):
         update(learner, turn(step), step, rows=ROWS + step % 3)
-        figures.update(learner.take_plasticity())
+        figures.update(learner.extension(PlasticityWindows).take())
     return weights_of(learner), figures
 
 
@@ -249,7 +250,7 @@ def test_modules_may_come_and_go_and_layers_thaw_in_mid_window() -> None:
             if step == 9:
                 learner.remove_module("b")
             update(learner, ["a", "b"] if 3 <= step < 9 else ["a"], step)
-        return weights_of(learner), learner.take_plasticity()
+        return weights_of(learner), learner.extension(PlasticityWindows).take()
 
     (off, _), (on, figures) = run(None), run(100)
     assert all(torch.equal(on[name], off[name]) for name in off)
@@ -264,7 +265,7 @@ def test_a_layer_that_the_user_swaps_is_measured_where_it_stands() -> None:
             with torch.no_grad():
                 learner.module["a"].net[2] = nn.Linear(8, 8)
         update(learner, ["a"], step)
-    assert "net.0" in learner.take_plasticity()["a"]["gradient_snr"]
+    assert "net.0" in learner.extension(PlasticityWindows).take()["a"]["gradient_snr"]
 
 
 @pytest.mark.parametrize("kind", [Compiled, CompiledMethod])
@@ -294,7 +295,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(plasticity, "effective_rank", fail)
     for name in ("dead_units", "histogram_of"):
-        monkeypatch.setattr(pruning_learner, name, fail)
+        monkeypatch.setattr(report, name, fail)
     monkeypatch.setattr("rayprune.pruning.pruner.Pruner.coverage", fail)
 
 
@@ -307,7 +308,7 @@ def test_a_diagnostic_that_fails_says_so_once_and_training_goes_on_as_without(
     with caplog.at_level(logging.WARNING):
         for step in range(2 * WINDOW + 2):
             update(learner, ["a"], step, rows=ROWS + step % 3)
-            assert learner.take_plasticity() == {}
+            assert learner.extension(PlasticityWindows).take() == {}
         for _ in range(2):
             told = learner.diagnostics()["a"]
             assert (told["scores"], told["dead_units"]) == ({}, {})

@@ -1,7 +1,8 @@
-"""torch's learning-rate schedulers of a Learner (`_torch_lr_scheduler_classes`) in checkpoints.
+"""Learning rates of a restored Learner: its own config's, or on from where schedulers were.
 
-RLlib makes them at the first optimizer step and leaves them out of its state. It does restore the
-learning rates that they have come to, but a restored run would schedule from there as from a start.
+RLlib makes torch's schedulers (`_torch_lr_scheduler_classes`) at the first optimizer step and
+leaves them out of its state. It does restore the learning rates that they have come to, but a
+restored run would schedule from there as from a start.
 """
 
 from __future__ import annotations
@@ -13,11 +14,60 @@ from typing import Any, Final
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from rayprune.rllib.learner.extension import Extension, LearnerView
+
 Options = list[dict[str, Any]]
 """An optimizer's param groups without their parameters."""
 
 _RATES: Final = ("lr", "initial_lr", "max_lr", "min_lr")
 _SCHEDULED: Final = (*_RATES, "betas", "momentum", "max_momentum", "base_momentum")
+
+
+class LearningRates(Extension):
+    """Lets a restored Learner's own config speak where RLlib takes the checkpoint's.
+
+    RLlib restores the optimizers' hyper-parameters too, so that a clone made by population-based
+    training would go on with its donor's learning rate (ray-project/ray#62173).
+    """
+
+    key = "lr_schedulers"
+
+    def __init__(self, view: LearnerView) -> None:
+        super().__init__(view)
+        self._base: dict[str, float] = {}
+        self._own: dict[str, Options] = {}
+        self._saved: Mapping[str, Any] = {}
+
+    def on_optimizers(self) -> None:
+        """Note the rates before any scheduler has moved them."""
+        self._base = base_rates(self._view.learner) | self._base
+
+    def before_restore(self, state: Mapping[str, Any]) -> None:
+        """Keep this Learner's own options."""
+        named = self._view.learner._named_optimizers
+        self._own = {name: options_of(optimizer) for name, optimizer in named.items()}
+        self._saved = {}
+
+    def after_restore(self) -> None:
+        """Put the own options back, and the schedulers on."""
+        learner = self._view.learner
+        if learner._lr_scheduler_classes:
+            put_back(learner, self._saved, self._own, self._base)
+            return
+        for name, groups in self._own.items():
+            held = learner._named_optimizers[name].param_groups
+            for group, own in zip(held, groups, strict=True):
+                group.update(own)
+        for optimizer, schedule in learner._optimizer_lr_schedules.items():
+            learner._set_optimizer_lr(optimizer, schedule.update(timestep=self._view.clock))
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the schedulers' states and the rates that they began with."""
+        return collect(self._view.learner, self._base)
+
+    def set_state(self, state: Mapping[str, Any] | None) -> None:
+        """Take over what `get_state` returned, in force after the restore."""
+        self._saved = state or {}
 
 
 def options_of(optimizer: Optimizer) -> Options:
