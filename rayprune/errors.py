@@ -77,3 +77,13 @@ def did_you_mean(value: object, names: Iterable[str]) -> str:
     """
     nearest = difflib.get_close_matches(str(value), list(names), n=1)
     return f" Did you mean {nearest[0]!r}?" if nearest else ""
+
+
+def first_line(error: BaseException | None) -> str:
+    r"""Return the first line of what an error says, without a full stop; else its type.
+
+    >>> first_line(ValueError("  two lines.\nof text")), first_line(KeyError())
+    ('two lines', 'KeyError')
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__).rstrip(".")

@@ -103,7 +103,7 @@ def _checked(config: Path, overrides: Any, seed: int | None) -> dict[str, Any]:
 
 
 def _send(cluster: Any, job: Any) -> None:
-    from rayprune.errors import ResourceError
+    from rayprune.errors import ResourceError, first_line
 
     try:
         cluster.submit_job(
@@ -113,8 +113,7 @@ def _send(cluster: Any, job: Any) -> None:
             metadata={"rayprune": job.name},
         )
     except (RuntimeError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ResourceError(f"The cluster did not take the job: {reason}") from error
+        raise ResourceError(f"The cluster did not take the job: {first_line(error)}.") from error
 
 
 def _follow(cluster: Any, name: str, url: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rayprune.algorithms import is_offline
 from rayprune.config import TrackingConfig
-from rayprune.errors import StorageError
+from rayprune.errors import StorageError, first_line
 from rayprune.tracking.record import read_rows, to_json, write_atomic
 from rayprune.tracking.tracker import Tell, Trackers, flat_metrics, is_installed
 
@@ -147,7 +147,7 @@ class WandbTracker:
             run.finish(exit_code=int(summary is None))
         except Exception as error:  # besides its own errors W&B raises the service's
             self._tell(
-                f"W&B did not get the end of {self._name!r} ({_first_line(error)}). Nothing is "
+                f"W&B did not get the end of {self._name!r} ({first_line(error)}). Nothing is "
                 f"lost: `wandb sync {place}` uploads it later."
             )
 
@@ -180,7 +180,7 @@ class WandbTracker:
                 try:
                     return self._open(config, "online")
                 except Exception as error:
-                    fault = f"W&B refused the run: {_first_line(error)}."
+                    fault = f"W&B refused the run: {first_line(error)}."
                     self._state["id"] = secrets.token_hex(6)
             self._tell(
                 f"{fault} The run goes on offline; `wandb sync {self._directory / 'wandb'}"
@@ -292,7 +292,7 @@ def _unusable() -> str | None:
         # Not left to `wandb.init`: after a failure there the run's id stays taken in this process.
         wandb.Api(timeout=int(SECONDS_TO_START))
     except Exception as error:  # W&B raises its own, requests' and the service's
-        return f"W&B can't be used: {_first_line(error)}."
+        return f"W&B can't be used: {first_line(error)}."
     return None
 
 
@@ -309,11 +309,6 @@ def _with(held: Any, path: str, value: Any) -> Any:
     head, _, rest = path.partition(".")
     inner = dict(held) if isinstance(held, Mapping) else {}
     return {**inner, head: _with(inner.get(head), rest, value)}
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rstrip(".")
 
 
 def _cell(value: Any) -> Any:

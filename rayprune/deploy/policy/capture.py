@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from rayprune.deploy.policy.policy import DeployablePolicy
-from rayprune.errors import InputError
+from rayprune.errors import InputError, first_line
 from rayprune.pruning.layers.attach import unmask
 
 _EXAMPLES = 3
@@ -69,7 +69,7 @@ def _capture(module: nn.Module, inputs: tuple[Tensor, ...], shapes: Any) -> Expo
     except Exception as error:  # torch.export raises whatever the module's own code meets
         raise InputError(
             f"The policy can't be exported, since its forward pass can't be traced: "
-            f"{_reason(error)} Make it free of branches on tensor values and of Python side "
+            f"{first_line(error)}. Make it free of branches on tensor values and of Python side "
             "effects; rerun with --debug for where."
         ) from error
 
@@ -87,11 +87,6 @@ def _without_unused(captured: ExportedProgram) -> nn.Module:
             delattr(module.get_submodule(owner), attribute)
     module.recompile()
     return module  # type: ignore[no-any-return]
-
-
-def _reason(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__).rstrip(".") + "."
 
 
 @contextmanager

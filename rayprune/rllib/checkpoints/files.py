@@ -27,11 +27,11 @@ from ray.rllib.core import COMPONENT_LEARNER_GROUP, DEFAULT_MODULE_ID
 
 from rayprune.config import EvaluationConfig, ExperimentConfig, load_experiment
 from rayprune.deploy.storage import rewrite_sparsely
-from rayprune.errors import CheckpointError
+from rayprune.errors import CheckpointError, first_line
 from rayprune.rllib.actors.host import apply_to_targets
 from rayprune.rllib.actors.learners import foreach_learner
 from rayprune.rllib.checkpoints.barrier import load_buffer, save_buffer
-from rayprune.rllib.checkpoints.saved_policy import MODULE_FILE, SavedPolicy, damage, is_module
+from rayprune.rllib.checkpoints.saved_policy import MODULE_FILE, SavedPolicy, is_module
 from rayprune.rllib.connectors.statistics import check_statistics, consolidate, gather
 from rayprune.tracking.record import storage_error, to_json, write_atomic
 from rayprune.tracking.remote import fetch_checkpoint
@@ -126,7 +126,7 @@ def load_algorithm(algorithm: Algorithm, directory: Path) -> None:
         raise
     except Exception as error:  # RLlib raises whatever it meets: pickle's, torch's, its own
         raise CheckpointError(
-            f"checkpoint {str(directory)!r} does not fit this network: {damage(error)} "
+            f"checkpoint {str(directory)!r} does not fit this network: {first_line(error)}. "
             "Use the `rllib.rl_module`, `env` and `algorithm` that it was trained with."
         ) from error
 
@@ -210,7 +210,7 @@ def read_rllib_config(directory: Path) -> AlgorithmConfig:
         return AlgorithmConfig.from_state(state).copy(copy_frozen=False)
     except Exception as error:  # pickles fail with whatever their classes raise
         raise CheckpointError(
-            f"the config of checkpoint {str(directory)!r} can't be read: {damage(error)}"
+            f"the config of checkpoint {str(directory)!r} can't be read: {first_line(error)}."
         ) from error
 
 
@@ -284,7 +284,7 @@ def _json_of(path: Path) -> dict[str, Any]:
         held = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"{str(path)!r} is damaged: {damage(error)} Take another checkpoint."
+            f"{str(path)!r} is damaged: {first_line(error)}. Take another checkpoint."
         ) from error
     if not isinstance(held, dict):
         raise CheckpointError(f"{str(path)!r} is damaged: it holds no JSON object.")

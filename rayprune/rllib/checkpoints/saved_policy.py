@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP, DEFAULT_MODULE_ID
 
-from rayprune.errors import CheckpointError
+from rayprune.errors import CheckpointError, first_line
 from rayprune.pruning.layers.original_shapes import Origins
 from rayprune.pruning.layers.torch_prune import plain_state
 from rayprune.rllib.modules.groups import kept_back
@@ -27,16 +27,6 @@ _CONNECTORS: Final = ("env_to_module", "module_to_env")
 def is_module(path: Path) -> bool:
     """Whether ``path`` is a checkpoint of an RLModule alone, made with ``module.save_to_path``."""
     return (path / MODULE_FILE).is_file()
-
-
-def damage(error: BaseException) -> str:
-    """Return the first line that says why a file can't be read, as a sentence.
-
-    >>> damage(ValueError("pickle data was truncated"))
-    'pickle data was truncated.'
-    """
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__).rstrip(".") + "."
 
 
 class SavedPolicy:
@@ -143,5 +133,5 @@ class SavedPolicy:
                 return plain_state(pickle.load(file))
         except (OSError, pickle.UnpicklingError, EOFError) as error:
             raise CheckpointError(
-                f"checkpoint {str(self.directory)!r} can't be read: {damage(error)}"
+                f"checkpoint {str(self.directory)!r} can't be read: {first_line(error)}."
             ) from error

@@ -9,6 +9,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from rayprune.deploy.formats import FORMATS, format_named
 from rayprune.deploy.policy.capture import capture, plain_copy
 from rayprune.deploy.policy.policy import DeployablePolicy
+from rayprune.errors import first_line
 from rayprune.rllib.evaluation.evaluator import Evaluator
 from rayprune.rllib.export.policy import deployable
 
@@ -24,7 +25,7 @@ def export_limits(config: AlgorithmConfig) -> list[str]:
         policy = plain_copy(deployable(evaluator))
         capture(policy)
     except Exception as error:  # a module's own code runs here, and a run doesn't depend on it
-        return [f"This policy can be trained, but not exported: {_reason(error)}"]
+        return [f"This policy can be trained, but not exported: {first_line(error)}."]
     finally:
         evaluator.close()
     return list(_format_limits(policy))
@@ -35,10 +36,5 @@ def _format_limits(policy: DeployablePolicy) -> Iterator[str]:
         try:
             chosen.check_policy(policy)
         except Exception as error:
-            label = chosen.label
-            yield f"This policy can be trained and exported, but not to {label}: {_reason(error)}"
-
-
-def _reason(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else f"{type(error).__name__}."
+            told = f"This policy can be trained and exported, but not to {chosen.label}"
+            yield f"{told}: {first_line(error)}."

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rayprune.errors import InputError
+from rayprune.errors import InputError, first_line
 from rayprune.tracking.record import to_json, write_atomic
 from rayprune.tracking.report.data import report_data
 from rayprune.tracking.report.entries import Data
@@ -53,8 +53,7 @@ def write_wandb_report(paths: Sequence[Path], out: Path) -> dict[str, Any]:
             hint = "The report shows the runs that W&B has: upload offline ones with `wandb sync`."
             return {"url": report.url, "spec": None, "hint": hint}
         except Exception as error:  # W&B raises its own, requests' and pydantic's
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            fault = f"W&B did not take it ({lines[0].rstrip('.')})"
+            fault = f"W&B did not take it ({first_line(error)})"
     write_atomic(out, spec_json(build(data)))
     hint = (
         f"Not published, because {fault}. To publish it: `wandb login`, upload the runs with "

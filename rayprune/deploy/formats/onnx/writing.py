@@ -19,7 +19,7 @@ from rayprune.deploy.policy.capture import quiet, recapture
 from rayprune.deploy.policy.metadata import KEY, Metadata
 from rayprune.deploy.policy.seal import BLANK
 from rayprune.deploy.policy.seal import KEY as SEAL
-from rayprune.errors import InputError
+from rayprune.errors import InputError, first_line
 
 
 def write_onnx(
@@ -94,5 +94,4 @@ def _operator(error: Exception) -> str:
     cause: BaseException | None = error
     while cause is not None and cause.__cause__ is not None:
         cause = cause.__cause__
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__).rstrip(".") + "."
+    return f"{first_line(cause)}."
