@@ -69,9 +69,20 @@ def check_types(layers: Mapping[str, MaskedLayer]) -> None:
                 )
 
 
-def checked_patterns(field: str, patterns: object) -> list[str]:
-    """Return patterns of layer names as a list; InputError if they are no strings in one."""
-    return _items(field, patterns, "a list of glob patterns of layer names", str)
+def matching(field: str, patterns: object, names: list[str]) -> frozenset[str]:
+    """Return the names that a list of glob patterns matches.
+
+    Raises:
+        InputError: they are no strings in a list, or one matches none.
+    """
+    matched: set[str] = set()
+    for pattern in _items(field, patterns, "a list of glob patterns of layer names", str):
+        found = {name for name in names if fnmatchcase(name, pattern)}
+        if not found:
+            hint = did_you_mean(pattern, names) or f" Layers are {names}."
+            raise InputError(f"`{field}` pattern {pattern!r} matches no layer.{hint}")
+        matched |= found
+    return frozenset(matched)
 
 
 def checked_exclusions(module: nn.Module, exclude: Exclusions) -> list[str | nn.Module]:
@@ -94,6 +105,18 @@ def check_number(field: str, value: object) -> None:
     """Raise InputError if a value is no finite number."""
     if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
         raise InputError(f"`{field}` must be a finite number, but is {_shown(value)}.")
+
+
+def clock_of(step: float, updates: float | None) -> float:
+    """Return the clock: env steps, or optimizer updates where none are sampled.
+
+    Raises:
+        InputError: either is no number.
+    """
+    check_number("step", step)
+    if updates is not None:
+        check_number("updates", updates)
+    return step if step or updates is None else updates
 
 
 def check_gate(config: PruningConfig) -> None:

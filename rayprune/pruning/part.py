@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Protocol, TypeVar, cast
 
 from torch import Tensor, nn
 
@@ -21,8 +21,32 @@ class PrunerView(Protocol):
         """The `rayprune.PruningConfig`, which knows the parts, so that they can't know it."""
 
     @property
+    def accumulates(self) -> frozenset[str]:
+        """What is summed up of the gradients while training goes on."""
+
+    @property
+    def layers(self) -> Mapping[str, nn.Module]:
+        """Every maskable layer by name."""
+
+    @property
+    def weights(self) -> Mapping[str, nn.Parameter]:
+        """Every parameter that may ever hold a mask, by full name."""
+
+    @property
+    def prunable(self) -> Sequence[Any]:
+        """The layers to be pruned, protected ones too: `rayprune.pruning.layers.prunable`."""
+
+    @property
+    def spared(self) -> frozenset[str]:
+        """The full names of parameters that are left alone for being frozen."""
+
+    @property
     def parameters(self) -> Mapping[str, nn.Parameter]:
         """The prunable parameters by full name, protected ones included."""
+
+    @property
+    def heads(self) -> frozenset[str]:
+        """The names of the layers of which no unit can go."""
 
     @property
     def held_masks(self) -> Mapping[str, Tensor]:
@@ -52,6 +76,11 @@ class PrunerPart:
     def attach(self, pruner: PrunerView) -> None:
         """Become part of a Pruner, once, before any event."""
         self.pruner = pruner
+
+    @property
+    def wants_gradients(self) -> bool:
+        """Whether `on_gradients` shall be called at this step."""
+        return True
 
     def on_gradients(self, gradients: Mapping[nn.Parameter, Tensor | None]) -> None:
         """See the dense gradients of a step, before they are masked; not to be written to."""
@@ -109,6 +138,52 @@ class PrunerPart:
 
     def restore(self, unpacked: Any) -> None:
         """Take over what `unpack` returned, once the masks are those of the saved state."""
+
+
+P = TypeVar("P", bound=PrunerPart)
+
+
+class Parts:
+    """A Pruner's parts, and for each event the methods of those that override it.
+
+    Args:
+        kinds: in the order in which they are called.
+    """
+
+    def __init__(self, kinds: Iterable[type[PrunerPart]]) -> None:
+        self._held: dict[type[PrunerPart], PrunerPart] = {kind: kind() for kind in kinds}
+        self.listening = [x for x in self._held.values() if overrides(x, "on_gradients")]
+        """Those that see dense gradients, at the steps where they want them."""
+        self.on_masked_gradients = self._methods("on_masked_gradients")
+        self.on_masked_weights = self._methods("on_masked_weights")
+        self.after_step = self._methods("after_step")
+        self.before_drop = self._methods("before_drop")
+        self.after_drop = self._methods("after_drop")
+        self.after_commit = self._methods("after_commit")
+        self.after_update = self._methods("after_update")
+        self.on_compaction = self._methods("on_compaction")
+
+    def __getitem__(self, kind: type[P]) -> P:
+        """Return the part of a kind."""
+        return cast("P", self._held[kind])
+
+    def attach(self, pruner: PrunerView) -> None:
+        """Make all of them parts of a Pruner."""
+        for part in self._held.values():
+            part.attach(pruner)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the entries of those that keep a state, by key."""
+        return {part.key: part.state_dict() for part in self._held.values() if part.key}
+
+    def unpack(self, state: Mapping[str, Any]) -> list[tuple[PrunerPart, Any]]:
+        """Read all entries, and change nothing yet; see `PrunerPart.unpack`."""
+        return [
+            (part, part.unpack(state.get(part.key))) for part in self._held.values() if part.key
+        ]
+
+    def _methods(self, event: str) -> list[Callable[..., Any]]:
+        return [getattr(part, event) for part in self._held.values() if overrides(part, event)]
 
 
 def overrides(part: PrunerPart, event: str) -> bool:

@@ -1,14 +1,15 @@
-"""A pass over minibatches that measures what a criterion asks for, and no more."""
+"""A pass over minibatches (calibration data) that measures what is wanted, and no more."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rayprune.errors import InputError
+from rayprune.pruning.evidence.coalitions import coalitions_of
 from rayprune.pruning.evidence.layer_calls import LayerCall, LayerCalls, recording
 from rayprune.pruning.evidence.objectives import ANY_GROUP, Actions, Objective
 from rayprune.pruning.evidence.per_sample import joined, rows_of, squared_gradients, squared_inputs
@@ -24,7 +25,45 @@ FISHER = "fisher_diagonal"
 INPUT_NORM = "input_norm"
 ACTIVATIONS = "activations"
 ACTIONS = "actions"
-MEASURED: frozenset[str] = frozenset({GRADIENT, FISHER, INPUT_NORM, ACTIVATIONS, ACTIONS})
+COALITIONS = "coalitions"
+MEASURED: frozenset[str] = frozenset(
+    {GRADIENT, FISHER, INPUT_NORM, ACTIVATIONS, ACTIONS, COALITIONS}
+)
+"""What minibatches can tell."""
+
+
+def measure(
+    module: nn.Module,
+    layers: Sequence[PrunableLayer],
+    wanted: frozenset[str],
+    batch: Any,
+    loss: Objective | Callable[[nn.Module, Any], Any] | None,
+    limits: Mapping[str, Any],
+    across: Across | None = None,
+) -> Evidence:
+    """Gather what is wanted.
+
+    Args:
+        module: what is pruned.
+        layers: those of its layers that are to be scored.
+        wanted: of `MEASURED`; of what is not, nothing is gathered.
+        batch: a minibatch, or an iterable of them.
+        loss: ``f(module, minibatch) -> scalar``, or an objective that knows more.
+        limits: how much is looked at; see `limited`.
+        across: brings several processes together.
+
+    Raises:
+        InputError: something is wanted that can't be told from what was given.
+    """
+    if not wanted & MEASURED:
+        return Evidence()
+    across = Alone() if across is None else across
+    objective = Objective.of(loss)
+    seen = list(limited(minibatches(batch), limits))
+    found = gather(module, layers, wanted, seen, objective, across)
+    if COALITIONS in wanted:
+        found |= Evidence({COALITIONS: coalitions_of(module, layers, seen, objective, across)})
+    return found
 
 
 def gather(
@@ -48,7 +87,7 @@ def gather(
     Raises:
         InputError: there is no batch.
     """
-    wanted = frozenset(wanted) & MEASURED
+    wanted = frozenset(wanted) & MEASURED - {COALITIONS}
     if not wanted:
         return Evidence()
     sums = _Sums(layers, wanted)
@@ -203,6 +242,22 @@ def minibatches(batch: Any) -> Iterator[Any]:
             f"`batch` must be a tensor, a mapping of tensors or an iterable of such minibatches, "
             f"but is {type(batch).__name__}."
         )
+
+
+def limited(batches: Iterable[Any], limits: Mapping[str, Any]) -> Iterator[Any]:
+    """Yield minibatches while the limits last, ``minibatches`` and ``observations``; at least one.
+
+    >>> batches = [torch.zeros(8, 1)] * 3
+    >>> len(list(limited(batches, {"minibatches": 9, "observations": 17})))
+    2
+    """
+    observations = 0
+    for index, batch in enumerate(batches):
+        observations += sample_count(batch)
+        within = observations <= limits["observations"]
+        if index and (index >= limits["minibatches"] or not within):
+            return
+        yield batch
 
 
 def sample_count(batch: Any) -> int:

@@ -5,6 +5,8 @@ A unit that is out has all its incoming weights zero, as pruning leaves it; its 
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from rayprune.pruning.evidence.objectives import Objective
 from rayprune.pruning.evidence.reduce import Across
 from rayprune.pruning.granularity import Part
+from rayprune.pruning.granularity.neuron import unit_parts
 from rayprune.pruning.layers.hooks import hooked
 from rayprune.pruning.layers.masked import MaskedLayer, MaskedLinear
 from rayprune.pruning.layers.prunable import PrunableLayer
@@ -138,6 +141,27 @@ class Coalitions:
         slow = torch.stack([self.value(alive, batch) for alive in coalitions])
         scale = max(float(quick.abs().max()), 1e-6)
         return bool(((slow - quick).abs() <= AGREEMENT * scale).all())
+
+
+def coalitions_of(
+    module: nn.Module,
+    layers: Sequence[PrunableLayer],
+    batches: Sequence[Any],
+    objective: Objective,
+    across: Across,
+) -> dict[str, Coalitions]:
+    """Return the coalitions of each layer's units, by the first parameter of their part."""
+    # On a copy: an EnvRunner may fetch the weights while units are out.
+    twin = copy.deepcopy(module)
+    found: dict[str, Coalitions] = {}
+    for layer in layers:
+        inner: Any = twin.get_submodule(layer.name)
+        own = dataclasses.replace(layer, module=inner)
+        for part in unit_parts(inner, own.parameters):
+            of_group = objective.of_group(layer.group)
+            name = layer.full_name(part.parameters[0])
+            found[name] = Coalitions(twin, own, part, batches, of_group, across)
+    return found
 
 
 @dataclass(slots=True)

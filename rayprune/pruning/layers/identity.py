@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from rayprune.pruning.layers.masked import MaskedConv1d, MaskedConv2d, MaskedLayer, MaskedLinear
+from rayprune.pruning.part import PrunerPart
+from rayprune.pruning.reports import MaskChange
 
 
 def identity_weight(shape: Sequence[int]) -> Tensor:
@@ -51,8 +54,10 @@ def can_be_identity(layer: MaskedLayer) -> bool:
     )
 
 
-class IdentityLayers:
-    """The bypassed layers of one module: weights the identity's, bias zero, gradients zero."""
+class IdentityLayers(PrunerPart):
+    """The layers that are the identity: weights the identity's, bias zero, gradients zero."""
+
+    key: ClassVar[str] = "bypassed"
 
     def __init__(self) -> None:
         self._layers: dict[str, MaskedLayer] = {}
@@ -63,24 +68,42 @@ class IdentityLayers:
         return list(self._layers)
 
     def add(self, layers: Mapping[str, MaskedLayer]) -> None:
-        """Bypass those layers of whose mask nothing but the identity is left."""
+        """Make those layers the identity of whose mask nothing else is left."""
         for name, layer in layers.items():
             if name not in self._layers and _is_identity(layer):
                 layer.bypassed = True
                 self._layers[name] = layer
         self.hold()
 
-    def replace(self, names: Iterable[str], layers: Mapping[str, MaskedLayer]) -> None:
-        """Take over what a checkpoint says.
+    def after_commit(self, change: MaskChange) -> None:
+        """Look for layers that have become the identity, where layers are what is pruned."""
+        del change
+        if self.pruner.config.chosen.granularity.becomes_identity:
+            self.add({layer.name: layer.module for layer in self.pruner.prunable})
 
-        Args:
-            names: the layers bypassed there.
-            layers: all layers by name, with the checkpoint's masks.
-        """
+    def on_masked_gradients(self, gradients: Mapping[nn.Parameter, Tensor | None]) -> None:
+        """Zero the gradients, in place."""
+        self.stop_gradients(gradients)
+
+    def on_masked_weights(self) -> None:
+        """Hold weights and biases where they are."""
+        self.hold()
+
+    def state_dict(self) -> list[str]:
+        """Return the names."""
+        return self.names
+
+    def unpack(self, state: Iterable[str] | None) -> dict[str, Any]:
+        """Return the layers by name."""
+        layers = self.pruner.layers
+        return {name: layers[name] for name in state or ()}
+
+    def restore(self, unpacked: dict[str, Any]) -> None:
+        """Make those layers the identity, by the masks that they have now, and no others."""
         for layer in self._layers.values():
             layer.bypassed = False
         self._layers.clear()
-        self.add({name: layers[name] for name in names})
+        self.add(unpacked)
 
     @torch.no_grad()
     def hold(self) -> None:

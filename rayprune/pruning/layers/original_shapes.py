@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from rayprune.pruning.packing import copied
+from rayprune.pruning.part import PrunerPart
 
 Kept = tuple[Tensor, ...]
 """For each leading axis of a parameter the indices that are left of it."""
@@ -55,15 +56,17 @@ class Origin:
         return whole
 
 
-class Origins:
+class OriginalShapes(PrunerPart):
     """The origins of one module's parameters, and when it was compacted last.
 
-    >>> origins = Origins()
+    >>> origins = OriginalShapes()
     >>> rows = torch.tensor([0, 2])
     >>> origins.narrow({"w": torch.Size([3, 4])}, {"w": (rows, torch.arange(4))}, by_unit=True)
     >>> origins.kept_in("w", torch.ones(2, 4)), origins.size("w", torch.ones(2, 4))
     (8, 12)
     """
+
+    key: ClassVar[str] = "origins"
 
     def __init__(self) -> None:
         self.held: dict[str, Origin] = {}
@@ -182,13 +185,17 @@ class Origins:
             "tick": self._tick,
         }
 
-    def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
-        """Take over what `state_dict` returned; None or nothing clears."""
-        state = state or {}
-        # In place: layers hold this very dict.
-        self.held.clear()
-        for name, held in state.get("parameters", {}).items():
-            kept = tuple(copied(axis) for axis in held["kept"])
-            self.held[name] = Origin(tuple(held["shape"]), kept)
-        self.by_unit = bool(state.get("by_unit", True))
-        self._seen, self._tick = int(state.get("seen", 0)), int(state.get("tick", 0))
+    def unpack(self, state: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Return the origins, and what else `state_dict` returned."""
+        given = state or {}
+        held = {
+            name: Origin(tuple(one["shape"]), tuple(copied(axis) for axis in one["kept"]))
+            for name, one in given.get("parameters", {}).items()
+        }
+        seen, tick = int(given.get("seen", 0)), int(given.get("tick", 0))
+        return {"held": held, "by_unit": bool(given.get("by_unit", True)), "last": (seen, tick)}
+
+    def restore(self, unpacked: dict[str, Any]) -> None:
+        """Take them over; in place, since layers hold this very object."""
+        self.held, self.by_unit = unpacked["held"], unpacked["by_unit"]
+        self._seen, self._tick = unpacked["last"]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rayprune.pruning.layers.attach import join
 from rayprune.pruning.layers.masked import MaskedLayer, prunable_parameters
-from rayprune.pruning.layers.original_shapes import Origins
+from rayprune.pruning.layers.original_shapes import OriginalShapes
 
 Columns = tuple[int | None, ...]
 """For each sensor the input of a layer that reads it; None where the layer does not."""
@@ -41,7 +41,7 @@ class PrunableLayer:
     """Under granularity ``layer``, what it goes together with."""
     spared: frozenset[str] = frozenset()
     """Names in the layer of weights that are left alone, for they are frozen."""
-    origins: Origins = field(default_factory=Origins, compare=False)
+    origins: OriginalShapes = field(default_factory=OriginalShapes, compare=False)
     """What the parameters were before any compaction; the module's, shared by its layers."""
 
     @property

@@ -1,4 +1,4 @@
-"""Fading: weights that are chosen for pruning and decay to zero over several mask updates."""
+"""Soft pruning: weights that are chosen fade to zero over several mask updates."""
 
 from __future__ import annotations
 

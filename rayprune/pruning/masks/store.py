@@ -1,20 +1,46 @@
-"""`Masking`: a module's masks, and everything that is made as sparse as they are."""
+"""`MaskStore`: a module's masks, what changes them, and all that is made as sparse as they are."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from rayprune.errors import InputError, did_you_mean
 from rayprune.pruning.layers.prunable import PrunableLayer
+from rayprune.pruning.masks.fading import Fading
 from rayprune.pruning.masks.rnn_biases import silent_biases
 from rayprune.pruning.masks.topk import keep_only
 from rayprune.pruning.naming import check_tensor
+from rayprune.pruning.reports import MaskChange
 
 
-class Masking:
+class Operation(NamedTuple):
+    """How a weight that is dropped goes: at once, or in steps."""
+
+    updates: int
+    """Mask updates from when it is dropped to when it is zero."""
+    factor: float
+    """What it is multiplied by at each of them."""
+
+
+AT_ONCE: Final = Operation(1, 0.0)
+
+
+class Around(NamedTuple):
+    """What is called around a drop, with a parameter and its full name."""
+
+    before_drop: Sequence[Callable[[str, nn.Parameter], None]]
+    after_drop: Sequence[Callable[[str, nn.Parameter], float | None]]
+    """Each may multiply the whole parameter, and returns by what."""
+
+
+NOTHING_AROUND: Final = Around((), ())
+
+
+class MaskStore:
     """The masks of maskable layers by full parameter name, applied to gradients and weights.
 
     Args:
@@ -28,14 +54,18 @@ class Masking:
         self._cells = [layer for layer in layers if isinstance(layer.module, nn.RNNBase)]
         self._multipliers: dict[str, Tensor] = {}
         self._pairs: list[tuple[nn.Parameter, Tensor]] | None = None
+        self.prunable: tuple[PrunableLayer, ...] = tuple(layers)
+        """The layers that a sparsity is of."""
         self.spared: frozenset[str] = frozenset()
         """Full names of parameters that are frozen: their biases never fall silent."""
+        self.fading = Fading()
 
-    def spare(self, names: Iterable[str]) -> None:
-        """Take what is frozen now."""
-        spared = frozenset(names)
+    def settle(self, prunable: tuple[PrunableLayer, ...], spared: Iterable[str]) -> None:
+        """Take which layers are prunable now, and which parameters are frozen."""
+        self.prunable, spared = prunable, frozenset(spared)
         if spared != self.spared:
             self.spared, self._pairs = spared, None
+        self.fading.forget(spared)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -80,6 +110,84 @@ class Masking:
         """Return a parameter's mask, the live tensor; None until it is pruned."""
         layer, key = self._places[name]
         return layer.module.masks.get(key)
+
+    def eligible(self, name: str) -> Tensor | None:
+        """Return what may still be chosen of a parameter: not masked, not fading; None for all."""
+        return self.fading.eligible(name, self.mask(name))
+
+    def commit(
+        self,
+        keeps: dict[str, Tensor],
+        grows: Mapping[str, Tensor],
+        *,
+        step: float | None = None,
+        operation: Operation = AT_ONCE,
+        around: Around = NOTHING_AROUND,
+    ) -> MaskChange:
+        """Drop or fade what is not kept, zero what is gone, and let grow what is chosen.
+
+        Args:
+            keeps: bool by full parameter name, True = stays; overwritten and emptied.
+            grows: likewise, True = becomes active.
+            step: the clock, for the report.
+            operation: how a weight that is dropped goes.
+            around: called for each parameter before and after weights of it go.
+        """
+        pruned, changed, scales = 0, dict[str, None](), dict[str, float]()
+        for name in self.names:
+            if name not in keeps and name not in self.fading.ages:
+                continue
+            weight = self.weight(name)
+            for before in around.before_drop:
+                before(name, weight)
+            gone = self._newly_gone(name, keeps.pop(name, None), operation)
+            count = int(torch.count_nonzero(gone))
+            if count:
+                self.drop(name, gone)
+                for after in around.after_drop:
+                    factor = after(name, weight)
+                    if factor is not None:
+                        scales[name] = scales.get(name, 1.0) * factor
+                changed[name] = None
+                pruned += count
+        counts = {name: int(torch.count_nonzero(fresh)) for name, fresh in grows.items()}
+        regrown = {name: fresh for name, fresh in grows.items() if counts[name]}
+        for name, fresh in regrown.items():
+            self.grow(name, fresh)
+            changed[name] = None
+        grown = sum(counts.values())
+        churn = (pruned + grown) / sum(layer.total for layer in self.prunable)
+        sparsity = self.masked()
+        return MaskChange(step, pruned, churn, sparsity, tuple(changed), grown, regrown, scales)
+
+    def _newly_gone(self, name: str, keep: Tensor | None, operation: Operation) -> Tensor:
+        free = self.eligible(name)
+        weight = self.weight(name)
+        if keep is None:
+            dropped = torch.zeros_like(weight, dtype=torch.bool)
+        else:
+            # In place: pages that are asked for anew cost more than the arithmetic on them.
+            dropped = keep.logical_not_()
+            if free is not None:
+                dropped.logical_and_(free)
+        return self.fading.advance(name, weight, dropped, operation.updates, operation.factor)
+
+    def masked(self, group: str | None = None) -> float:
+        """Return the fraction of the prunable weights that is masked; see `Pruner.masked`."""
+        return self._share(group, lambda layer: layer.pruned)
+
+    def sparsity(self, group: str | None = None) -> float:
+        """Return the fraction that is masked and really zero; see `Pruner.sparsity`."""
+        return self._share(group, lambda x: x.pruned - sum(map(self.stray, x.named)))
+
+    def _share(self, group: str | None, count: Callable[[PrunableLayer], int]) -> float:
+        layers = [layer for layer in self.prunable if group in (None, layer.group)]
+        if not layers:
+            groups = sorted({layer.group for layer in self.prunable})
+            raise InputError(
+                f"`group` must be one of {groups}, but is {group!r}.{did_you_mean(group, groups)}"
+            )
+        return sum(map(count, layers)) / sum(layer.total for layer in layers)
 
     def mask_gradients(self, gradients: Mapping[nn.Parameter, Tensor | None]) -> None:
         """Zero the gradients of pruned weights, in place; None is passed over.
@@ -174,12 +282,18 @@ class Masking:
         if isinstance(layer.module, nn.RNNBase):
             self._pairs = None
 
-    def replace(self, masks: Mapping[str, Tensor]) -> None:
-        """Put other masks in place of all; a parameter that is not among them has none."""
+    def replace(self, masks: Mapping[str, Tensor], ages: Mapping[str, Tensor]) -> None:
+        """Put other masks in place of all; a parameter that is not among them has none.
+
+        Args:
+            masks: by full parameter name.
+            ages: of weights that fade; see `Fading.ages`.
+        """
         for name, (layer, key) in self._places.items():
             layer.module.masks.pop(key, None)
             if name in masks:
                 layer.module.masks[key] = masks[name].to(self.weight(name).device)
+        self.fading = Fading({n: age.to(self.weight(n).device) for n, age in ages.items()})
         self.forget()
 
     def forget(self) -> None:

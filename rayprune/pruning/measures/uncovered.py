@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from rayprune.pruning.layers.attach import Exclusions, join, not_excluded
 from rayprune.pruning.layers.hooks import NORMS
+from rayprune.pruning.layers.prunable import PrunableLayer
 
 # What a weight-normalised layer keeps of its lengths beside the directions.
 _LENGTHS = ("weight_g", "original0")
@@ -67,6 +68,32 @@ enc.weight (332)
             "frozen": dict(self.frozen),
             "exempt": dict(self.exempt),
         }
+
+
+def uncovered_of(
+    weights: Mapping[str, nn.Parameter],
+    prunable: Sequence[PrunableLayer],
+    maskable: Mapping[str, nn.Parameter],
+    spared: Collection[str],
+) -> Uncovered:
+    """Sort a module's weights by what pruning does with them.
+
+    Args:
+        weights: all of them; see `weights_of`.
+        prunable: the layers that are pruned or protected.
+        maskable: every parameter that may hold a mask, by full name.
+        spared: names of those that are left alone for being frozen.
+    """
+    covered = {id(weight) for layer in prunable for weight in layer.parameters.values()}
+    held = {id(weight) for weight in maskable.values()}
+    alone = {id(weight) for name, weight in maskable.items() if name in spared}
+    left = {name: weight for name, weight in weights.items() if id(weight) not in covered}
+    return Uncovered(
+        covered=sum(layer.total for layer in prunable),
+        not_maskable={n: count(w) for n, w in left.items() if id(w) not in held},
+        frozen={n: count(w) for n, w in left.items() if id(w) in alone},
+        exempt={n: count(w) for n, w in left.items() if id(w) in held - alone},
+    )
 
 
 def weights_of(module: nn.Module, exclude: Exclusions = ()) -> dict[str, nn.Parameter]:

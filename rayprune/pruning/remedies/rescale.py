@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from rayprune.pruning.part import PrunerPart
 from rayprune.pruning.precision import scored
+
+
+class Rescale(PrunerPart):
+    """Gives each weight matrix back the norm that a cut has taken."""
+
+    def __init__(self) -> None:
+        self._norms: dict[str, Tensor] = {}
+
+    def before_drop(self, name: str, weight: nn.Parameter) -> None:
+        """Note the norm, if the config wants it kept."""
+        self._norms.clear()
+        if self.pruner.config.remedies.get("rescale"):
+            self._norms[name] = scored(weight.detach()).norm()
+
+    def after_drop(self, name: str, weight: nn.Parameter) -> float | None:
+        """Scale what is left, in place; return the factor."""
+        norm = self._norms.get(name)
+        return None if norm is None else keep_norm(weight, norm)
 
 
 def keep_norm(weight: Tensor, norm: Tensor) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
+from typing import ClassVar
 
 from torch import nn
 
@@ -16,11 +17,32 @@ from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.granularity import granularity_of
 from rayprune.pruning.layers.masked import prunable_name, prunable_parameters
 from rayprune.pruning.layers.prunable import PrunableLayer
+from rayprune.pruning.part import PrunerPart
 
 _WAY_OUT = "set `pruning.frozen` to 'prune'"
 
 Frozen = Mapping[str, frozenset[str]]
 """Layer name -> those of its parameters that are frozen; layers without any are absent."""
+
+
+class FrozenParameters(PrunerPart):
+    """Which parameters were left alone for being frozen, where a state was saved."""
+
+    key: ClassVar[str] = "frozen"
+    changed = False
+    """Whether others are, since a state was loaded: what is trained by now is due."""
+
+    def state_dict(self) -> list[str]:
+        """Return their full names."""
+        return sorted(self.pruner.spared)
+
+    def unpack(self, state: Iterable[str] | None) -> frozenset[str]:
+        """Return the names."""
+        return self.pruner.spared if state is None else frozenset(state)
+
+    def restore(self, unpacked: frozenset[str]) -> None:
+        """Compare them with those of now."""
+        self.changed = unpacked != self.pruner.spared
 
 
 def frozen_in(layers: Iterable[PrunableLayer]) -> dict[str, frozenset[str]]:

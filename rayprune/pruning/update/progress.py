@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -10,10 +11,39 @@ from torch import Tensor
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.granularity import Part, granularity_of
 from rayprune.pruning.layers.prunable import PrunableLayer, Unit
+from rayprune.pruning.part import PrunerPart
+from rayprune.pruning.reports import MaskChange
 from rayprune.pruning.update.budgets import Budget, Ramp, Scope, scopes_of
 from rayprune.pruning.update.phases import Phase
 
 Eligible = Callable[[str], "Tensor | None"]
+
+
+class LostReturns(PrunerPart):
+    """The return lost without each unit, which a driver measures for one mask update."""
+
+    key: ClassVar[str] = "returns"
+
+    def __init__(self) -> None:
+        self.lost: dict[str, float] = {}
+        """By unit."""
+
+    def after_update(self, change: MaskChange) -> None:
+        """Forget what was used."""
+        del change
+        self.lost.clear()
+
+    def state_dict(self) -> dict[str, float]:
+        """Return them as plain numbers."""
+        return {name: float(lost) for name, lost in self.lost.items()}
+
+    def unpack(self, state: Mapping[str, Any] | None) -> dict[str, float]:
+        """Return them by unit."""
+        return {name: float(lost) for name, lost in (state or {}).items()}
+
+    def restore(self, unpacked: dict[str, float]) -> None:
+        """Take them over."""
+        self.lost = unpacked
 
 
 def arrived(config: PruningConfig, phases: Sequence[Phase], eligible: Eligible) -> bool:

@@ -1,14 +1,187 @@
-"""Regrowth: which weights are dropped for which others, and which grow back. Pure functions."""
+"""Dynamic sparse training: which weights are dropped for which others, and which grow back."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from rayprune.errors import InputError
+from rayprune.pruning.evidence.gradients import WindowMean
+from rayprune.pruning.layers.prunable import PrunableLayer
 from rayprune.pruning.masks.topk import keep_top
+from rayprune.pruning.measures.itop import Coverage
+from rayprune.pruning.packing import packed, unpacked
+from rayprune.pruning.part import PrunerPart
+from rayprune.pruning.reports import MaskChange
+from rayprune.pruning.schedules.sparse import GRADIENT, SparseSchedule
 from rayprune.pruning.seeds import generator_for
+from rayprune.pruning.update.budgets import Budget, Ramp, Scope, scopes_of
+from rayprune.pruning.update.selection import Selection
+
+Masks = dict[str, Tensor]
+
+DEFAULT_WINDOW = 100
+"""Minibatches' dense gradients that a clone's regrowth averages."""
+
+
+class Regrowth(PrunerPart):
+    """What regrowth needs beside the masks: dense gradients, and which weights were ever active."""
+
+    key: ClassVar[str] = "dynamics"
+
+    def __init__(self) -> None:
+        self.gradients = WindowMean()
+        self.coverage = Coverage()
+
+    def gather(
+        self, gradients: Mapping[nn.Parameter, Tensor | None], schedule: SparseSchedule | None
+    ) -> None:
+        """Take one minibatch's dense gradients in.
+
+        Args:
+            gradients: by parameter, before they are masked.
+            schedule: says over how many minibatches they are averaged.
+        """
+        window = (schedule.window if schedule is not None else 0) or DEFAULT_WINDOW
+        found = {
+            name: gradient
+            for name, parameter in self.pruner.parameters.items()
+            if (gradient := gradients.get(parameter)) is not None
+        }
+        self.gradients.add(found, window)
+
+    def after_commit(self, change: MaskChange) -> None:
+        """Note what has become active."""
+        masks = self.pruner.held_masks if change.regrown else {}
+        for name in change.regrown:
+            self.coverage.note(name, masks[name])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain values and tensors, bools packed to bits."""
+        ever = {name: packed(mask) for name, mask in self.coverage.ever.items()}
+        return {"ever": ever, "gradients": self.gradients.state_dict()}
+
+    def unpack(self, state: Mapping[str, Any] | None) -> tuple[WindowMean, Coverage]:
+        """Return the mean gradients and the coverage."""
+        if state is None:
+            return WindowMean(), Coverage()
+        places, ever = self.pruner.weights, {}
+        for name, bits in state["ever"].items():
+            ever[name] = unpacked(bits, places[name].shape).to(places[name].device)
+        return WindowMean.from_state(state["gradients"], places), Coverage(ever)
+
+    def restore(self, unpacked: tuple[WindowMean, Coverage]) -> None:
+        """Take both over."""
+        self.gradients, self.coverage = unpacked
+
+
+@dataclass(frozen=True, slots=True)
+class DropAndGrow:
+    """One mask update that may let weights grow; changes nothing by itself."""
+
+    selection: Selection
+    schedule: SparseSchedule | None
+    """None where the schedule only prunes."""
+    gradients: WindowMean
+    masks: Mapping[str, Tensor]
+    """The masks before the update; a name is absent while the parameter is dense."""
+    at: Ramp
+    """Turns a target into the sparsity that weights may grow to."""
+    step: float
+    """Of the mask update."""
+
+    @property
+    def due(self) -> bool:
+        """Whether anything may grow at all, at this update or another."""
+        return self.schedule is not None or self.selection.config.on_clone == "regrow"
+
+    def decide(self, budgets: Iterable[Budget], keeps: Masks) -> tuple[Masks, Masks]:
+        """Decide what is dropped for what, and what grows besides.
+
+        Args:
+            budgets: with their targets.
+            keeps: what stays of the active weights after pruning, by full parameter name.
+
+        Returns:
+            What stays of the active weights, and what of the others becomes active.
+        """
+        if self.schedule is not None and self.schedule.regrows_by == GRADIENT:
+            self._check_gradients()
+        keeps, grows = dict(keeps), Masks()
+        for budget in budgets:
+            for layer in budget.free:
+                self._exchange(layer, keeps, grows)
+            if self._may_grow():
+                for scope in scopes_of(self.selection.config, budget, self.at):
+                    self._grow(scope, keeps, grows)
+        return keeps, grows
+
+    def _may_grow(self) -> bool:
+        if self.selection.config.on_clone == "regrow":
+            return True
+        schedule = self.schedule
+        return schedule is not None and schedule.grows_to_target and schedule.grows_at(self.step)
+
+    def _exchange(self, layer: PrunableLayer, keeps: Masks, grows: Masks) -> None:
+        fraction = 0.0 if self.schedule is None else self.schedule.drop_fraction_at(self.step)
+        for key, weight in layer.parameters.items():
+            name = layer.full_name(key)
+            mask = self.masks.get(name)
+            if mask is None or fraction == 0.0:
+                continue
+            active = mask & keeps[name] if name in keeps else mask
+            scores = self.selection.score(name, weight)
+            growth = self._growth(name, weight, self._by_gradient([name]))
+            after = drop_and_regrow(active, scores, growth, fraction, name)
+            keeps[name], grows[name] = after.clone(), after & ~mask
+
+    def _grow(self, scope: Scope, keeps: Masks, grows: Masks) -> None:
+        """Let as many weights of a scope grow as it lacks."""
+        # Of single weights each part is one parameter.
+        weights = {n: self.selection.weights[n] for part in scope.parts for n in part.parameters}
+        missing = scope.keep - sum(self._active(n, w, keeps, grows) for n, w in weights.items())
+        names = [name for name in weights if name in self.masks]
+        if missing <= 0 or not names:
+            return
+        off = [~self.masks[n] & ~grows[n] if n in grows else ~self.masks[n] for n in names]
+        by_gradient = self._by_gradient(names)
+        growth = [self._growth(name, weights[name], by_gradient) for name in names]
+        for name, grown in zip(names, grow(off, growth, missing, names), strict=True):
+            grows[name] = grows[name] | grown if name in grows else grown
+            if name in keeps:
+                keeps[name] = keeps[name] | grown
+
+    def _active(self, name: str, weight: Tensor, keeps: Masks, grows: Masks) -> int:
+        """Count what is active after the update so far."""
+        alive = self.masks.get(name)
+        if name in keeps:
+            alive = keeps[name] if alive is None else keeps[name] & alive
+        if name in grows:
+            alive = grows[name] if alive is None else alive | grows[name]
+        return weight.numel() if alive is None else int(torch.count_nonzero(alive))
+
+    def _by_gradient(self, names: Iterable[str]) -> bool:
+        if self.schedule is not None and self.schedule.regrows_by not in (None, GRADIENT):
+            return False
+        return all(self.gradients.mean(name) is not None for name in names)
+
+    def _growth(self, name: str, weight: Tensor, by_gradient: bool) -> Tensor:
+        mean = self.gradients.mean(name)
+        if by_gradient and mean is not None:
+            return mean.abs()
+        return random_growth(weight, self.selection.seed, name, self.selection.index)
+
+    def _check_gradients(self) -> None:
+        assert self.schedule is not None
+        if self.schedule.grows_at(self.step) and not self.gradients.count:
+            raise InputError(
+                "`schedule.kind` 'rigl' and `regrow: gradient` need dense gradients, but none were "
+                "given. Call `pruner.gather_gradients(gradients)` before `mask_gradients`."
+            )
 
 
 def drop_count(active: int, fraction: float) -> int:

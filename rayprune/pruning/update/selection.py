@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -50,6 +50,21 @@ class Selection:
     """What was gathered for the criterion beside the weights."""
     returns: Mapping[str, float] = field(default_factory=dict)
     """What the driver has posted for criterion ``return``, by unit."""
+
+    def after(self, keeps: Mapping[str, Tensor], config: PruningConfig) -> Selection:
+        """Return the selection of another phase, which can't choose what is dropped already.
+
+        Args:
+            keeps: what stays, by full parameter name.
+            config: of the phase.
+        """
+        kept = dict(keeps)
+
+        def eligible(name: str) -> Tensor | None:
+            free, keep = self.eligible(name), kept.get(name)
+            return keep if free is None else free if keep is None else free & keep
+
+        return replace(self, config=config, eligible=eligible)
 
     def score(self, name: str, weight: Tensor) -> Tensor:
         """Score one parameter.

@@ -13,7 +13,7 @@ import torch
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP, DEFAULT_MODULE_ID
 
 from rayprune.errors import CheckpointError, first_line
-from rayprune.pruning.layers.original_shapes import Origins
+from rayprune.pruning.layers.original_shapes import OriginalShapes
 from rayprune.pruning.layers.torch_prune import plain_state
 from rayprune.rllib.modules.groups import kept_back
 from rayprune.rllib.settings.keys import STATE_KEY
@@ -66,10 +66,10 @@ class SavedPolicy:
         return None if held is None else held["modules"].get(DEFAULT_MODULE_ID)
 
     @cached_property
-    def origins(self) -> Origins:
+    def origins(self) -> OriginalShapes:
         """Where its parameters came from; empty if none ever shrank."""
-        origins = Origins()
-        origins.load_state_dict((self.pruner or {}).get("origins"))
+        origins = OriginalShapes()
+        origins.restore(origins.unpack((self.pruner or {}).get("origins")))
         return origins
 
     @property

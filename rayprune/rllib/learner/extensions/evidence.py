@@ -19,8 +19,7 @@ from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from torch import Tensor, nn
 
 from rayprune.errors import InputError
-from rayprune.pruning.evidence.batches import FISHER, sample_count
-from rayprune.pruning.evidence.measuring import COALITIONS, measured_for
+from rayprune.pruning.evidence.batches import COALITIONS, FISHER, sample_count
 from rayprune.pruning.evidence.objectives import ANY_GROUP, Actions, Objective
 from rayprune.pruning.evidence.table import Evidence
 from rayprune.pruning.pruner import Pruner
@@ -45,7 +44,7 @@ class MinibatchEvidence(Extension):
     def on_batch(self, batch: Mapping[str, Any]) -> None:
         """Keep a reference to a minibatch, where a criterion will look at it."""
         for module_id, pruner in self._view.pruners.items():
-            if module_id not in batch or not measured_for(pruner.config):
+            if module_id not in batch or not pruner.measures:
                 continue
             limits = pruner.config.evidence
             held = self._held.setdefault(module_id, deque())
@@ -67,7 +66,7 @@ class MinibatchEvidence(Extension):
             InputError: no minibatch was seen, or the objective isn't the module's.
         """
         config = pruner.config
-        wanted = measured_for(config)
+        wanted = pruner.measures
         if not wanted:
             return Evidence()
         held = self._held.get(module_id)

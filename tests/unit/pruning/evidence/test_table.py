@@ -4,7 +4,8 @@ from torch import nn
 
 from rayprune import Pruner, PruningConfig
 from rayprune.errors import InputError
-from rayprune.pruning.evidence.table import ACCUMULATED, Accumulated
+from rayprune.pruning.evidence.gradients import GradientMeans
+from rayprune.pruning.evidence.table import ACCUMULATED
 
 LOSS = {"objective": "loss"}
 
@@ -49,7 +50,7 @@ def test_movement_is_minus_the_sum_of_weight_times_gradient_over_the_training():
 
 
 def test_a_shrinking_weight_moves_negatively():
-    sums = Accumulated()
+    sums = GradientMeans()
     # Descent takes a positive weight with a positive gradient towards zero.
     sums.add({"w": torch.tensor([0.5])}, {"w": torch.tensor([2.0])}, ACCUMULATED)
     assert sums.movement()["w"].item() == -1.0

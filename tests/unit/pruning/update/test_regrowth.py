@@ -9,7 +9,7 @@ from torch import nn
 
 from rayprune import Pruner, PruningConfig
 from rayprune.errors import InputError, NonFiniteError
-from rayprune.pruning.evidence.gradients import DenseGradients
+from rayprune.pruning.evidence.gradients import WindowMean
 from rayprune.pruning.schedules import GrowSchedule, RiglSchedule
 from rayprune.pruning.update.regrowth import drop_and_regrow, drop_count
 
@@ -235,7 +235,7 @@ def test_set_chooses_what_regrows_evenly():
 
 @given(st.lists(st.floats(-10, 10), min_size=1, max_size=20), st.integers(1, 30))
 def test_the_mean_gradient_is_plain_up_to_the_window_and_exponential_beyond(values, window):
-    dense, mean = DenseGradients(), 0.0
+    dense, mean = WindowMean(), 0.0
     for index, value in enumerate(values, start=1):
         dense.add({"w": torch.tensor([value], dtype=torch.float64)}, window)
         mean += (value - mean) / min(index, window)

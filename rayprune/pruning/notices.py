@@ -1,0 +1,68 @@
+"""What a Pruner tells people, each thing once, where no driver does."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from rayprune.pruning.arguments import awaited, check_gate
+from rayprune.pruning.config import DEFAULT_HORIZON, PruningConfig
+from rayprune.pruning.reports import empty_line
+
+logger = logging.getLogger("rayprune.pruning.pruner")
+
+
+class Notices:
+    """Warnings of one Pruner.
+
+    Args:
+        driven: whether a driver tells them, and posts what a schedule waits for.
+    """
+
+    def __init__(self, *, driven: bool) -> None:
+        self._driven = driven
+        self._told_of_horizon = self._told_to_post = False
+        self._told_empty: set[str] = set()
+        self._fault = ""
+
+    def check_driver(self, config: PruningConfig) -> None:
+        """Don't wait in silence for what nobody may post.
+
+        Raises:
+            ConfigError: the schedule is gated, and there is no driver.
+        """
+        if self._driven:
+            return
+        check_gate(config)
+        waits = awaited(config)
+        if waits is not None and not self._told_to_post:
+            self._told_to_post = True
+            logger.warning(waits)
+
+    def tell_of_horizon(self, config: PruningConfig) -> None:
+        """Say which horizon is taken where none was given."""
+        if config.needs_horizon and not self._told_of_horizon:
+            self._told_of_horizon = True
+            logger.warning(
+                "The schedule's `begin` and `end` are fractions, but `horizon` was not given: "
+                "taking %s env steps. Pass PruningConfig(horizon=...).",
+                f"{DEFAULT_HORIZON:_}",
+            )
+
+    def tell_of_uncovered(self, line: str | None) -> None:
+        """Say what the sparsity is not of."""
+        if line is not None and not self._driven:
+            logger.warning("%s%s", line[0].upper(), line[1:])
+
+    def tell_of_emptied(self, layers: Iterable[str]) -> None:
+        """Say of which layers nothing is left."""
+        new = [name for name in layers if name not in self._told_empty]
+        if new and not self._driven:
+            self._told_empty.update(new)
+            logger.warning(empty_line(new))
+
+    def tell_of_fault(self, fault: str) -> None:
+        """Say why nothing more is pruned; a driver's runs have no other place for it either."""
+        if fault and fault != self._fault:
+            logger.warning("Nothing more is pruned while it is so: %s", fault)
+        self._fault = fault

@@ -1,0 +1,40 @@
+"""The part of a Pruner that does a penalty's proximal step after each optimizer step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from rayprune.errors import InputError
+from rayprune.pruning.layers.prunable import protected_names
+from rayprune.pruning.part import PrunerPart
+from rayprune.pruning.penalties import penalty_of
+
+
+class ProximalStep(PrunerPart):
+    """Shrinks what may be pruned, by the config's penalty."""
+
+    def after_step(self, clock: float, rates: Mapping[nn.Parameter, float]) -> None:
+        """Shrink weights, until the schedule's end: so what is left is unbiased.
+
+        Raises:
+            InputError: the learning rate of a weight that would shrink is missing.
+        """
+        pruner, config = self.pruner, self.pruner.config
+        block = config.penalty
+        if block is None or clock >= config.build_schedule(0.0).end:
+            return
+        penalty, spared = penalty_of(block), protected_names(pruner.prunable, config.protect)
+        if penalty.spares_heads:
+            spared |= pruner.heads
+        layers = [layer for layer in pruner.prunable if layer.name not in spared]
+        for layer in layers:
+            for name, weight in layer.named.items():
+                if weight not in rates:
+                    raise InputError(
+                        f"`rates` must hold the learning rate of {name!r}, by parameter, but "
+                        "doesn't. Take the optimizer's param_groups' `lr`."
+                    )
+        for layer in layers:
+            penalty.shrink(layer, lambda w: rates[w] * block["strength"])

@@ -1,0 +1,305 @@
+"""`PrunedModule`: a module with masks, and all that is made as sparse as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rayprune.errors import InputError
+from rayprune.pruning.arguments import (
+    as_config,
+    check_types,
+    checked_exclusions,
+    clock_of,
+    matching,
+)
+from rayprune.pruning.config import PruningConfig
+from rayprune.pruning.granularity import Network
+from rayprune.pruning.granularity.sensors import Sensors
+from rayprune.pruning.layers.attach import Exclusions, make_maskable, maskable_layers, tied_layers
+from rayprune.pruning.layers.identity import IdentityLayers
+from rayprune.pruning.layers.masked import MASKABLE, MaskedLayer
+from rayprune.pruning.layers.original_shapes import Kept, OriginalShapes
+from rayprune.pruning.layers.prunable import PrunableLayer
+from rayprune.pruning.masks.store import MaskStore, all_true
+from rayprune.pruning.measures.uncovered import Uncovered, uncovered_of, weights_of
+from rayprune.pruning.naming import by_parameter
+from rayprune.pruning.part import Parts, Pick, PrunerPart
+from rayprune.pruning.reports import LayerCount, ScheduleProgress
+from rayprune.pruning.update.prunables import Prunables
+
+Gradients = Mapping[nn.Parameter, Tensor | None] | Mapping[str, Tensor | None]
+"""Gradients by parameter, or by its full name."""
+
+
+class PrunedModule:
+    """A module with its masks, under one config: what they are of, and what they are applied to.
+
+    Args:
+        module: see `rayprune.pruning.pruner.Pruner`, as for all that follow.
+        config: likewise.
+        parts: the kinds of its parts, in the order in which they are called; `IdentityLayers` and
+            `OriginalShapes` must be among them.
+        groups: likewise.
+        exempt: likewise.
+        heads: likewise.
+        sensors: likewise.
+        exclude: likewise.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        config: PruningConfig | Mapping[str, Any],
+        parts: Iterable[type[PrunerPart]],
+        *,
+        groups: Callable[[str], str] | None,
+        exempt: Iterable[str],
+        heads: Iterable[str],
+        sensors: Callable[[], Sensors] | None,
+        exclude: Exclusions,
+    ) -> None:
+        self._exclude = exclude = checked_exclusions(module, exclude)
+        checked = as_config(config)
+        self.module = make_maskable(module, exclude=exclude)
+        found = maskable_layers(module, exclude=exclude)
+        if not found:
+            kinds = ", ".join(kind.__name__ for kind in MASKABLE)
+            raise InputError(f"The module has no layer to prune: none with weights is a {kinds}.")
+        check_types(found)
+        self._parts = Parts(parts)
+        self.origins = self._parts[OriginalShapes]
+        """What the parameters were before compaction in mid-training."""
+        self.bypasses = self._parts[IdentityLayers]
+        """The layers that have become the identity."""
+        layers = [
+            PrunableLayer(name, layer, groups(name) if groups else "all", origins=self.origins)
+            for name, layer in found.items()
+        ]
+        never = matching("exempt", exempt, list(found))
+        self.heads = matching("heads", heads, list(found))
+        """The names of the layers of which no unit can go."""
+        tied = tied_layers(module, exclude=exclude)
+        network = partial(_network, module, self.heads, tied, sensors)
+        self._prunables = Prunables(layers, never, network)
+        self._store = MaskStore(layers)
+        self._progress = ScheduleProgress()
+        self.config = checked
+
+    @property
+    def config(self) -> PruningConfig:
+        """The config, read at every use; a new one is checked against the module."""
+        return self._prunables.config
+
+    @config.setter
+    def config(self, config: PruningConfig | Mapping[str, Any]) -> None:
+        self._prunables.take(as_config(config))
+        self._store.settle(self._prunables.layers, self._prunables.spared)
+
+    @property
+    def masks(self) -> dict[str, Tensor]:
+        """The masks by full parameter name, of every prunable parameter and of what holds one.
+
+        The live tensors. What is whole still has an all-True one, made anew each time, that takes
+        no memory; what is written to that one is lost.
+        """
+        whole = {name: all_true(weight) for name, weight in self.parameters.items()}
+        return whole | self.held_masks
+
+    @property
+    def held_masks(self) -> dict[str, Tensor]:
+        """The masks of `masks` that pruning has made: a name is absent until it is pruned."""
+        return self._store.masks
+
+    @property
+    def uncovered(self) -> Uncovered:
+        """What the sparsity is not of: weights without masks, frozen and exempt ones.
+
+        >>> from rayprune import Pruner
+        >>> module = nn.ModuleDict({"enc": nn.Embedding(8, 4), "out": nn.Linear(4, 2)})
+        >>> Pruner(module, PruningConfig(sparsity=0.5)).uncovered.line()
+        'sparsity is of 8 of 40 weights; not covered: enc.weight (32)'
+        """
+        weights = weights_of(self.module, self._exclude)
+        return uncovered_of(weights, self.prunable, self.weights, self._store.spared)
+
+    @property
+    def layers(self) -> dict[str, MaskedLayer]:
+        """Every maskable layer by name, exempt ones included, in the module's order."""
+        return {layer.name: layer.module for layer in self._prunables.every}
+
+    @property
+    def prunable(self) -> tuple[PrunableLayer, ...]:
+        """The layers to be pruned, protected ones included."""
+        return self._prunables.layers
+
+    @property
+    def spared(self) -> frozenset[str]:
+        """The full names of parameters that are left alone for being frozen."""
+        return self._store.spared
+
+    @property
+    def weights(self) -> dict[str, nn.Parameter]:
+        """Every parameter that may ever hold a mask, by full name."""
+        return self._store.weights
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The prunable parameters by full name, protected ones included."""
+        return {name: weight for layer in self.prunable for name, weight in layer.named.items()}
+
+    @property
+    def mask_updates(self) -> int:
+        """How often the masks were decided on so far."""
+        return self._progress.updates
+
+    @property
+    def masked_parameters(self) -> dict[str, nn.Parameter]:
+        """All parameters that pruning zeroes by full name: biases of silent hidden units too."""
+        weights = self._store.weights
+        held = {name: weights[name] for name in self.held_masks}  # what was frozen since, too
+        silenced = {name: bias for name, (bias, _) in self._store.silenced.items()}
+        return self.parameters | held | silenced
+
+    @torch.no_grad()
+    def mask_gradients(self, gradients: Gradients) -> None:
+        """Zero the gradients of pruned weights, in place.
+
+        Args:
+            gradients: by parameter or its full name; parameters without masks, those of other
+                modules, and None are left alone.
+
+        Raises:
+            InputError: a name is not the module's, or a gradient not shaped like its parameter.
+        """
+        gradients = by_parameter("gradients", gradients, self.module)
+        self._store.mask_gradients(gradients)
+        for write in self._parts.on_masked_gradients:
+            write(gradients)
+
+    @torch.no_grad()
+    def mask_weights(self) -> None:
+        """Zero the pruned weights, in place."""
+        self._store.mask_weights()
+        for write in self._parts.on_masked_weights:
+            write()
+
+    @torch.no_grad()
+    def penalise(self, clock: float, rates: Mapping[nn.Parameter, float]) -> None:
+        """Do the penalty's proximal step, if the config has one, after an optimizer step.
+
+        Args:
+            clock: from the schedule's end on nothing shrinks, so that what is left is unbiased.
+            rates: the learning rate by parameter; one that nobody steps doesn't shrink.
+        """
+        for write in self._parts.after_step:
+            write(clock, rates)
+
+    @torch.no_grad()
+    def mask_tensors(self, tensors: Mapping[str, Tensor] | Mapping[nn.Parameter, Tensor]) -> None:
+        """Zero the pruned entries of other tensors, in place.
+
+        Args:
+            tensors: by full parameter name or by parameter, shaped like the parameters: moments,
+                target weights. Parameters without a mask are left alone.
+
+        Raises:
+            InputError: a name is not the module's, or a tensor not shaped like its parameter;
+                nothing was changed.
+        """
+        self._store.mask_tensors(by_parameter("tensors", tensors, self.module))
+
+    @torch.no_grad()
+    def mask_along(self, tensors: Callable[[nn.Parameter], Iterable[Tensor]]) -> None:
+        """Zero the pruned entries of what belongs to each weight, in place.
+
+        Args:
+            tensors: gives a weight's moments, or its copies in target networks, shaped like it.
+        """
+        self._store.mask_along(tensors)
+
+    @torch.no_grad()
+    def violations(self) -> dict[str, int]:
+        """Return how many pruned weights are not zero, by full parameter name; empty if right."""
+        return self._store.violations()
+
+    def sparsity(self, group: str | None = None) -> float:
+        """Return the fraction of the prunable weights that is masked, and really zero.
+
+        A masked weight that an optimizer has moved, where `mask_weights` was not called after its
+        step, doesn't count. That takes a pass over the masked weights; `masked` takes none.
+
+        Args:
+            group: of this group only; None for all.
+
+        Raises:
+            InputError: there is no such group.
+        """
+        return self._store.sparsity(group)
+
+    def masked(self, group: str | None = None) -> float:
+        """Return the fraction of the prunable weights that is masked, whatever they are now.
+
+        Args:
+            group: as for `sparsity`.
+
+        Raises:
+            InputError: there is no such group.
+        """
+        return self._store.masked(group)
+
+    @property
+    def emptied(self) -> list[str]:
+        """The layers of which no prunable weight is left: what comes after them sees constants.
+
+        Not so where layers are what is pruned: those become the identity.
+        """
+        return self._prunables.emptied
+
+    def layer_counts(self) -> list[LayerCount]:
+        """Count the weights of every maskable layer, exempt ones included."""
+        return self._prunables.counts()
+
+    def compaction_due(self, step: float, updates: float | None = None) -> bool:
+        """Return whether ``compact_every`` wants dead units looked for now."""
+        every = self.config.compact_every
+        return self.origins.due(clock_of(step, updates), every, self._progress.updates)
+
+    def compacted(
+        self,
+        step: float,
+        before: Mapping[str, tuple[int, ...]],
+        kept: Mapping[str, Kept],
+        pick: Pick,
+    ) -> None:
+        """Follow a compaction of the module, whose parameters and masks have shrunk already.
+
+        Args:
+            step: the clock.
+            before: the shapes that its parameters had.
+            kept: the indices that are left of those that shrank; empty if nothing went.
+            pick: takes them out of a tensor shaped like the parameter of that name.
+        """
+        self.origins.note(step, self.config.compact_every or 1, self._progress.updates)
+        if kept:
+            whole_rows = self.config.chosen.granularity.whole_rows
+            self.origins.narrow(before, kept, by_unit=whole_rows)
+            self._store.forget()
+            self._store.fading.pick(pick)
+            for follow in self._parts.on_compaction:
+                follow(pick)
+
+
+def _network(
+    module: nn.Module,
+    heads: frozenset[str],
+    tied: frozenset[str],
+    sensors: Callable[[], Sensors] | None,
+    config: PruningConfig,
+) -> Network:
+    by_return = config.chosen.criterion.needs_returns
+    return Network(module=module, heads=heads, tied=tied, sensors=sensors, by_return=by_return)

@@ -1,0 +1,162 @@
+"""`ScoredModule`: a module whose weights are scored by a criterion, with what it asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from rayprune.pruning.config import PruningConfig
+from rayprune.pruning.evidence.batches import MEASURED, measure
+from rayprune.pruning.evidence.gradients import GradientMeans
+from rayprune.pruning.evidence.reduce import Across
+from rayprune.pruning.evidence.table import ACCUMULATED, GRADIENT, NOTHING, Evidence
+from rayprune.pruning.granularity.sensors import Sensors
+from rayprune.pruning.layers.attach import Exclusions
+from rayprune.pruning.naming import by_parameter
+from rayprune.pruning.part import PrunerPart
+from rayprune.pruning.pruned_module import Gradients, PrunedModule
+from rayprune.pruning.update.progress import LostReturns
+from rayprune.pruning.update.selection import Selection
+
+
+class ScoredModule(PrunedModule):
+    """A module with masks and importance scores.
+
+    Args:
+        module: see `rayprune.pruning.pruner.Pruner`, as for all that follow.
+        config: likewise.
+        parts: as for `PrunedModule`, with `GradientMeans` and `LostReturns` among them.
+        seed: of the random criterion.
+        groups: likewise.
+        exempt: likewise.
+        heads: likewise.
+        sensors: likewise.
+        exclude: likewise.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        config: PruningConfig | Mapping[str, Any],
+        parts: Iterable[type[PrunerPart]],
+        *,
+        seed: int,
+        groups: Callable[[str], str] | None,
+        exempt: Iterable[str],
+        heads: Iterable[str],
+        sensors: Callable[[], Sensors] | None,
+        exclude: Exclusions,
+    ) -> None:
+        super().__init__(
+            module,
+            config,
+            parts,
+            groups=groups,
+            exempt=exempt,
+            heads=heads,
+            sensors=sensors,
+            exclude=exclude,
+        )
+        self.seed = seed
+        self.accumulated = self._parts[GradientMeans]
+        """Sums over training steps, of what `accumulates` names."""
+        self._returns = self._parts[LostReturns]
+        self._parts.attach(self)
+
+    @property
+    def returns(self) -> dict[str, float]:
+        """For criterion ``return``: the return lost without each unit; used up by an update."""
+        return self._returns.lost
+
+    @returns.setter
+    def returns(self, lost: Mapping[str, float]) -> None:
+        self._returns.lost = dict(lost)
+
+    @property
+    def measures(self) -> frozenset[str]:
+        """What must be gathered from minibatches while training goes on.
+
+        Under the objective ``loss`` the gradients are those that training itself computes.
+        """
+        return self._asked(MEASURED, loss=False)
+
+    @property
+    def accumulates(self) -> frozenset[str]:
+        """What `observe_gradients` sums up: what the criterion asks for of `ACCUMULATED`."""
+        return self._asked(ACCUMULATED, loss=True)
+
+    def _asked(self, kinds: frozenset[str], *, loss: bool) -> frozenset[str]:
+        asked = self.config.chosen.criterion.evidence & kinds
+        by_loss = self.config.evidence["objective"] == "loss"
+        return asked if by_loss is loss else asked - {GRADIENT}
+
+    def observe_gradients(self, gradients: Gradients) -> None:
+        """Sum up the dense gradients of one training step, where anything asks for them.
+
+        Args:
+            gradients: by parameter or name, before masking and clipping; None counts as zero.
+
+        Raises:
+            InputError: a name is not the module's.
+        """
+        listening = [part for part in self._parts.listening if part.wants_gradients]
+        if listening:
+            dense = by_parameter("gradients", gradients, self.module)
+            for part in listening:
+                part.on_gradients(dense)
+
+    def scores(self, batch: Any = None, loss: Any = None) -> dict[str, Tensor]:
+        """Score every prunable weight by the config's criterion, before pooling.
+
+        Args:
+            batch: for criteria that need data: a minibatch (a tensor or a mapping of tensors), or
+                an iterable of minibatches.
+            loss: ``f(module, minibatch) -> scalar``, the mean over samples; or an
+                `rayprune.pruning.evidence.objectives.Objective`. It stands for the config's.
+
+        Returns:
+            Scores by full parameter name, shaped like the parameters; higher = keep. A unit's
+            score stands at each of its weights.
+
+        Raises:
+            InputError: the criterion needs what wasn't given.
+        """
+        phase = self._prunables.phases[0]
+        known = self.accumulated.evidence() | self.measure(batch, loss)
+        selection = self._selection(known).after({}, phase.config)
+        units = self.config.chosen.criterion.scores == "units"
+        return selection.all_scores(phase.layers if units else self.prunable)
+
+    def measure(
+        self,
+        batch: Any = None,
+        loss: Any = None,
+        across: Across | None = None,
+        wanted: frozenset[str] | None = None,
+    ) -> Evidence:
+        """Gather from minibatches what the criterion asks for; nothing without a batch.
+
+        Args:
+            batch: as for `scores`.
+            loss: as for `scores`.
+            across: brings several processes together.
+            wanted: what to gather; None for all that the criterion asks for and batches can tell.
+        """
+        if batch is None:
+            return NOTHING
+        wanted = self.config.chosen.criterion.evidence if wanted is None else wanted
+        limits = self.config.evidence
+        return measure(self.module, self.prunable, wanted, batch, loss, limits, across)
+
+    def _selection(self, evidence: Evidence) -> Selection:
+        return Selection(
+            self.config,
+            self.weights,
+            self._store.eligible,
+            self.seed,
+            self._progress.updates,
+            evidence,
+            dict(self.returns),
+        )
