@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rayprune import PruningConfig
 from rayprune.errors import ConfigError
-from rayprune.pruning.distributions import DISTRIBUTIONS, Shape, register_distribution
+from rayprune.pruning.distributions import DISTRIBUTIONS, Distribution, Shape, register_distribution
 from rayprune.pruning.distributions.erk import erk
 from rayprune.pruning.distributions.uniform import uniform
 
@@ -96,3 +97,15 @@ def test_a_distribution_is_registered_once():
         register_distribution("tapered", uniform)
     with pytest.raises(TypeError):
         DISTRIBUTIONS["mine"] = uniform
+
+
+def test_a_distribution_that_gives_layers_one_target_goes_with_a_threshold():
+    def halved(shapes, sparsity, protected):
+        return dict.fromkeys(shapes, sparsity / 2)
+
+    register_distribution("halved", halved)
+    register_distribution("halved evenly", Distribution(halved, even=True))
+    values = {"threshold": {"absolute": 0.1}}
+    assert PruningConfig.faults_of({**values, "distribution": "halved evenly"}) == []
+    (fault,) = PruningConfig.faults_of({**values, "distribution": "halved"})
+    assert "must be 'uniform' or 'global' with a threshold" in fault
