@@ -9,7 +9,7 @@ from rayprune.config import StopConfig
 
 
 @dataclass
-class Progress:
+class RunCounters:
     """What a run knows of itself; saved with each checkpoint."""
 
     env_steps: int = 0
@@ -40,13 +40,13 @@ class Progress:
         return f"env step {self.env_steps}" if self.env_steps else f"update {self.updates}"
 
     @classmethod
-    def from_meta(cls, meta: dict[str, Any]) -> Progress:
+    def from_meta(cls, meta: dict[str, Any]) -> RunCounters:
         """Return the progress that a checkpoint holds."""
         return cls(**{name: meta[name] for name in vars(cls()) if name in meta})
 
     def discard_since(self, meta: dict[str, Any]) -> None:
         """Count what has been done since a checkpoint as discarded: a run goes back to it."""
-        held = Progress.from_meta(meta)
+        held = RunCounters.from_meta(meta)
         self.discarded_env_steps = self.env_steps - (held.env_steps - held.discarded_env_steps)
         self.discarded_updates = self.updates - (held.updates - held.discarded_updates)
 

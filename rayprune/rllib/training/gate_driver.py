@@ -1,7 +1,8 @@
-"""Takes a run's decisions that wait for a validation, and has the Learners carry them out."""
+"""Drives what waits for validations: schedules that begin at a return, and the return's gate."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,147 @@ from rayprune.rllib.evaluation.open_policy import measure
 from rayprune.rllib.experiment.algorithm_config import base_config
 from rayprune.rllib.learner.extensions.signals import begin_if_reached, post
 from rayprune.rllib.settings.keys import CRITERION, LEVEL
+from rayprune.rllib.training.counters import RunCounters
 
 
-class Director:
+class NoGate:
+    """Stands where no gate decides: the schedule's end says from when on checkpoints compete."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the search is over."""
+        return False
+
+    def what_failed(self, *, waits: bool) -> str:
+        """Return why a run ends without a best checkpoint, and the way out.
+
+        Args:
+            waits: whether pruning is still to begin, at a return.
+        """
+        if waits:
+            return (
+                "The return that `pruning.schedule.begin` waits for was not reached, so nothing "
+                "was pruned, and the summary describes the last checkpoint. Lower it, or raise "
+                "`stop.env_steps`."
+            )
+        return (
+            "The target sparsity was not reached before the end, so the summary describes the "
+            "last checkpoint. Raise `stop.env_steps`, or end the schedule earlier."
+        )
+
+    def observe(self, validation: dict[str, Any], clock: int) -> Verdict:
+        """Decide after a validation; `GateDriver.judge` has the arguments."""
+        return Verdict.WAIT
+
+    def signals(self) -> dict[str, Any]:
+        """Return what the Learners are to be told."""
+        return {}
+
+    def choose_best(
+        self,
+        counters: RunCounters,
+        verdict: Verdict,
+        name: str,
+        validation: dict[str, Any],
+        at_target: Callable[[], bool],
+    ) -> None:
+        """Make a checkpoint the best, if it is; `GateDriver.choose_best` has the arguments."""
+        if at_target():
+            counters.compare_with_best(name, validation)
+
+    def note(self, verdict: Verdict) -> dict[str, Any]:
+        """Return what a row says of a decision."""
+        return {}
+
+    def report(self) -> dict[str, Any]:
+        """Return what the summary says of the search."""
+        return {}
+
+
+class ReturnGate(NoGate):
+    """A search for the sparsity that the return allows, between a run and its Learners.
+
+    Args:
+        gate: its settings.
+        state: where it stands; changed by `observe`.
+    """
+
+    def __init__(self, gate: Gate, state: GateState) -> None:
+        self._gate, self._state = gate, state
+
+    @property
+    def ended(self) -> bool:
+        """See `NoGate.ended`."""
+        return self._state.ended is not None
+
+    def what_failed(self, *, waits: bool) -> str:
+        """See `NoGate.what_failed`."""
+        return (
+            "The validation return never held the floor, so nothing was pruned, and the "
+            "summary describes the last checkpoint. Raise `stop.env_steps`, or lower "
+            "`pruning.schedule.floor` or its `reference`."
+        )
+
+    def observe(self, validation: dict[str, Any], clock: int) -> Verdict:
+        """See `NoGate.observe`."""
+        return self._state.observe(self._gate, clock, validation["iqm"], validation["ci95"][0])
+
+    def signals(self) -> dict[str, Any]:
+        """See `NoGate.signals`."""
+        if self._state.level is None or self.ended:
+            return {}
+        return {LEVEL: self._state.trying, CRITERION: self._criterion}
+
+    def choose_best(
+        self,
+        counters: RunCounters,
+        verdict: Verdict,
+        name: str,
+        validation: dict[str, Any],
+        at_target: Callable[[], bool],
+    ) -> None:
+        """See `NoGate.choose_best`."""
+        if verdict is Verdict.ACCEPT:
+            counters.accept(name, validation)
+
+    def note(self, verdict: Verdict) -> dict[str, Any]:
+        """See `NoGate.note`."""
+        return {
+            "gate": {
+                "verdict": verdict.value,
+                "level": self._state.level,
+                "trying": self._trying,
+                "criterion": self._criterion,
+                "rollbacks": self._state.rollbacks,
+            }
+        }
+
+    def report(self) -> dict[str, Any]:
+        """See `NoGate.report`."""
+        return {
+            "gate": {
+                "level": self._state.level,
+                "trying": self._trying,
+                "rollbacks": self._state.rollbacks,
+                "ended": self._state.ended,
+                "tries": list(self._state.tries),
+            }
+        }
+
+    @property
+    def _trying(self) -> float | None:
+        return None if self.ended else self._state.trying
+
+    @property
+    def _criterion(self) -> str:
+        return self._gate.criteria[self._state.criterion]
+
+
+class GateDriver:
     """Begins schedules that wait for a return, and works a return-gated one.
 
     Args:
-        experiment: whose pruning it directs.
+        experiment: whose pruning it drives.
         dense: validation returns of the dense policy of `evaluation.dense`; None without one.
     """
 
@@ -32,19 +167,14 @@ class Director:
         self._experiment = experiment
         self._pruning = experiment.pruning
         self._dense = None if dense is None else float(dense["iqm"])
-        self._gate: Gate | None = None
+        self._gate = NoGate()
         self._state = GateState()
         self._began: int | None = None
 
     @property
-    def gated(self) -> bool:
-        """Whether it, and not the schedule's end, says which checkpoint is the best."""
-        return self._gate is not None
-
-    @property
     def ended(self) -> bool:
         """Whether a gate's search is over."""
-        return self._state.ended is not None
+        return self._gate.ended
 
     def start(self, algorithm: Algorithm) -> None:
         """Read from the built network what the search is bounded by."""
@@ -56,12 +186,13 @@ class Director:
         schedule = self._pruning.schedule
         if schedule["reference"] == "dense":
             schedule = {**schedule, "reference": self._dense_return()}
-        self._gate = Gate.of(
+        gate = Gate.of(
             schedule,
             horizon=self._experiment.horizon or DEFAULT_HORIZON,
             most=report["most"],
             criterion=self._pruning.criterion,
         )
+        self._gate = ReturnGate(gate, self._state)
 
     def judge(self, algorithm: Algorithm, validation: dict[str, Any], clock: int) -> Verdict:
         """Decide after a validation; the caller keeps checkpoints and rolls back.
@@ -71,15 +202,31 @@ class Director:
             validation: `Evaluator.evaluate`'s dict.
             clock: env steps so far, rolled back ones included.
         """
-        waiting = waits_for_return(self._pruning.schedule) and self._began is None
-        if waiting:
+        if self._waits:
             if validation["iqm"] < self._pruning.schedule["begin"]["return"]:
                 return Verdict.WAIT
             self._began = clock
             begin_if_reached(algorithm, self._pruning.schedule, validation["iqm"], clock)
-        if self._gate is None:
-            return Verdict.WAIT
-        return self._state.observe(self._gate, clock, validation["iqm"], validation["ci95"][0])
+        return self._gate.observe(validation, clock)
+
+    def choose_best(
+        self,
+        counters: RunCounters,
+        verdict: Verdict,
+        name: str,
+        validation: dict[str, Any],
+        at_target: Callable[[], bool],
+    ) -> None:
+        """Make a checkpoint the best, if it is.
+
+        Args:
+            counters: know the best one so far.
+            verdict: `judge`'s.
+            name: the checkpoint's.
+            validation: its own.
+            at_target: whether it is as sparse as it shall be; asked where no gate decides.
+        """
+        self._gate.choose_best(counters, verdict, name, validation, at_target)
 
     def instruct(self, algorithm: Algorithm) -> None:
         """Tell the Learners whether pruning has begun, and how far the gate is open now.
@@ -88,72 +235,36 @@ class Director:
         """
         if self._began is not None:
             post(algorithm, {BEGAN: self._began})
-        if self._gate is not None and self._state.level is not None and not self.ended:
-            signals = {
-                LEVEL: self._state.trying,
-                CRITERION: self._gate.criteria[self._state.criterion],
-            }
+        if signals := self._gate.signals():
             post(algorithm, signals)
 
     def note(self, verdict: Verdict) -> dict[str, Any]:
         """Return what a row says of a decision; empty where none was to be taken."""
-        if self._gate is None:
-            return {}
-        state = self._state
-        return {
-            "gate": {
-                "verdict": verdict.value,
-                "level": state.level,
-                "trying": None if self.ended else state.trying,
-                "criterion": self._gate.criteria[state.criterion],
-                "rollbacks": state.rollbacks,
-            }
-        }
+        return self._gate.note(verdict)
 
     @property
     def what_failed(self) -> str:
         """Why a run ends without a best checkpoint, and the way out."""
-        if self._gate is not None:
-            return (
-                "The validation return never held the floor, so nothing was pruned, and the "
-                "summary describes the last checkpoint. Raise `stop.env_steps`, or lower "
-                "`pruning.schedule.floor` or its `reference`."
-            )
-        if waits_for_return(self._pruning.schedule) and self._began is None:
-            return (
-                "The return that `pruning.schedule.begin` waits for was not reached, so nothing "
-                "was pruned, and the summary describes the last checkpoint. Lower it, or raise "
-                "`stop.env_steps`."
-            )
-        return (
-            "The target sparsity was not reached before the end, so the summary describes the "
-            "last checkpoint. Raise `stop.env_steps`, or end the schedule earlier."
-        )
+        return self._gate.what_failed(waits=self._waits)
 
     def report(self) -> dict[str, Any]:
-        """Return what the summary and the rows say of the decisions; empty if none are taken."""
-        found: dict[str, Any] = {}
-        if waits_for_return(self._pruning.schedule):
-            found["pruning_began"] = self._began
-        if self._gate is not None:
-            state = self._state
-            found["gate"] = {
-                "level": state.level,
-                "trying": None if self.ended else state.trying,
-                "rollbacks": state.rollbacks,
-                "ended": state.ended,
-                "tries": list(state.tries),
-            }
-        return found
+        """Return what the summary says of the decisions; empty if none are taken."""
+        began = {"pruning_began": self._began} if waits_for_return(self._pruning.schedule) else {}
+        return {**began, **self._gate.report()}
 
     def get_state(self) -> dict[str, Any]:
         """Return it as plain values."""
         return {BEGAN: self._began, "gate": self._state.to_dict()}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Take over what `get_state` returned."""
+        """Take over what `get_state` returned; before `start`."""
         self._began = state[BEGAN]
         self._state = GateState(**state["gate"])
+
+    @property
+    def _waits(self) -> bool:
+        """Whether pruning is still to begin, at a return."""
+        return waits_for_return(self._pruning.schedule) and self._began is None
 
     def _dense_return(self) -> float:
         if self._dense is not None:

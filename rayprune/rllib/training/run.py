@@ -25,9 +25,9 @@ from rayprune.rllib.diagnostics import Diagnostics
 from rayprune.rllib.evaluation.evaluator import Evaluator
 from rayprune.rllib.modules.cut_off import Teller
 from rayprune.rllib.training import rows
-from rayprune.rllib.training.counters import Progress
+from rayprune.rllib.training.counters import RunCounters
 from rayprune.rllib.training.failures import build, check_loss, failure
-from rayprune.rllib.training.gate_driver import Director
+from rayprune.rllib.training.gate_driver import GateDriver
 from rayprune.rllib.training.interruption import Interrupted, Interruption
 from rayprune.rllib.training.layer_returns import post_layer_returns
 from rayprune.rllib.training.summary import SummarySubject, summarise_run
@@ -63,9 +63,9 @@ class Run:
         self._reporter = reporter
         self._interruption = interruption
         self._dense = dense
-        self._director = Director(experiment, None if dense is None else dense["validation"])
+        self._gate = GateDriver(experiment, None if dense is None else dense["validation"])
         self._yaml = to_yaml(experiment, versions())
-        self._progress = Progress()
+        self._progress = RunCounters()
         self._validation: dict[str, Any] | None = None
         self._teller = Teller()
         self._measured = Diagnostics()
@@ -113,16 +113,16 @@ class Run:
         newest = checkpoints.latest(self._out)
         if newest is not None:
             meta = checkpoints.restore(algorithm, newest)
-            self._progress = Progress.from_meta(meta)
+            self._progress = RunCounters.from_meta(meta)
             self._validation = meta.get("validation")
             self._unsettled = meta.get("unsettled")
-            self._director.set_state(self._progress.director)
+            self._gate.set_state(self._progress.director)
         elif self._experiment.start_from is not None:
             self._start_from(Path(self._experiment.start_from))
         for line in uncovered_lines(algorithm):
             self._reporter.message(line)
-        self._director.start(algorithm)
-        self._director.instruct(algorithm)
+        self._gate.start(algorithm)
+        self._gate.instruct(algorithm)
         cross_barrier(algorithm, self._experiment.seed, self._progress.clock)
         length, done = self._experiment.length, self._progress.clock
         self._reporter.start(self._experiment.name, length, done)
@@ -189,12 +189,12 @@ class Run:
             raise Interrupted(self._told_interruption())
 
     def _judge(self, row: dict[str, Any]) -> Verdict:
-        """Validate, and let the director decide what follows."""
+        """Validate, and let the driver decide what follows."""
         row["validation"] = self._validate(self._algorithm)
         row.update(self._diagnostics(self._algorithm))
         clock = self._progress.clock
-        verdict = self._director.judge(self._algorithm, row["validation"], clock)
-        row.update(self._director.note(verdict))
+        verdict = self._gate.judge(self._algorithm, row["validation"], clock)
+        row.update(self._gate.note(verdict))
         return verdict
 
     def _roll_back(self) -> None:
@@ -253,15 +253,18 @@ class Run:
         """Keep what an iteration came to, in the checkpoint that was written before validating."""
         progress, name = self._progress, f"{self._progress.clock:09d}"
         if due and self._validation is not None:
-            if verdict is Verdict.ACCEPT:
-                progress.accept(name, self._validation)
-            elif not self._director.gated and (row["pruning_finished"] or self._arrived()):
-                progress.compare_with_best(name, self._validation)
+            self._gate.choose_best(
+                progress,
+                verdict,
+                name,
+                self._validation,
+                lambda: row["pruning_finished"] or self._arrived(),
+            )
         # Another algorithm, or Learners that know more, than when that one was written.
         changed = verdict is Verdict.ROLL_BACK or "layer_returns" in row
         self._save(algorithm, whole=changed or not due)
         if due:
-            self._director.instruct(algorithm)
+            self._gate.instruct(algorithm)
         cross_barrier(algorithm, self._experiment.seed, progress.clock)
 
     def _save(
@@ -276,7 +279,7 @@ class Run:
         """
         progress, name = self._progress, f"{self._progress.clock:09d}"
         report = learner_reports(algorithm)[0][DEFAULT_MODULE_ID]
-        progress.newest, progress.director = name, self._director.get_state()
+        progress.newest, progress.director = name, self._gate.get_state()
         meta = {
             **vars(progress),
             "validation": self._validation,
@@ -322,7 +325,7 @@ class Run:
         return 0 if every is None else self._progress.clock // every
 
     def _done(self, pruning_finished: bool) -> bool:
-        return self._director.ended or self._progress.done(
+        return self._gate.ended or self._progress.done(
             self._experiment.stop, self._validation, pruning_finished
         )
 
@@ -350,11 +353,11 @@ class Run:
     def _summarise(self) -> dict[str, Any]:
         progress = self._progress
         if progress.best is None:
-            self._reporter.message(self._director.what_failed)
+            self._reporter.message(self._gate.what_failed)
         chosen = self._out / "checkpoints" / str(progress.best or progress.newest)
         subject, record = SummarySubject.of(self._experiment), read_rows(self._out / RECORD_FILE)
         summary = summarise_run(subject, chosen, vars(progress), self._dense, record)
-        summary.update(self._director.report())
+        summary.update(self._gate.report())
         summary.update(summarise_transfer(self._experiment, self._out))
         write_atomic(self._out / SUMMARY_FILE, to_json(summary, indent=2) + "\n")
         commit(self._out)

@@ -7,7 +7,7 @@ import pytest
 from rayprune.errors import ResourceError
 from rayprune.rllib.actors import lost_learners
 from rayprune.rllib.checkpoints import files as checkpoints
-from rayprune.rllib.training.counters import Progress
+from rayprune.rllib.training.counters import RunCounters
 from rayprune.rllib.training.failures import build
 
 # The end of what Ray 2.60 raised on two hosts whose names stood for 127.0.0.1.
@@ -74,6 +74,6 @@ def test_a_kill_while_a_checkpoint_is_written_again_leaves_one(tmp_path, monkeyp
 
 
 def test_the_moment_before_the_first_step_is_the_start():
-    assert Progress().moment == "the start"
-    assert Progress(updates=3).moment == "update 3"
-    assert Progress(env_steps=9, updates=3).moment == "env step 9"
+    assert RunCounters().moment == "the start"
+    assert RunCounters(updates=3).moment == "update 3"
+    assert RunCounters(env_steps=9, updates=3).moment == "env step 9"

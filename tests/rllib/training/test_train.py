@@ -16,7 +16,7 @@ from rayprune.rllib.checkpoints.files import latest, locate
 from rayprune.rllib.commands.evaluate import evaluate_checkpoint
 from rayprune.rllib.evaluation.evaluator import Evaluator
 from rayprune.rllib.experiment.algorithm_config import base_config, build_config
-from rayprune.rllib.training.counters import Progress
+from rayprune.rllib.training.counters import RunCounters
 from rayprune.rllib.training.interruption import Interruption
 from rayprune.rllib.training.run import Run
 from rayprune.rllib.training.train import check_same_run
@@ -277,7 +277,7 @@ def test_a_return_of_exactly_zero_counts() -> None:
 
 
 def test_the_best_is_by_iqm_then_by_mean_then_the_latest() -> None:
-    progress = Progress()
+    progress = RunCounters()
     chosen = []
     for name, iqm, mean in [
         ("a", 400.0, 480.0),
@@ -290,7 +290,7 @@ def test_the_best_is_by_iqm_then_by_mean_then_the_latest() -> None:
         progress.compare_with_best(name, {"iqm": iqm, "mean": mean})
         chosen.append(progress.best)
     assert chosen == ["a", "b", "c", "c", "e", "e"]
-    assert Progress.from_meta(json.loads(json.dumps(vars(progress)))) == progress
+    assert RunCounters.from_meta(json.loads(json.dumps(vars(progress)))) == progress
 
 
 def test_a_run_resumes_with_longer_evaluations_but_not_with_others(tmp_path: Path) -> None:
