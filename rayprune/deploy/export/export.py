@@ -70,25 +70,61 @@ def export_policy(
         InvariantError: the file doesn't compute what the policy computes.
         StorageError: a file is in the way, or can't be written.
     """
-    chosen = format_named(format)
     options = ExportOptions(lanes=lanes, int8=quantised, name=name)
-    check_export(path, format, options, overwrite=overwrite)
+    chosen = check_export(path, format, options, overwrite=overwrite)
+    return write_policy(
+        policy,
+        path,
+        chosen,
+        options,
+        recorded=recorded,
+        about=about,
+        compacted=compacted,
+        seed=seed,
+    )
+
+
+def write_policy(
+    policy: DeployablePolicy,
+    path: Path,
+    chosen: Format,
+    options: ExportOptions,
+    *,
+    recorded: list[Array],
+    about: Mapping[str, Any],
+    compacted: bool = True,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Do what `export_policy` does, once `check_export` has allowed it.
+
+    Args:
+        policy: as there.
+        path: likewise.
+        chosen: what `check_export` returned.
+        options: what it was given.
+        recorded: as in `export_policy`.
+        about: likewise.
+        compacted: likewise.
+        seed: likewise.
+    """
     _check_types(policy)
     plain = plain_copy(policy)
     small = shrink(plain, recorded) if compacted else unshrunk(plain)
     proof = FileProof(plain, small, recorded, seed)
     told = {**about, "inputs": described(policy.interface, recorded, about.get("inputs", {}))}
-    metadata = Metadata(small.policy.interface, {**told, "int8": True} if quantised else told)
+    metadata = Metadata(small.policy.interface, {**told, "int8": True} if options.int8 else told)
     # The format is told by the name's end, which is to be the same while it is unproven.
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
     try:
-        job = ExportJob(small.policy, metadata, name or path.stem, proof.examples(), options)
+        job = ExportJob(
+            small.policy, metadata, options.name or path.stem, proof.examples(), options
+        )
         written, content, shown = _written(chosen, job, proof, small.inputs(recorded), temporary)
         certificate = {
             "schema": SCHEMA,
             "rayprune": rayprune_version(),
             "artifact": path.name,
-            "format": format,
+            "format": chosen.name,
             **file_facts(path, temporary, content, written),
             **policy_facts(plain, metadata, written),
             "compaction": small.certificate,
@@ -110,8 +146,11 @@ def check_export(
     options: ExportOptions,
     *,
     overwrite: bool,
-) -> None:
+) -> Format:
     """Refuse a place that an export can't be written to, and options, before any work is done.
+
+    Returns:
+        The format.
 
     Raises:
         InputError: the name's end isn't the format's, or it doesn't take the options.
@@ -120,6 +159,7 @@ def check_export(
     chosen = format_named(format)
     _check_path(path, chosen, overwrite=overwrite)
     check_options(chosen, options)
+    return chosen
 
 
 def _written(

@@ -30,10 +30,8 @@ from rayprune.deploy.policy.capture import plain_copy
 from rayprune.deploy.policy.interface import Port
 from rayprune.deploy.policy.policy import DeployablePolicy
 from rayprune.errors import ConfigError, InputError
-from rayprune.rllib.checkpoints.files import locate
 from rayprune.rllib.evaluation.evaluator import Evaluator
 from rayprune.rllib.evaluation.open_policy import OpenPolicy
-from rayprune.rllib.experiment.algorithm_config import config_of
 from rayprune.rllib.export.latency import timing_inputs
 from rayprune.rllib.export.policy import deployable
 from rayprune.rllib.export.recorded import Recorded
@@ -218,8 +216,7 @@ def _file_target(path: Path) -> Target:
 def _checkpoint_target(
     path: Path, place: Path, options: BenchOptions, stack: ExitStack, reporter: BenchReporter
 ) -> Target:
-    directory = locate(path)
-    policy = stack.enter_context(OpenPolicy(config_of(directory), directory))
+    policy = stack.enter_context(OpenPolicy.at(path))
     evaluator, shrunk = policy.evaluator, bool(policy.saved.origins)
     seed = EvaluationConfig().validation_seed
     whole = plain_copy(deployable(evaluator))

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rayprune.rllib.checkpoints.files import locate, read_evaluation
+from rayprune.rllib.checkpoints.files import locate
 from rayprune.rllib.evaluation.comparison import dense_policy, measure_closeness
 from rayprune.rllib.evaluation.open_policy import OpenPolicy
-from rayprune.rllib.experiment.algorithm_config import config_of
 from rayprune.storage.copies import shown
 
 
@@ -34,19 +33,18 @@ def evaluate_checkpoint(
     Raises:
         CheckpointError: nothing there is a checkpoint.
     """
-    directory = locate(checkpoint)
-    config, evaluation = config_of(directory), read_evaluation(directory)
-    number = episodes or evaluation.episodes
-    seeds = (
-        {"validation": evaluation.validation_seed, "test": evaluation.test_seed}
-        if seed is None
-        else {"seeds": seed}
-    )
-    with OpenPolicy(config, directory) as policy:
+    with OpenPolicy.at(checkpoint) as policy:
+        evaluation = policy.evaluation
+        number = episodes or evaluation.episodes
+        seeds = (
+            {"validation": evaluation.validation_seed, "test": evaluation.test_seed}
+            if seed is None
+            else {"seeds": seed}
+        )
         evaluate = policy.evaluator.evaluate
         measured = {
-            "checkpoint": shown(directory),
-            "env": str(config.env),
+            "checkpoint": shown(policy.saved.directory),
+            "env": str(policy.config.env),
             "policy_parameters": policy.parameters(),
             "sensors": policy.sensors(),
             "returns": {name: evaluate(first, number) for name, first in seeds.items()},

@@ -5,14 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rayprune.deploy.export.export import check_export, export_policy
+from rayprune.deploy.export.export import check_export, write_policy
 from rayprune.deploy.formats.base import ExportOptions
 from rayprune.deploy.policy.capture import plain_copy
 from rayprune.deploy.policy.runs import module_run
-from rayprune.rllib.checkpoints.files import locate, read_evaluation
 from rayprune.rllib.evaluation.open_policy import OpenPolicy
-from rayprune.rllib.experiment.algorithm_config import config_of
-from rayprune.rllib.export.identity import portable
 from rayprune.rllib.export.policy import deployable
 from rayprune.rllib.export.recorded import Recorded
 from rayprune.rllib.export.source import source_of
@@ -55,33 +52,21 @@ def export_checkpoint(
         InvariantError: the file doesn't compute what the policy does. Nothing was written.
     """
     options = ExportOptions(lanes=lanes, int8=quantised, name=name)
-    check_export(out, format, options, overwrite=overwrite)
-    directory = locate(checkpoint)
-    config, evaluation = config_of(directory), read_evaluation(directory)
-    with OpenPolicy(config, directory) as opened:
-        evaluator = opened.evaluator
+    chosen = check_export(out, format, options, overwrite=overwrite)
+    with OpenPolicy.at(checkpoint) as opened:
         # Before episodes are played: a policy that can't be exported is refused at once.
-        greedy = deployable(evaluator)
-        policy = deployable(evaluator, sample=True) if sample else greedy
-        seen = Recorded(greedy.interface)
-        first, count = evaluation.validation_seed, episodes or evaluation.episodes
-        evaluator.returns(first, count, seen.watch)
-        as_rllib = seen.proven(module_run(plain_copy(greedy)))
+        greedy = deployable(opened.evaluator)
+        policy = deployable(opened.evaluator, sample=True) if sample else greedy
+        first, count = opened.evaluation.validation_seed, episodes or opened.evaluation.episodes
+        recorded = Recorded(greedy.interface)
+        opened.evaluator.returns(first, count, recorded.watch)
         about = {
             **source_of(opened, sample=sample),
             "recorded": {"first_seed": first, "episodes": count, "greedy": True},
-            "as_rllib": as_rllib.to_dict(),
+            "as_rllib": recorded.proven(module_run(plain_copy(greedy))).to_dict(),
         }
-    certificate = export_policy(
-        policy,
-        out,
-        format,
-        recorded=seen.inputs(policy.interface),
-        about=about,
-        compacted=compacted,
-        lanes=lanes,
-        quantised=quantised,
-        name=name,
-        overwrite=overwrite,
+    inputs = recorded.inputs(policy.interface)
+    certificate = write_policy(
+        policy, out, chosen, options, recorded=inputs, about=about, compacted=compacted
     )
-    return {"out": str(out), "checkpoint": portable(directory), **certificate}
+    return {"out": str(out), "checkpoint": about["checkpoint"], **certificate}

@@ -46,11 +46,12 @@ def record_episodes(
     Raises:
         InputError: no checkpoint, or observations that aren't vectors.
     """
-    evaluator = Evaluator(config_of(locate(checkpoint)))
+    directory = locate(checkpoint)
+    evaluator = Evaluator(config_of(directory))
     _, actions = evaluator.spaces[INPUT_ENV_SINGLE_SPACES]
     try:
         _check_observations(evaluator)
-        evaluator.load_checkpoint(locate(checkpoint))
+        evaluator.load_checkpoint(directory)
         prepare_out(out, resume=False)
         reseed(seed)
         played = evaluator.play(episodes, seed, explore=explore)

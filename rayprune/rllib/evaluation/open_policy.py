@@ -11,8 +11,11 @@ from typing import Any
 import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
+from rayprune.config import EvaluationConfig
+from rayprune.rllib.checkpoints.files import locate
 from rayprune.rllib.checkpoints.saved_policy import SavedPolicy
 from rayprune.rllib.evaluation.evaluator import Evaluator
+from rayprune.rllib.experiment.algorithm_config import settings_of
 from rayprune.rllib.modules.sensors import sensor_report
 from rayprune.statistics.intervals import summarise
 
@@ -25,12 +28,33 @@ class OpenPolicy:
     Args:
         config: the algorithm's, whose environment is played in.
         checkpoint: where the policy lies; or what has been read of it already.
+        evaluation: how its experiment evaluates, where that is known.
     """
 
-    def __init__(self, config: AlgorithmConfig, checkpoint: Path | SavedPolicy) -> None:
+    def __init__(
+        self,
+        config: AlgorithmConfig,
+        checkpoint: Path | SavedPolicy,
+        evaluation: EvaluationConfig | None = None,
+    ) -> None:
         self.config = config
+        self.evaluation = evaluation or EvaluationConfig()
         self.saved = SavedPolicy(checkpoint) if isinstance(checkpoint, Path) else checkpoint
         self._opened: list[Evaluator] = []
+
+    @classmethod
+    def at(cls, checkpoint: Path) -> OpenPolicy:
+        """Return a policy in the environment that it was trained in.
+
+        Args:
+            checkpoint: rayprune's, plain RLlib's, or a finished run's directory.
+
+        Raises:
+            CheckpointError: nothing there is a checkpoint, or it can't be read.
+        """
+        directory = locate(checkpoint)
+        config, evaluation = settings_of(directory)
+        return cls(config, directory, evaluation)
 
     @cached_property
     def evaluator(self) -> Evaluator:
@@ -46,7 +70,7 @@ class OpenPolicy:
         """Return it in a variant of its environment; the caller closes that."""
         config = self.config.copy(copy_frozen=False)
         config.environment(env_config={**self.config.env_config, **env_config})
-        return OpenPolicy(config, self.saved)
+        return OpenPolicy(config, self.saved, self.evaluation)
 
     def returns(self, first_seed: int, episodes: int) -> list[float]:
         """Return the return of each episode, played greedily; see `Evaluator.returns`."""

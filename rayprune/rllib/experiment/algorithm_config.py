@@ -21,6 +21,7 @@ from ray.tune.registry import ENV_CREATOR, _global_registry
 
 from rayprune.algorithms import ALGORITHMS, is_offline
 from rayprune.config import (
+    EvaluationConfig,
     ExperimentConfig,
     experiment_faults,
     load_raw,
@@ -283,18 +284,27 @@ def base_config(experiment: ExperimentConfig) -> AlgorithmConfig:
 
 
 def config_of(checkpoint: Path) -> AlgorithmConfig:
-    """Return the config that a checkpoint was trained with, without pruning where it is ours.
+    """Return the config that a checkpoint was trained with; see `settings_of`."""
+    return settings_of(checkpoint)[0]
+
+
+def settings_of(checkpoint: Path) -> tuple[AlgorithmConfig, EvaluationConfig]:
+    """Return what a checkpoint was trained with, without pruning where it is ours.
+
+    Returns:
+        The algorithm's config, and how its experiment evaluates: as by default if there was none.
 
     Raises:
         CheckpointError: the config can't be read, or its environment isn't known here.
     """
     if (checkpoint / CONFIG_FILE).is_file():
-        return base_config(read_experiment(checkpoint))
+        experiment = read_experiment(checkpoint)
+        return base_config(experiment), experiment.evaluation
     config = read_rllib_config(checkpoint)
     if isinstance(config.env, str) and not _global_registry.contains(ENV_CREATOR, config.env):
         for fault in env_faults(config.env):
             raise CheckpointError(f"checkpoint {str(checkpoint)!r}: {fault}")
-    return config
+    return config, EvaluationConfig()
 
 
 def build_module(config: AlgorithmConfig) -> Any:
