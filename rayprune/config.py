@@ -165,6 +165,11 @@ class ExperimentConfig(_Section):
         """What a schedule's fractions are fractions of."""
         return self.pruning.horizon or self.length
 
+    @property
+    def dated_pruning(self) -> PruningConfig:
+        """The pruning, which knows how long the run is."""
+        return self.pruning.over(self.horizon)
+
 
 def load_experiment(
     path: str | Path,
@@ -266,15 +271,16 @@ def to_yaml(experiment: ExperimentConfig, versions: Mapping[str, str]) -> str:
 
 def _pruning(raw: object) -> tuple[list[str], PruningConfig]:
     """Return the faults of the pruning block, and its config (a stand-in when it has faults)."""
-    stand_in = PruningConfig(sparsity=0.0)
     if isinstance(raw, PruningConfig):
         return [], raw
+    config = None
     if raw is None:
-        return ["`pruning` is missing: give at least {sparsity: 0.9}; 0 is a dense run."], stand_in
-    if not isinstance(raw, Mapping):
-        return [f"`pruning` must be a mapping, but is {shown(raw)}."], stand_in
-    faults = PruningConfig.faults_of(raw, prefix="pruning.")
-    return faults, stand_in if faults else PruningConfig.from_dict(raw)
+        faults = ["`pruning` is missing: give at least {sparsity: 0.9}; 0 is a dense run."]
+    elif not isinstance(raw, Mapping):
+        faults = [f"`pruning` must be a mapping, but is {shown(raw)}."]
+    else:
+        faults, config = PruningConfig.parse(raw)
+    return faults, PruningConfig(sparsity=0.0) if config is None else config
 
 
 def _without(given: Mapping[str, Any], faulty: set[str]) -> ExperimentConfig:

@@ -140,10 +140,27 @@ class PruningConfig(BaseModel):
         Raises:
             ConfigError: as for the constructor.
         """
-        faults = cls.faults_of(values, prefix="")
-        if faults:
+        faults, config = cls.parse(values, prefix="")
+        if config is None:
             raise ConfigError(faults)
-        return cls(**values)
+        return config
+
+    @classmethod
+    def parse(
+        cls, values: object, prefix: str = "pruning."
+    ) -> tuple[list[str], PruningConfig | None]:
+        """Return every fault of a mapping of fields, and the config where there is none.
+
+        Args:
+            values: as it would be passed to `from_dict`.
+            prefix: what the field names start with in the messages.
+        """
+        faults = cls.faults_of(values, prefix)
+        if faults or not isinstance(values, Mapping):
+            return faults, None
+        config = cls.__new__(cls)
+        BaseModel.__init__(config, **_completed(dict(values)))  # its own would check once more
+        return [], config
 
     def to_dict(self) -> dict[str, Any]:
         """Return every field as plain numbers, strings, lists and dicts, fit for JSON or YAML."""
@@ -156,6 +173,37 @@ class PruningConfig(BaseModel):
         0.8
         """
         return type(self).from_dict({**self.to_dict(), **changes})
+
+    def over(self, horizon: int | None) -> PruningConfig:
+        """Return a copy for a run of so many env steps; nothing is checked anew.
+
+        >>> PruningConfig(sparsity=0.5).over(1000).resolved_horizon
+        1000
+        """
+        copy = self.model_copy(update={"horizon": horizon})
+        copy.__dict__.pop("chosen", None)
+        return copy
+
+    def without_pruning(self) -> PruningConfig:
+        """Return the config of the dense twin: the same training, in which nothing is pruned.
+
+        >>> config = PruningConfig(sparsity=0.5, criterion="shapley", granularity="neuron")
+        >>> twin = config.without_pruning()
+        >>> twin.dense, twin.granularity, twin.schedule == config.schedule
+        (True, 'weight', True)
+        """
+        held = {name: value for name, value in self.to_dict().items() if name in _OF_TRAINING}
+        if self.chosen.criterion.scores == "weights":
+            held["criterion"] = self.criterion
+        return type(self).from_dict({**held, "sparsity": 0.0})
+
+    def phase(self, **changes: Any) -> PruningConfig:
+        """Return the config of one of several granularities that are pruned in turn.
+
+        Args:
+            changes: the fields of that granularity.
+        """
+        return self.replace(**changes, **_OF_ALL_PHASES)
 
     @functools.cached_property
     def chosen(self) -> Chosen:
@@ -265,6 +313,26 @@ class PruningConfig(BaseModel):
         values.update({key: time for key, time in times.items() if key in known})
         schedule: Schedule = kind(**{**values, "final": final})
         return schedule
+
+
+_OF_TRAINING = frozenset(
+    {
+        # When on checkpoints are candidates for the best.
+        "schedule",
+        "pooling",
+        "operation",
+        "frozen",
+        "on_clone",
+        "remedies",
+        "evidence",
+        "plasticity",
+        "fused_optimizer",
+        "horizon",
+    }
+)
+"""The fields that a dense twin shares; what a new field does to the masks is not among them."""
+_OF_ALL_PHASES: Mapping[str, Any] = {"penalty": None, "compact_every": None}
+"""What is the whole config's, whatever its phases are."""
 
 
 def _completed(values: dict[str, Any]) -> dict[str, Any]:

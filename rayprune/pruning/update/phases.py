@@ -78,11 +78,7 @@ def phases_of(
     """
     if not config.chosen.granularity.in_turn:
         return [Phase(config, tuple(layers))]
-    # Penalty and compaction are the whole config's, whatever the phases are.
-    singles = [
-        config.replace(**changes, penalty=None, compact_every=None)
-        for changes in turns(config.chosen)
-    ]
+    singles = [config.phase(**changes) for changes in turns(config.chosen)]
     return [Phase(single, _within(single, layers, heads), in_turn=True) for single in singles]
 
 

@@ -141,8 +141,8 @@ def load_checked(
         ConfigError: all faults of the file, RLlib's blocks and the environment included.
     """
     raw, faults = load_raw(path, overrides, seed)
-    faults += experiment_parts_faults(raw)
-    _, experiment = experiment_faults(raw)
+    more, experiment = checked(raw)
+    faults += more
     if faults or experiment is None:
         raise ConfigError(faults)
     return experiment
@@ -150,6 +150,12 @@ def load_checked(
 
 def experiment_parts_faults(raw: Mapping[str, Any]) -> list[str]:
     """Return the faults of an experiment's nested mapping, those that only RLlib shows included."""
+    faults, _ = checked(raw)
+    return faults
+
+
+def checked(raw: Mapping[str, Any]) -> tuple[list[str], ExperimentConfig | None]:
+    """Return all faults of an experiment's nested mapping, and the experiment if it can be read."""
     faults, experiment = experiment_faults(raw)
     faults += rllib_faults(raw)
     if experiment is not None:
@@ -157,7 +163,7 @@ def experiment_parts_faults(raw: Mapping[str, Any]) -> list[str]:
     network = _network_part(raw) if faults else experiment
     if network is not None:
         faults += network_faults(network)
-    return faults
+    return faults, experiment
 
 
 def _network_part(raw: Mapping[str, Any]) -> ExperimentConfig | None:
@@ -196,10 +202,6 @@ def rllib_faults(raw: Mapping[str, Any]) -> list[str]:
 
 def network_faults(experiment: ExperimentConfig) -> list[str]:
     """Return what only shows once environment and network are built: spaces, names, reach."""
-    pruning = {**experiment.pruning.to_dict(), "horizon": experiment.horizon}
-    faults = PruningConfig.faults_of(pruning)
-    if faults:
-        return faults
     try:
         config = base_config(experiment)
         faults = action_faults(config, experiment)
@@ -219,7 +221,7 @@ def network_faults(experiment: ExperimentConfig) -> list[str]:
     if module is None or faults:
         return faults
     try:
-        check_network(module, PruningConfig.from_dict(pruning))
+        check_network(module, experiment.dated_pruning)
     except ConfigError as error:
         return [_prefixed(fault) for fault in error.faults]
     return []
@@ -246,10 +248,7 @@ def check_network(module: Any, pruning: PruningConfig) -> None:
 
 def build_config(experiment: ExperimentConfig) -> AlgorithmConfig:
     """Return the pruning AlgorithmConfig of an experiment, whose driver validates."""
-    pruning = PruningConfig.from_dict(
-        {**experiment.pruning.to_dict(), "horizon": experiment.horizon}
-    )
-    return with_pruning(base_config(experiment), pruning, driven=True)
+    return with_pruning(base_config(experiment), experiment.dated_pruning, driven=True)
 
 
 def base_config(experiment: ExperimentConfig) -> AlgorithmConfig:

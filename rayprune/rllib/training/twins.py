@@ -59,19 +59,7 @@ def dense_twin(experiment: ExperimentConfig) -> ExperimentConfig:
     return experiment.model_copy(
         update={
             "name": f"{experiment.name}-dense",
-            # The schedule stays: it says from when on checkpoints are candidates for the best.
-            "pruning": experiment.pruning.replace(
-                sparsity=0.0,
-                threshold=None,
-                groups={},
-                distribution="uniform",
-                protect=(),
-                penalty=None,
-                distillation=None,
-                granularity="weight",
-                hybrid=None,
-                compact_every=None,
-            ),
+            "pruning": experiment.pruning.without_pruning(),
             "evaluation": experiment.evaluation.model_copy(update={"dense": None}),
         }
     )

@@ -11,6 +11,7 @@ import gymnasium as gym
 import pytest
 
 from rayprune.errors import ConfigError, ResourceError
+from rayprune.pruning import config as pruning_config
 from rayprune.rllib.cluster import resources
 from rayprune.rllib.experiment.algorithm_config import (
     base_config,
@@ -235,3 +236,18 @@ class Mute(gym.Env[Any, Any]):
 
     def __init__(self) -> None:
         raise AssertionError
+
+
+def test_a_run_checks_its_pruning_block_once_before_ray_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked: list[Any] = []
+    check = pruning_config.faults_of
+
+    def counted(values: object, *rest: Any) -> list[str]:
+        checked.append(values)
+        return check(values, *rest)
+
+    monkeypatch.setattr(pruning_config, "faults_of", counted)
+    build_config(load_checked(write(tmp_path, pruning={"sparsity": 0.5})))
+    assert checked == [{"sparsity": 0.5}]
