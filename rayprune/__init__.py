@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
 from rayprune.errors import RaypruneError
+from rayprune.lazy import lazy_names
 
 if TYPE_CHECKING:
     from rayprune.deploy.compaction.compact import compact
@@ -31,26 +31,17 @@ __all__ = [
 ]
 
 # Fetched at first use: importing torch takes seconds, and `rayprune --help` needs none of it.
-_HOMES = {
-    "Pruner": "pruning.pruner",
-    "PruningConfig": "pruning.config",
-    "compact": "deploy.compaction.compact",
-    "make_maskable": "pruning.layers.attach",
-    "register_criterion": "pruning.criteria",
-    "register_distribution": "pruning.distributions",
-    "register_granularity": "pruning.granularity",
-    "register_schedule": "pruning.schedules",
-    "unmask": "pruning.layers.attach",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"rayprune.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "Pruner": "pruning.pruner",
+        "PruningConfig": "pruning.config",
+        "compact": "deploy.compaction.compact",
+        "make_maskable": "pruning.layers.attach",
+        "register_criterion": "pruning.criteria",
+        "register_distribution": "pruning.distributions",
+        "register_granularity": "pruning.granularity",
+        "register_schedule": "pruning.schedules",
+        "unmask": "pruning.layers.attach",
+    },
+)

@@ -9,9 +9,10 @@ ruamel.yaml follows 1.2 (docs/adr/0003).
 
 from __future__ import annotations
 
+import functools
 import io
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,8 @@ def apply_overrides(raw: dict[str, Any], overrides: Iterable[str]) -> list[str]:
     faults: list[str] = []
     for override in overrides:
         try:
-            _write(raw, *_split(override), override)
+            path, value = _split(override)
+            write_at(raw, path, value, functools.partial(_no_mapping, override))
         except ConfigError as error:
             faults.extend(error.faults)
     return faults
@@ -124,19 +126,41 @@ def _malformed(override: str) -> ConfigError:
     )
 
 
-def _write(raw: dict[str, Any], segments: list[str], value: Any, override: str) -> None:
+def _no_mapping(override: str, path: Sequence[str], held: object) -> ConfigError:
+    return ConfigError(
+        f"`--set {override}` can't be done: `{'.'.join(path)}` is {shown(held)}, not a mapping. "
+        "Set it as a whole."
+    )
+
+
+def write_at(
+    raw: dict[str, Any],
+    path: Sequence[str],
+    value: Any,
+    refuse: Callable[[Sequence[str], object], ConfigError],
+) -> None:
+    """Write a value where a path leads in nested mappings, which are made on the way.
+
+    Args:
+        raw: changed.
+        path: one key at least.
+        value: what is written.
+        refuse: from the path of what is no mapping, and its value, to the error raised.
+
+    >>> raw = {"a": {"b": 1}}
+    >>> write_at(raw, ["a", "c", "d"], 2, lambda path, held: ConfigError("no"))
+    >>> raw
+    {'a': {'b': 1, 'c': {'d': 2}}}
+    """
     holder = raw
-    for depth, segment in enumerate(segments[:-1], start=1):
+    for depth, segment in enumerate(path[:-1], start=1):
         inner = holder.get(segment)
         if inner is None:
             inner = holder[segment] = {}
         elif not isinstance(inner, dict):
-            raise ConfigError(
-                f"`--set {override}` can't be done: `{'.'.join(segments[:depth])}` is "
-                f"{shown(inner)}, not a mapping. Set it as a whole."
-            )
+            raise refuse(path[:depth], inner)
         holder = inner
-    holder[segments[-1]] = value
+    holder[path[-1]] = value
 
 
 def _syntax_fault(error: MarkedYAMLError, where: str) -> str:

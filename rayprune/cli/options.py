@@ -30,6 +30,7 @@ Overrides = Annotated[
         help="Replace a value of the file, such as pruning.sparsity=0.8; may be given repeatedly.",
     ),
 ]
+Seed = Annotated[int | None, typer.Option(help="Replace the file's seed.", show_default=False)]
 Episodes = Annotated[
     int | None, typer.Option(min=1, help="Episodes to evaluate on.", show_default=False)
 ]

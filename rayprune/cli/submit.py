@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rayprune.cli.options import AsJson, Debug, Overrides, tell
+from rayprune.cli.options import AsJson, Debug, Overrides, Seed, tell
 
 
 def submit(
@@ -21,9 +21,7 @@ def submit(
         ),
     ],
     overrides: Overrides = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Replace the file's seed.", show_default=False)
-    ] = None,
+    seed: Seed = None,
     out: Annotated[
         str | None,
         typer.Option(

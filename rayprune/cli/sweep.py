@@ -13,6 +13,7 @@ from rayprune.cli.options import (
     AsJson,
     Debug,
     Overrides,
+    Seed,
     check_early,
     load_rllib,
     person,
@@ -30,9 +31,7 @@ def sweep(
         ),
     ],
     overrides: Overrides = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Replace the file's seed.", show_default=False)
-    ] = None,
+    seed: Seed = None,
     out: Annotated[
         Path | None,
         typer.Option(

@@ -13,6 +13,7 @@ from rayprune.cli.options import (
     AsJson,
     Debug,
     Overrides,
+    Seed,
     check_early,
     load_rllib,
     person,
@@ -26,9 +27,7 @@ def train(
         Path, typer.Argument(metavar="CONFIG", help="A YAML file.", show_default=False)
     ],
     overrides: Overrides = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Replace the file's seed.", show_default=False)
-    ] = None,
+    seed: Seed = None,
     out: Annotated[
         Path | None,
         typer.Option(

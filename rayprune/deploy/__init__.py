@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from rayprune.lazy import lazy_names
 
 if TYPE_CHECKING:
     from rayprune.deploy.compaction.compact import Compacted, compact
@@ -23,24 +24,15 @@ __all__ = [
 ]
 
 # Fetched at first use: importing torch takes seconds, and whoever opens a file needs little of it.
-_HOMES = {
-    "Compacted": "compaction.compact",
-    "compact": "compaction.compact",
-    "export_policy": "export.export",
-    "open_artifact": "formats",
-    "prove": "compaction.proof",
-    "register_format": "formats",
-    "verify": "export.verify",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"rayprune.deploy.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "Compacted": "compaction.compact",
+        "compact": "compaction.compact",
+        "export_policy": "export.export",
+        "open_artifact": "formats",
+        "prove": "compaction.proof",
+        "register_format": "formats",
+        "verify": "export.verify",
+    },
+)

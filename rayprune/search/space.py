@@ -8,6 +8,7 @@ import math
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 from rayprune import yaml12
@@ -159,7 +160,7 @@ class Space(Mapping[str, Domain]):
         """
         result = copy.deepcopy(dict(raw))
         for key, value in values.items():
-            _write(result, self._paths[key], value)
+            yaml12.write_at(result, self._paths[key], value, partial(_no_mapping, key))
         return result
 
     def read(self, raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -194,19 +195,11 @@ def join_key(path: Sequence[str]) -> str:
 _ABSENT: Final = object()
 
 
-def _write(raw: dict[str, Any], path: Path, value: Any) -> None:
-    holder = raw
-    for depth, segment in enumerate(path[:-1], start=1):
-        inner = holder.get(segment)
-        if inner is None:
-            inner = holder[segment] = {}
-        elif not isinstance(inner, dict):
-            raise ConfigError(
-                f"`search.space.{join_key(path)}` can't be varied: `{join_key(path[:depth])}` is "
-                f"{shown(inner)}, not a mapping. Write it as one, or vary it as a whole."
-            )
-        holder = inner
-    holder[path[-1]] = value
+def _no_mapping(key: str, path: Sequence[str], held: object) -> ConfigError:
+    return ConfigError(
+        f"`search.space.{key}` can't be varied: `{join_key(path)}` is {shown(held)}, not a "
+        "mapping. Write it as one, or vary it as a whole."
+    )
 
 
 def _leaves(nested: Mapping[str, Any], path: Path = ()) -> Iterator[tuple[Path, Any]]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.table import Table
 
+from rayprune.cli.printing.live_line import LiveLine
 from rayprune.cli.printing.tables import percent
-from rayprune.cli.printing.terminal_reporter import SECONDS_BETWEEN_LINES, number
+from rayprune.cli.printing.terminal_reporter import number
 
 
 def certificate_table(result: Mapping[str, Any]) -> Table:
@@ -55,28 +53,16 @@ def certificate_lines(result: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-class TerminalCertifyReporter:
-    """A `CertifyReporter` for people: a live line, or plain lines off a terminal.
+class TerminalCertifyReporter(LiveLine):
+    """A `CertifyReporter` for people: a live line, or plain lines off a terminal."""
 
-    Args:
-        console: where to write; whether it is a terminal decides the form.
-        clock: seconds, monotonic; tests give their own.
-    """
-
-    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
-        self._console, self._clock = console, clock
-        self._progress: Progress | None = None
-        self._task = TaskID(0)
-        self._most, self._last_line = 0, -math.inf
+    _most = 0
 
     def start(self, most: int) -> None:
         """See `CertifyReporter.start`."""
         self._most = most
-        if self._console.is_terminal:
-            columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
-            self._progress = Progress(*columns, console=self._console)
-            self._task = self._progress.add_task("the first round", total=most)
-            self._progress.start()
+        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+        self.begin("the first round", most, 0, *columns)
 
     def round(self, pairs: int, result: Mapping[str, Any]) -> None:
         """See `CertifyReporter.round`."""
@@ -85,18 +71,7 @@ class TerminalCertifyReporter:
             f"dense {number(mean['dense'])}, pruned {number(mean['pruned'])}; p of the mean "
             f"{mean['p']:.2g}, of the tail {tail['p']:.2g}"
         )
-        if self._progress is not None:
-            self._progress.update(self._task, completed=pairs, description=text)
-        elif self._clock() - self._last_line >= SECONDS_BETWEEN_LINES:
-            self._last_line = self._clock()
-            self._console.print(f"{pairs} of at most {self._most} pairs: {text}", markup=False)
-
-    def __enter__(self) -> TerminalCertifyReporter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._progress is not None:
-            self._progress.stop()
+        self.show(pairs, text, lambda: f"{pairs} of at most {self._most} pairs: {text}")
 
 
 def _margin(margin: float | None, absolute: bool) -> str:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console
-from rich.progress import Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from rayprune.cli.printing.live_line import LiveLine
 from rayprune.cli.printing.tables import interval, percent
-from rayprune.cli.printing.terminal_reporter import SECONDS_BETWEEN_LINES, duration, number
+from rayprune.cli.printing.terminal_reporter import duration, number
 
 
 def scan_table(result: Mapping[str, Any]) -> Table:
@@ -35,52 +33,29 @@ def scan_table(result: Mapping[str, Any]) -> Table:
     return table
 
 
-class TerminalScanReporter:
-    """A `ScanReporter` for people: a live line, or plain lines off a terminal.
+class TerminalScanReporter(LiveLine):
+    """A `ScanReporter` for people: a live line, or plain lines off a terminal."""
 
-    Args:
-        console: where to write; whether it is a terminal decides the form.
-        clock: seconds, monotonic; tests give their own.
-    """
-
-    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
-        self._console, self._clock = console, clock
-        self._progress: Progress | None = None
-        self._task = TaskID(0)
-        self._total = self._done = self._first = 0
-        self._began, self._last_line = 0.0, -math.inf
+    _total = _done = _first = 0
+    _began = 0.0
 
     def start(self, total: int, done: int) -> None:
         """See `ScanReporter.start`."""
         self._total, self._done, self._first = total, done, done
         self._began = self._clock()
-        if self._console.is_terminal:
-            self._progress = Progress(
-                TextColumn("{task.completed:.0f}/{task.total:.0f}  {task.description}"),
-                TimeRemainingColumn(compact=True),
-                console=self._console,
-            )
-            self._task = self._progress.add_task("sensitivity", total=total, completed=done)
-            self._progress.start()
+        counted = TextColumn("{task.completed:.0f}/{task.total:.0f}  {task.description}")
+        self.begin("sensitivity", total, done, counted, TimeRemainingColumn(compact=True))
 
     def point(self, row: Mapping[str, Any]) -> None:
         """See `ScanReporter.point`."""
         self._done += 1
         text = _told(row)
-        if self._progress is not None:
-            self._progress.update(self._task, completed=self._done, description=text)
-        elif self._clock() - self._last_line >= SECONDS_BETWEEN_LINES or self._done == self._total:
-            self._last_line = self._clock()
-            each = (self._clock() - self._began) / (self._done - self._first)
-            left = duration(each * (self._total - self._done))
-            self._console.print(f"{self._done}/{self._total}  {text}  {left} left", markup=False)
+        self.show(self._done, text, lambda: self._line(text), last=self._done == self._total)
 
-    def __enter__(self) -> TerminalScanReporter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._progress is not None:
-            self._progress.stop()
+    def _line(self, text: str) -> str:
+        each = (self._clock() - self._began) / (self._done - self._first)
+        left = duration(each * (self._total - self._done))
+        return f"{self._done}/{self._total}  {text}  {left} left"
 
 
 def _told(row: Mapping[str, Any]) -> str:

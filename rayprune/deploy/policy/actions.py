@@ -58,33 +58,6 @@ class Aim(nn.Module):
         return torch.tanh(drawn) if self.squashed else drawn
 
 
-class Unsquash(nn.Module):
-    """Maps [-1, 1] to an action's bounds and clips to them.
-
-    Args:
-        low: the bounds, shape ``(size,)``.
-        high: likewise.
-    """
-
-    low: Tensor
-    high: Tensor
-
-    def __init__(self, low: Tensor, high: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("low", low.float())
-        self.register_buffer("high", high.float())
-        # Halved beforehand, which loses no bit: one operator less in each exported policy.
-        self.register_buffer("half_span", (high - low).float() / 2)
-        self.half_span: Tensor
-        self._alike = _alike(self.low, self.high)
-
-    def forward(self, action: Tensor) -> Tensor:
-        """Map ``(batch, size)`` to the same shape."""
-        return _between(
-            self.low + (action + 1.0) * self.half_span, self.low, self.high, self._alike
-        )
-
-
 class Clip(nn.Module):
     """Clips an action to its bounds.
 
@@ -105,6 +78,25 @@ class Clip(nn.Module):
     def forward(self, action: Tensor) -> Tensor:
         """Map ``(batch, size)`` to the same shape."""
         return _between(action, self.low, self.high, self._alike)
+
+
+class Unsquash(Clip):
+    """Maps [-1, 1] to an action's bounds and clips to them.
+
+    Args:
+        low: the bounds, shape ``(size,)``.
+        high: likewise.
+    """
+
+    def __init__(self, low: Tensor, high: Tensor) -> None:
+        super().__init__(low, high)
+        # Halved beforehand, which loses no bit: one operator less in each exported policy.
+        self.register_buffer("half_span", (high - low).float() / 2)
+        self.half_span: Tensor
+
+    def forward(self, action: Tensor) -> Tensor:
+        """Map ``(batch, size)`` to the same shape."""
+        return super().forward(self.low + (action + 1.0) * self.half_span)
 
 
 class Rescale(nn.Module):

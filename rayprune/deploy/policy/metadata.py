@@ -31,7 +31,7 @@ def rayprune_version() -> str:
     try:
         return importlib.metadata.version("rayprune")
     except importlib.metadata.PackageNotFoundError:
-        project = Path(__file__).parents[2] / "pyproject.toml"
+        project = Path(__file__).parents[3] / "pyproject.toml"
         if not project.is_file():
             return "unknown"
         return str(tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"])
