@@ -21,6 +21,11 @@ class KnownAlgorithm:
     offline: bool = False
     """Whether it learns from recorded data: its clock is the number of updates."""
 
+    @property
+    def built_in(self) -> bool:
+        """Whether it came with rayprune."""
+        return str(getattr(self.family, "__module__", self.family)).startswith(_FAMILIES)
+
 
 ALGORITHMS: Registry[KnownAlgorithm] = Registry(
     "algorithm",

@@ -11,9 +11,9 @@ from rayprune.errors import ConfigError
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.schedules import schedule_of
 from rayprune.rllib.actors.host import prepare, replay_faults
+from rayprune.rllib.algorithms import family_of
 from rayprune.rllib.composed_callbacks import compose
 from rayprune.rllib.learner import pruned
-from rayprune.rllib.modules.linear_catalogs import allow_linear
 from rayprune.rllib.modules.resizable import make_shrinkable
 from rayprune.rllib.normalise import as_configured
 from rayprune.rllib.settings.keys import CONFIG_KEY, DRIVEN_KEY, MODULES_KEY, REGISTERED_KEY
@@ -91,12 +91,12 @@ def with_pruning(
         )
     held = plain(pruning)
     remedies = held["remedies"] or {}
-    faults = replay_faults(config, remedies)
+    faults = replay_faults(config, remedies, replays=family_of(config).replays)
     if faults:
         raise ConfigError(faults)
     result = as_configured(config).copy(copy_frozen=False)
     if result._rl_module_spec is None and not result.is_multi_agent:
-        allow_linear(result, getattr(result.algo_class, "__name__", ""))
+        family_of(result).allow_linear(result)
     prepare(result, remedies)
     if held["compact_every"] is not None:
         make_shrinkable(result)

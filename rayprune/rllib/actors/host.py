@@ -14,15 +14,18 @@ from rayprune.pruning.schedules.times import in_steps
 from rayprune.rllib.settings.keys import CONFIG_KEY
 
 
-def replay_faults(config: AlgorithmConfig, remedies: Mapping[str, Any]) -> list[str]:
+def replay_faults(
+    config: AlgorithmConfig, remedies: Mapping[str, Any], *, replays: bool
+) -> list[str]:
     """Return the faults of remedies that an algorithm can't be given.
 
     Args:
         config: the algorithm's.
         remedies: sound in themselves.
+        replays: whether it has a replay buffer that fills while training.
     """
     asked = [key for key in REPLAY_KEYS if remedies.get(key) is not None]
-    if not asked or _replays(config):
+    if not asked or replays:
         return []
     name = type(config).__name__.removesuffix("Config")
     return [
@@ -86,11 +89,3 @@ def _config_of(algorithm: Algorithm) -> tuple[dict[str, Any], dict[str, Any]]:
     config: Any = algorithm.config
     pruning = config.learner_config_dict.get(CONFIG_KEY, {})
     return pruning, pruning.get("remedies") or {}
-
-
-def _replays(config: AlgorithmConfig) -> bool:
-    from ray.rllib.algorithms.cql import CQLConfig
-    from ray.rllib.algorithms.dqn import DQNConfig
-    from ray.rllib.algorithms.sac import SACConfig
-
-    return isinstance(config, (DQNConfig, SACConfig)) and not isinstance(config, CQLConfig)

@@ -1,17 +1,12 @@
-"""What an RLModule's policy is, in tensors: its distribution's inputs, log-probability, KL.
-
-PPO, APPO, IMPALA, BC and a user's own modules say it by ``ACTION_DIST_INPUTS``. SAC and CQL have a
-policy of their own beside the critics. DQN's policy is taken as the softmax over its Q-values.
-"""
+"""What an RLModule's policy is, in tensors: its distribution's inputs, log-probability, KL."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from ray.rllib.algorithms.dqn.default_dqn_rl_module import QF_PREDS, DefaultDQNRLModule
-from ray.rllib.algorithms.sac.default_sac_rl_module import DefaultSACRLModule
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.distribution.torch.torch_distribution import (
     TorchCategorical,
@@ -81,23 +76,16 @@ class Policy:
         return Actions(self.actions(), self.sizes, valid)
 
 
-def policy_of(module: Any, batch: dict[str, Any]) -> Policy:
-    """Return a module's policy in a minibatch, with its graph.
+def policy_from(module: Any, found: dict[str, Any]) -> Policy:
+    """Return the policy that a module's forward has put out.
 
     Args:
         module: a TorchRLModule, not wrapped.
-        batch: a minibatch as a Learner has it.
+        found: what the forward returned.
 
     Raises:
         InputError: there is no action distribution that has a density.
     """
-    if isinstance(module, DefaultDQNRLModule):
-        inputs: Any = module.compute_q_values(_observed(batch))[QF_PREDS]
-        return Policy(inputs, TorchCategorical(logits=inputs))
-    if isinstance(module, DefaultSACRLModule):
-        found = module._forward_inference(_observed(batch))
-    else:
-        found = module.forward_train(batch)
     inputs = found.get(Columns.ACTION_DIST_INPUTS)
     if inputs is None:
         raise InputError(_no_policy(module, "gives no ACTION_DIST_INPUTS"))
@@ -108,7 +96,8 @@ def policy_of(module: Any, batch: dict[str, Any]) -> Policy:
     return Policy(inputs, distribution, found.get(Columns.EMBEDDINGS))
 
 
-def _observed(batch: dict[str, Any]) -> dict[str, Any]:
+def observed(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a minibatch an EnvRunner would have: observations, recurrent states."""
     return {key: batch[key] for key in (Columns.OBS, Columns.STATE_IN) if key in batch}
 
 

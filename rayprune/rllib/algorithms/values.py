@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import gymnasium as gym
 import torch
-from ray.rllib.algorithms.dqn.default_dqn_rl_module import QF_PREDS, DefaultDQNRLModule
-from ray.rllib.algorithms.sac.default_sac_rl_module import DefaultSACRLModule
-from ray.rllib.algorithms.sac.sac_learner import (
-    ACTION_LOG_PROBS_NEXT,
-    ACTION_PROBS_NEXT,
-    QF_TARGET_NEXT,
-    QF_TWIN_PREDS,
-)
-from ray.rllib.algorithms.sac.torch.default_sac_torch_rl_module import DefaultSACTorchRLModule
 from ray.rllib.core.columns import Columns
-from ray.rllib.core.rl_module.apis import ValueFunctionAPI
 from ray.rllib.evaluation.postprocessing import Postprocessing
 from torch import Tensor
 
@@ -42,77 +32,28 @@ class Values:
         return 0.5 * torch.stack(errors).sum() / spread
 
 
-def has_values(module: Any) -> bool:
-    """Return whether a module has a value output or Q-values."""
-    return isinstance(module, (ValueFunctionAPI, DefaultDQNRLModule, DefaultSACRLModule))
-
-
-def values_of(
-    module: Any, batch: dict[str, Any], config: Any, alpha: float, embeddings: Any = None
+def values_by_api(
+    module: Any, batch: dict[str, Any], config: Any, embeddings: Any = None
 ) -> Values:
-    """Return a module's values and their targets, as its algorithm bootstraps them.
+    """Return what a module's `ValueFunctionAPI` gives, with targets.
 
     PPO's targets are its own (GAE); of APPO and IMPALA, whose targets lie within their loss, they
-    are rewards plus the next value. DQN and SAC have theirs from the target nets.
+    are rewards plus the next value.
 
     Args:
-        module: one that `has_values`.
+        module: one with that API.
         batch: a minibatch as a Learner has it.
         config: the algorithm's.
-        alpha: SAC's temperature.
         embeddings: what the policy's forward pass left for the value head.
     """
-    if isinstance(module, DefaultDQNRLModule):
-        return _dqn_values(module, batch, config)
-    if isinstance(module, DefaultSACTorchRLModule):
-        return _sac_values(module, batch, config, alpha)
     values = module.compute_values(batch, embeddings=embeddings)
     if Postprocessing.VALUE_TARGETS in batch:
         return Values([values], batch[Postprocessing.VALUE_TARGETS].view_as(values))
     following = torch.cat([values.flatten()[1:], values.flatten()[-1:]]).view_as(values).detach()
-    return Values([values], _bootstrapped(batch, following, config.gamma))
+    return Values([values], bootstrapped(batch, following, config.gamma))
 
 
-def value_outputs(module: Any, batch: dict[str, Any]) -> Tensor:
-    """Return the values alone, ``(rows, nets)``: what coalitions of value units are compared in."""
-    if isinstance(module, DefaultDQNRLModule):
-        observed = {k: batch[k] for k in (Columns.OBS, Columns.STATE_IN) if k in batch}
-        outputs = [_chosen(module.compute_q_values(observed)[QF_PREDS], batch)]
-    elif isinstance(module, DefaultSACTorchRLModule):
-        outputs = _sac_values(module, batch, None, 0.0).outputs
-    else:
-        outputs = [module.compute_values(batch)]
-    return torch.stack([output.flatten() for output in outputs], dim=-1)
-
-
-def _dqn_values(module: Any, batch: dict[str, Any], config: Any) -> Values:
-    observed = {k: batch[k] for k in (Columns.OBS, Columns.STATE_IN) if k in batch}
-    q = module.compute_q_values(observed)[QF_PREDS]
-    next_batch = {Columns.OBS: batch[Columns.NEXT_OBS]}
-    if Columns.NEXT_STATE_IN in batch:
-        next_batch[Columns.STATE_IN] = batch[Columns.NEXT_STATE_IN]
-    with torch.no_grad():
-        judged = module.forward_target(next_batch)[QF_PREDS]
-        chooser = module.compute_q_values(next_batch)[QF_PREDS] if config.double_q else judged
-        following = judged.gather(-1, chooser.argmax(-1, keepdim=True)).squeeze(-1)
-        return Values([_chosen(q, batch)], _bootstrapped(batch, following, config.gamma))
-
-
-def _sac_values(module: Any, batch: dict[str, Any], config: Any, alpha: float) -> Values:
-    # Past CQL's own forward, which asks for many more actions than the values need.
-    out = DefaultSACTorchRLModule._forward_train(module, batch)
-    outputs = [out[key] for key in (QF_PREDS, QF_TWIN_PREDS) if key in out]
-    if isinstance(module.action_space, gym.spaces.Discrete):
-        outputs = [_chosen(q, batch) for q in outputs]
-        soft = out[QF_TARGET_NEXT] - alpha * out[ACTION_LOG_PROBS_NEXT]
-        following = (out[ACTION_PROBS_NEXT] * soft).sum(dim=-1)
-    else:
-        following = out["q_target_next"] - alpha * out["logp_next_resampled"]
-    gamma = 0.0 if config is None else config.gamma
-    return Values(outputs, _bootstrapped(batch, following.view_as(outputs[0]), gamma))
-
-
-def _bootstrapped(batch: dict[str, Any], following: Tensor, gamma: float) -> Tensor:
+def bootstrapped(batch: dict[str, Any], following: Tensor, gamma: float) -> Tensor:
     """Return rewards plus the discounted value of what follows."""
     goes_on = 1.0 - batch[Columns.TERMINATEDS].to(following.dtype).view_as(following)
     n_step = batch.get("n_step")
@@ -122,10 +63,16 @@ def _bootstrapped(batch: dict[str, Any], following: Tensor, gamma: float) -> Ten
     return targets.detach()
 
 
-def _chosen(q: Any, batch: dict[str, Any]) -> Tensor:
+def of_actions(q: Any, batch: dict[str, Any]) -> Tensor:
+    """Return the Q-values of the actions that were taken, shape ``(rows,)`` or ``(rows, time)``."""
     actions = batch[Columns.ACTIONS].long()
     chosen: Tensor = q.gather(-1, actions.view(*q.shape[:-1], 1)).squeeze(-1)
     return chosen
+
+
+def side_by_side(outputs: Sequence[Tensor]) -> Tensor:
+    """Return the outputs of several value nets as one tensor, ``(rows, nets)``."""
+    return torch.stack([output.flatten() for output in outputs], dim=-1)
 
 
 def _rows(values: Tensor, valid: Tensor | None) -> Tensor:

@@ -12,16 +12,19 @@ import numpy.typing as npt
 from rayprune.rllib.connectors.encoding import Space, leaves, short
 
 _MOST_LISTED: Final = 8
-_SQUASHING: Final = frozenset({"SAC", "CQL"})
-"""They squash continuous actions into bounds, and know no others."""
 _WHY: Final = (
     "RLlib draws from Discrete, and from MultiDiscrete and float Box of one axis, nested in Dict "
     "and Tuple"
 )
 
 
-def action_space_faults(space: Space, algorithm: str) -> Iterator[str]:
+def action_space_faults(space: Space, algorithm: str, *, squashes: bool = False) -> Iterator[str]:
     """Yield what an algorithm can't learn of an action space, in words that name the way out.
+
+    Args:
+        space: of the environment's actions.
+        algorithm: as the YAML names it.
+        squashes: whether it squashes continuous actions into bounds, and knows no others.
 
     >>> list(action_space_faults(gym.spaces.Discrete(3, start=-1), "PPO"))
     []
@@ -34,7 +37,7 @@ def action_space_faults(space: Space, algorithm: str) -> Iterator[str]:
                 f"`{algorithm}` can't learn actions of {short(leaf)}{name}: {_WHY}. Wrap the "
                 f"environment: {instead}."
             )
-        elif algorithm in _SQUASHING and isinstance(leaf, gym.spaces.Box):
+        elif squashes and isinstance(leaf, gym.spaces.Box):
             yield from _squashing_faults(leaf, algorithm)
 
 

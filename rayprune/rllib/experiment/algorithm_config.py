@@ -32,13 +32,8 @@ from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.pruner import Pruner
 from rayprune.reasons import RAISED, reason_of, text_of
 from rayprune.rllib.actors.host import replay_faults
-from rayprune.rllib.algorithms import (
-    action_faults,
-    algorithm_config,
-    algorithm_faults,
-    has_own_module,
-    set_defaults,
-)
+from rayprune.rllib.algorithms import family_named
+from rayprune.rllib.algorithms.family import has_own_module
 from rayprune.rllib.checkpoints.files import (
     CONFIG_FILE,
     locate,
@@ -57,7 +52,6 @@ from rayprune.rllib.experiment.unread_model_keys import unread_for_spaces, unrea
 from rayprune.rllib.experiment.unread_settings import unread, unread_faults
 from rayprune.rllib.modules.groups import group_of
 from rayprune.rllib.modules.heads import heads_of
-from rayprune.rllib.modules.linear_catalogs import allow_linear
 from rayprune.rllib.modules.sensors import sensors_of
 from rayprune.rllib.normalise import as_configured, normalise
 from rayprune.rllib.wrap import with_pruning
@@ -191,10 +185,11 @@ def rllib_faults(raw: Mapping[str, Any]) -> list[str]:
     name, blocks, faults = raw.get("algorithm"), raw.get("rllib"), list[str]()
     if isinstance(blocks, Mapping):
         known = isinstance(name, str) and name in ALGORITHMS
-        config = algorithm_config(str(name)) if known else AlgorithmConfig()
+        config = family_named(str(name)).config() if known else AlgorithmConfig()
         for method, keywords in blocks.items():
             faults += _block_faults(config, name, str(method), keywords)
-    faults += algorithm_faults(raw)
+    if isinstance(name, str):
+        faults += family_named(name).faults(blocks if isinstance(blocks, Mapping) else {})
     if isinstance(raw.get("env"), str):
         faults += env_faults(raw["env"])
     return faults
@@ -204,8 +199,10 @@ def network_faults(experiment: ExperimentConfig) -> list[str]:
     """Return what only shows once environment and network are built: spaces, names, reach."""
     try:
         config = base_config(experiment)
-        faults = action_faults(config, experiment)
-        faults += replay_faults(config, experiment.pruning.remedies)
+        family = family_named(experiment.algorithm)
+        faults = family.action_faults(config)
+        remedies = experiment.pruning.remedies
+        faults += replay_faults(config, remedies, replays=family.replays)
         faults += wrapper_faults(config)
         module = None if faults else build_module(config)
         faults += [] if module is None else _unread_in_model(experiment, module)
@@ -257,16 +254,17 @@ def base_config(experiment: ExperimentConfig) -> AlgorithmConfig:
     Raises:
         ConfigError: RLlib refuses a combination of settings.
     """
-    config = algorithm_config(experiment.algorithm)
+    family = family_named(experiment.algorithm)
+    config = family.config()
     config.environment(experiment.env, env_config=dict(experiment.env_config))
     config.debugging(seed=experiment.seed, log_level="ERROR")
     config.learners(learner_config_dict={MAX_STEPS_KEY: experiment.evaluation.max_steps})
     try:
-        set_defaults(config, experiment)
+        family.set_defaults(config)
         for method, keywords in experiment.rllib.items():
             getattr(config, method)(**_translated(method, keywords))
         if config._rl_module_spec is None:
-            allow_linear(config, experiment.algorithm)
+            family.allow_linear(config)
         own = own_makers(config)
         connect(config, raw=has_own_module(config))
         join(config, own)
@@ -357,7 +355,7 @@ def _block_faults(
             if not (key == "model_config" and "module_class" in keywords):
                 yield from _keyword_faults(method, str(key), value, known)
                 if key == "model_config" and isinstance(value, Mapping) and algorithm in ALGORITHMS:
-                    yield from unread_model_faults(algorithm, value)
+                    yield from unread_model_faults(str(algorithm), value)
 
 
 def _keyword_faults(method: str, key: str, value: Any, known: Mapping[str, Any]) -> Iterator[str]:

@@ -12,8 +12,9 @@ from typing import Any, Final
 
 import gymnasium as gym
 
-_CRITIC_BESIDE: Final = frozenset({"PPO", "APPO", "IMPALA"})
-_FUSING: Final = frozenset({"SAC", "CQL"})
+from rayprune.rllib.algorithms import family_named
+from rayprune.rllib.algorithms.family import AlgorithmFamily
+
 _HEAD_HIDDENS: Final = "head_fcnet_hiddens"
 _FCNET_HIDDENS: Final = "fcnet_hiddens"
 _SHARED: Final = "vf_share_layers"
@@ -21,15 +22,16 @@ _KWARGS: Final = "_kwargs"
 _OUT: Final = "leave it out."
 
 
-def unread_model_faults(algorithm: object, model: Mapping[str, Any]) -> Iterator[str]:
+def unread_model_faults(algorithm: str, model: Mapping[str, Any]) -> Iterator[str]:
     """Yield the fault of each key that nothing reads, whatever the environment.
 
     Args:
         algorithm: as the YAML names it.
         model: its ``model_config``, for RLlib's own module.
     """
+    family = family_named(algorithm)
     for key in _set_in(model):
-        instead = _unread(str(algorithm), key, model)
+        instead = _unread(family, key, model)
         if instead is not None:
             yield _fault(key, f" with {algorithm}", instead)
 
@@ -48,7 +50,8 @@ def unread_for_spaces(
     image = len(seen.shape or ()) == 3
     continuous = isinstance(actions, gym.spaces.Box)
     # Their Q-networks read actions by fully connected layers, images or not.
-    dense = {_FCNET_HIDDENS, "fcnet_activation"} if algorithm in _FUSING and continuous else set()
+    fuses = family_named(algorithm).fuses_actions and continuous
+    dense = {_FCNET_HIDDENS, "fcnet_activation"} if fuses else set()
     for key in _set_in(model):
         if key.startswith("conv_") and not image:
             yield _fault(key, f" for observations of shape {seen.shape}", f"For images; {_OUT}")
@@ -71,7 +74,7 @@ def _fault(key: str, where: str, instead: str) -> str:
     return f"`rllib.rl_module.model_config.{key}` does nothing{where}. {instead}"
 
 
-def _unread(algorithm: str, key: str, model: Mapping[str, Any]) -> str | None:
+def _unread(family: AlgorithmFamily, key: str, model: Mapping[str, Any]) -> str | None:
     """Return what to do instead of a key, None for one that is read."""
     base = key.removesuffix(_KWARGS)
     if key.startswith("lstm_use_prev"):
@@ -82,28 +85,28 @@ def _unread(algorithm: str, key: str, model: Mapping[str, Any]) -> str | None:
     if (key.startswith("lstm_") or key == "max_seq_len") and not model.get("use_lstm"):
         return "Set `use_lstm: true`, or leave it out."
     if key.startswith("head_fcnet_"):
-        return _unread_of_head(algorithm, key, model)
-    if key == _SHARED and algorithm not in _CRITIC_BESIDE:
+        return _unread_of_head(family, key, model)
+    if key == _SHARED and not family.value_net:
         return f"Only PPO, APPO and IMPALA have a value net beside the policy; {_OUT}"
-    if key.startswith("fusionnet_") and algorithm not in _FUSING:
+    if key.startswith("fusionnet_") and not family.fuses_actions:
         return f"Only SAC and CQL fuse observations and actions; {_OUT}"
-    if "log_std" in key and algorithm in {"DQN", *_FUSING}:
+    if "log_std" in key and not family.learns_deviation:
         return f"DQN has no deviation, and the others bound it themselves; {_OUT}"
     if base != key and not model.get(base):
         return f"Set `{base}` too, or leave it out."
     linear = _FCNET_HIDDENS in model and not model[_FCNET_HIDDENS]
-    if key.startswith("fcnet_") and key != _FCNET_HIDDENS and linear and algorithm not in _FUSING:
+    if key.startswith("fcnet_") and key != _FCNET_HIDDENS and linear and not family.fuses_actions:
         return f"Give `{_FCNET_HIDDENS}` a layer, or leave it out."
     return None
 
 
-def _unread_of_head(algorithm: str, key: str, model: Mapping[str, Any]) -> str | None:
+def _unread_of_head(family: AlgorithmFamily, key: str, model: Mapping[str, Any]) -> str | None:
     if "initializer" in key:
-        if algorithm != "DQN":
+        if not family.initialises_heads:
             return f"Only DQN reads how heads begin; {_OUT}"
         base = key.removesuffix(_KWARGS)
         return f"Set `{base}` too, or leave it out." if not model.get(base) else None
-    if key.endswith("layernorm") and algorithm not in _CRITIC_BESIDE:
+    if key.endswith("layernorm") and not family.value_net:
         return f"Only PPO, APPO and IMPALA read it; {_OUT}"
     if key != _HEAD_HIDDENS and not model.get(_HEAD_HIDDENS):
         return f"Set `{_HEAD_HIDDENS}`, or leave it out."

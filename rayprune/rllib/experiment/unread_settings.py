@@ -10,61 +10,131 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from rayprune.algorithms import ALGORITHMS, is_offline
+from rayprune.algorithms import ALGORITHMS
+from rayprune.rllib.algorithms import family_named
+from rayprune.rllib.algorithms.family import LEAVE_OUT, SET_MODEL, AlgorithmFamily, Unread
 
-_OFFLINE: Final = frozenset(filter(is_offline, ALGORITHMS))
-_ONLINE: Final = frozenset(ALGORITHMS) - _OFFLINE
-_IMPALAS: Final = frozenset({"APPO", "IMPALA"})
-_WHOLE_BATCH: Final = frozenset({"DQN", "SAC", "BC", "CQL"})
-
-_LEAVE: Final = "Leave it out."
 _WRAPPER: Final = "Wrap the environment instead."
-_NETWORK: Final = "Set `rllib.rl_module.model_config` instead."
 _TENSORFLOW: Final = "It is of TensorFlow; leave it out."
 _READS_DATA: Final = (
     "It is about reading recorded data, which this algorithm doesn't; leave it out."
 )
 _SAMPLES_NOT: Final = "This algorithm learns from recorded data and samples none; leave it out."
 
-# Method, its keyword arguments, the algorithms (None: all) and what to do instead.
-_UNREAD: Final[tuple[tuple[str, tuple[str, ...], frozenset[str] | None, str], ...]] = (
-    ("debugging", ("fake_sampler", "log_sys_usage"), None, _LEAVE),
-    (
+UNREAD_BY_ALL: Final[tuple[Unread, ...]] = (
+    Unread("debugging", ("fake_sampler", "log_sys_usage"), LEAVE_OUT),
+    Unread(
         "env_runners",
         ("preprocessor_pref",),
-        None,
         "Wrap the environment (gymnasium.wrappers.AtariPreprocessing), or give connectors as "
         "`rllib.env_runners.env_to_module_connector: module:name`.",
     ),
-    ("env_runners", ("compress_observations",), None, _LEAVE),
-    ("env_runners", ("enable_connectors",), None, "Connectors are always on; leave it out."),
-    (
+    Unread("env_runners", ("compress_observations",), LEAVE_OUT),
+    Unread("env_runners", ("enable_connectors",), "Connectors are always on; leave it out."),
+    Unread(
         "env_runners",
         ("sample_collector",),
-        None,
         "Give a connector as `rllib.env_runners.env_to_module_connector: module:name` instead.",
     ),
-    (
+    Unread(
         "env_runners",
         ("remote_worker_envs", "remote_env_batch_wait_ms"),
-        None,
         "Set `rllib.env_runners.gym_env_vectorize_mode: async` instead.",
     ),
-    (
+    Unread(
         "env_runners",
         ("synchronize_filter", "update_worker_filter_stats", "use_worker_filter_stats"),
-        None,
         "The statistics of `observation_filter: MeanStdFilter` are always shared; leave it out.",
     ),
-    ("env_runners", ("sampler_perf_stats_ema_coef",), None, _LEAVE),
-    ("env_runners", ("enable_tf1_exec_eagerly",), None, _TENSORFLOW),
-    (
+    Unread("env_runners", ("sampler_perf_stats_ema_coef",), LEAVE_OUT),
+    Unread("env_runners", ("enable_tf1_exec_eagerly",), _TENSORFLOW),
+    Unread(
+        "environment",
+        ("clip_rewards",),
+        "Wrap the environment (gymnasium.wrappers.ClipReward), or scale rewards with "
+        "`normalise: {rewards: true}`.",
+    ),
+    Unread(
+        "environment",
+        ("action_mask_key",),
+        "Give a module of your own that masks actions, as `rllib.rl_module.module_class`.",
+    ),
+    Unread("environment", ("is_atari",), _WRAPPER),
+    Unread("environment", ("disable_env_checking",), LEAVE_OUT),
+    Unread(
+        "experimental",
+        (
+            "_disable_action_flattening",
+            "_disable_initialize_loss_from_dummy_batch",
+            "_disable_preprocessor_api",
+            "_tf_policy_handles_more_than_one_loss",
+        ),
+        LEAVE_OUT,
+    ),
+    Unread(
+        "framework",
+        ("eager_max_retraces", "eager_tracing", "local_tf_session_args", "tf_session_args"),
+        _TENSORFLOW,
+    ),
+    Unread(
+        "framework",
+        (
+            "torch_compile_worker",
+            "torch_compile_worker_dynamo_backend",
+            "torch_compile_worker_dynamo_mode",
+        ),
+        "EnvRunners compile nothing; `torch_compile_learner` compiles the Learners' modules.",
+    ),
+    Unread(
+        "offline_data",
+        (
+            "actions_in_input_normalized",
+            "input_config",
+            "offline_sampling",
+            "output_config",
+            "postprocess_inputs",
+            "prelearner_module_synch_period",
+            "shuffle_buffer_size",
+        ),
+        LEAVE_OUT,
+    ),
+    Unread("offline_data", ("output_max_file_size",), "Set `output_max_rows_per_file` instead."),
+    Unread(
+        "python_environment",
+        ("extra_python_environs_for_driver", "extra_python_environs_for_worker"),
+        "Set environment variables where the command is started, or in Ray's `runtime_env`.",
+    ),
+    Unread(
+        "reporting",
+        ("keep_per_episode_custom_metrics", "metrics_episode_collection_timeout_s"),
+        LEAVE_OUT,
+    ),
+    Unread("training", ("model",), SET_MODEL),
+    Unread("training", ("optimizer",), "Adam is what the Learners use: set `lr` and `grad_clip`."),
+)
+"""Whatever the algorithm."""
+
+_NOT_ASYNCHRONOUS: Final[tuple[Unread, ...]] = (
+    Unread(
         "env_runners",
         ("use_env_runner_state_server", "env_runner_state_server_max_concurrency"),
-        frozenset(ALGORITHMS) - _IMPALAS,
         "Only APPO and IMPALA read it; leave it out.",
     ),
-    (
+    Unread(
+        "learners",
+        ("num_aggregator_actors_per_learner", "max_requests_in_flight_per_aggregator_actor"),
+        "Only APPO and IMPALA have aggregators; leave it out.",
+    ),
+    Unread(
+        "training",
+        ("num_aggregator_actors_per_learner", "max_requests_in_flight_per_aggregator_actor"),
+        "Only APPO and IMPALA have aggregators; leave it out.",
+    ),
+)
+"""Of algorithms whose Learners update in step with the samples."""
+
+_OFFLINE: Final[tuple[Unread, ...]] = (
+    Unread(
         "env_runners",
         (
             "batch_mode",
@@ -81,78 +151,13 @@ _UNREAD: Final[tuple[tuple[str, tuple[str, ...], frozenset[str] | None, str], ..
             "sample_timeout_s",
             "validate_env_runners_after_construction",
         ),
-        _OFFLINE,
         _SAMPLES_NOT,
     ),
-    (
-        "environment",
-        ("clip_rewards",),
-        None,
-        "Wrap the environment (gymnasium.wrappers.ClipReward), or scale rewards with "
-        "`normalise: {rewards: true}`.",
-    ),
-    (
-        "environment",
-        ("action_mask_key",),
-        None,
-        "Give a module of your own that masks actions, as `rllib.rl_module.module_class`.",
-    ),
-    ("environment", ("is_atari",), None, _WRAPPER),
-    ("environment", ("disable_env_checking",), None, _LEAVE),
-    (
-        "experimental",
-        (
-            "_disable_action_flattening",
-            "_disable_initialize_loss_from_dummy_batch",
-            "_disable_preprocessor_api",
-            "_tf_policy_handles_more_than_one_loss",
-        ),
-        None,
-        _LEAVE,
-    ),
-    (
-        "framework",
-        ("eager_max_retraces", "eager_tracing", "local_tf_session_args", "tf_session_args"),
-        None,
-        _TENSORFLOW,
-    ),
-    (
-        "framework",
-        (
-            "torch_compile_worker",
-            "torch_compile_worker_dynamo_backend",
-            "torch_compile_worker_dynamo_mode",
-        ),
-        None,
-        "EnvRunners compile nothing; `torch_compile_learner` compiles the Learners' modules.",
-    ),
-    (
-        "learners",
-        ("num_aggregator_actors_per_learner", "max_requests_in_flight_per_aggregator_actor"),
-        frozenset(ALGORITHMS) - _IMPALAS,
-        "Only APPO and IMPALA have aggregators; leave it out.",
-    ),
-    (
-        "offline_data",
-        (
-            "actions_in_input_normalized",
-            "input_config",
-            "offline_sampling",
-            "output_config",
-            "postprocess_inputs",
-            "prelearner_module_synch_period",
-            "shuffle_buffer_size",
-        ),
-        None,
-        _LEAVE,
-    ),
-    (
-        "offline_data",
-        ("output_max_file_size",),
-        None,
-        "Set `output_max_rows_per_file` instead.",
-    ),
-    (
+)
+"""Of algorithms that learn from recorded data."""
+
+_ONLINE: Final[tuple[Unread, ...]] = (
+    Unread(
         "offline_data",
         (
             "dataset_num_iters_per_learner",
@@ -177,124 +182,19 @@ _UNREAD: Final[tuple[tuple[str, tuple[str, ...], frozenset[str] | None, str], ..
             "prelearner_class",
             "prelearner_use_recorded_module_states",
         ),
-        _ONLINE,
         _READS_DATA,
     ),
-    (
-        "python_environment",
-        ("extra_python_environs_for_driver", "extra_python_environs_for_worker"),
-        None,
-        "Set environment variables where the command is started, or in Ray's `runtime_env`.",
-    ),
-    (
-        "reporting",
-        ("keep_per_episode_custom_metrics", "metrics_episode_collection_timeout_s"),
-        None,
-        _LEAVE,
-    ),
-    ("training", ("model",), None, _NETWORK),
-    ("training", ("policy_model_config", "q_model_config"), frozenset({"SAC", "CQL"}), _NETWORK),
-    (
-        "training",
-        ("optimizer",),
-        None,
-        "Adam is what the Learners use: set `lr` and `grad_clip`.",
-    ),
-    (
+)
+"""Of algorithms that sample."""
+
+_ONE_UPDATE: Final[tuple[Unread, ...]] = (
+    Unread(
         "training",
         ("minibatch_size", "num_epochs", "shuffle_batch_per_epoch"),
-        _WHOLE_BATCH,
         "This algorithm makes one update of each batch: set `train_batch_size_per_learner`.",
     ),
-    (
-        "training",
-        ("num_aggregator_actors_per_learner", "max_requests_in_flight_per_aggregator_actor"),
-        frozenset(ALGORITHMS) - _IMPALAS,
-        "Only APPO and IMPALA have aggregators; leave it out.",
-    ),
-    ("training", ("use_gae",), frozenset({"PPO"}), "PPO always uses it; set `lambda_`."),
-    (
-        "training",
-        ("use_gae", "lambda_"),
-        frozenset({"APPO"}),
-        "APPO estimates by V-trace: set `vtrace_clip_rho_threshold`.",
-    ),
-    (
-        "training",
-        ("decay", "epsilon", "momentum", "opt_type", "_lr_vf", "_separate_vf_optimizer"),
-        _IMPALAS,
-        "The Learners use Adam, one for all of a network: set `lr`.",
-    ),
-    (
-        "training",
-        ("learner_queue_timeout", "replay_buffer_num_slots", "timeout_s_aggregator_manager"),
-        _IMPALAS,
-        _LEAVE,
-    ),
-    (
-        "training",
-        ("minibatch_buffer_size", "num_multi_gpu_tower_stacks"),
-        frozenset({"IMPALA"}),
-        _LEAVE,
-    ),
-    (
-        "training",
-        ("target_worker_clipping",),
-        frozenset({"APPO"}),
-        "Set `clip_param` or `vtrace_clip_rho_threshold`.",
-    ),
-    (
-        "training",
-        ("noisy", "sigma0"),
-        frozenset({"DQN"}),
-        "DQN's noisy layers are of the old stack; set `epsilon`, a schedule of exploration.",
-    ),
-    ("training", ("hiddens",), frozenset({"DQN"}), _NETWORK),
-    ("training", ("adam_epsilon",), frozenset({"DQN"}), "Set `lr` and `grad_clip`."),
-    (
-        "training",
-        ("categorical_distribution_temperature",),
-        frozenset({"DQN"}),
-        "Set `epsilon`, a schedule of exploration.",
-    ),
-    ("training", ("before_learn_on_batch",), frozenset({"DQN"}), "Give a learner connector."),
-    (
-        "training",
-        ("store_buffer_in_checkpoints",),
-        frozenset({"DQN", "SAC", "CQL"}),
-        "rayprune's checkpoints always hold the buffer; leave it out.",
-    ),
-    (
-        "training",
-        ("optimization_config",),
-        frozenset({"SAC", "CQL"}),
-        "Set `actor_lr`, `critic_lr` and `alpha_lr`.",
-    ),
-    (
-        "training",
-        ("_deterministic_loss", "_use_beta_distribution"),
-        frozenset({"SAC", "CQL"}),
-        _LEAVE,
-    ),
-    (
-        "training",
-        ("lagrangian", "lagrangian_thresh"),
-        frozenset({"CQL"}),
-        "Set `min_q_weight`, which is constant.",
-    ),
-    (
-        "training",
-        (
-            "gamma",
-            "lambda_",
-            "moving_average_sqd_adv_norm_start",
-            "moving_average_sqd_adv_norm_update_rate",
-            "vf_coeff",
-        ),
-        frozenset({"BC"}),
-        "BC clones actions, without returns or values; leave it out.",
-    ),
 )
+"""Of algorithms that make one update of each batch."""
 
 
 def unread(method: str, key: str, algorithm: object) -> str | None:
@@ -305,10 +205,22 @@ def unread(method: str, key: str, algorithm: object) -> str | None:
     >>> unread("training", "lr", "PPO") is None
     True
     """
-    for its_method, keys, algorithms, instead in _UNREAD:
-        if method == its_method and key in keys and (algorithms is None or algorithm in algorithms):
-            return instead
+    known = isinstance(algorithm, str) and algorithm in ALGORITHMS
+    more = unread_by(family_named(str(algorithm))) if known else ()
+    for row in (*UNREAD_BY_ALL, *more):
+        if method == row.method and key in row.keys:
+            return row.instead
     return None
+
+
+def unread_by(family: AlgorithmFamily) -> tuple[Unread, ...]:
+    """Return what an algorithm doesn't read, beside what none does."""
+    return (
+        *(() if family.asynchronous else _NOT_ASYNCHRONOUS),
+        *(_OFFLINE if family.offline else _ONLINE),
+        *(_ONE_UPDATE if family.one_update else ()),
+        *family.unread,
+    )
 
 
 def unread_faults(algorithm: object, method: str, keywords: Mapping[str, Any]) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,8 +13,9 @@ from torch import Tensor, nn
 from rayprune.errors import InputError
 from rayprune.pruning.evidence.batches import FISHER
 from rayprune.pruning.evidence.objectives import ANY_GROUP, Actions, Objective
-from rayprune.rllib.algorithms.policy import Policy, policy_of
-from rayprune.rllib.algorithms.values import TINY_VARIANCE, has_values, value_outputs, values_of
+from rayprune.rllib.algorithms import family_of_module
+from rayprune.rllib.algorithms.policy import Policy
+from rayprune.rllib.algorithms.values import TINY_VARIANCE, side_by_side
 
 POLICY, VALUE = "policy", "value"
 
@@ -27,14 +27,15 @@ class ModuleObjective:
         self, learner: TorchLearner, module_id: str, name: str, wanted: frozenset[str]
     ) -> None:
         self._config = learner.config.get_config_for_module(module_id)
-        alphas = getattr(learner, "curr_log_alpha", None)
-        self._alpha = math.exp(float(alphas[module_id])) if alphas is not None else 0.0
+        module = learner.module[module_id].unwrapped()
+        self._family = family_of_module(module)
+        self._temperature = self._family.temperature(learner, module_id)
         self._name = name
         self._divergence = no_divergence
         self._width = 0
         # A mean gradient needs actions whose score doesn't average out; a square does not.
         self._greedy = FISHER not in wanted
-        self._valued = has_values(learner.module[module_id].unwrapped())
+        self._valued = self._family.has_values(module)
         if name == "value" and not self._valued:
             raise InputError(
                 f"`pruning.evidence.objective` is 'value', but {type(learner).__name__}'s module "
@@ -60,13 +61,13 @@ class ModuleObjective:
         total: Tensor | None = None
         policy: Policy | None = None
         if self._name in ("auto", "log_prob", "kl"):
-            policy = policy_of(module, batch)
+            policy = self._family.policy(module, batch)
             greedy = self._greedy and bool(policy.sizes)
             log_prob = policy.log_prob(None if greedy else batch[Columns.ACTIONS]).flatten()
             total = -(log_prob if valid is None else log_prob[valid]).mean()
         if self._name in ("auto", "value") and self._valued:
             embeddings = None if policy is None else policy.embeddings
-            values = values_of(module, batch, self._config, self._alpha, embeddings)
+            values = self._family.values(module, batch, self._config, self._temperature, embeddings)
             error = values.error(valid)
             total = error if total is None else total + error
         assert total is not None
@@ -74,9 +75,11 @@ class ModuleObjective:
 
     def _actions(self, module: nn.Module, batch: dict[str, Any]) -> Mapping[str, Actions]:
         valid = valid_rows(batch)
-        found = {ANY_GROUP: policy_of(module, batch).described(valid)}
+        found = {ANY_GROUP: self._family.policy(module, batch).described(valid)}
         if self._valued:
-            found[VALUE] = Actions(value_outputs(module, batch), (), valid)
+            found[VALUE] = Actions(
+                side_by_side(self._family.value_outputs(module, batch)), (), valid
+            )
         return found
 
     def _compared_by(
@@ -92,7 +95,7 @@ class ModuleObjective:
         return self._policy_and_values, self._kl_and_error
 
     def _policy(self, module: nn.Module, batch: dict[str, Any]) -> Tensor:
-        policy = policy_of(module, batch)
+        policy = self._family.policy(module, batch)
         self._divergence = policy.divergence
         return _kept(policy.inputs.flatten(0, -2), valid_rows(batch))
 
@@ -100,7 +103,7 @@ class ModuleObjective:
         return self._divergence(reference, changed)
 
     def _values(self, module: nn.Module, batch: dict[str, Any]) -> Tensor:
-        return _kept(value_outputs(module, batch), valid_rows(batch))
+        return _kept(side_by_side(self._family.value_outputs(module, batch)), valid_rows(batch))
 
     def _policy_and_values(self, module: nn.Module, batch: dict[str, Any]) -> Tensor:
         inputs, values = self._policy(module, batch), self._values(module, batch)
@@ -113,7 +116,7 @@ class ModuleObjective:
         return kl + _error(reference[..., width:], changed[..., width:])
 
     def _log_probs(self, module: nn.Module, batch: dict[str, Any]) -> Tensor:
-        policy, actions = policy_of(module, batch), batch[Columns.ACTIONS]
+        policy, actions = self._family.policy(module, batch), batch[Columns.ACTIONS]
         # Several coalitions at a time come as so many times the rows.
         times = len(policy.inputs) // len(actions)
         log_prob = policy.log_prob(actions.repeat(times, *[1] * (actions.dim() - 1)))

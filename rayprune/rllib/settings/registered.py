@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from rayprune.algorithms import ALGORITHMS
 from rayprune.pruning.criteria import CRITERIA, register_criterion
 from rayprune.pruning.distributions import DISTRIBUTIONS, register_distribution
 from rayprune.pruning.granularity import GRANULARITIES, register_granularity
@@ -12,6 +13,7 @@ from rayprune.pruning.penalties import PENALTIES, register_penalty
 from rayprune.pruning.schedules import SCHEDULES, register_schedule
 
 _REGISTRIES: Final[Mapping[str, tuple[Mapping[str, Any], Callable[[str, Any], Any]]]] = {
+    "algorithm": (ALGORITHMS, ALGORITHMS.add),
     "criterion": (CRITERIA, register_criterion),
     "distribution": (DISTRIBUTIONS, register_distribution),
     "granularity": (GRANULARITIES, register_granularity),
@@ -21,7 +23,7 @@ _REGISTRIES: Final[Mapping[str, tuple[Mapping[str, Any], Callable[[str, Any], An
 
 
 def own_parts(pruning: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return what a pruning dict names that the user registered, ``{kind: {name: object}}``.
+    """Return what a run may need that the user registered, ``{kind: {name: object}}``.
 
     Registries are filled where the user's script runs. Remote Learners are told by their config.
     """
@@ -34,8 +36,12 @@ def own_parts(pruning: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         "schedule": [schedule.get("kind")],
     }
     found: dict[str, dict[str, Any]] = {}
+    # Whichever the config is of: others may have been derived from it.
+    algorithms = {name: known for name, known in ALGORITHMS.items() if not known.built_in}
+    if algorithms:
+        found["algorithm"] = algorithms
     for kind, (registry, _) in _REGISTRIES.items():
-        for name in named[kind]:
+        for name in named.get(kind, ()):
             entry = registry.get(name) if isinstance(name, str) else None
             if entry is not None and not entry.__module__.startswith("rayprune."):
                 found.setdefault(kind, {})[name] = entry

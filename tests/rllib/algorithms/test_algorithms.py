@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from rayprune.errors import InputError
-from rayprune.rllib.algorithms import algorithm_faults
+from rayprune.rllib.algorithms import family_named
 from rayprune.rllib.commands.evaluate import evaluate_checkpoint
 from rayprune.rllib.commands.record import DATA_FILE, record_episodes
 from rayprune.rllib.experiment.algorithm_config import experiment_parts_faults
@@ -167,17 +167,17 @@ def test_faults_of_offline_runs_come_with_the_way_out(
 def test_what_an_algorithm_lacks_is_told() -> None:
     lstm = {"rl_module": {"model_config": {"use_lstm": True}}}
     uniform = {"training": {"replay_buffer_config": {"type": "EpisodeReplayBuffer"}}}
-    assert not [*algorithm_faults({"algorithm": "DQN", "rllib": {**lstm, **uniform}})]
-    (fault,) = algorithm_faults({"algorithm": "DQN", "rllib": lstm})
+    assert not [*family_named("DQN").faults({**lstm, **uniform})]
+    (fault,) = family_named("DQN").faults(lstm)
     assert "{type: EpisodeReplayBuffer}" in fault
     atoms = {"training": {**uniform["training"], "num_atoms": 51}}
-    (fault,) = algorithm_faults({"algorithm": "DQN", "rllib": {**lstm, **atoms}})
+    (fault,) = family_named("DQN").faults({**lstm, **atoms})
     assert "`rllib.training.num_atoms` must be 1" in fault
-    (fault,) = algorithm_faults({"algorithm": "SAC", "rllib": lstm})
+    (fault,) = family_named("SAC").faults(lstm)
     assert "choose PPO, APPO or IMPALA" in fault
-    assert not [*algorithm_faults({"algorithm": "APPO", "rllib": lstm})]
+    assert not [*family_named("APPO").faults(lstm)]
     frozen = {"training": {"target_network_update_freq": 100}}
-    faults = [*algorithm_faults({"algorithm": "CQL", "rllib": frozen})]
+    faults = [*family_named("CQL").faults(frozen)]
     assert any("would never be updated" in fault for fault in faults)
 
 

@@ -17,7 +17,7 @@ from ray.rllib.utils.spaces.space_utils import unsquash_action
 from rayprune.deploy.policy.capture import plain_copy
 from rayprune.deploy.policy.runs import module_run
 from rayprune.errors import ConfigError
-from rayprune.rllib.algorithms import has_own_module
+from rayprune.rllib.algorithms.family import has_own_module
 from rayprune.rllib.commands.record import DATA_FILE, record_episodes
 from rayprune.rllib.connectors.encoding import Encoding, measured, reads_as_it_is
 from rayprune.rllib.connectors.observations import (

@@ -13,7 +13,7 @@ import pytest
 import torch
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
-from rayprune.rllib.algorithms import algorithm_config
+from rayprune.rllib.algorithms import family_named
 from rayprune.rllib.experiment.algorithm_config import experiment_parts_faults, rllib_faults
 from rayprune.rllib.experiment.unread_model_keys import unread_for_spaces, unread_model_faults
 from tests.rllib import experiments
@@ -54,7 +54,7 @@ for _part in ("fcnet", "conv", "head_fcnet", "lstm", "fusionnet"):
 
 
 def build(algorithm: str, spaces: tuple[Any, Any], model: Mapping[str, Any]) -> torch.nn.Module:
-    config = algorithm_config(algorithm)
+    config = family_named(algorithm).config()
     spec = config.get_default_rl_module_spec()
     spec.observation_space, spec.action_space = spaces
     spec.inference_only = False

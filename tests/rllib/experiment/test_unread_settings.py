@@ -15,7 +15,7 @@ from rayprune import PruningConfig
 from rayprune.algorithms import ALGORITHMS
 from rayprune.errors import ConfigError, InputError
 from rayprune.rllib import prune
-from rayprune.rllib.algorithms import algorithm_config
+from rayprune.rllib.algorithms import families
 from rayprune.rllib.commands.export import export_checkpoint
 from rayprune.rllib.environments.normalising_wrappers import running_wrappers
 from rayprune.rllib.evaluation.evaluator import Evaluator
@@ -27,7 +27,7 @@ from rayprune.rllib.experiment.algorithm_config import (
     rllib_faults,
 )
 from rayprune.rllib.experiment.schedule_values import SCHEDULED, schedule_faults
-from rayprune.rllib.experiment.unread_settings import _UNREAD, unread
+from rayprune.rllib.experiment.unread_settings import UNREAD_BY_ALL, unread, unread_by
 from rayprune.rllib.export.exportable import export_limits
 from rayprune.rllib.export.policy import deployable
 from tests.rllib import experiments
@@ -78,15 +78,14 @@ def test_what_one_algorithm_ignores_another_may_read(
 
 
 def test_each_row_of_the_table_is_a_setting_of_its_algorithms() -> None:
-    for method, keys, algorithms, instead in _UNREAD:
-        assert instead.endswith(".")
-        for name in algorithms or ALGORITHMS:
-            known = _parameters(type(algorithm_config(name)), method)
-            missing = [key for key in keys if key not in known]
+    for family in families():
+        for row in (*UNREAD_BY_ALL, *unread_by(family)):
+            assert row.instead.endswith(".")
+            known = _parameters(type(family.config()), row.method)
+            missing = [key for key in row.keys if key not in known]
             # Some rows name keys that only some of their algorithms have.
-            assert algorithms is None or not missing or name in {"APPO", "IMPALA", "BC"}, missing
-            if algorithms is None:
-                assert not missing, (method, name)
+            apart = family.name in {"APPO", "IMPALA", "BC"} and row not in UNREAD_BY_ALL
+            assert apart or not missing, (row.method, family.name, missing)
 
 
 def test_what_the_table_lists_is_not_a_schedule_nor_a_resource() -> None:

@@ -7,18 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import torch
-from ray.rllib.algorithms.dqn.dqn_learner import QF_PREDS
-from ray.rllib.algorithms.sac.sac_learner import ACTION_LOG_PROBS
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.learner import POLICY_LOSS_KEY
 from torch import Tensor
 
 from rayprune.errors import ConfigError
-from rayprune.pruning.evidence.divergences import categorical_kl
 from rayprune.pruning.pruner import Pruner
 from rayprune.pruning.reports import MaskChange
-from rayprune.rllib.algorithms.policy import kl_between
+from rayprune.rllib.algorithms import teacher_kl
+from rayprune.rllib.algorithms.policy import observed
 from rayprune.rllib.checkpoints.files import locate
 from rayprune.rllib.checkpoints.saved_policy import SavedPolicy
 from rayprune.rllib.learner.extension import Extension, LearnerView
@@ -170,28 +167,11 @@ def divergence(
     Raises:
         ConfigError: the module has neither an action distribution nor Q values.
     """
-    held = {key: batch[key] for key in (Columns.OBS, Columns.STATE_IN) if key in batch}
-    if Columns.ACTION_DIST_INPUTS in outputs:
-        cls, target = student.get_train_action_dist_cls(), _distribution_inputs(teacher, held)
-        kl = kl_between(
-            cls.from_logits(target), cls.from_logits(outputs[Columns.ACTION_DIST_INPUTS])
-        )
-    elif ACTION_LOG_PROBS in outputs:  # SAC over discrete actions
-        kl = categorical_kl(_distribution_inputs(teacher, held), outputs[ACTION_LOG_PROBS])
-    elif QF_PREDS in outputs:
-        with torch.no_grad():
-            target = teacher.compute_q_values(held)[QF_PREDS]
-        kl = categorical_kl(target / temperature, outputs[QF_PREDS] / temperature)
-    else:
+    kl = teacher_kl(student, teacher, outputs, observed(batch), temperature)
+    if kl is None:
         raise ConfigError(
             f"`pruning.distillation` needs an action distribution or Q values, and "
             f"{type(student).__name__} gives neither. Leave it out."
         )
     mask = batch.get(Columns.LOSS_MASK)
     return kl.mean() if mask is None else kl[mask].sum() / mask.sum()
-
-
-@torch.no_grad()
-def _distribution_inputs(teacher: Any, batch: dict[str, Any]) -> Tensor:
-    inputs: Tensor = teacher.forward_inference(batch)[Columns.ACTION_DIST_INPUTS]
-    return inputs

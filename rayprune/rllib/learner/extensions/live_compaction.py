@@ -20,7 +20,8 @@ from rayprune.deploy.compaction.plan import Plan, apply_plan
 from rayprune.errors import ConfigError, InputError, InvariantError
 from rayprune.pruning.layers.resizing import fit_to, shapes_of
 from rayprune.pruning.pruner import Pruner
-from rayprune.rllib.algorithms.forwards import example_of, run_all
+from rayprune.rllib.algorithms import family_of_module
+from rayprune.rllib.algorithms.forwards import example_of
 from rayprune.rllib.algorithms.target_networks import target_parameters
 from rayprune.rllib.learner import ranks
 from rayprune.rllib.learner.extension import Extension, LearnerView
@@ -122,7 +123,7 @@ class LiveCompaction(Extension):
         return TrainedNetwork(
             module=module,
             example=tree_map(lambda leaf: leaf.cpu(), self._examples[module_id]),
-            forward=run_all,
+            forward=family_of_module(module).all_forwards,
             masks=pruner.held_masks,
             targets=targets,
             # Masks of whole rows have no hole that a carried constant could fill.

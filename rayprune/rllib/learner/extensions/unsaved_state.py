@@ -1,20 +1,19 @@
 """Learner state that RLlib 2.60 leaves out of its checkpoints.
 
-PPO's adaptive KL coefficient, SAC's temperature (3.3 came back as 0.0) and the step of the last
-target update live in attributes of the Learner. Without them a resumed run learns differently.
+PPO's adaptive KL coefficient, SAC's temperature and the step of the last target update live in
+attributes of the Learner, which the algorithms' families name. Without them a resumed run learns
+differently.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import torch
 from ray.rllib.core.learner import Learner
 
+from rayprune.rllib.algorithms import learned_attributes, moment_attributes
 from rayprune.rllib.learner.extension import Extension
-
-_TENSORS: Final = ("curr_kl_coeffs_per_module", "curr_log_alpha")
-_NUMBERS: Final = ("last_update_ts_by_mid", "_last_update_ts_by_mid")  # DQN and SAC, APPO
 
 
 class UnsavedState(Extension):
@@ -34,7 +33,7 @@ class UnsavedState(Extension):
 def collect(learner: Learner) -> dict[str, dict[str, Any]]:
     """Return ``{attribute: {module id: value}}`` as plain Python numbers and lists."""
     state: dict[str, dict[str, Any]] = {}
-    for attribute in (*_TENSORS, *_NUMBERS):
+    for attribute in (*learned_attributes(), *moment_attributes()):
         values = getattr(learner, attribute, None)
         if values is not None:
             state[attribute] = {mid: _plain(values[mid]) for mid in values}
@@ -46,7 +45,7 @@ def learned_values(learner: Learner, module_id: str) -> dict[str, dict[str, Any]
     state = collect(learner)
     return {
         attribute: {module_id: state[attribute][module_id]}
-        for attribute in _TENSORS
+        for attribute in learned_attributes()
         if module_id in state.get(attribute, {})
     }
 
@@ -61,7 +60,7 @@ def put_back(learner: Learner, state: dict[str, dict[str, Any]]) -> None:
         if held is None:
             continue
         for mid, value in values.items():
-            if attribute in _NUMBERS:
+            if attribute in moment_attributes():
                 held[mid] = value
             else:
                 with torch.no_grad():
