@@ -105,9 +105,9 @@ class GranularityRules(Component):
     single_weights: ClassVar[bool] = False
     """Whether each weight goes by itself: unstructured pruning, whose weights can grow back."""
     removes_units: ClassVar[bool] = False
-    """Whether it leaves whole units without weights: structured pruning."""
+    """Whether it leaves output units without weights: structured pruning, for compaction."""
     whole_rows: ClassVar[bool] = False
-    """Whether a unit goes with all of its weights, and no weight goes without its unit."""
+    """Whether output units are all that goes: each with all of its weights, none by itself."""
     spans_layers: ClassVar[bool] = False
     """Whether what is removed together lies in several layers."""
     becomes_identity: ClassVar[bool] = False
