@@ -378,12 +378,12 @@ def _driver_faults(experiment: ExperimentConfig) -> list[str]:
             "the first pruning."
         )
     if evaluation.every is None and (gated or waits):
-        who = "a gated schedule" if gated else "`pruning.schedule.begin`"
+        who = f"a {schedule['kind']} schedule" if gated else "`pruning.schedule.begin`"
         faults.append(
             f"`evaluation.every` is null, but {who} decides by validation returns. Give the env "
             "steps between two validations, such as 10000."
         )
-    compares = gated and schedule["reference"] == "dense" and experiment.pruning.sparsity != 0
+    compares = gated and schedule.get("reference") == "dense" and experiment.pruning.sparsity != 0
     if compares and evaluation.dense is None and experiment.start_from is None:
         faults.append(
             "`pruning.schedule.reference` is dense, but there is no dense policy. Set "

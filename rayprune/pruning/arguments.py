@@ -123,10 +123,10 @@ def check_gate(config: PruningConfig) -> None:
     """Raise ConfigError if a gate waits for a level, which without a driver nobody raises."""
     if config.gated and not config.dense and LEVEL not in config.schedule:
         raise ConfigError(
-            "`schedule.kind` 'gated' needs a driver that validates the policy and raises "
-            "`schedule.level`: without one `update` would never prune. Use `rayprune train` with a "
-            "YAML file, or another kind; who writes a driver passes Pruner(..., driven=True) and "
-            "assigns `pruner.config`."
+            f"`schedule.kind` {config.schedule['kind']!r} needs a driver that validates the "
+            "policy and raises `schedule.level`: without one `update` would never prune. Use "
+            "`rayprune train` with a YAML file, or another kind; who writes a driver "
+            "passes Pruner(..., driven=True) and assigns `pruner.config`."
         )
 
 

@@ -129,12 +129,14 @@ def _gate_faults(base: Mapping[str, Any], space: Space) -> list[str]:
     """A gate rolls its run back, and a trial's clock only goes forward."""
     every = [base, *(space.apply(base, {key: value}) for key, value in space.probes())]
     blocks = [raw["pruning"] for raw in every if isinstance(raw.get("pruning"), Mapping)]
-    if not any(schedule_of(block.get("schedule")).finds_sparsity for block in blocks):
+    schedules = [block.get("schedule") for block in blocks]
+    found = [block for block in schedules if schedule_of(block).finds_sparsity]
+    if not found:
         return []
     return [
-        "`pruning.schedule.kind` gated can't be used in a sweep, whose trials can't roll back. "
-        "Run it by `rayprune train`; or let the sweep find the sparsity, by "
-        "`search.objectives: {sparsity: max, subject_to: {return_at_least: 0.95}}`."
+        f"`pruning.schedule.kind` {found[0]['kind']} can't be used in a sweep, whose "
+        "trials can't roll back. Run it by `rayprune train`; or let the sweep find the "
+        "sparsity, by `search.objectives: {sparsity: max, subject_to: {return_at_least: 0.95}}`."
     ]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rayprune.errors import CheckpointError
 
 
-class Rewinding:
+class Snapshot:
     """One module's snapshot: every parameter and buffer, prunable or not.
 
     Frankle & Carbin 2019 (arXiv:1803.03635), Frankle et al. 2020 (arXiv:1912.05671).
@@ -20,17 +20,17 @@ class Rewinding:
     Args:
         skip: prefixes of names that are not its own: target networks, which follow their source.
 
-    >>> layer, rewinding = nn.Linear(2, 1), Rewinding()
-    >>> rewinding.take(layer)
+    >>> layer, snapshot = nn.Linear(2, 1), Snapshot()
+    >>> snapshot.take(layer)
     >>> early = layer.weight.detach().clone()
     >>> _ = layer.weight.data.add_(1.0)
-    >>> rewinding.rewind(layer, {"weight": torch.tensor([[True, False]])})
-    >>> torch.equal(layer.weight, early * torch.tensor([[1.0, 0.0]])), rewinding.rewinds
+    >>> snapshot.rewind(layer, {"weight": torch.tensor([[True, False]])})
+    >>> torch.equal(layer.weight, early * torch.tensor([[1.0, 0.0]])), snapshot.rewinds
     (True, 1)
     """
 
     def __init__(self, skip: tuple[str, ...] = ()) -> None:
-        self.snapshot: dict[str, Tensor] | None = None
+        self.weights: dict[str, Tensor] | None = None
         self.rewinds = 0
         """How often the weights have gone back."""
         self._skip = skip
@@ -38,7 +38,7 @@ class Rewinding:
     @torch.no_grad()
     def take(self, module: nn.Module) -> None:
         """Copy the weights of now."""
-        self.snapshot = {
+        self.weights = {
             name: value.detach().clone() for name, value in self._tensors(module).items()
         }
 
@@ -50,9 +50,9 @@ class Rewinding:
             module: the one that `take` saw; its parameters keep their identity.
             masks: by full parameter name, True = keep.
         """
-        assert self.snapshot is not None
+        assert self.weights is not None
         for name, tensor in self._tensors(module).items():
-            tensor.copy_(self.snapshot[name])
+            tensor.copy_(self.weights[name])
             if name in masks:
                 # Not a product: -1 * 0 is -0, and an early NaN would stay one.
                 tensor.masked_fill_(~masks[name].to(tensor.device), 0)
@@ -60,7 +60,7 @@ class Rewinding:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the snapshot as NumPy arrays, None before it is taken, and the count."""
-        held = self.snapshot
+        held = self.weights
         return {
             "rewinds": self.rewinds,
             "snapshot": None if held is None else {n: t.cpu().numpy() for n, t in held.items()},
@@ -81,10 +81,10 @@ class Rewinding:
                 "trained."
             )
         self.rewinds = int(state["rewinds"])
-        self.snapshot = None
+        self.weights = None
         if held is not None:
             copies = {name: torch.from_numpy(np.array(value)) for name, value in held.items()}
-            self.snapshot = {name: value.to(own[name].device) for name, value in copies.items()}
+            self.weights = {name: value.to(own[name].device) for name, value in copies.items()}
 
     def _tensors(self, module: nn.Module) -> dict[str, Tensor]:
         state: dict[str, Tensor] = module.state_dict()

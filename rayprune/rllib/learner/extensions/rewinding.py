@@ -9,7 +9,7 @@ import torch
 
 from rayprune.pruning.pruner import Pruner
 from rayprune.pruning.reports import MaskChange
-from rayprune.pruning.schedules.rewinding import Rewinding as Snapshot
+from rayprune.pruning.schedules.rewinding import Snapshot
 from rayprune.rllib.algorithms.target_networks import target_prefixes, target_tensors
 from rayprune.rllib.learner.extension import Extension, LearnerView
 from rayprune.rllib.learner.extensions import unsaved_state as unsaved

@@ -9,7 +9,7 @@ from torch import nn
 from rayprune.errors import CheckpointError
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.pruner import Pruner
-from rayprune.pruning.schedules.rewinding import Rewinding
+from rayprune.pruning.schedules.rewinding import Snapshot
 
 
 def network():
@@ -28,7 +28,7 @@ def train(module, steps=3):
 def test_weights_are_the_snapshots_under_the_mask_and_everything_else_goes_back(sparsity):
     module = network()
     early = {name: value.clone() for name, value in module.state_dict().items()}
-    rewinding = Rewinding()
+    rewinding = Snapshot()
     rewinding.take(module)
     train(module)
     pruner = Pruner(module, PruningConfig(sparsity=sparsity))
@@ -43,7 +43,7 @@ def test_weights_are_the_snapshots_under_the_mask_and_everything_else_goes_back(
 
 def test_parameters_keep_their_identity_and_the_snapshot_does_not_follow_them():
     module = network()
-    rewinding = Rewinding(skip=("2.",))
+    rewinding = Snapshot(skip=("2.",))
     rewinding.take(module)
     held = list(map(id, module.parameters()))
     train(module)
@@ -57,10 +57,10 @@ def test_parameters_keep_their_identity_and_the_snapshot_does_not_follow_them():
 
 
 def test_a_snapshot_survives_its_plain_form_and_refuses_another_network():
-    module, copy = network(), Rewinding()
-    rewinding = Rewinding()
+    module, copy = network(), Snapshot()
+    rewinding = Snapshot()
     copy.load_state_dict(rewinding.state_dict(), module)
-    assert copy.snapshot is None
+    assert copy.weights is None
     rewinding.take(module)
     copy.load_state_dict(rewinding.state_dict(), module)
     train(module)
