@@ -46,7 +46,7 @@ from torch import nn
 
 from rayprune.deploy.export.export import export_policy
 from rayprune.deploy.formats import open_artifact
-from rayprune.deploy.formats.c.compiling import CArtifact
+from rayprune.deploy.formats.c.compiler import CArtifact
 from rayprune.deploy.formats.onnx.runtime import OnnxArtifact
 from rayprune.deploy.measure.latency import CONTROL, Timings, speed_up, time_arms
 from rayprune.deploy.policy.artifact import Artifact

@@ -16,7 +16,7 @@ from rayprune.cli.options import (
     run_name,
     tell,
 )
-from rayprune.cli.printing.certificate import (
+from rayprune.cli.printing.certificate_tables import (
     TerminalCertifyReporter,
     certificate_lines,
     certificate_table,

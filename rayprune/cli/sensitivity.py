@@ -17,7 +17,7 @@ from rayprune.cli.options import (
     run_name,
     tell,
 )
-from rayprune.cli.printing.scan import TerminalScanReporter, scan_table
+from rayprune.cli.printing.scan_tables import TerminalScanReporter, scan_table
 from rayprune.errors import ConfigError
 
 

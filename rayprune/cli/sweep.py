@@ -104,7 +104,7 @@ def _planned(
 ) -> dict[str, Any]:
     from rayprune.cli.printing.plan_lines import plan_lines
     from rayprune.search.planning.nodes import parse_nodes
-    from rayprune.search.planning.plan import plan_sweep
+    from rayprune.search.planning.sweep_plan import plan_sweep
 
     cluster = parse_nodes(nodes) if nodes else None
     told = plan_sweep(raw, address=address, nodes=cluster)

@@ -12,7 +12,7 @@ def plan_lines(plan: Mapping[str, Any]) -> list[str]:
     """Return a plan as lines: what a trial needs, how many run at once, how long it takes.
 
     Args:
-        plan: what `rayprune.search.planning.plan.plan_sweep` returned.
+        plan: what `rayprune.search.planning.sweep_plan.plan_sweep` returned.
     """
     lines = [
         f"A trial     {_amounts(plan['trial'])}{_bundles(plan['bundles'])}",

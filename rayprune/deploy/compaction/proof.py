@@ -11,9 +11,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from rayprune.deploy.compaction.double_precision import in_precision
 from rayprune.deploy.compaction.inputs import cast, cast_like, randomised
 from rayprune.deploy.compaction.plan import Plan, apply_plan
-from rayprune.deploy.compaction.precision import in_precision
 from rayprune.deploy.compaction.trace import Forward, as_arguments, call, tensors_in
 from rayprune.errors import InvariantError
 from rayprune.pruning.layers.hooks import hooked, unit_axis

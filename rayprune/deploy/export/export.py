@@ -11,18 +11,18 @@ from typing import Any
 import torch
 
 from rayprune.deploy.export.certificate import certificate_path, file_facts, policy_facts
+from rayprune.deploy.export.file_placement import cannot_write, place, require_writable
 from rayprune.deploy.export.file_proof import FileProof
-from rayprune.deploy.export.int8 import quantise
-from rayprune.deploy.export.placing import cannot_write, place, require_writable
+from rayprune.deploy.export.quantisation import quantise
 from rayprune.deploy.export.shrink import shrink, unshrunk
 from rayprune.deploy.formats import check_options, format_named
 from rayprune.deploy.formats.base import ExportedFile, ExportJob, ExportOptions, Format
 from rayprune.deploy.policy.capture import plain_copy
+from rayprune.deploy.policy.input_facts import described
 from rayprune.deploy.policy.interface import Array
 from rayprune.deploy.policy.metadata import SCHEMA, Metadata, rayprune_version
 from rayprune.deploy.policy.policy import DeployablePolicy
 from rayprune.deploy.policy.seal import seal
-from rayprune.deploy.policy.sensors import described
 from rayprune.errors import InputError, InvariantError, StorageError
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from rayprune.deploy.compaction.precision import Double
+from rayprune.deploy.compaction.double_precision import Double
 from rayprune.deploy.export.shrink import Shrunk
 from rayprune.deploy.formats import open_artifact
 from rayprune.deploy.formats.base import EXAMPLES, Examples

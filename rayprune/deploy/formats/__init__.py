@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 FORMATS: Final = Registry[str | type["Format"]](
     "format",
     {
-        "onnx": "rayprune.deploy.formats.onnx.format:OnnxFormat",
+        "onnx": "rayprune.deploy.formats.onnx.onnx_format:OnnxFormat",
         "torch": "rayprune.deploy.formats.pt2:TorchFormat",
-        "c": "rayprune.deploy.formats.c.format:CFormat",
+        "c": "rayprune.deploy.formats.c.c_format:CFormat",
     },
 )
 """Name -> a `Format`, or where it is: ``module:class``, imported when it is used."""

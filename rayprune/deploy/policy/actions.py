@@ -138,7 +138,7 @@ class Number(nn.Module):
         return action + self.starts
 
 
-class Shape(nn.Module):
+class Reshape(nn.Module):
     """Gives an action the shape that its space has.
 
     Args:

@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import torch
 
-from rayprune.deploy.compaction.precision import Double
+from rayprune.deploy.compaction.double_precision import Double
 from rayprune.deploy.policy.agreement import TOLERANCE
 from rayprune.deploy.policy.interface import Array, Interface
 from rayprune.deploy.policy.policy import DeployablePolicy

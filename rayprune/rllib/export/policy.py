@@ -51,7 +51,7 @@ from rayprune.deploy.policy.actions import (
     Decide,
     Number,
     Rescale,
-    Shape,
+    Reshape,
     Unsquash,
 )
 from rayprune.deploy.policy.interface import Interface, Noise, Port
@@ -256,7 +256,7 @@ def _starts(space: gym.Space[Any]) -> list[nn.Module]:
 def _fitted(space: gym.Space[Any], fit: FitActions) -> list[nn.Module]:
     """Return what `FitActions` does, in float32."""
     box = _float_vector(space, most_axes=1)
-    shape = [Shape(box.shape)] if len(box.shape) != 1 else []
+    shape = [Reshape(box.shape)] if len(box.shape) != 1 else []
     low, high = _inward(box)
     if not fit.normalize:
         return [Clip(low, high), *shape] if fit.clip else [*shape]

@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES
 
-from rayprune.deploy.policy.sensors import few
+from rayprune.deploy.policy.input_facts import few
 from rayprune.rllib.connectors.encoding import leaves
 from rayprune.rllib.evaluation.open_policy import OpenPolicy
 from rayprune.rllib.export.identity import now, portable

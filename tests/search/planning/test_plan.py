@@ -16,7 +16,7 @@ from rayprune.rllib.experiment.algorithm_config import build_config
 from rayprune.search.planning import calibration
 from rayprune.search.planning.nodes import parse_nodes
 from rayprune.search.planning.placement import place, total
-from rayprune.search.planning.plan import plan_sweep
+from rayprune.search.planning.sweep_plan import plan_sweep
 from rayprune.search.sweep_spec import Sweep
 from tests.command_line import rayprune
 from tests.rllib import experiments

@@ -6,7 +6,7 @@ import json
 import pytest
 from rich.console import Console
 
-from rayprune.cli.printing.certificate import TerminalCertifyReporter, certificate_lines
+from rayprune.cli.printing.certificate_tables import TerminalCertifyReporter, certificate_lines
 from tests.doubles.made_up_certificate import made_up_certificate
 
 

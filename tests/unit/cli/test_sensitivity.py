@@ -6,7 +6,7 @@ import json
 import pytest
 from rich.console import Console
 
-from rayprune.cli.printing.scan import TerminalScanReporter
+from rayprune.cli.printing.scan_tables import TerminalScanReporter
 
 
 def row(sparsity, iqm=None, unexplained=None):

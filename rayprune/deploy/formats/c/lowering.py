@@ -13,12 +13,12 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 
 from rayprune.deploy.formats.c.convolution import add_convolution, add_pool
+from rayprune.deploy.formats.c.data_movement import add_joined, add_padded, add_permuted, add_sliced
 from rayprune.deploy.formats.c.elementwise import BINARY, UNARY, add_binary, add_unary, literal
 from rayprune.deploy.formats.c.matrices import add_linear
-from rayprune.deploy.formats.c.moving import add_joined, add_padded, add_permuted, add_sliced
 from rayprune.deploy.formats.c.program import C_TYPES, Program, Value, c_name
-from rayprune.deploy.formats.c.recurrent import add_gru, add_lstm
-from rayprune.deploy.formats.c.reducing import add_argmax, add_mean, add_normalised
+from rayprune.deploy.formats.c.recurrent_operators import add_gru, add_lstm
+from rayprune.deploy.formats.c.reductions import add_argmax, add_mean, add_normalised
 from rayprune.deploy.policy.interface import Array, Interface
 from rayprune.errors import InputError
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from rayprune.deploy.formats.c.data_movement import add_joined
 from rayprune.deploy.formats.c.matrices import add_linear
-from rayprune.deploy.formats.c.moving import add_joined
 from rayprune.deploy.formats.c.program import Program, Value
 from rayprune.deploy.policy.interface import Array
 

@@ -9,9 +9,9 @@ import torch
 
 from rayprune.deploy.formats.base import ExportedFile, ExportJob, Format
 from rayprune.deploy.formats.onnx.int8 import write_int8
+from rayprune.deploy.formats.onnx.model_file import write_onnx
 from rayprune.deploy.formats.onnx.packages import require
 from rayprune.deploy.formats.onnx.runtime import OnnxArtifact
-from rayprune.deploy.formats.onnx.writing import write_onnx
 from rayprune.deploy.policy.capture import capture
 from rayprune.deploy.policy.interface import Array
 from rayprune.deploy.policy.metadata import KEY

@@ -8,11 +8,11 @@ from typing import Any
 from torch.export import ExportedProgram
 
 from rayprune.deploy.formats.base import Examples
-from rayprune.deploy.formats.c import compiling
-from rayprune.deploy.formats.c.compiling import run_self_test
+from rayprune.deploy.formats.c import compiler
+from rayprune.deploy.formats.c.compiler import run_self_test
 from rayprune.deploy.formats.c.lowering import lower
 from rayprune.deploy.formats.c.program import c_name
-from rayprune.deploy.formats.c.source import Source, write_source
+from rayprune.deploy.formats.c.source_file import Source, write_source
 from rayprune.deploy.policy.interface import Interface
 from rayprune.deploy.policy.metadata import Metadata
 from rayprune.errors import InputError, InvariantError
@@ -46,7 +46,7 @@ def write_c(
     name = c_name(name)
     _refuse_one_name_for_two(metadata.interface)
     program = lower(captured, metadata.interface, lanes)
-    proven = compiling.compiler() is not None
+    proven = compiler.find_compiler() is not None
     told = Metadata(metadata.interface, {**metadata.about, "c_name": name}, proven)
     source = write_source(program, told, name, examples)
     path.write_text(source.code, encoding="utf-8")

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from rayprune.deploy.formats.c.source import MARK
+from rayprune.deploy.formats.c.source_file import MARK
 from rayprune.deploy.policy.artifact import Artifact
 from rayprune.deploy.policy.interface import Array, Port
 from rayprune.deploy.policy.metadata import Metadata
@@ -29,7 +29,7 @@ _FLAGS: Final = (
 _PATIENCE: Final = 600
 
 
-def compiler() -> str | None:
+def find_compiler() -> str | None:
     """Return the C compiler: what ``CC`` names, or the first found of cc, gcc and clang."""
     return next(
         filter(None, map(shutil.which, (os.environ.get("CC", ""), "cc", "gcc", "clang"))), None
@@ -42,7 +42,7 @@ def compile_c(source: Path, out: Path, *options: str) -> list[str]:
     Raises:
         InputError: there is no compiler, or it fails.
     """
-    found = compiler()
+    found = find_compiler()
     if found is None:
         raise InputError(
             "There is no C compiler: none of $CC, cc, gcc and clang was found. Install one, or "
@@ -64,7 +64,7 @@ def run_self_test(source: Path) -> dict[str, Any]:
 
     Without a compiler it says that nothing was tested.
     """
-    if compiler() is None:
+    if find_compiler() is None:
         return {"passed": None, "why": "no C compiler was found (cc, gcc, clang): not tested"}
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "test"

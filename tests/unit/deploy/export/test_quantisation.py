@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from rayprune.deploy.export import int8
+from rayprune.deploy.export import quantisation
 from rayprune.deploy.export.export import export_policy
-from rayprune.deploy.export.int8 import closeness
+from rayprune.deploy.export.quantisation import closeness
 from rayprune.deploy.formats import open_artifact
-from rayprune.deploy.formats.onnx import format as onnx_format
+from rayprune.deploy.formats.onnx import onnx_format
 from rayprune.deploy.policy.interface import Interface, Port
 from rayprune.errors import InputError
 from tests.doubles import policies
@@ -40,7 +40,7 @@ def convolving():
     ("make", "kind"), [(lambda: policies.mlp(64), "dynamic"), (convolving, "static")]
 )
 def test_an_int8_file_is_close_to_what_it_was_made_of(make, kind, tmp_path, monkeypatch):
-    monkeypatch.setattr(int8, "_gain", Fixed(2.0))
+    monkeypatch.setattr(quantisation, "_gain", Fixed(2.0))
     policy, path = make(), tmp_path / "policy.onnx"
     size = policy.interface.observations[0].shape[0]
     recorded = [np.random.default_rng(0).normal(size=(200, size)).astype(np.float32)]
@@ -57,7 +57,7 @@ def test_an_int8_file_is_close_to_what_it_was_made_of(make, kind, tmp_path, monk
 
 
 def test_convolutions_keep_their_form_for_int8(tmp_path, monkeypatch):
-    monkeypatch.setattr(int8, "_gain", Fixed(2.0))
+    monkeypatch.setattr(quantisation, "_gain", Fixed(2.0))
     policy, path = policies.image(), tmp_path / "policy.onnx"
     recorded = [np.random.default_rng(0).normal(size=(8, 84, 84, 4)).astype(np.float32)]
     monkeypatch.setattr(onnx_format, "_lanes_here", lambda: 16)
@@ -68,7 +68,7 @@ def test_convolutions_keep_their_form_for_int8(tmp_path, monkeypatch):
 
 
 def test_int8_is_refused_with_figures_where_it_is_slower(tmp_path, monkeypatch):
-    monkeypatch.setattr(int8, "_gain", Fixed(0.8))
+    monkeypatch.setattr(quantisation, "_gain", Fixed(0.8))
     policy, path = policies.mlp(), tmp_path / "policy.onnx"
     recorded = [np.zeros((4, 4), np.float32)]
     with pytest.raises(InputError, match=r"0\.80x at batch 1, 0\.80x at batch 32"):

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Final
 
 from rayprune.deploy.formats.base import ExportedFile, ExportJob, ExportOptions, Format
-from rayprune.deploy.formats.c.compiling import CArtifact, metadata_text
+from rayprune.deploy.formats.c.compiler import CArtifact, metadata_text
 from rayprune.deploy.formats.c.lowering import lower
-from rayprune.deploy.formats.c.writing import write_c
+from rayprune.deploy.formats.c.writer import write_c
 from rayprune.deploy.formats.rewriting.channels_last import read_as_it_lies
 from rayprune.deploy.formats.rewriting.graphs import rewritten
 from rayprune.deploy.policy.capture import capture
