@@ -20,7 +20,7 @@ from rayprune.deploy.export.export import export_policy
 from rayprune.deploy.export.verify import verify
 from rayprune.deploy.formats import format_named
 from rayprune.deploy.formats.base import Examples
-from rayprune.deploy.formats.c import compiler
+from rayprune.deploy.formats.c import compiler as c_compiler
 from rayprune.deploy.formats.c.compiler import CArtifact, compile_c, run_self_test
 from rayprune.deploy.formats.c.lowering import lower
 from rayprune.deploy.formats.c.matrices import ROWS, blocks_of
@@ -35,7 +35,7 @@ from rayprune.deploy.policy.runs import module_run
 from rayprune.errors import InputError
 from tests.doubles import policies
 
-needs_compiler = pytest.mark.skipif(compiler.find_compiler() is None, reason="needs a C compiler")
+needs_compiler = pytest.mark.skipif(c_compiler.find_compiler() is None, reason="needs a C compiler")
 
 
 def masked(rows: int, columns: int, density: float, seed: int) -> np.ndarray:
@@ -529,7 +529,7 @@ def test_the_header_says_what_the_functions_take(tmp_path):
 
 
 def test_without_a_compiler_the_file_is_written_and_says_that_it_is_untested(tmp_path, monkeypatch):
-    monkeypatch.setattr(compiler, "find_compiler", lambda: None)
+    monkeypatch.setattr(c_compiler, "find_compiler", lambda: None)
     policy, path = policies.mlp(), tmp_path / "policy.c"
     told = export_policy(policy, path, "c", recorded=inputs_of(policy), about={})
     assert told["self_test"]["passed"] is None
