@@ -13,27 +13,15 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-import torch
-
 from rayprune.config import EvaluationConfig
 from rayprune.errors import ConfigError, did_you_mean
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.criteria import CRITERIA
 from rayprune.pruning.distributions.from_sensitivity import overall, scaled_to, tolerated
-from rayprune.pruning.granularity import granularity_of
-from rayprune.pruning.layers.attach import maskable_layers
-from rayprune.pruning.layers.prunable import PrunableLayer
-from rayprune.pruning.pruner import LayerCount, Pruner
-from rayprune.rllib.algorithms.target_networks import target_networks
-from rayprune.rllib.checkpoints import files as checkpoints
-from rayprune.rllib.evaluation.closeness import Seen, differences
+from rayprune.pruning.pruner import LayerCount
+from rayprune.rllib.commands.layer_scan import LayerScan
 from rayprune.rllib.evaluation.open_policy import OpenPolicy
-from rayprune.rllib.evaluation.visited_states import Recording
-from rayprune.rllib.experiment.algorithm_config import config_of
-from rayprune.rllib.modules.groups import group_of
-from rayprune.rllib.modules.heads import heads_of
 from rayprune.rllib.training.resumption import require_same
-from rayprune.statistics.intervals import paired_gap, summarise
 from rayprune.storage.copies import shown
 from rayprune.tracking.record import Record, prepare_out, read_rows, to_json, write_atomic
 from rayprune.tracking.report.sensitivity_page import write_sensitivity_page
@@ -155,16 +143,14 @@ def scan_sensitivity(
     faults = options.faults()
     if faults:
         raise ConfigError(faults)
-    directory = checkpoints.locate(checkpoint)
-    scan = _Scan(directory, options)
-    try:
+    with OpenPolicy.at(checkpoint) as policy:
+        scan = _Scan(policy, options)
         prepare_out(out, resume, marker=ROWS_FILE)
         with Record.open(out / ROWS_FILE) as record:
-            settings = {"settings": {**scan.settings(), "checkpoint": shown(directory.absolute())}}
+            place = shown(policy.saved.directory.absolute())
+            settings = {"settings": {**scan.settings(), "checkpoint": place}}
             known = _known_rows(out / ROWS_FILE, settings, record)
             result = scan.run(record, known, reporter)
-    finally:
-        scan.close()
     write_atomic(out / RESULT_FILE, to_json(result, indent=2) + "\n")
     write_atomic(out / SUGGESTED_FILE, suggested_yaml(result))
     write_sensitivity_page(result, out / PAGE_FILE)
@@ -208,49 +194,17 @@ def _alike_as_json(held: Any, value: Any) -> bool:
 
 
 class _Scan:
-    """One module, whose weights are swapped for each point and put back."""
+    """The points of a scan: those known already, those to be measured, and what they suggest."""
 
-    def __init__(self, directory: Path, options: ScanOptions) -> None:
-        config = config_of(directory)
-        evaluation = checkpoints.read_evaluation(directory)
-        self._options = options
-        self._directory = directory
-        self._config = config
+    def __init__(self, policy: OpenPolicy, options: ScanOptions) -> None:
+        evaluation = policy.evaluation
+        self._policy, self._options = policy, options
         self._seed = evaluation.validation_seed if options.seed is None else options.seed
-        _check_seeds(self._seed, options.episodes, evaluation, config.seed)
-        self._policy = OpenPolicy(config, directory)
-        try:
-            self._evaluator = self._policy.whole
-            self._prepare()
-        except BaseException:
-            self._policy.close()
-            raise
-
-    def _prepare(self) -> None:
-        module = self._evaluator.module
-        self._targets = target_networks(module)
-        self._heads = heads_of(module, self._targets)
-        self._weights = {name: p.detach().clone() for name, p in module.named_parameters()}
-        self._masks = self._policy.saved.pruner
-        pruner = self._pruner({})
-        self._sparsity_now = pruner.sparsity()
-        layers = [layer for layer in pruner.layer_counts() if not layer.exempt]
-        self._layers = _chosen(layers, self._options.layers)
-        found, config = maskable_layers(module, exclude=self._targets), self._options.pruning({})
-        granularity = granularity_of(config.granularity)
-        # What a layer's sparsity counts: weights, or units.
-        self._units = {
-            layer.name: granularity.count(
-                [PrunableLayer(layer.name, found[layer.name], layer.group)]
-            )
-            for layer in layers
-        }
+        _check_seeds(self._seed, options.episodes, evaluation, policy.config.seed)
+        self._scan = LayerScan(policy, options.pruning, self._seed, options.episodes)
+        self._layers = _chosen(self._scan.layers, options.layers)
         # A target out of reach is told now, not at the end.
         self._suggested({layer.name: 0.0 for layer in self._layers})
-
-    def close(self) -> None:
-        """Close the environments."""
-        self._policy.close()
 
     def settings(self) -> dict[str, Any]:
         """Return what makes two scans the same; tolerance and target only read the points."""
@@ -264,78 +218,37 @@ class _Scan:
         reporter: ScanReporter,
     ) -> dict[str, Any]:
         """Measure what isn't known yet, and return the result."""
-        self._recording = Recording()
-        self._returns = self._evaluator.returns(
-            self._seed, self._options.episodes, self._recording.watch
-        )
-        self._seen = self._recording.ask(self._evaluator.module)
+        self._scan.play()
         points = [(layer, s) for layer in self._layers for s in self._options.sparsities]
-        done = [(layer.name, s) in known for layer, s in points]
-        reporter.start(len(points) + 1, sum(done))
+        missing = [(layer, s) for layer, s in points if (layer.name, s) not in known]
+        reporter.start(len(points) + 1, len(points) - len(missing))
         rows = dict(known)
-        for (layer, sparsity), measured in zip(points, done, strict=True):
-            if not measured:
-                by_return = measured_by(layer.group) == BY_RETURN
-                row = self._point(layer.name, {layer.name: sparsity}, sparsity, by_return)
-                record.append(row)
-                reporter.point(row)
-                rows[layer.name, sparsity] = row
+        for layer, sparsity in missing:
+            play = measured_by(layer.group) == BY_RETURN
+            row = self._scan.point(layer.name, {layer.name: sparsity}, sparsity, play=play)
+            record.append(row)
+            reporter.point(row)
+            rows[layer.name, sparsity] = row
         result = self._result(rows)
-        together = self._point(TOGETHER, result["suggested"]["distribution"], None, True)
+        split = result["suggested"]["distribution"]
+        together = self._scan.point(TOGETHER, split, None, play=True)
         reporter.point(together)
         result["suggested"]["together"] = _ladder_entry(together)
         return result
 
-    def _pruner(self, distribution: Mapping[str, float]) -> Pruner:
-        """Put the checkpoint's weights and masks back, and prune."""
-        module = self._evaluator.module
-        with torch.no_grad():
-            for name, parameter in module.named_parameters():
-                parameter.copy_(self._weights[name])
-        for layer in maskable_layers(module, exclude=self._targets).values():
-            layer.masks.clear()
-        pruner = Pruner(
-            module,
-            self._options.pruning(distribution),
-            groups=group_of,
-            heads=self._heads,
-            exclude=self._targets,
-        )
-        if self._masks is not None:
-            pruner.load_state_dict(self._masks)
-        if any(distribution.values()):
-            pruner.prune_to()
-        return pruner
-
-    def _point(
-        self, name: str, distribution: Mapping[str, float], sparsity: float | None, play: bool
-    ) -> dict[str, Any]:
-        pruner = self._pruner(distribution)
-        reached = {layer.name: layer.sparsity for layer in pruner.layer_counts()}
-        seen = self._recording.ask(self._evaluator.module)
-        row: dict[str, Any] = {"layer": name, "sparsity": sparsity}
-        row["reached"] = reached.get(name, pruner.sparsity())
-        row.update(dict.fromkeys(("episodes", "mean", "iqm", "ci95", "gap")))
-        if play:
-            returns = self._evaluator.returns(self._seed, self._options.episodes)
-            row.update(summarise(returns), gap=paired_gap(self._returns, returns))
-        found = differences(self._evaluator.module, self._seen, seen)
-        row.update({key: found[key] for key in _CLOSE}, value_unexplained=_unexplained(found))
-        return row
-
     def _result(self, rows: Mapping[tuple[str, float], dict[str, Any]]) -> dict[str, Any]:
-        options, unpruned = self._options, summarise(self._returns)
+        options, unpruned, config = self._options, self._scan.unpruned(), self._policy.config
         allowed = options.tolerance * abs(unpruned["iqm"])
         layers = [self._layer(layer, rows, allowed) for layer in self._layers]
         return {
             "schema": SCHEMA,
-            "checkpoint": shown(self._directory),
-            "env": str(self._config.env),
-            "algorithm": type(self._config).__name__.removesuffix("Config"),
+            "checkpoint": shown(self._policy.saved.directory),
+            "env": str(config.env),
+            "algorithm": type(config).__name__.removesuffix("Config"),
             "settings": {**asdict(options), "seed": self._seed},
-            "unpruned": {**unpruned, **_base_figures(self._seen)},
+            "unpruned": unpruned,
             "floor": unpruned["iqm"] - allowed,
-            "sparsity_now": self._sparsity_now,
+            "sparsity_now": self._scan.sparsity_now,
             "layers": layers,
             "suggested": self._suggested({layer["name"]: layer["suggested"] for layer in layers}),
         }
@@ -365,17 +278,14 @@ class _Scan:
         }
 
     def _suggested(self, alone: Mapping[str, float]) -> dict[str, Any]:
-        counts = {name: self._units[name] for name in alone}
-        rest, target = sum(self._units.values()) - sum(counts.values()), self._options.target
+        counts = {name: self._scan.units[name] for name in alone}
+        rest, target = sum(self._scan.units.values()) - sum(counts.values()), self._options.target
         split = dict(alone) if target is None else scaled_to(alone, counts, target, rest)
         return {
             "distribution": split,
             "sparsity": overall(split, counts, rest),
             "target": target,
         }
-
-
-_CLOSE: Final = ("agreement", "action_difference", "kl", "value_rmse")
 
 
 def measured_by(group: str) -> str:
@@ -385,20 +295,6 @@ def measured_by(group: str) -> str:
 
 def _ladder_entry(row: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in row.items() if key not in ("layer", "ci95_over")}
-
-
-def _base_figures(seen: Seen) -> dict[str, Any]:
-    std = float(seen.all_values().std()) if seen.values else None
-    return {"states": len(seen.actions), "value_std": std}
-
-
-def _unexplained(found: Mapping[str, Any]) -> float | None:
-    error, spread = found["value_rmse"], found["value_std"]
-    if error is None:
-        return None
-    if not spread:
-        return 0.0 if error == 0 else None
-    return float((error / spread) ** 2)
 
 
 def _chosen(layers: Sequence[LayerCount], patterns: Sequence[str]) -> list[LayerCount]:
