@@ -9,47 +9,48 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 import torch
-import tree
 
 from rayprune.config import EvaluationConfig
 from rayprune.deploy.export.export import export_policy
 from rayprune.deploy.export.shrink import shrink
 from rayprune.deploy.formats import FORMATS, format_named, format_of, is_exported, open_artifact
-from rayprune.deploy.measure.latency import CONTROL, LEAST_ROUNDS, Arm, Timings, speed_up, time_arms
+from rayprune.deploy.measure.latency import CONTROL, LEAST_ROUNDS, Timings, speed_up, time_arms
 from rayprune.deploy.measure.machine import cores, cpu
 from rayprune.deploy.measure.memory import peak_memory
 from rayprune.deploy.policy.artifact import Artifact
 from rayprune.deploy.policy.capture import plain_copy
-from rayprune.deploy.policy.interface import Port
+from rayprune.deploy.policy.interface import Array
 from rayprune.deploy.policy.policy import DeployablePolicy
 from rayprune.errors import ConfigError, InputError
-from rayprune.rllib.evaluation.evaluator import Evaluator
+from rayprune.rllib.commands.bench_arms import (
+    DENSE,
+    EAGER,
+    PRUNED,
+    RLLIB,
+    BenchArm,
+    eager,
+    exported,
+    rllib_module,
+)
 from rayprune.rllib.evaluation.open_policy import OpenPolicy
-from rayprune.rllib.export.latency import timing_inputs
 from rayprune.rllib.export.policy import deployable
 from rayprune.rllib.export.recorded import Recorded
 from rayprune.storage.copies import shown
 from rayprune.tracking.versions import versions
 
 SCHEMA: Final = 1
-RLLIB: Final = "forward_inference"
-"""The runtime of whoever doesn't export: RLlib's module, called with a batch."""
-EAGER: Final = "eager"
-"""The plain torch module in Python, observation in, action out, without RLlib around it."""
 LIMIT_S: Final = 30.0
 """For one batch size and number of threads; slow policies get fewer rounds."""
 _GLANCE_S: Final = 0.5
 NOISE: Final = 0.2
 """By how much a control may be off before the figures are doubted aloud."""
-DENSE: Final = "dense"
-PRUNED: Final = "pruned"
 NOTHING_DEAD: Final = "No unit is dead, so that nothing can be removed: prune neurons."
 GONE_IN_TRAINING: Final = (
     "Its dead units went while it was trained, so that 'dense' is what is left of it: give the "
@@ -99,32 +100,11 @@ class BenchReporter(Protocol):
 
 
 @dataclass(slots=True)
-class Subject:
-    """One policy in one runtime."""
-
-    target: str
-    policy: str
-    """``dense`` or ``pruned``; of a file its name."""
-    runtime: str
-    open: Callable[[int], Callable[[int], Arm]]
-    """From threads, then a batch size, to what is timed."""
-    file: Path | None = None
-    observes: tuple[Port, ...] = ()
-    """What goes into the file."""
-    memory: dict[int, int] | None = None
-
-    @property
-    def name(self) -> str:
-        """Its own among all."""
-        return f"{self.target} {self.policy} {self.runtime}"
-
-
-@dataclass(slots=True)
 class Target:
-    """What was asked about, and the subjects that it comes to."""
+    """What was asked about, and the arms that it comes to."""
 
     path: str
-    subjects: list[Subject] = field(default_factory=list)
+    arms: list[BenchArm] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """What could not be measured, and why."""
     parameters: dict[str, int | None] = field(default_factory=dict)
@@ -162,19 +142,12 @@ def bench(paths: Sequence[Path], options: BenchOptions, reporter: BenchReporter)
         raise ConfigError(faults)
     about = _machine()  # before our own load
     with ExitStack() as stack:
-        place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rayprune-bench-")))
-        targets = []
-        for number, path in enumerate(paths):
-            reporter.stage(f"exports {path}")
-            targets.append(_target(path, place / str(number), options, stack, reporter))
-        subjects = [subject for target in targets for subject in target.subjects]
-        _check_alike(subjects)
+        targets = _targets(paths, options, stack, reporter)
+        arms = [arm for target in targets for arm in target.arms]
+        _check_alike(arms)
         if options.memory:
-            for subject in subjects:
-                if subject.file is not None:
-                    reporter.stage(f"measures the memory of {subject.name}")
-                    subject.memory = peak_memory(subject.file, options.batches)
-        rows, controls = _timed(subjects, options, reporter)
+            _measure_memory(arms, options, reporter)
+        rows, controls = _timed(arms, options, reporter)
     for target in targets:
         _note_noise(target, controls)
     return {
@@ -190,6 +163,26 @@ def bench(paths: Sequence[Path], options: BenchOptions, reporter: BenchReporter)
     }
 
 
+def _targets(
+    paths: Sequence[Path], options: BenchOptions, stack: ExitStack, reporter: BenchReporter
+) -> list[Target]:
+    place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rayprune-bench-")))
+    targets = []
+    for number, path in enumerate(paths):
+        reporter.stage(f"exports {path}")
+        targets.append(_target(path, place / str(number), options, stack, reporter))
+    return targets
+
+
+def _measure_memory(
+    arms: Sequence[BenchArm], options: BenchOptions, reporter: BenchReporter
+) -> None:
+    for arm in arms:
+        if arm.file is not None:
+            reporter.stage(f"measures the memory of {arm.name}")
+            arm.memory = peak_memory(arm.file, options.batches)
+
+
 def _machine() -> dict[str, Any]:
     """Return what the figures hold for."""
     load = list(os.getloadavg()) if hasattr(os, "getloadavg") else None
@@ -202,71 +195,97 @@ def _target(
     if is_exported(path):
         return _file_target(path)
     place.mkdir()
-    return _checkpoint_target(path, place, options, stack, reporter)
+    policy = stack.enter_context(OpenPolicy.at(path))
+    return _CheckpointTarget(path, policy, place, options, reporter).assembled()
 
 
 def _file_target(path: Path) -> Target:
     artifact = open_artifact(path)
     runtime = format_of(path).name
     observes = artifact.interface.observations
-    subject = Subject(shown(path), path.name, runtime, _opener(path), path, observes)
-    return Target(shown(path), [subject], [], {path.name: _parameters_of(artifact)})
+    arm = BenchArm(shown(path), path.name, runtime, exported(path), path, observes)
+    return Target(shown(path), [arm], [], {path.name: _parameters_of(artifact)})
 
 
-def _checkpoint_target(
-    path: Path, place: Path, options: BenchOptions, stack: ExitStack, reporter: BenchReporter
-) -> Target:
-    policy = stack.enter_context(OpenPolicy.at(path))
-    evaluator, shrunk = policy.evaluator, bool(policy.saved.origins)
-    seed = EvaluationConfig().validation_seed
-    whole = plain_copy(deployable(evaluator))
-    target = Target(shown(path))
-    target.subjects.append(Subject(target.path, DENSE, RLLIB, _rllib(evaluator, seed)))
-    _glance(target.subjects[-1], options, reporter)
-    reporter.stage(f"plays an episode of {path}, and removes what is dead")
-    recorded = Recorded(whole.interface)
-    evaluator.returns(seed, 1, recorded.watch)
-    inputs = recorded.inputs(whole.interface)
-    smaller = shrink(whole, inputs)
-    policies = {DENSE: (whole, inputs)}
-    if smaller.certificate["removed"]:
-        policies[PRUNED] = (smaller.policy, smaller.inputs(inputs))
-    else:
-        target.notes += [] if shrunk else [NOTHING_DEAD]
-    if shrunk:
-        target.notes.append(GONE_IN_TRAINING)
-    for name, (exported, given) in policies.items():
-        target.parameters[name] = sum(p.numel() for p in exported.parameters())
-        target.subjects.append(Subject(target.path, name, EAGER, _eager(exported)))
-        _glance(target.subjects[-1], options, reporter)
-        for runtime in options.formats:
-            reporter.stage(f"exports {name} of {path} to {runtime}, and proves it")
-            file = place / f"{name}{format_named(runtime).suffix}"
-            try:
-                export_policy(exported, file, runtime, recorded=given, about={}, compacted=False)
-                # What can be written can't always be run: C needs a compiler.
-                observes = open_artifact(file).interface.observations
-            except InputError as error:
-                target.notes.append(f"{name}, {runtime}: {error}")
-            else:
-                opened = Subject(target.path, name, runtime, _opener(file), file, observes)
-                target.subjects.append(opened)
-    return target
+class _CheckpointTarget:
+    """A checkpoint's policy in each runtime, whole and with its dead units removed."""
+
+    def __init__(
+        self,
+        path: Path,
+        policy: OpenPolicy,
+        place: Path,
+        options: BenchOptions,
+        reporter: BenchReporter,
+    ) -> None:
+        self._path, self._policy, self._place = path, policy, place
+        self._options, self._reporter = options, reporter
+        self._target = Target(shown(path))
+
+    def assembled(self) -> Target:
+        """Return it, each of its arms looked at once."""
+        evaluator, seed = self._policy.evaluator, EvaluationConfig().validation_seed
+        whole = plain_copy(deployable(evaluator))
+        self._add(BenchArm(self._target.path, DENSE, RLLIB, rllib_module(evaluator, seed)))
+        self._reporter.stage(f"plays an episode of {self._path}, and removes what is dead")
+        recorded = Recorded(whole.interface)
+        evaluator.returns(seed, 1, recorded.watch)
+        for name, (policy, inputs) in self._versions(whole, recorded).items():
+            self._target.parameters[name] = sum(p.numel() for p in policy.parameters())
+            self._add(BenchArm(self._target.path, name, EAGER, eager(policy)))
+            for runtime in self._options.formats:
+                self._export(name, policy, inputs, runtime)
+        return self._target
+
+    def _versions(
+        self, whole: DeployablePolicy, recorded: Recorded
+    ) -> dict[str, tuple[DeployablePolicy, list[Array]]]:
+        """Return the policy dense and, where units are dead, without them, with its inputs."""
+        inputs = recorded.inputs(whole.interface)
+        smaller = shrink(whole, inputs)
+        found = {DENSE: (whole, inputs)}
+        shrunk_in_training = bool(self._policy.saved.origins)
+        if smaller.certificate["removed"]:
+            found[PRUNED] = (smaller.policy, smaller.inputs(inputs))
+        elif not shrunk_in_training:
+            self._target.notes.append(NOTHING_DEAD)
+        if shrunk_in_training:
+            self._target.notes.append(GONE_IN_TRAINING)
+        return found
+
+    def _export(
+        self, name: str, policy: DeployablePolicy, inputs: list[Array], runtime: str
+    ) -> None:
+        self._reporter.stage(f"exports {name} of {self._path} to {runtime}, and proves it")
+        file = self._place / f"{name}{format_named(runtime).suffix}"
+        try:
+            export_policy(policy, file, runtime, recorded=inputs, about={}, compacted=False)
+            # What can be written can't always be run: C needs a compiler.
+            observes = open_artifact(file).interface.observations
+        except InputError as error:
+            self._target.notes.append(f"{name}, {runtime}: {error}")
+        else:
+            arm = BenchArm(self._target.path, name, runtime, exported(file), file, observes)
+            self._target.arms.append(arm)
+
+    def _add(self, arm: BenchArm) -> None:
+        self._target.arms.append(arm)
+        _glance(arm, self._options, self._reporter)
 
 
-def _glance(subject: Subject, options: BenchOptions, reporter: BenchReporter) -> None:
+def _glance(arm: BenchArm, options: BenchOptions, reporter: BenchReporter) -> None:
     """Tell of a first look, long before all is exported and timed side by side."""
     threads, batch = options.threads[0] or cores(), options.batches[0]
     with _torch_threads(threads):
-        arms = {subject.name: subject.open(threads)(batch)}
-        found = time_arms(arms, rounds=LEAST_ROUNDS, limit_s=_GLANCE_S)[subject.name]
-    reporter.row(f"{_told(subject, found, threads, batch)} (a first look, alone)")
+        calls = {arm.name: arm.open(threads)(batch)}
+        found = time_arms(calls, rounds=LEAST_ROUNDS, limit_s=_GLANCE_S)[arm.name]
+    reporter.row(f"{_told(arm, found, threads, batch)} (a first look, alone)")
 
 
-def _told(subject: Subject, found: Timings, threads: int, batch: int) -> str:
+def _told(arm: BenchArm, found: Timings, threads: int, batch: int) -> str:
     figures = found.summary()
     return (
-        f"{subject.name}, batch {batch}, {threads} thread(s): median {figures['median_us']:,.1f} "
+        f"{arm.name}, batch {batch}, {threads} thread(s): median {figures['median_us']:,.1f} "
         f"us, p99 {figures['p99_us']:,.1f} us"
     )
 
@@ -283,114 +302,67 @@ def _note_noise(target: Target, controls: Sequence[Mapping[str, Any]]) -> None:
             )
 
 
-def _eager(policy: DeployablePolicy) -> Callable[[int], Callable[[int], Arm]]:
-    def of_batch(batch: int) -> Arm:
-        inputs = [torch.from_numpy(given) for given in timing_inputs(policy.interface, batch)]
-
-        def call() -> object:
-            with torch.inference_mode():
-                return policy(*inputs)
-
-        return call
-
-    return lambda _threads: of_batch
-
-
-def _rllib(evaluator: Evaluator, seed: int) -> Callable[[int], Callable[[int], Arm]]:
-    one = evaluator.first_batch(seed)
-
-    def of_batch(batch: int) -> Arm:
-        many = tree.map_structure(lambda leaf: _repeated(leaf, batch), one)
-
-        def call() -> object:
-            with torch.no_grad():
-                return evaluator.module.forward_inference(many)
-
-        return call
-
-    return lambda _threads: of_batch
-
-
-def _repeated(leaf: Any, batch: int) -> Any:
-    if not isinstance(leaf, torch.Tensor):
-        return leaf
-    return leaf.repeat(batch, *(1 for _ in leaf.shape[1:]))
-
-
-def _opener(file: Path) -> Callable[[int], Callable[[int], Arm]]:
-    def of_threads(threads: int) -> Callable[[int], Arm]:
-        artifact = open_artifact(file, threads=threads)
-
-        def of_batch(batch: int) -> Arm:
-            inputs = timing_inputs(artifact.interface, batch)
-            return lambda: artifact.run(inputs)
-
-        return of_batch
-
-    return of_threads
-
-
 def _timed(
-    subjects: Sequence[Subject], options: BenchOptions, reporter: BenchReporter
+    arms: Sequence[BenchArm], options: BenchOptions, reporter: BenchReporter
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     rows: list[dict[str, Any]] = []
     controls: list[dict[str, Any]] = []
     # Of a machine with one core, one and all are the same.
     for count in dict.fromkeys(threads or cores() for threads in options.threads):
         with _torch_threads(count):
-            opened = {subject.name: subject.open(count) for subject in subjects}
+            opened = {arm.name: arm.open(count) for arm in arms}
             for batch in dict.fromkeys(options.batches):
                 reporter.stage(f"times batch {batch} with {count} thread(s)")
-                arms = {name: made(batch) for name, made in opened.items()}
-                found = time_arms(arms, rounds=options.rounds, limit_s=LIMIT_S)
-                for subject in subjects:
-                    reporter.row(_told(subject, found[subject.name], count, batch))
+                calls = {name: made(batch) for name, made in opened.items()}
+                found = time_arms(calls, rounds=options.rounds, limit_s=LIMIT_S)
+                for arm in arms:
+                    reporter.row(_told(arm, found[arm.name], count, batch))
                 where = {"threads": count, "batch": batch}
-                rows += [_row(subject, subjects, found, options, where) for subject in subjects]
-                first = subjects[0].name
+                rows += [_row(arm, arms, found, options, where) for arm in arms]
+                first = arms[0].name
                 same = speed_up(found[first], found[CONTROL])
                 controls.append({**where, "of": first, **same})
     return rows, controls
 
 
 def _row(
-    subject: Subject,
-    subjects: Sequence[Subject],
+    arm: BenchArm,
+    arms: Sequence[BenchArm],
     found: Mapping[str, Timings],
     options: BenchOptions,
     where: Mapping[str, int],
 ) -> dict[str, Any]:
     deadline = None if options.deadline_ms is None else 1e-3 * options.deadline_ms
     return {
-        "target": subject.target,
-        "policy": subject.policy,
-        "runtime": subject.runtime,
+        "target": arm.target,
+        "policy": arm.policy,
+        "runtime": arm.runtime,
         **where,
-        **found[subject.name].summary(deadline),
-        "file_bytes": None if subject.file is None else subject.file.stat().st_size,
-        "peak_memory_bytes": (subject.memory or {}).get(where["batch"]),
+        **found[arm.name].summary(deadline),
+        "file_bytes": None if arm.file is None else arm.file.stat().st_size,
+        "peak_memory_bytes": (arm.memory or {}).get(where["batch"]),
         "speed_up": {
-            "same_runtime": _against(subject, subjects, found, subject.runtime),
-            RLLIB: _against(subject, subjects, found, RLLIB),
+            "same_runtime": _against(arm, arms, found, arm.runtime),
+            RLLIB: _against(arm, arms, found, RLLIB),
         },
     }
 
 
 def _against(
-    subject: Subject, subjects: Sequence[Subject], found: Mapping[str, Timings], runtime: str
+    arm: BenchArm, arms: Sequence[BenchArm], found: Mapping[str, Timings], runtime: str
 ) -> dict[str, Any] | None:
     """Return the ratio to the first policy in a runtime, None for that one itself."""
-    reference = next((one for one in subjects if one.runtime == runtime), None)
-    if reference is None or reference is subject:
+    reference = next((one for one in arms if one.runtime == runtime), None)
+    if reference is None or reference is arm:
         return None
-    return speed_up(found[reference.name], found[subject.name])
+    return speed_up(found[reference.name], found[arm.name])
 
 
-def _check_alike(subjects: Sequence[Subject]) -> None:
+def _check_alike(arms: Sequence[BenchArm]) -> None:
     """Refuse to compare policies that don't see the same."""
-    if len({subject.name for subject in subjects}) < len(subjects):
+    if len({arm.name for arm in arms}) < len(arms):
         raise InputError("The same checkpoint or file was given twice.")
-    ports = {subject.target: subject.observes for subject in subjects if subject.observes}
+    ports = {arm.target: arm.observes for arm in arms if arm.observes}
     different = {target for target, held in ports.items() if held != next(iter(ports.values()))}
     if different:
         raise InputError(

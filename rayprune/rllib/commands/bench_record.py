@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rayprune.rllib.checkpoints.files import CONFIG_FILE, locate, read_experiment
-from rayprune.rllib.commands.bench import DENSE, EAGER, PRUNED, RLLIB
+from rayprune.rllib.commands.bench_arms import DENSE, EAGER, PRUNED, RLLIB
 from rayprune.tracking.record import to_json, write_atomic
 from rayprune.tracking.tracker import Trackers, is_installed
 from rayprune.tracking.wandb import WandbTracker
