@@ -7,8 +7,7 @@ it may be, for its errors are those of `rayprune.statistics.noninferiority` when
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -21,8 +20,9 @@ from rayprune.deploy.policy.metadata import rayprune_version
 from rayprune.errors import CheckpointError, ConfigError, InputError
 from rayprune.rllib.checkpoints.files import locate, read_evaluation
 from rayprune.rllib.commands.players import Player, environment_of, open_players
+from rayprune.rllib.commands.verdict import divergence, reason, same_weights
 from rayprune.rllib.evaluation.closeness import action_difference, agreement
-from rayprune.rllib.evaluation.paired_episodes import Pair, play_pairs
+from rayprune.rllib.evaluation.paired_episodes import EpisodePair, play_pairs
 from rayprune.rllib.evaluation.return_range import (
     GIVEN,
     PILOT,
@@ -30,9 +30,8 @@ from rayprune.rllib.evaluation.return_range import (
     known_range,
     pilot_range,
 )
-from rayprune.rllib.export.identity import now, require_two, weights_of
+from rayprune.rllib.export.identity import now, require_two
 from rayprune.statistics.noninferiority import (
-    INFERIOR,
     NON_INFERIOR,
     QUESTIONS,
     UNDECIDED,
@@ -86,7 +85,9 @@ class CertifyOptions:
 
     def faults(self) -> list[str]:
         """Return everything that is wrong."""
-        faults = []
+        return [*self._margin_faults(), *self._share_faults(), *self._range_faults()]
+
+    def _margin_faults(self) -> Iterator[str]:
         for name, value in (("margin", self.margin), ("tail-margin", self.tail_margin)):
             most = float("inf") if self.absolute else 1.0
             if value is not None and not 0 < value < most:
@@ -94,32 +95,33 @@ class CertifyOptions:
                 way = "Add --absolute if it is in the returns' units." if in_units else ""
                 share = "a share of the dense return in (0, 1)"
                 limit = "above 0, and finite" if self.absolute else share
-                faults.append(f"`--{name}` must be {limit}, but is {value!r}. {way}".rstrip())
+                yield f"`--{name}` must be {limit}, but is {value!r}. {way}".rstrip()
+
+    def _share_faults(self) -> Iterator[str]:
         if not 0.5 <= self.confidence < 1:
             way = f" For {self.confidence:g} % give {self.confidence / 100:g}."
-            faults.append(
+            yield (
                 f"`--confidence` must be in [0.5, 1), but is {self.confidence!r}."
                 + (way if 50 <= self.confidence < 100 else "")
             )
         if not 0 < self.tail <= 0.5:
-            faults.append(
-                f"`--tail` must be a share of the episodes in (0, 0.5], but is {self.tail!r}."
-            )
+            yield f"`--tail` must be a share of the episodes in (0, 0.5], but is {self.tail!r}."
         doubled = self.margins["tail"].size
         if not self.absolute and self.tail_margin is None and self.margin < 1 <= doubled:
-            faults.append(
+            yield (
                 f"`--tail-margin` is twice `--margin` where it isn't given, here {doubled:g}: the "
                 "whole dense return. Give one in (0, 1)."
             )
+
+    def _range_faults(self) -> Iterator[str]:
         if self.return_range is not None and not (
             self.return_range[0] < self.return_range[1]
             and all(map(math.isfinite, self.return_range))
         ):
-            faults.append(
+            yield (
                 "`--return-range` must be the least and the largest return, finite, but is "
                 f"{list(self.return_range)}."
             )
-        return faults
 
 
 class CertifyReporter(Protocol):
@@ -231,7 +233,7 @@ class _Certification:
         self._shadow = self._pruned.actor()
         self._actions = _Actions()
         self._outside = 0
-        self.pairs: list[Pair] = []
+        self.pairs: list[EpisodePair] = []
 
     def run(self, record: Record, out: Path, reporter: CertifyReporter) -> dict[str, Any]:
         """Play until it is decided; the certificate so far is always on disk."""
@@ -288,12 +290,12 @@ class _Certification:
             tail=self._options.tail,
         )
 
-    def _round(self) -> list[Pair]:
+    def _round(self) -> list[EpisodePair]:
         begin = self._seed + len(self.pairs)
         end = min(begin + ROUND, self._seed + self._options.episodes)
         return self._play(range(begin, end), compare=len(self._actions.dense) < STATES)
 
-    def _play(self, seeds: Sequence[int], *, compare: bool) -> list[Pair]:
+    def _play(self, seeds: Sequence[int], *, compare: bool) -> list[EpisodePair]:
         with self._dense.threads():
             return play_pairs(
                 environment_of(self._config),
@@ -303,7 +305,7 @@ class _Certification:
                 self._actions.add,
             )
 
-    def _take(self, pair: Pair) -> None:
+    def _take(self, pair: EpisodePair) -> None:
         values = {name: getattr(pair, name) for name in ("pruned", "dense")}
         taken = {name: self._range.take(value, name, pair.seed) for name, value in values.items()}
         self._outside += self._range.flatters(**values)
@@ -311,14 +313,14 @@ class _Certification:
         self._test.add(**taken)
 
     def _result(self, *, final: bool) -> dict[str, Any]:
-        test, options = self._test, self._options
+        test = self._test
         # What a pilot left out could only be counted in the pruned policy's favour.
         vetoed = test.verdict == NON_INFERIOR and self._outside > 0
         verdict = UNDECIDED if vetoed else test.verdict
         found = {name: test.figures(name) for name in QUESTIONS}
         for name in QUESTIONS if final else ():
             found[name]["least_margin"] = test.least_margin(name)
-        margins = {name: margin.size for name, margin in options.margins.items()}
+        outside = self._outside if vetoed else 0
         return {
             "schema": SCHEMA,
             **self._about,
@@ -329,26 +331,35 @@ class _Certification:
             "verdict": verdict,
             "certified": verdict == NON_INFERIOR,
             "exit_code": 0 if verdict == NON_INFERIOR else 1,
-            "reason": _reason(verdict, found, options, self._outside if vetoed else 0)
-            + _of_one(**self._about["policies"]),
+            "reason": reason(verdict, found, self._options.tail, outside)
+            + same_weights(**self._about["policies"]),
             "pairs": len(self.pairs),
             "decided_at": None if vetoed else test.decided_at,
-            "settings": {
-                **asdict(options),
-                "tail_margin": margins["tail"],
-                "seed": self._seed,
-            },
-            "range": {**asdict(self._range), "outside": self._outside},
+            **self._conditions(),
             **found,
+            **self._beside(),
+        }
+
+    def _conditions(self) -> dict[str, Any]:
+        """Return what the test was asked with."""
+        margins, options = self._options.margins, asdict(self._options)
+        return {
+            "settings": {**options, "tail_margin": margins["tail"].size, "seed": self._seed},
+            "range": {**asdict(self._range), "outside": self._outside},
+        }
+
+    def _beside(self) -> dict[str, Any]:
+        """Return what else the pairs tell."""
+        return {
             "closeness": self._actions.figures(),
-            "divergence": _divergence(self.pairs),
+            "divergence": divergence(self.pairs),
             "parameters": {
                 "dense": self._dense.parameters(),
                 "pruned": self._pruned.parameters(),
             },
             "evidence": {
                 name: {"for": question.log_for, "against": question.log_against}
-                for name, question in test.questions.items()
+                for name, question in self._test.questions.items()
             },
         }
 
@@ -369,49 +380,6 @@ def _first_seed(pruned: Path, options: CertifyOptions) -> int:
         return options.seed
     evaluation = EvaluationConfig() if is_exported(pruned) else read_evaluation(locate(pruned))
     return evaluation.test_seed
-
-
-def _divergence(pairs: Sequence[Pair]) -> dict[str, Any]:
-    steps = [pair.diverged_at for pair in pairs if pair.diverged_at is not None]
-    return {
-        "diverged": len(steps) / len(pairs),
-        "first": min(steps, default=None),
-        "median": statistics.median(steps) if steps else None,
-    }
-
-
-def _reason(
-    verdict: str, found: dict[str, dict[str, Any]], options: CertifyOptions, outside: int
-) -> str:
-    """Say in a sentence why the verdict is what it is."""
-    if outside:
-        return (
-            f"{outside} of the returns were outside of the range that the pilot suggested, and "
-            "counting them as its ends would flatter the pruned policy. Give --return-range."
-        )
-    names = {"mean": "mean return", "tail": f"mean of the worst {options.tail:.0%} of episodes"}
-    names = {name: text.replace("%", " %") for name, text in names.items()}
-    if verdict == NON_INFERIOR:
-        return "Both the " + " and the ".join(names.values()) + " are within their margins."
-    refuted = [name for name in QUESTIONS if found[name]["refuted_at"] is not None]
-    unshown = [name for name in QUESTIONS if found[name]["shown_at"] is None]
-    told = " and the ".join(names[name] for name in (refuted if verdict == INFERIOR else unshown))
-    if verdict == INFERIOR:
-        return f"The {told} is lower than the dense policy's by more than the margin."
-    return (
-        f"The {told} could be neither shown nor refuted to be within the margin. Play more "
-        "--episodes, or allow a wider margin."
-    )
-
-
-def _of_one(dense: Mapping[str, Any], pruned: Mapping[str, Any]) -> str:
-    """Say so where two policies differ in their files only."""
-    if weights_of(dense) != weights_of(pruned):
-        return ""
-    return (
-        " Both are made of the same weights: this is about what exporting changed, and nothing "
-        "about pruning."
-    )
 
 
 def _told_interruption(out: Path, pairs: int) -> str:

@@ -15,7 +15,7 @@ from rayprune.pruning.pruner import LayerCount, Pruner
 from rayprune.rllib.algorithms.target_networks import target_networks
 from rayprune.rllib.evaluation.closeness import Seen, differences
 from rayprune.rllib.evaluation.open_policy import OpenPolicy
-from rayprune.rllib.evaluation.visited_states import Recording
+from rayprune.rllib.evaluation.visited_states import VisitedStates
 from rayprune.rllib.modules.groups import group_of
 from rayprune.rllib.modules.heads import heads_of
 from rayprune.statistics.intervals import paired_gap, summarise
@@ -57,7 +57,7 @@ class LayerScan:
 
     def play(self) -> None:
         """Play the unpruned policy's episodes, whose returns and states all points are seen by."""
-        self._recording = Recording()
+        self._recording = VisitedStates()
         self._returns = self._evaluator.returns(
             self._first_seed, self._episodes, self._recording.watch
         )

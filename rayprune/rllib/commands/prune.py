@@ -53,16 +53,8 @@ def prune_checkpoint(
         InputError: no checkpoint, or a pruning that its network can't take.
     """
     directory = checkpoints.locate(checkpoint)
-    config = _local(config_of(directory))
-    _check(config, pruning)
-    saved = SavedPolicy(directory)
-    shrunk = bool(saved.origins)
-    if shrunk and not pruning.chosen.granularity.removes_units:
-        raise InputError(
-            f"The networks of {str(directory)!r} shrank in training (`compact_every`): only whole "
-            "units can go from them. `--granularity` must be 'neuron' or 'hybrid', but is "
-            f"{pruning.granularity!r}. Or `start_from` it, which takes it in its whole shape."
-        )
+    config, saved = _local(config_of(directory)), SavedPolicy(directory)
+    _check(config, saved, pruning)
     evaluation = _seeds(config, episodes, seed)
     prepare_out(out, resume=False)
     with OpenPolicy(config, saved) as policy:
@@ -71,23 +63,26 @@ def prune_checkpoint(
     experiment_yaml = _experiment_yaml(directory, pruning, evaluation)
     with on_ray(address, config):
         pruned = prune(config, pruning)
-        if shrunk:
+        if saved.origins:
             make_shrinkable(pruned)
         _prune(pruned, directory, target, experiment_yaml)
     if experiment_yaml is not None:
         write_atomic(out / "config.yaml", experiment_yaml)
-    subject = SummarySubject(
-        name=out.name,
+    progress = {"env_steps": 0, "updates": 0, "wall_time_s": 0.0, "best": target.name}
+    dense = {"test": before, "checkpoint": shown(directory)}
+    summary = summarise_run(_subject(out.name, config, evaluation), target, progress, dense)
+    write_atomic(out / "summary.json", to_json(summary, indent=2) + "\n")
+    return summary
+
+
+def _subject(name: str, config: AlgorithmConfig, evaluation: EvaluationConfig) -> SummarySubject:
+    return SummarySubject(
+        name=name,
         algorithm=type(config).__name__.removesuffix("Config"),
         seed=config.seed or 0,
         config=config,
         evaluation=evaluation,
     )
-    progress = {"env_steps": 0, "updates": 0, "wall_time_s": 0.0, "best": target.name}
-    dense = {"test": before, "checkpoint": shown(directory)}
-    summary = summarise_run(subject, target, progress, dense)
-    write_atomic(out / "summary.json", to_json(summary, indent=2) + "\n")
-    return summary
 
 
 def _seeds(config: AlgorithmConfig, episodes: int, seed: int) -> EvaluationConfig:
@@ -111,10 +106,16 @@ def _local(config: AlgorithmConfig) -> AlgorithmConfig:
     return own.learners(num_learners=0, num_gpus_per_learner=0)
 
 
-def _check(config: AlgorithmConfig, pruning: PruningConfig) -> None:
+def _check(config: AlgorithmConfig, saved: SavedPolicy, pruning: PruningConfig) -> None:
     if pruning.sparsity == 0:
         raise ConfigError("`sparsity` must be greater than 0 to prune a checkpoint, but is 0.")
     check_network(build_module(config), pruning)
+    if saved.origins and not pruning.chosen.granularity.removes_units:
+        raise InputError(
+            f"The networks of {str(saved.directory)!r} shrank in training (`compact_every`): only "
+            "whole units can go from them. `--granularity` must be 'neuron' or 'hybrid', but is "
+            f"{pruning.granularity!r}. Or `start_from` it, which takes it in its whole shape."
+        )
 
 
 def _prune(

@@ -75,7 +75,7 @@ class PolicyActor:
 
 
 @dataclass(slots=True)
-class Pair:
+class EpisodePair:
     """What came of one seed."""
 
     seed: int
@@ -88,7 +88,7 @@ class Pair:
     """The step, from 0, at which the actions first differ; None where they never do."""
 
 
-class Side:
+class PolicySide:
     """One policy's episodes in a round, each in an environment of its own."""
 
     def __init__(self, actor: Actor, make_env: Callable[[], Env], seeds: Sequence[int]) -> None:
@@ -137,7 +137,7 @@ def play_pairs(
     seeds: Sequence[int],
     shadow: Actor | None = None,
     compare: Callable[[Any, Any], None] | None = None,
-) -> list[Pair]:
+) -> list[EpisodePair]:
     """Play an episode of each policy for each seed.
 
     Args:
@@ -148,11 +148,11 @@ def play_pairs(
         shadow: the other once more, led along the dense policy's states.
         compare: told of the dense action and the shadow's at each of those states.
     """
-    sides: list[Side] = []
+    sides: list[PolicySide] = []
     try:
-        sides += [Side(actor, make_env, seeds) for actor in (dense, pruned)]
+        sides += [PolicySide(actor, make_env, seeds) for actor in (dense, pruned)]
         ours, theirs = sides
-        pairs = [Pair(seed) for seed in seeds]
+        pairs = [EpisodePair(seed) for seed in seeds]
         alike = Alike(ours.envs[0].action_space)
         if shadow is not None:
             shadow.open(ours.envs, ours.starts)
@@ -177,7 +177,7 @@ def play_pairs(
             side.close()
 
 
-def _how_far(pairs: Sequence[Pair], *sides: Side) -> str:
+def _how_far(pairs: Sequence[EpisodePair], *sides: PolicySide) -> str:
     going = len(set().union(*(side.active for side in sides)))
     longest = max(max(side.steps) for side in sides)
     return (
@@ -210,7 +210,7 @@ def _tolerance(space: gym.Space[Any]) -> Any:
 
 
 def _note_divergence(
-    pairs: Sequence[Pair],
+    pairs: Sequence[EpisodePair],
     first: dict[int, tuple[Any, Any]],
     second: dict[int, tuple[Any, Any]],
     steps: Sequence[int],

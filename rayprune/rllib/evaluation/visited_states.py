@@ -16,7 +16,7 @@ MOST_STATES: Final = 4096
 """As many are enough for a mean, and fit into memory as images too."""
 
 
-class Recording:
+class VisitedStates:
     """Takes every n-th step of an evaluation; n doubles whenever there are too many states.
 
     Recurrent policies are asked with the recurrent state that was recorded: what a change does to

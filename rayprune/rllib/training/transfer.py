@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from rayprune.config import ExperimentConfig
-from rayprune.rllib.training.warm_start import Taken
+from rayprune.rllib.training.warm_start import TransferredWeights
 from rayprune.tracking.record import read_rows, step_of, to_json, write_atomic
 
 TRANSFER_FILE: Final = "transfer.json"
@@ -16,7 +16,9 @@ FRESH_DIRECTORY: Final = "fresh"
 _RECORD_FILE: Final = "results.jsonl"
 
 
-def write_start(out: Path, taken: Taken, transferred_return: Mapping[str, Any]) -> None:
+def write_start(
+    out: Path, taken: TransferredWeights, transferred_return: Mapping[str, Any]
+) -> None:
     """Keep what was taken over, and what it earned before any training, beside the run's record."""
     content = {
         "kept": taken.kept,

@@ -21,7 +21,7 @@ from rayprune.rllib.training.rows import policy_of
 
 
 @dataclass(frozen=True)
-class Taken:
+class TransferredWeights:
     """What a run took over from a trained policy, by parameter name."""
 
     kept: list[str]
@@ -31,7 +31,7 @@ class Taken:
 
 def start_from(
     algorithm: Algorithm, checkpoint: Path, *, partly: bool = False, masks: bool = True
-) -> Taken:
+) -> TransferredWeights:
     """Put a checkpoint's policy into a freshly built algorithm, with optimizers of its own.
 
     Args:
@@ -51,24 +51,32 @@ def start_from(
     weights, held = _policy(saved)
     source = ray.put((weights, held if masks else {}))
     taught = take_statistics(algorithm, directory, partly=partly)
-    taken: list[Taken] = foreach_learner(algorithm, lambda learner: _take(learner, source))
+    taken: TransferredWeights
+    taken, *_ = foreach_learner(algorithm, lambda learner: _take(learner, source))
     runner = directory / "env_runner"
     # A filter of other observations fits no more than the layer that follows it.
-    if runner.is_dir() and algorithm.env_runner is not None and not taken[0].new:
+    if runner.is_dir() and algorithm.env_runner is not None and not taken.new:
         algorithm.restore_from_path(str(runner.absolute()), component="env_runner")
     if taught:
         freeze(algorithm)
+    _sync_env_runners(algorithm)
+    return taken
+
+
+def _sync_env_runners(algorithm: Algorithm) -> None:
+    """Give EnvRunners the policy, and wait until they have it.
+
+    RLlib's own sync after a restore doesn't wait, and drops the request of a busy EnvRunner: its
+    first samples would come from an untrained policy.
+    """
     if algorithm.env_runner_group is not None:
-        # RLlib's own sync after a restore doesn't wait, and drops the request of a busy EnvRunner:
-        # its first samples would come from an untrained policy.
         state = ray.put(policy_of(algorithm))
         algorithm.env_runner_group.foreach_env_runner(
             lambda runner: runner.set_state(ray.get(state))  # type: ignore[attr-defined]
         )
-    return taken[0]
 
 
-def _take(learner: Any, source: Any) -> Taken:
+def _take(learner: Any, source: Any) -> TransferredWeights:
     """Give a Learner's module the weights and masks that fit it."""
     weights, masks = ray.get(source)
     module = learner.module[DEFAULT_MODULE_ID].unwrapped()
@@ -80,7 +88,7 @@ def _take(learner: Any, source: Any) -> Taken:
     )
     fitting = {name: mask for name, mask in masks.items() if name in set(kept)}
     learner.adopt_masks({DEFAULT_MODULE_ID: fitting})
-    return Taken(kept=kept, new=[name for name in shapes if name not in set(kept)])
+    return TransferredWeights(kept=kept, new=[name for name in shapes if name not in set(kept)])
 
 
 def _policy(

@@ -12,7 +12,7 @@ from ray.rllib.core.columns import Columns
 
 from rayprune.rllib.evaluation.closeness import agreement, closeness
 from rayprune.rllib.evaluation.evaluator import Evaluator
-from rayprune.rllib.evaluation.paired_episodes import Alike, Pair, PolicyActor, play_pairs
+from rayprune.rllib.evaluation.paired_episodes import Alike, EpisodePair, PolicyActor, play_pairs
 from tests.rllib import configs
 
 SEEDS = range(100, 105)
@@ -29,7 +29,7 @@ def evaluator(config: Any, moved: float = 0.0, *, whole: bool = False) -> Evalua
     return made
 
 
-def played(dense: Evaluator, pruned: Evaluator, **others: Any) -> list[Pair]:
+def played(dense: Evaluator, pruned: Evaluator, **others: Any) -> list[EpisodePair]:
     actors = PolicyActor(dense), PolicyActor(pruned)
     return play_pairs(dense.make_env, *actors, SEEDS, **others)
 

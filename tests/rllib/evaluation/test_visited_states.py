@@ -10,7 +10,7 @@ import torch
 from rayprune.rllib.evaluation import visited_states as recording
 from rayprune.rllib.evaluation.closeness import differences
 from rayprune.rllib.evaluation.evaluator import Evaluator
-from rayprune.rllib.evaluation.visited_states import Recording
+from rayprune.rllib.evaluation.visited_states import VisitedStates
 from tests.rllib import configs
 
 CONFIGS = {
@@ -26,7 +26,7 @@ def test_the_unchanged_module_agrees_with_itself_and_a_changed_one_does_not(name
     torch.manual_seed(0)
     evaluator = Evaluator(CONFIGS[name](), whole=True)
     taken: list[Any] = []
-    recorded = Recording()
+    recorded = VisitedStates()
 
     def watch(acted: Any) -> None:
         recorded.watch(acted)
@@ -53,7 +53,7 @@ def test_the_unchanged_module_agrees_with_itself_and_a_changed_one_does_not(name
 def test_no_more_states_are_kept_than_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recording, "MOST_STATES", 20)
     evaluator = Evaluator(configs.ppo(), whole=True)
-    recorded = Recording()
+    recorded = VisitedStates()
     evaluator.returns(100, 6, recorded.watch)
     kept = len(recorded.ask(evaluator.module).actions)
     evaluator.close()
