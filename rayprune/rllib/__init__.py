@@ -2,7 +2,7 @@
 
 from rayprune.rllib.callback import PruningCallback
 from rayprune.rllib.learner import pruned
-from rayprune.rllib.normalise import normalise
+from rayprune.rllib.normalisation import normalise
 from rayprune.rllib.training.layer_returns import post_layer_returns
 from rayprune.rllib.wrap import prune
 

@@ -15,7 +15,7 @@ from rayprune.rllib.algorithms import family_of
 from rayprune.rllib.composed_callbacks import compose
 from rayprune.rllib.learner import pruned
 from rayprune.rllib.modules.resizable import make_shrinkable
-from rayprune.rllib.normalise import as_configured
+from rayprune.rllib.normalisation import as_configured
 from rayprune.rllib.settings.keys import CONFIG_KEY, DRIVEN_KEY, MODULES_KEY, REGISTERED_KEY
 from rayprune.rllib.settings.registered import own_parts
 

@@ -53,7 +53,7 @@ from rayprune.rllib.experiment.unread_settings import unread, unread_faults
 from rayprune.rllib.modules.groups import group_of
 from rayprune.rllib.modules.heads import heads_of
 from rayprune.rllib.modules.sensors import sensors_of
-from rayprune.rllib.normalise import as_configured, normalise
+from rayprune.rllib.normalisation import as_configured, normalise
 from rayprune.rllib.wrap import with_pruning
 
 _SCHEDULE: Final = "pruning.schedule"

@@ -1,0 +1,46 @@
+"""What a checkpoint pickles of ours, by address: one that moves makes older checkpoints unreadable.
+
+RLlib pickles an algorithm's config, and with it the classes and functions that it names; a replay
+buffer is pickled whole. All else is plain values and arrays.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+ADDRESSES: Final = (
+    # Arrays that are mostly zero, in every file that holds some.
+    "rayprune.deploy.storage.unpack",
+    # Callbacks.
+    "rayprune.rllib.callback.PruningCallback",
+    "rayprune.rllib.composed_callbacks.Callbacks",
+    "rayprune.rllib.composed_callbacks.check_algorithm",
+    "rayprune.rllib.composed_callbacks.mask_after_callbacks",
+    "rayprune.rllib.normalisation.NormalisingCallback",
+    # Connectors.
+    "rayprune.rllib.connectors.observations.encode_observations",
+    "rayprune.rllib.connectors.observations.fit_actions",
+    "rayprune.rllib.connectors.pipelines.EnvToModule",
+    "rayprune.rllib.connectors.pipelines.Imported",
+    "rayprune.rllib.connectors.pipelines.Joined",
+    # Networks without hidden layers.
+    "rayprune.rllib.algorithms.bc.LinearBCCatalog",
+    "rayprune.rllib.algorithms.dqn.LinearDQNCatalog",
+    "rayprune.rllib.algorithms.ppo.LinearPPOCatalog",
+    "rayprune.rllib.algorithms.sac.LinearSACCatalog",
+    # Networks of ours, which users' specs name too.
+    "rayprune.rllib.models.modules.PrunableLSTM",
+    "rayprune.rllib.models.modules.PrunableMLP",
+    "rayprune.rllib.models.modules.PrunableNatureCNN",
+    "rayprune.rllib.models.modules.PrunableResidualCNN",
+    # Replay buffers that normalise.
+    "rayprune.rllib.connectors.normalisation.Scaling",
+    "rayprune.rllib.connectors.sampling.NormalisingEpisodeReplayBuffer",
+    "rayprune.rllib.connectors.sampling.NormalisingPrioritizedEpisodeReplayBuffer",
+)
+
+MADE: Final = (
+    "rayprune.rllib.learner.Pruning",
+    "rayprune.rllib.modules.resizable.Shrinkable",
+)
+"""Beginnings of the names of classes made on demand, see `rayprune.rllib.by_reference`."""
