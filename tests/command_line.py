@@ -1,7 +1,9 @@
-"""`rayprune` as a user starts it: a process of its own."""
+"""`rayprune` as a user starts it: a process of its own, or in this one where that is enough."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -9,10 +11,12 @@ import sys
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def start(*arguments: object) -> subprocess.Popen[str]:
-    """Start a command; its output waits in pipes."""
+def start(*arguments: object, ray: str | None = None) -> subprocess.Popen[str]:
+    """Start a command, on the Ray at that address or one of its own; its output waits in pipes."""
     command = [sys.executable, "-m", "rayprune", *map(str, arguments)]
     now = {**os.environ, "OMP_NUM_THREADS": "1"}  # with what a fixture has set
+    if ray is not None:
+        now["RAY_ADDRESS"] = ray
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=now
     )
@@ -25,3 +29,15 @@ def rayprune(*arguments: object, code: int = 0) -> tuple[str, str]:
     assert process.returncode == code, err[-3000:]
     assert "Traceback" not in err
     return out, err
+
+
+def rayprune_here(*arguments: object, code: int = 0) -> tuple[str, str]:
+    """Run a command line in this process, on its Ray: no process and no Ray is waited for."""
+    from rayprune.cli.app import run
+
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stderr(err):
+        returned = run([str(argument) for argument in arguments], out)
+    assert returned == code, err.getvalue()[-3000:]
+    assert "Traceback" not in err.getvalue()
+    return out.getvalue(), err.getvalue()

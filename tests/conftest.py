@@ -14,8 +14,9 @@ import pytest
 os.environ["OMP_NUM_THREADS"] = "1"
 
 _ROOT = Path(__file__).parent.parent
-# Workers import rayprune and the tests' own modules, where pickles refer to their classes.
-_PATH = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
+# Workers import rayprune and the tests' own modules, where pickles refer to their classes. They
+# inherit it too: with a `runtime_env` none of the workers that Ray starts ahead could be used.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
 
 
 @pytest.fixture(scope="session")
@@ -23,16 +24,19 @@ def ray_session() -> Iterator[None]:
     """Start a Ray of our own, whatever cluster may be discoverable, and stop it at the end."""
     import ray
 
-    ray.init(
-        address="local",
-        num_cpus=4,
-        include_dashboard=False,
-        runtime_env={"env_vars": {"OMP_NUM_THREADS": "1", "PYTHONPATH": _PATH}},
-    )
+    ray.init(address="local", num_cpus=4, include_dashboard=False)
     yield
     # Iterators of Ray Data that outlive Ray fail in whatever the collector interrupts.
     gc.collect()
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def ray_address(ray_session: None) -> str:
+    """Where processes of their own join that Ray."""
+    import ray
+
+    return str(ray.get_runtime_context().gcs_address)
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,7 @@ from ray.rllib.examples.rl_modules.classes.vpg_torch_rlm import VPGTorchRLModule
 
 from rayprune import PruningConfig
 from rayprune.rllib import prune
-from tests.doubles import user_learners, user_modules
+from tests.doubles import learners, user_modules
 from tests.doubles.envs import Images
 from tests.rllib import configs
 
@@ -274,23 +274,8 @@ def _networks() -> Iterator[tuple[str, Case]]:
 
 
 def _learners() -> Iterator[tuple[str, Case]]:
-    for cls in (
-        user_learners.Noise,
-        user_learners.NoiseInModule,
-        user_learners.Centralised,
-        user_learners.OtherGradients,
-        user_learners.ShrinkAndPerturb,
-        user_learners.TowardsStart,
-        user_learners.Averaged,
-        user_learners.SharedOptimizer,
-        user_learners.Momentum,
-        user_learners.RMSprop,
-        user_learners.NAdam,
-        user_learners.Adafactor,
-        user_learners.Stepwise,
-        user_learners.TwoOptimizers,
-    ):
-        yield cls.__name__, Case(learner(cls), {"granularity": "weight"})
+    for name, cls in {**learners.WRITING, **learners.STEPPING}.items():
+        yield name, Case(learner(cls), {"granularity": "weight"})
     yield (
         "weight regularizer",
         Case(
@@ -309,7 +294,7 @@ def _learners() -> Iterator[tuple[str, Case]]:
             )
         ),
     )
-    for cls in (user_learners.ShrinkAndPerturb, user_learners.SharedOptimizer):
+    for cls in (learners.ShrinkAndPerturb, learners.SharedOptimizer):
         fades = {"operation": {"scale": 0.5, "steps": 2}}
         yield f"{cls.__name__}-fading", Case(learner(cls), fades)
         rigl = {"schedule": {"kind": "rigl", "drop_fraction": 0.3, "every": 100}}
@@ -318,14 +303,12 @@ def _learners() -> Iterator[tuple[str, Case]]:
         yield f"{cls.__name__}-lottery", Case(learner(cls), {"schedule": lottery})
         units = {"granularity": "neuron", "compact_every": 200}
         yield f"{cls.__name__}-live", Case(learner(cls), units)
-    yield "NoisyDQN", Case(learner(user_learners.NoisyDQN, configs.dqn))
-    yield "PerturbedSAC", Case(learner(user_learners.PerturbedSAC, configs.sac))
-    edits = own(user_modules.Own, body="mlp", callback=user_learners.WeightEdits)
+    yield "NoisyDQN", Case(learner(learners.NoisyDQN, configs.dqn))
+    yield "PerturbedSAC", Case(learner(learners.PerturbedSAC, configs.sac))
+    edits = own(user_modules.Own, body="mlp", callback=learners.WeightEdits)
     yield "weight edits", Case(edits)
-    for callback in (user_learners.Unfreezes, user_learners.Freezes):
-        module = (
-            user_modules.FrozenBody if callback is user_learners.Unfreezes else user_modules.Own
-        )
+    for callback in (learners.Unfreezes, learners.Freezes):
+        module = user_modules.FrozenBody if callback is learners.Unfreezes else user_modules.Own
         yield callback.__name__, Case(own(module, body="mlp", callback=callback))
     yield (
         "torch's schedulers",
@@ -354,7 +337,11 @@ def _learners() -> Iterator[tuple[str, Case]]:
     yield "two learners", Case(lambda: configs.ppo().learners(num_learners=2))
     yield (
         "two learners, noise",
-        Case(lambda: configs.ppo().learners(num_learners=2, learner_class=user_learners.Noise)),
+        Case(
+            lambda: configs.ppo().learners(
+                num_learners=2, learner_class=learners.NoiseAfterClipping
+            )
+        ),
     )
 
 
@@ -393,7 +380,7 @@ def _multi_agent() -> Iterator[tuple[str, Case]]:
     yield "changes by module", Case(agents(), modules={"p0": {}, "p1": {"sparsity": 0.5}})
     yield (
         "one shared optimizer",
-        Case(lambda: agents()().learners(learner_class=user_learners.SharedOptimizer)),
+        Case(lambda: agents()().learners(learner_class=learners.SharedOptimizer)),
     )
     yield "VPG with a shared encoder", Case(_vpg_shared)
     yield "VPG with a shared encoder-neuron", Case(_vpg_shared, {"granularity": "neuron"})

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from rayprune.storage.copies import fetched
-from tests.command_line import rayprune, start
+from tests.command_line import rayprune, rayprune_here, start
 from tests.doubles.buckets import Store
 from tests.search.test_sweep import check_rows, write
 
@@ -45,9 +45,9 @@ def test_a_sweep_is_in_the_bucket_and_read_there(bucket: Store, tmp_path: Path) 
     front = check_whole(url, 2)
     assert json.loads(out)["front"] == front
     point = front["points"][-1]
-    told, _ = rayprune("evaluate", f"{url}/{point['checkpoint']}", "--json")
+    told, _ = rayprune_here("evaluate", f"{url}/{point['checkpoint']}", "--json")
     assert json.loads(told)["returns"]["test"] == point["test"]
-    told, _ = rayprune("report", url, "--out", tmp_path / "page.html", "--json")
+    told, _ = rayprune_here("report", url, "--out", tmp_path / "page.html", "--json")
     assert json.loads(told)["sweeps"] == 1
     assert not any(
         b"secret-of-the-tests" in content or b"key-of-the-tests" in content
@@ -74,8 +74,8 @@ def test_a_driver_killed_while_it_writes_there_loses_and_repeats_nothing(
     bucket: Store, tmp_path: Path
 ) -> None:
     config, url = write(tmp_path / "c.yaml"), bucket.url("sweep")
-    for least, request_number in ((4, 7), (12, 12)):
-        process = start("sweep", config, "--out", url, *(["--resume"] if least > 4 else []))
+    for least, request_number in ((3, 7), (8, 12)):
+        process = start("sweep", config, "--out", url, *(["--resume"] if least > 3 else []))
         wait_for_rows(process, bucket, least)
         bucket.gate.close_at(request_number)
         assert bucket.gate.reached.wait(120), process.communicate()[1][-3000:]

@@ -17,7 +17,7 @@ import pytest
 from ray.rllib.algorithms.ppo import PPOConfig
 
 from rayprune.tracking.record import read_rows
-from tests.command_line import rayprune, start
+from tests.command_line import rayprune, rayprune_here, start
 from tests.rllib import experiments
 
 pytestmark = pytest.mark.timeout(600)
@@ -40,16 +40,18 @@ def wait_for_checkpoint(process: subprocess.Popen[str], run: Path) -> None:
         time.sleep(0.05)
 
 
-def test_a_killed_run_resumes_and_equals_the_uninterrupted_one(tmp_path: Path) -> None:
-    config = write(tmp_path / "c.yaml", stop={"env_steps": 3000})
+def test_a_killed_run_resumes_and_equals_the_uninterrupted_one(
+    ray_address: str, tmp_path: Path
+) -> None:
+    config = write(tmp_path / "c.yaml", stop={"env_steps": 2000})
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    out, _ = rayprune("train", config, "--out", whole, "--json")
-    process = start("train", config, "--out", cut)
+    process = start("train", config, "--out", cut, ray=ray_address)
     wait_for_checkpoint(process, cut)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not (cut / "summary.json").exists()
-    again, _ = rayprune("train", config, "--out", cut, "--resume", "--json")
+    out, _ = rayprune_here("train", config, "--out", whole, "--json")
+    again, _ = rayprune_here("train", config, "--out", cut, "--resume", "--json")
     first, second = json.loads(out), json.loads(again)
     for summary in (first, second):
         del summary["wall_time_s"]
@@ -81,7 +83,9 @@ def test_a_kill_in_the_middle_of_writing_a_checkpoint_costs_only_that_one(tmp_pa
     rayprune("evaluate", run)
 
 
-def test_ctrl_c_writes_a_checkpoint_and_says_how_to_resume(tmp_path: Path) -> None:
+def test_ctrl_c_writes_a_checkpoint_and_says_how_to_resume(
+    ray_session: None, tmp_path: Path
+) -> None:
     config = write(tmp_path / "c.yaml", stop={"env_steps": 500_000})
     # Relative, as people type it.
     run = os.path.relpath(tmp_path / "run")
@@ -97,7 +101,7 @@ def test_ctrl_c_writes_a_checkpoint_and_says_how_to_resume(tmp_path: Path) -> No
     # Interrupted in its validation, the last iteration's row is still open.
     assert 0 <= newest - rows[-1]["env_steps"] < 210
     shorter = write(tmp_path / "d.yaml", stop={"env_steps": newest + 200})
-    out, _ = rayprune("train", shorter, "--out", run, "--resume", "--json")
+    out, _ = rayprune_here("train", shorter, "--out", run, "--resume", "--json")
     assert json.loads(out)["env_steps"] >= newest + 200
     # No row is missing, and none is there twice: an iteration is 200 steps, or one more.
     steps = [row["env_steps"] for row in read_rows(tmp_path / "run" / "results.jsonl")]
@@ -118,20 +122,20 @@ def test_evaluate_and_prune_work_on_what_plain_rllib_wrote(
     algo.train()
     algo.save_to_path(tmp_path / "plain")
     algo.stop()
-    before, _ = rayprune("evaluate", tmp_path / "plain", "--episodes", 3, "--json")
+    before, _ = rayprune_here("evaluate", tmp_path / "plain", "--episodes", 3, "--json")
     dense = json.loads(before)
     assert dense["policy_parameters"]["nonzero"] > 300
     pruned_at = os.path.relpath(tmp_path / "pruned")
     arguments = ("--out", pruned_at, "--sparsity", 0.5, "--episodes", 3, "--json")
-    out, _ = rayprune("prune", tmp_path / "plain", *arguments)
+    out, _ = rayprune_here("prune", tmp_path / "plain", *arguments)
     summary = json.loads(out)
     assert summary["sparsity"]["prunable"] == pytest.approx(0.5, abs=0.01)
     assert summary["returns"]["dense_test"]["iqm"] == dense["returns"]["test"]["iqm"]
-    after, _ = rayprune("evaluate", pruned_at, "--episodes", 3, "--json")
+    after, _ = rayprune_here("evaluate", pruned_at, "--episodes", 3, "--json")
     assert json.loads(after)["returns"]["test"] == summary["returns"]["test"]
     assert json.loads(after)["policy_parameters"]["nonzero"] < 250
     again = ("--out", tmp_path / "again", "--sparsity", 0.4, "--episodes", 3)
-    _, err = rayprune("prune", pruned_at, *again, code=2)
+    _, err = rayprune_here("prune", pruned_at, *again, code=2)
     assert "nothing left to prune" in err
 
 
@@ -144,10 +148,10 @@ def test_json_is_one_object_on_standard_output_for_errors_too(tmp_path: Path) ->
     assert not (tmp_path / "run").exists()
 
 
-def test_a_gpu_that_is_not_there_exits_with_2_at_once(tmp_path: Path) -> None:
+def test_a_gpu_that_is_not_there_exits_with_2_at_once(ray_session: None, tmp_path: Path) -> None:
     rllib = {**experiments.PPO["rllib"], "learners": {"num_gpus_per_learner": 1, "num_learners": 1}}
     config = write(tmp_path / "c.yaml", rllib=rllib)
-    _, err = rayprune("train", config, "--out", tmp_path / "run", code=2)
+    _, err = rayprune_here("train", config, "--out", tmp_path / "run", code=2)
     assert "num_gpus_per_learner" in err
     assert "cluster has 0" in err
 
@@ -166,7 +170,7 @@ def test_a_directory_that_is_not_empty_is_left_alone(tmp_path: Path) -> None:
     config = write(tmp_path / "c.yaml")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").write_text("mine")
-    _, err = rayprune("train", config, "--out", tmp_path / "run", code=2)
+    _, err = rayprune_here("train", config, "--out", tmp_path / "run", code=2)
     assert "not empty" in err
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["thesis.txt"]
 
@@ -192,7 +196,7 @@ def test_a_full_or_read_only_disk_is_an_error_before_training(
 ) -> None:
     with mounted(tmp_path / "disk", options) as disk:
         config = write(tmp_path / "c.yaml")
-        _, err = rayprune("train", config, "--out", disk / "run", code=2)
+        _, err = rayprune_here("train", config, "--out", disk / "run", code=2)
         assert message in err
 
 

@@ -22,7 +22,7 @@ from rayprune.rllib.actors.learners import foreach_learner
 from rayprune.rllib.learner.extensions.rewinding import Rewinding
 from rayprune.rllib.learner.moments_and_targets import masked_targets
 from rayprune.rllib.learner.optimizers import moments, optimizers_of
-from tests.doubles.own_learners import (
+from tests.doubles.learners import (
     STEPPING,
     WRITING,
     NoiseAfterClipping,

@@ -18,7 +18,7 @@ from rayprune.search.planning.nodes import parse_nodes
 from rayprune.search.planning.placement import place, total
 from rayprune.search.planning.sweep_plan import plan_sweep
 from rayprune.search.sweep_spec import Sweep
-from tests.command_line import rayprune
+from tests.command_line import rayprune, rayprune_here
 from tests.rllib import experiments
 
 pytestmark = pytest.mark.timeout(300)
@@ -111,15 +111,17 @@ def test_a_cluster_that_is_not_there_is_counted_and_the_time_measured_here(
     assert "asks for 1 GPUs" in unknown["uncalibrated"]
 
 
-def test_wrong_plans_are_refused_before_ray_starts(tmp_path: Path) -> None:
+def test_wrong_plans_are_refused_before_ray_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = tmp_path / "sweep.yaml"
     config.write_text(json.dumps(raw()))
-    assert "100x16" in rayprune("sweep", config, "--plan", "--nodes", "many", code=2)[1]
-    assert "with --plan" in rayprune("sweep", config, "--nodes", "2x4", code=2)[1]
-    assert "drop either" in rayprune("sweep", config, "--plan", "--resume", code=2)[1]
+    monkeypatch.delattr(ray, "is_initialized")  # what is asked first of all
+    assert "100x16" in rayprune_here("sweep", config, "--plan", "--nodes", "many", code=2)[1]
+    assert "with --plan" in rayprune_here("sweep", config, "--nodes", "2x4", code=2)[1]
+    assert "drop either" in rayprune_here("sweep", config, "--plan", "--resume", code=2)[1]
 
 
-@pytest.mark.slow
 @pytest.mark.slow  # three processes that import Ray
 def test_the_command_prints_one_object_and_writes_nothing(tmp_path: Path) -> None:
     config = tmp_path / "sweep.yaml"

@@ -75,7 +75,7 @@ def clocks(path):
 @pytest.mark.parametrize("synch", [False, True], ids=["asynchronous", "synchronous"])
 def test_the_population_spreads_along_the_front(tmp_path, synch):
     # An asynchronous population that shares its slots compares trials of different ages.
-    how = {"population": 8} if synch else {"population": 5, "cpu": 0.8, "together": 5}
+    how = {"population": 8, "cpu": 2} if synch else {"population": 5, "cpu": 0.8, "together": 5}
     results = tuner(tmp_path, scheduler(tmp_path, synch=synch), **how).fit()
     assert not results.errors
     assert clocks(tmp_path) == [STEPS] * how["population"]
@@ -163,7 +163,7 @@ def test_a_restored_round_waits_for_trials_that_came_to_no_result(tmp_path):
 
 @pytest.mark.parametrize("synch", [False, True], ids=["asynchronous", "synchronous"])
 def test_a_trial_that_fails_for_good_holds_nobody_up(tmp_path, synch):
-    results = tuner(tmp_path, scheduler(tmp_path, synch=synch), population=4, fails=2).fit()
+    results = tuner(tmp_path, scheduler(tmp_path, synch=synch), population=4, cpu=2, fails=2).fit()
     # Where trials decide one by one, it may have been replaced by a clone before it fails.
     assert len(results.errors) in ({1} if synch else {0, 1})
     assert clocks(tmp_path)[1:] == [STEPS] * 3
@@ -171,7 +171,7 @@ def test_a_trial_that_fails_for_good_holds_nobody_up(tmp_path, synch):
 
 def test_a_trial_that_fails_once_recovers_with_its_clock(tmp_path):
     chosen = scheduler(tmp_path, synch=True)
-    results = tuner(tmp_path, chosen, population=4, fails=2, failures=1).fit()
+    results = tuner(tmp_path, chosen, population=4, cpu=2, fails=2, failures=1).fit()
     # It fails again where it has failed before, unless it has been replaced by a clone meanwhile.
     assert len(results.errors) <= 1
     assert clocks(tmp_path)[1:] == [STEPS] * 3
@@ -203,7 +203,7 @@ def test_the_sparsest_that_keeps_the_return(tmp_path):
     constraint = {"return_at_least": 0.5, "dense_return": 1.0}
     lean = Objectives.from_dict({"sparsity": "max", "subject_to": constraint})
     chosen = scheduler(tmp_path, PopulationPBT, objectives=lean, synch=True)
-    tuner(tmp_path, chosen).fit()
+    tuner(tmp_path, chosen, cpu=2).fit()
     best = ends(tmp_path)[lean.rank(ends(tmp_path))[0]]
     assert best["return"] >= 0.5
     assert best["sparsity"] > 0.3

@@ -7,17 +7,24 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from ray.rllib.algorithms.dqn.torch.dqn_torch_learner import DQNTorchLearner
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
-from torch import Tensor
+from ray.rllib.algorithms.sac.torch.sac_torch_learner import SACTorchLearner
+from ray.rllib.callbacks.callbacks import RLlibCallback
 
 
-def with_noise(gradients: dict[Any, Tensor]) -> dict[Any, Tensor]:
-    return {p: g + 1e-3 * torch.randn_like(g) for p, g in gradients.items()}
+def with_noise(gradients: dict[Any, Any]) -> dict[Any, Any]:
+    return {p: None if g is None else g + 1e-3 * torch.randn_like(g) for p, g in gradients.items()}
+
+
+def trained(learner: Any) -> list[torch.nn.Parameter]:
+    """Return the parameters that aren't frozen."""
+    return [p for module in learner.module.values() for p in module.parameters() if p.requires_grad]
 
 
 def perturb(learner: Any) -> None:
     """Shrink and perturb (arXiv:1910.08475)."""
-    for parameter in learner._params:
+    for parameter in trained(learner):
         parameter.data.mul_(0.999).add_(1e-4 * torch.randn_like(parameter))
 
 
@@ -57,6 +64,24 @@ class Expanding(PPOTorchLearner):
     def compute_gradients(self, loss_per_module: Any, **kwargs: Any) -> Any:
         gradients = super().compute_gradients(loss_per_module, **kwargs)
         return {p: g.mean().expand_as(g) for p, g in gradients.items()}
+
+
+class Signs(PPOTorchLearner):
+    """Computes gradients of its own kind."""
+
+    def compute_gradients(self, loss_per_module: Any, **kwargs: Any) -> Any:
+        gradients = super().compute_gradients(loss_per_module, **kwargs)
+        return {p: None if g is None else torch.sign(g) + 1e-4 for p, g in gradients.items()}
+
+
+class CentralisingRows(PPOTorchLearner):
+    """Takes each row's mean from its gradients, just before the step (arXiv:2004.01461)."""
+
+    def apply_gradients(self, gradients_dict: Any) -> None:
+        for gradient in gradients_dict.values():
+            if gradient is not None and gradient.dim() > 1:
+                gradient.sub_(gradient.mean(dim=1, keepdim=True))
+        super().apply_gradients(gradients_dict)
 
 
 class Replacing(PPOTorchLearner):
@@ -108,6 +133,15 @@ class TowardsItsStart(PPOTorchLearner):
             parameter.data.lerp_(start, 0.01)
 
 
+class Averaged(PPOTorchLearner):
+    """Keeps copies of the weights and goes on from them."""
+
+    def after_gradient_based_update(self, *, timesteps: Any) -> None:
+        for parameter in trained(self):
+            parameter.data.copy_(parameter.detach().clone() + 1e-3)
+        super().after_gradient_based_update(timesteps=timesteps)
+
+
 class OwnInnerUpdate(PPOTorchLearner):
     def _uncompiled_update(self, batch: Any, **kwargs: Any) -> Any:
         outputs = self.module.forward_train(batch)
@@ -127,6 +161,22 @@ class SharedOptimizer(PPOTorchLearner):
             params=parameters,
             lr_or_lr_schedule=1e-3,
         )
+
+
+class TwoOptimizers(PPOTorchLearner):
+    """Halves of one module's parameters in optimizers of their own."""
+
+    def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
+        parameters = list(self.module[module_id].parameters())
+        half = len(parameters) // 2
+        for name, part in (("one", parameters[:half]), ("two", parameters[half:])):
+            self.register_optimizer(
+                module_id=module_id,
+                optimizer_name=name,
+                optimizer=torch.optim.Adam(part, eps=1e-5),
+                params=part,
+                lr_or_lr_schedule=1e-3,
+            )
 
 
 class UnregisteredOptimizer(PPOTorchLearner):
@@ -212,12 +262,58 @@ class ByLbfgs(stepping_with(lambda ps: torch.optim.LBFGS(ps, lr=0.1, max_iter=2)
         return loss
 
 
+class NoisyDQN(DQNTorchLearner):
+    def postprocess_gradients(self, gradients_dict: Any) -> Any:
+        return with_noise(super().postprocess_gradients(gradients_dict))
+
+
+class PerturbedSAC(SACTorchLearner):
+    def after_gradient_based_update(self, *, timesteps: Any) -> None:
+        super().after_gradient_based_update(timesteps=timesteps)
+        perturb(self)
+
+
+class WeightEdits(RLlibCallback):
+    """Changes the Learners' weights between two iterations."""
+
+    def on_train_result(self, *, algorithm: Any, result: Any, **kwargs: Any) -> None:
+        def edit(learner: Any) -> None:
+            with torch.no_grad():
+                for parameter in trained(learner):
+                    parameter.add_(1e-3)
+
+        algorithm.learner_group.foreach_learner(edit)
+
+
+class Unfreezes(RLlibCallback):
+    """Thaws a frozen body after the first iteration."""
+
+    def on_train_result(self, *, algorithm: Any, result: Any, **kwargs: Any) -> None:
+        def thaw(learner: Any) -> None:
+            learner.module["default_policy"].unwrapped().net.requires_grad_(True)
+
+        algorithm.learner_group.foreach_learner(thaw)
+
+
+class Freezes(RLlibCallback):
+    """Freezes the body after the second iteration."""
+
+    def on_train_result(self, *, algorithm: Any, result: Any, **kwargs: Any) -> None:
+        def freeze(learner: Any) -> None:
+            learner.module["default_policy"].unwrapped().net.requires_grad_(False)
+
+        if result["training_iteration"] >= 2:
+            algorithm.learner_group.foreach_learner(freeze)
+
+
 WRITING: dict[str, type] = {
     cls.__name__: cls
     for cls in (
         NoiseAfterClipping,
         NoiseBeforeClipping,
         Centralising,
+        CentralisingRows,
+        Signs,
         Expanding,
         Replacing,
         StepByHand,
@@ -226,6 +322,7 @@ WRITING: dict[str, type] = {
         PerturbedBefore,
         PerturbedAround,
         TowardsItsStart,
+        Averaged,
         OwnInnerUpdate,
         UnregisteredOptimizer,
         ByLbfgs,
@@ -245,5 +342,8 @@ STEPPING: dict[str, type] = {
     "Lion": stepping_with(Lion),
     "Orthogonal": stepping_with(Orthogonal),
     "Adagrad": stepping_with(torch.optim.Adagrad),
+    "NAdam": stepping_with(torch.optim.NAdam),
+    "Adafactor": stepping_with(torch.optim.Adafactor),
+    "TwoOptimizers": TwoOptimizers,
 }
 """Learners that differ by their optimizers."""
