@@ -1,4 +1,4 @@
-"""`Pruner`: one module, one config, mask update by mask update."""
+"""`Pruner`: unstructured or structured pruning of one module by one config, update by update."""
 
 from __future__ import annotations
 
@@ -107,13 +107,14 @@ class Pruner(ScoredModule):
             module,
             config,
             PARTS,
-            seed=int(seed),
             groups=groups,
             exempt=exempt,
             heads=heads,
             sensors=sensors,
             exclude=exclude,
         )
+        self._parts.attach(self)
+        self.seed = int(seed)
         self._regrowth = self._parts[Regrowth]
         self._around = Around(self._parts.before_drop, self._parts.after_drop)
         self._notices = Notices(driven=driven)

@@ -2,77 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.evidence.batches import MEASURED, measure
 from rayprune.pruning.evidence.gradients import GradientMeans
-from rayprune.pruning.evidence.reduce import Across
+from rayprune.pruning.evidence.reduce import Reduce
 from rayprune.pruning.evidence.table import ACCUMULATED, GRADIENT, NOTHING, Evidence
-from rayprune.pruning.granularity.sensors import Sensors
-from rayprune.pruning.layers.attach import Exclusions
 from rayprune.pruning.naming import by_parameter
-from rayprune.pruning.part import PrunerPart
 from rayprune.pruning.pruned_module import Gradients, PrunedModule
 from rayprune.pruning.update.progress import LostReturns
 from rayprune.pruning.update.selection import Selection
 
 
 class ScoredModule(PrunedModule):
-    """A module with masks and importance scores.
+    """A module with masks and importance scores; it has the parts that the criterion needs."""
 
-    Args:
-        module: see `rayprune.pruning.pruner.Pruner`, as for all that follow.
-        config: likewise.
-        parts: as for `PrunedModule`, with `GradientMeans` and `LostReturns` among them.
-        seed: of the random criterion.
-        groups: likewise.
-        exempt: likewise.
-        heads: likewise.
-        sensors: likewise.
-        exclude: likewise.
-    """
+    seed: int
+    """Of the random criterion."""
 
-    def __init__(
-        self,
-        module: nn.Module,
-        config: PruningConfig | Mapping[str, Any],
-        parts: Iterable[type[PrunerPart]],
-        *,
-        seed: int,
-        groups: Callable[[str], str] | None,
-        exempt: Iterable[str],
-        heads: Iterable[str],
-        sensors: Callable[[], Sensors] | None,
-        exclude: Exclusions,
-    ) -> None:
-        super().__init__(
-            module,
-            config,
-            parts,
-            groups=groups,
-            exempt=exempt,
-            heads=heads,
-            sensors=sensors,
-            exclude=exclude,
-        )
-        self.seed = seed
-        self.accumulated = self._parts[GradientMeans]
+    @property
+    def accumulated(self) -> GradientMeans:
         """Sums over training steps, of what `accumulates` names."""
-        self._returns = self._parts[LostReturns]
-        self._parts.attach(self)
+        return self._parts[GradientMeans]
 
     @property
     def returns(self) -> dict[str, float]:
         """For criterion ``return``: the return lost without each unit; used up by an update."""
-        return self._returns.lost
+        return self._parts[LostReturns].lost
 
     @returns.setter
     def returns(self, lost: Mapping[str, float]) -> None:
-        self._returns.lost = dict(lost)
+        self._parts[LostReturns].lost = dict(lost)
 
     @property
     def measures(self) -> frozenset[str]:
@@ -133,7 +96,7 @@ class ScoredModule(PrunedModule):
         self,
         batch: Any = None,
         loss: Any = None,
-        across: Across | None = None,
+        across: Reduce | None = None,
         wanted: frozenset[str] | None = None,
     ) -> Evidence:
         """Gather from minibatches what the criterion asks for; nothing without a batch.

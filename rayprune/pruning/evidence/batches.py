@@ -12,8 +12,13 @@ from rayprune.errors import InputError
 from rayprune.pruning.evidence.coalitions import coalitions_of
 from rayprune.pruning.evidence.layer_calls import LayerCall, LayerCalls, recording
 from rayprune.pruning.evidence.objectives import ANY_GROUP, Actions, Objective
-from rayprune.pruning.evidence.per_sample import joined, rows_of, squared_gradients, squared_inputs
-from rayprune.pruning.evidence.reduce import Across, Alone
+from rayprune.pruning.evidence.per_sample import (
+    joined,
+    samples_of,
+    squared_gradients,
+    squared_inputs,
+)
+from rayprune.pruning.evidence.reduce import Reduce, SingleProcess
 from rayprune.pruning.evidence.table import GRADIENT, Evidence
 from rayprune.pruning.layers.attach import join
 from rayprune.pruning.layers.hooks import unit_axis, unit_means
@@ -39,7 +44,7 @@ def measure(
     batch: Any,
     loss: Objective | Callable[[nn.Module, Any], Any] | None,
     limits: Mapping[str, Any],
-    across: Across | None = None,
+    across: Reduce | None = None,
 ) -> Evidence:
     """Gather what is wanted.
 
@@ -57,7 +62,7 @@ def measure(
     """
     if not wanted & MEASURED:
         return Evidence()
-    across = Alone() if across is None else across
+    across = SingleProcess() if across is None else across
     objective = Objective.of(loss)
     seen = list(limited(minibatches(batch), limits))
     found = gather(module, layers, wanted, seen, objective, across)
@@ -72,7 +77,7 @@ def gather(
     wanted: Collection[str],
     batches: Iterable[Any],
     objective: Objective,
-    across: Across | None = None,
+    across: Reduce | None = None,
 ) -> Evidence:
     """Measure evidence on minibatches, in one pass over them.
 
@@ -93,7 +98,7 @@ def gather(
     sums = _Sums(layers, wanted)
     for batch in batches:
         sums.add(module, batch, objective)
-    return sums.evidence(across or Alone())
+    return sums.evidence(across or SingleProcess())
 
 
 class _Sums:
@@ -146,7 +151,7 @@ class _Sums:
         self._batches += 1
         self._samples += samples
 
-    def evidence(self, across: Across) -> Evidence:
+    def evidence(self, across: Reduce) -> Evidence:
         """Finish the sums, over all processes."""
         if not self._batches:
             raise InputError("`batch` must hold at least one minibatch, but is empty.")
@@ -182,7 +187,7 @@ class _Sums:
     ) -> None:
         layer = self._layers[name]
         rows = [
-            rows_of(layer, args, deltas, samples)
+            samples_of(layer, args, deltas, samples)
             for args, deltas in calls
             if any(delta is not None for delta in deltas)
         ]
@@ -197,7 +202,7 @@ class _Sums:
         for name, calls in record.calls.items():
             layer = self._layers[name]
             for call in calls:
-                for key, rows in rows_of(layer, call.args, (), samples).items():
+                for key, rows in samples_of(layer, call.args, (), samples).items():
                     weight = layer.get_parameter(key)
                     squares = squared_inputs(rows)
                     groups = len(squares)
@@ -216,7 +221,7 @@ class _Sums:
                     values = values[policy.valid]
                 self._activations.setdefault(full, []).append(values)
 
-    def _unit_tables(self, across: Across) -> dict[str, dict[str, Any]]:
+    def _unit_tables(self, across: Reduce) -> dict[str, dict[str, Any]]:
         if not self._actions:
             return {}
         values = {name: across.join(torch.cat(rows)) for name, rows in self._activations.items()}
@@ -293,7 +298,7 @@ def _of_group(actions: Mapping[str, Actions], group: str) -> Actions:
     return actions[group] if group in actions else actions[ANY_GROUP]
 
 
-def _joined(rows: Sequence[Actions], across: Across) -> Actions:
+def _joined(rows: Sequence[Actions], across: Reduce) -> Actions:
     kept = [row.means if row.valid is None else row.means[row.valid] for row in rows]
     return Actions(across.join(scored(torch.cat(kept))), rows[0].sizes)
 
@@ -301,7 +306,7 @@ def _joined(rows: Sequence[Actions], across: Across) -> Actions:
 def _units(layer: nn.Module, call: LayerCall) -> dict[str, Tensor]:
     """Return the activations of a layer's units, ``(rows, units)``, by the part's parameter."""
     if isinstance(layer, nn.RNNBase):
-        strands = unroll(layer, call.args[0], call.args[1:]).strands
+        strands = unroll(layer, call.args[0], call.args[1:]).directions
         return {f"weight_ih_{s.suffix}": scored(s.outputs.flatten(0, 1)) for s in strands}
     assert call.activation is not None
     return {"weight": unit_means(scored(call.activation), unit_axis(layer))}

@@ -1,4 +1,4 @@
-"""Coalitions of units: what a policy is worth when only some of a layer's units are left.
+"""Coalitions of units, for Shapley values: what a policy is worth with only some units left.
 
 A unit that is out has all its incoming weights zero, as pruning leaves it; its bias stays.
 """
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from rayprune.pruning.evidence.objectives import Objective
-from rayprune.pruning.evidence.reduce import Across
+from rayprune.pruning.evidence.reduce import Reduce
 from rayprune.pruning.granularity import Part
 from rayprune.pruning.granularity.neuron import unit_parts
 from rayprune.pruning.layers.hooks import hooked
@@ -54,7 +54,7 @@ class Coalitions:
         part: Part,
         batches: Sequence[Any],
         objective: Objective,
-        across: Across,
+        across: Reduce,
     ) -> None:
         self.units = part.count
         self.estimate: Any = None
@@ -148,7 +148,7 @@ def coalitions_of(
     layers: Sequence[PrunableLayer],
     batches: Sequence[Any],
     objective: Objective,
-    across: Across,
+    across: Reduce,
 ) -> dict[str, Coalitions]:
     """Return the coalitions of each layer's units, by the first parameter of their part."""
     # On a copy: an EnvRunner may fetch the weights while units are out.

@@ -1,4 +1,4 @@
-"""What scores are taken with respect to: a loss, a policy's actions, a divergence."""
+"""What importance scores are taken with respect to: a loss, a policy's actions, a divergence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A layer's call seen as rows: which inputs meet which output gradients, sample by sample.
+"""Per-sample gradients of a layer: which inputs meet which output gradients.
 
 Each weight matrix multiplies inputs at some *positions* of a sample: one for a Linear on vectors,
 every place of the image for a Conv, every time step for a recurrent layer. The gradient of one
@@ -23,7 +23,7 @@ CHUNK = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class LayerSamples:
     """What one weight sees of some samples."""
 
     inputs: Tensor
@@ -32,9 +32,9 @@ class Rows:
     """Gradients at its outputs, ``(samples, positions, groups, out)``; None where not asked for."""
 
 
-def rows_of(
+def samples_of(
     layer: nn.Module, args: Sequence[Tensor], deltas: Sequence[Tensor | None], samples: int
-) -> dict[str, Rows]:
+) -> dict[str, LayerSamples]:
     """Return the rows of each weight of a layer in one call.
 
     Args:
@@ -61,10 +61,10 @@ def rows_of(
             at_outputs = shaped.permute(0, 3, 1, 2)
     if at_outputs is not None:
         at_outputs = _refold(at_outputs, samples)
-    return {"weight": Rows(_refold(inputs, samples), at_outputs)}
+    return {"weight": LayerSamples(_refold(inputs, samples), at_outputs)}
 
 
-def squared_gradients(rows: Rows) -> Tensor:
+def squared_gradients(rows: LayerSamples) -> Tensor:
     """Return the sum over samples of the squared gradient in each weight.
 
     Args:
@@ -73,8 +73,8 @@ def squared_gradients(rows: Rows) -> Tensor:
     Returns:
         Shape ``(groups, out, in)``.
 
-    >>> two = Rows(torch.tensor([[[[1.0]]], [[[2.0]]]]), torch.tensor([[[[3.0]]], [[[1.0]]]]))
-    >>> squared_gradients(two)
+    >>> inputs, deltas = torch.tensor([[[[1.0]]], [[[2.0]]]]), torch.tensor([[[[3.0]]], [[[1.0]]]])
+    >>> squared_gradients(LayerSamples(inputs, deltas))
     tensor([[[13.]]])
     """
     assert rows.deltas is not None
@@ -93,18 +93,18 @@ def squared_gradients(rows: Rows) -> Tensor:
     return total
 
 
-def squared_inputs(rows: Rows) -> Tensor:
+def squared_inputs(rows: LayerSamples) -> Tensor:
     """Return the sum over samples and positions of each squared input, ``(groups, 1, in)``."""
     return scored(rows.inputs).square().sum(dim=(0, 1))[:, None, :]
 
 
-def joined(rows: Sequence[Rows]) -> list[Rows]:
+def joined(rows: Sequence[LayerSamples]) -> list[LayerSamples]:
     """Join the calls of one layer in one pass: a sample's gradient is the sum over all of them."""
     if len({len(row.inputs) for row in rows}) > 1:
         return list(rows)
     deltas = [row.deltas for row in rows if row.deltas is not None]
     inputs = [row.inputs for row in rows if row.deltas is not None]
-    return [Rows(torch.cat(inputs, 1), torch.cat(deltas, 1))] if deltas else []
+    return [LayerSamples(torch.cat(inputs, 1), torch.cat(deltas, 1))] if deltas else []
 
 
 def _refold(rows: Tensor, samples: int) -> Tensor:
@@ -130,21 +130,21 @@ def _patches(layer: nn.Conv1d | nn.Conv2d, x: Tensor) -> Tensor:
 
 def _recurrent_rows(
     layer: nn.RNNBase, args: Sequence[Tensor], deltas: Sequence[Tensor | None]
-) -> dict[str, Rows]:
+) -> dict[str, LayerSamples]:
     with torch.enable_grad():
         run = unroll(layer, args[0], args[1:])
     ends = zip((run.output, *run.finals), deltas, strict=False)  # no deltas: the inputs will do
     known = [(end, delta) for end, delta in ends if delta is not None]
-    gates: list[Tensor | None] = [None] * (2 * len(run.strands))
+    gates: list[Tensor | None] = [None] * (2 * len(run.directions))
     if known:
-        opened = [gate for s in run.strands for gate in (s.input_gates, s.hidden_gates)]
+        opened = [gate for s in run.directions for gate in (s.input_gates, s.hidden_gates)]
         outputs, at_outputs = zip(*known, strict=True)
         gates = list(torch.autograd.grad(outputs, opened, at_outputs, allow_unused=True))
-    rows: dict[str, Rows] = {}
-    for strand in run.strands:
+    rows: dict[str, LayerSamples] = {}
+    for strand in run.directions:
         for kind, inputs in (("ih", strand.inputs), ("hh", strand.hidden)):
             delta = gates.pop(0)
-            rows[f"weight_{kind}_{strand.suffix}"] = Rows(
+            rows[f"weight_{kind}_{strand.suffix}"] = LayerSamples(
                 inputs.detach().unsqueeze(2), None if delta is None else delta.unsqueeze(2)
             )
     return rows

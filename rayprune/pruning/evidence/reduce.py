@@ -8,7 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 
-class Across(Protocol):
+class Reduce(Protocol):
     """Brings the evidence of several processes together, the same on each of them."""
 
     def mean(self, tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -18,7 +18,7 @@ class Across(Protocol):
         """Return the rows of all processes, in the order of their ranks."""
 
 
-class Alone:
+class SingleProcess:
     """There is one process only."""
 
     def mean(self, tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""Evidence: what a criterion may know of a weight or a unit beyond the weight itself.
+"""Evidence: what an importance score may know of a weight or a unit beyond the weight itself.
 
 Two sources fill it. `rayprune.pruning.evidence.gradients` sums gradients up while training goes
 on; a pass over minibatches (`rayprune.pruning.evidence.batches`) measures the rest when a mask

@@ -1,4 +1,4 @@
-"""Where the parameters of a network that was compacted in mid-training came from.
+"""Original shapes of the parameters of a network that was compacted in mid-training.
 
 Masks alone leave a network its shape; compaction takes rows and columns out of it. All that is
 counted and aimed at stays relative to the original network, so that a target means the same.

@@ -1,4 +1,4 @@
-"""An LSTM or GRU unrolled in plain torch, with its gates open to the eye.
+"""An LSTM or GRU unrolled in plain torch, so that its states and gates can be looked at.
 
 torch's own recurrent layers run in one fused call that shows neither the states in between nor the
 gradients at the gates. Fisher information and input norms need both.
@@ -16,7 +16,7 @@ from rayprune.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
-class Strand:
+class Direction:
     """One direction of one stacked layer, over time."""
 
     suffix: str
@@ -41,7 +41,7 @@ class Unrolled:
     """As the layer returns it."""
     finals: tuple[Tensor, ...]
     """Final states, as the layer returns them: h, and c of an LSTM."""
-    strands: list[Strand]
+    directions: list[Direction]
 
 
 def unroll(layer: nn.RNNBase, x: Tensor, states: Sequence[Tensor] = ()) -> Unrolled:
@@ -62,24 +62,24 @@ def unroll(layer: nn.RNNBase, x: Tensor, states: Sequence[Tensor] = ()) -> Unrol
     x = x.detach() if batched else x.detach().unsqueeze(0 if layer.batch_first else 1)
     x = x if layer.batch_first else x.transpose(0, 1)
     initial = _initial(layer, x, [s.detach() if batched else s.detach()[:, None] for s in states])
-    strands: list[Strand] = []
+    directions: list[Direction] = []
     finals: list[tuple[Tensor, ...]] = []
-    directions = 2 if layer.bidirectional else 1
+    ways = 2 if layer.bidirectional else 1
     for depth in range(layer.num_layers):
         sides = []
-        for direction in range(directions):
-            start = [state[depth * directions + direction] for state in initial]
-            strand, final = _run(layer, f"l{depth}{'_reverse' * direction}", x, start)
-            strands.append(strand)
+        for direction in range(ways):
+            start = [state[depth * ways + direction] for state in initial]
+            one, final = _run(layer, f"l{depth}{'_reverse' * direction}", x, start)
+            directions.append(one)
             finals.append(final)
-            sides.append(strand.outputs)
+            sides.append(one.outputs)
         x = torch.cat(sides, dim=-1)
     output = x if layer.batch_first else x.transpose(0, 1)
     stacked = tuple(torch.stack(states) for states in zip(*finals, strict=True))
     if batched:
-        return Unrolled(output, stacked, strands)
+        return Unrolled(output, stacked, directions)
     squeezed = tuple(state.squeeze(1) for state in stacked)
-    return Unrolled(output.squeeze(0 if layer.batch_first else 1), squeezed, strands)
+    return Unrolled(output.squeeze(0 if layer.batch_first else 1), squeezed, directions)
 
 
 def _initial(layer: nn.RNNBase, x: Tensor, states: list[Tensor]) -> list[Tensor]:
@@ -94,7 +94,7 @@ def _initial(layer: nn.RNNBase, x: Tensor, states: list[Tensor]) -> list[Tensor]
 
 def _run(
     layer: nn.RNNBase, suffix: str, x: Tensor, state: list[Tensor]
-) -> tuple[Strand, tuple[Tensor, ...]]:
+) -> tuple[Direction, tuple[Tensor, ...]]:
     batch, time, _ = x.shape
     rows = (4 if isinstance(layer, nn.LSTM) else 3) * layer.hidden_size
     gates = [x.new_zeros(batch, time, rows).requires_grad_() for _ in range(2)]
@@ -121,8 +121,8 @@ def _run(
     if suffix.endswith("_reverse"):
         before.reverse()
         after.reverse()
-    strand = Strand(suffix, x, torch.stack(before, 1), torch.stack(after, 1), gates[0], gates[1])
-    return strand, tuple(state)
+    one = Direction(suffix, x, torch.stack(before, 1), torch.stack(after, 1), gates[0], gates[1])
+    return one, tuple(state)
 
 
 def _lstm_cell(gates: Tensor, cell: Tensor) -> list[Tensor]:

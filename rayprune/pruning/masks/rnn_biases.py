@@ -1,4 +1,4 @@
-"""Hidden units that nothing reaches fall silent: their biases go with their last weight.
+"""Biases of hidden units that have lost all incoming weights: they go with the last of those.
 
 An LSTM's or GRU's unit without incoming weights would still move, from step to step, by its biases
 alone: no constant, so that nothing behind it could make up for its absence. With them at zero it

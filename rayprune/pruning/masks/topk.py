@@ -1,4 +1,4 @@
-"""Scores to masks: the only place that rounds a sparsity and breaks ties.
+"""Importance scores to masks, exact top-k: the only place that rounds a sparsity and breaks ties.
 
 The cut is found in a stream over the scores that copies few of them, where ``torch.kthvalue``
 works on a whole copy with its indices. Of many scores, a sample first tells between which two

@@ -1,4 +1,4 @@
-"""Selection: the scores of a scope, and which of its weights stay. Changes nothing."""
+"""Selection: the importance scores of a scope, and which of its weights stay; changes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Thresholds: prune what scores at most so much, instead of so many."""
+"""Thresholds: prune what has an importance score of at most so much, instead of so many."""
 
 from __future__ import annotations
 

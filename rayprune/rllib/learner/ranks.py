@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from rayprune.pruning.evidence.reduce import Across, Alone
+from rayprune.pruning.evidence.reduce import Reduce, SingleProcess
 
 
 def is_group() -> bool:
@@ -56,7 +56,7 @@ def from_first(held: Any) -> Any:
     return box[0]
 
 
-class OverLearners(Across):
+class OverLearners(Reduce):
     """Brings the evidence of all Learners together: each ends with the same bits."""
 
     def mean(self, tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -81,9 +81,9 @@ class OverLearners(Across):
         return torch.cat([part[: int(rows)] for part, rows in zip(parts, sizes, strict=True)])
 
 
-def over_learners() -> Across:
+def over_learners() -> Reduce:
     """Return what brings evidence together: over the group, or nothing for one Learner alone."""
-    return OverLearners() if is_group() and distributed.get_world_size() > 1 else Alone()
+    return OverLearners() if is_group() and distributed.get_world_size() > 1 else SingleProcess()
 
 
 def _races(learner: Any) -> bool:

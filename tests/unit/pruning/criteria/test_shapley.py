@@ -15,7 +15,7 @@ from rayprune.pruning.evidence.coalitions import (
 )
 from rayprune.pruning.evidence.divergences import categorical_divergence, gaussian_divergence
 from rayprune.pruning.evidence.objectives import Objective
-from rayprune.pruning.evidence.reduce import Alone
+from rayprune.pruning.evidence.reduce import SingleProcess
 from rayprune.pruning.granularity.neuron import unit_parts
 from rayprune.pruning.layers.attach import make_maskable
 from rayprune.pruning.layers.prunable import PrunableLayer
@@ -48,7 +48,7 @@ PLAIN = Objective.of(plain_loss)
 def coalitions(module, batches, objective=RICH, name="0"):
     layer = PrunableLayer(name, module.get_submodule(name), "all")
     (part,) = unit_parts(layer.module, layer.parameters)
-    return Coalitions(module, layer, part, batches, objective, Alone())
+    return Coalitions(module, layer, part, batches, objective, SingleProcess())
 
 
 def slow_value(module, alive, x, objective, name="0"):
