@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from rayprune.pruning.blocks import distillation, evidence
 from rayprune.pruning.choices import chosen_of, faults_of
 from rayprune.pruning.component import Chosen
 from rayprune.pruning.granularity import granularity_of
-from rayprune.pruning.schedules import SCHEDULES, Schedule, complete, schedule_of
+from rayprune.pruning.schedules import SCHEDULES, Schedule, complete, fields_of, schedule_of
 
 DEFAULT_HORIZON = 200_000
 
@@ -180,9 +179,7 @@ class PruningConfig(BaseModel):
         >>> PruningConfig(sparsity=0.5).over(1000).resolved_horizon
         1000
         """
-        copy = self.model_copy(update={"horizon": horizon})
-        copy.__dict__.pop("chosen", None)
-        return copy
+        return self.model_construct(**{**self._fields(), "horizon": horizon})
 
     def without_pruning(self) -> PruningConfig:
         """Return the config of the dense twin: the same training, in which nothing is pruned.
@@ -208,15 +205,16 @@ class PruningConfig(BaseModel):
     @functools.cached_property
     def chosen(self) -> Chosen:
         """The criterion, granularity and schedule that it names, which know their own rules."""
-        return chosen_of({name: getattr(self, name) for name in type(self).model_fields})
+        return chosen_of(self._fields())
+
+    def _fields(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in type(self).model_fields}
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what follows from the fields."""
-        state: dict[str, Any] = super().__getstate__()
-        held = {name: x for name, x in state["__dict__"].items() if name in type(self).model_fields}
-        return {**state, "__dict__": held}
+        return {**super().__getstate__(), "__dict__": self._fields()}
 
-    @property
+    @functools.cached_property
     def _schedule(self) -> type[Schedule]:
         return schedule_of(self.schedule)
 
@@ -305,14 +303,13 @@ class PruningConfig(BaseModel):
         >>> PruningConfig(sparsity=0.9).build_schedule(0.9, horizon=1000)
         CubicSchedule(final=0.9, begin=200.0, end=800.0)
         """
-        kind: type[Any] = SCHEDULES[self.schedule["kind"]]
-        known = {field.name for field in dataclasses.fields(kind)}
-        values = {key: value for key, value in self.schedule.items() if key in known}
-        rules = self._schedule
-        times = rules.times_in_steps(self.schedule, horizon or self.resolved_horizon)
-        values.update({key: time for key, time in times.items() if key in known})
-        schedule: Schedule = kind(**{**values, "final": final})
+        fields = fields_of(self.schedule, horizon) if horizon else self._schedule_fields
+        schedule: Schedule = SCHEDULES[self.schedule["kind"]](**fields, final=final)
         return schedule
+
+    @functools.cached_property  # asked at every optimizer step
+    def _schedule_fields(self) -> dict[str, Any]:
+        return fields_of(self.schedule, self.resolved_horizon)
 
 
 _OF_TRAINING = frozenset(

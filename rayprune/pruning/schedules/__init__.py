@@ -7,6 +7,7 @@ training (``set``, ``rigl``), or growth.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import Any
@@ -43,6 +44,7 @@ __all__ = [
     "Span",
     "StaticSchedule",
     "complete",
+    "fields_of",
     "register_schedule",
     "schedule_faults",
     "schedule_of",
@@ -133,6 +135,19 @@ def complete(block: Mapping[str, Any]) -> dict[str, Any]:
     {'kind': 'cubic', 'begin': 0.2, 'end': 0.5, 'every': 1000}
     """
     return {**schedule_of(block).all_defaults(), **block}
+
+
+def fields_of(block: Mapping[str, Any], horizon: int) -> dict[str, Any]:
+    """Return what a complete ``schedule`` mapping says of its class's fields, times in env steps.
+
+    >>> fields_of(complete({"end": 900}), horizon=1000)
+    {'begin': 200.0, 'end': 900}
+    """
+    kind: Any = SCHEDULES[block["kind"]]
+    given = {**block, **schedule_of(block).times_in_steps(block, horizon)}
+    return {
+        field.name: given[field.name] for field in dataclasses.fields(kind) if field.name in given
+    }
 
 
 @functools.cache
