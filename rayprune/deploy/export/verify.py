@@ -11,7 +11,7 @@ from typing import Any
 
 from rayprune.deploy.export.certificate import certificate_path
 from rayprune.deploy.formats import format_of, metadata_of
-from rayprune.deploy.policy.metadata import SCHEMA, OtherVersionWarning, rayprune_version
+from rayprune.deploy.policy.metadata import SCHEMA, Metadata, OtherVersionWarning, rayprune_version
 from rayprune.deploy.policy.seal import broken, require_ours
 from rayprune.errors import InputError
 
@@ -35,16 +35,9 @@ def verify(path: Path) -> dict[str, Any]:
     chosen = format_of(path)
     if not certificate_path(path).is_file():
         require_ours(path)
-    content = path.read_bytes()
-    fault, notes = broken(path), []
-    metadata = None
-    if fault is None:
-        with warnings.catch_warnings(record=True) as told:
-            warnings.simplefilter("always", OtherVersionWarning)
-            metadata = metadata_of(path)
-        notes += [str(one.message) for one in told if one.category is OtherVersionWarning]
-    beside = certificate_path(path)
-    digest = hashlib.sha256(content).hexdigest()
+    content, beside = path.read_bytes(), certificate_path(path)
+    digest, fault = hashlib.sha256(content).hexdigest(), broken(path)
+    metadata, notes = (None, []) if fault else _metadata_and_notes(path)
     faults = [f"{path.name!r} {fault}."] if fault else []
     if beside.is_file():
         faults += _against_certificate(path, beside, digest)
@@ -69,6 +62,14 @@ def verify(path: Path) -> dict[str, Any]:
         "verified_by": rayprune_version(),
         "about": None if metadata is None else {**metadata.about},
     }
+
+
+def _metadata_and_notes(path: Path) -> tuple[Metadata, list[str]]:
+    """Return what a whole file says of itself, and that another version wrote it if one did."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", OtherVersionWarning)
+        metadata = metadata_of(path)
+    return metadata, [str(one.message) for one in told if one.category is OtherVersionWarning]
 
 
 def _against_certificate(path: Path, beside: Path, digest: str) -> Iterator[str]:
