@@ -99,7 +99,7 @@ class Unsquash(Clip):
         return super().forward(self.low + (action + 1.0) * self.half_span)
 
 
-class Rescale(nn.Module):
+class GainAndShift(nn.Module):
     """Multiplies and shifts each element of an action.
 
     Args:

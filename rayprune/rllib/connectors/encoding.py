@@ -31,7 +31,7 @@ _MOST_CHANNELS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class SpaceLeaf:
     """A leaf of an observation space, and how it is read."""
 
     path: Path
@@ -182,13 +182,13 @@ def measured(space: Space) -> npt.NDArray[np.bool_]:
     return np.concatenate(flags).reshape(encoding.space.shape or ())
 
 
-def _part(path: Path, space: Space) -> Part:
+def _part(path: Path, space: Space) -> SpaceLeaf:
     if isinstance(space, gym.spaces.Discrete):
-        return Part(path, space, (int(space.start),), (int(space.n),))
+        return SpaceLeaf(path, space, (int(space.start),), (int(space.n),))
     if isinstance(space, gym.spaces.MultiDiscrete):
         starts, sizes = (np.asarray(x).reshape(-1) for x in (space.start, space.nvec))
-        return Part(path, space, tuple(map(int, starts)), tuple(map(int, sizes)))
-    return Part(path, space, scale=_BYTE if _is_bytes(space) else None)
+        return SpaceLeaf(path, space, tuple(map(int, starts)), tuple(map(int, sizes)))
+    return SpaceLeaf(path, space, scale=_BYTE if _is_bytes(space) else None)
 
 
 def _is_bytes(space: Space) -> bool:
@@ -199,7 +199,7 @@ def _is_bytes(space: Space) -> bool:
     )
 
 
-def _numbers(part: Part) -> Array | None:
+def _numbers(part: SpaceLeaf) -> Array | None:
     """Return the values that stand for each place of one-hot choices."""
     if not part.sizes:
         return None

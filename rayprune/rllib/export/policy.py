@@ -49,8 +49,8 @@ from rayprune.deploy.policy.actions import (
     Choose,
     Clip,
     Decide,
+    GainAndShift,
     Number,
-    Rescale,
     Reshape,
     Unsquash,
 )
@@ -264,7 +264,7 @@ def _fitted(space: gym.Space[Any], fit: FitActions) -> list[nn.Module]:
     if mapped.all():
         return [Unsquash(low, high), *shape]
     gain = torch.where(mapped, (high - low) / 2, 1.0)
-    rescale = [Rescale(gain, torch.where(mapped, low + gain, 0.0))] if mapped.any() else []
+    rescale = [GainAndShift(gain, torch.where(mapped, low + gain, 0.0))] if mapped.any() else []
     return [*rescale, Clip(low, high), *shape]
 
 
