@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,19 @@ from rayprune.rllib.experiment.algorithm_config import base_config
 from rayprune.rllib.learner.extensions.signals import begin_if_reached, post
 from rayprune.rllib.settings.keys import CRITERION, LEVEL
 from rayprune.rllib.training.counters import RunCounters
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A checkpoint that may be the best."""
+
+    name: str
+    validation: dict[str, Any]
+    """Its own."""
+    verdict: Verdict
+    """`GateDriver.judge`'s."""
+    at_target: Callable[[], bool]
+    """Whether it is as sparse as it shall be; asked where no gate decides."""
 
 
 class NoGate:
@@ -55,17 +69,10 @@ class NoGate:
         """Return what the Learners are to be told."""
         return {}
 
-    def choose_best(
-        self,
-        counters: RunCounters,
-        verdict: Verdict,
-        name: str,
-        validation: dict[str, Any],
-        at_target: Callable[[], bool],
-    ) -> None:
+    def choose_best(self, counters: RunCounters, candidate: Candidate) -> None:
         """Make a checkpoint the best, if it is; `GateDriver.choose_best` has the arguments."""
-        if at_target():
-            counters.compare_with_best(name, validation)
+        if candidate.at_target():
+            counters.compare_with_best(candidate.name, candidate.validation)
 
     def note(self, verdict: Verdict) -> dict[str, Any]:
         """Return what a row says of a decision."""
@@ -110,17 +117,10 @@ class ReturnGate(NoGate):
             return {}
         return {LEVEL: self._state.trying, CRITERION: self._criterion}
 
-    def choose_best(
-        self,
-        counters: RunCounters,
-        verdict: Verdict,
-        name: str,
-        validation: dict[str, Any],
-        at_target: Callable[[], bool],
-    ) -> None:
+    def choose_best(self, counters: RunCounters, candidate: Candidate) -> None:
         """See `NoGate.choose_best`."""
-        if verdict is Verdict.ACCEPT:
-            counters.accept(name, validation)
+        if candidate.verdict is Verdict.ACCEPT:
+            counters.accept(candidate.name, candidate.validation)
 
     def note(self, verdict: Verdict) -> dict[str, Any]:
         """See `NoGate.note`."""
@@ -209,24 +209,14 @@ class GateDriver:
             begin_if_reached(algorithm, self._pruning.schedule, validation["iqm"], clock)
         return self._gate.observe(validation, clock)
 
-    def choose_best(
-        self,
-        counters: RunCounters,
-        verdict: Verdict,
-        name: str,
-        validation: dict[str, Any],
-        at_target: Callable[[], bool],
-    ) -> None:
+    def choose_best(self, counters: RunCounters, candidate: Candidate) -> None:
         """Make a checkpoint the best, if it is.
 
         Args:
             counters: know the best one so far.
-            verdict: `judge`'s.
-            name: the checkpoint's.
-            validation: its own.
-            at_target: whether it is as sparse as it shall be; asked where no gate decides.
+            candidate: the checkpoint.
         """
-        self._gate.choose_best(counters, verdict, name, validation, at_target)
+        self._gate.choose_best(counters, candidate)
 
     def instruct(self, algorithm: Algorithm) -> None:
         """Tell the Learners whether pruning has begun, and how far the gate is open now.

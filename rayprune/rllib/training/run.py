@@ -27,7 +27,7 @@ from rayprune.rllib.modules.cut_off import Teller
 from rayprune.rllib.training import rows
 from rayprune.rllib.training.counters import RunCounters
 from rayprune.rllib.training.failures import build, check_loss, failure
-from rayprune.rllib.training.gate_driver import GateDriver
+from rayprune.rllib.training.gate_driver import Candidate, GateDriver
 from rayprune.rllib.training.interruption import Interrupted, Interruption
 from rayprune.rllib.training.layer_returns import post_layer_returns
 from rayprune.rllib.training.summary import SummarySubject, summarise_run
@@ -253,13 +253,10 @@ class Run:
         """Keep what an iteration came to, in the checkpoint that was written before validating."""
         progress, name = self._progress, f"{self._progress.clock:09d}"
         if due and self._validation is not None:
-            self._gate.choose_best(
-                progress,
-                verdict,
-                name,
-                self._validation,
-                lambda: row["pruning_finished"] or self._arrived(),
+            candidate = Candidate(
+                name, self._validation, verdict, lambda: row["pruning_finished"] or self._arrived()
             )
+            self._gate.choose_best(progress, candidate)
         # Another algorithm, or Learners that know more, than when that one was written.
         changed = verdict is Verdict.ROLL_BACK or "layer_returns" in row
         self._save(algorithm, whole=changed or not due)
