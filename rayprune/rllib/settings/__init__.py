@@ -1,1 +1,1 @@
-"""What travels to the Learners in ``learner_config_dict``."""
+"""What a config says of pruning and of other code, and what travels to the Learners."""
