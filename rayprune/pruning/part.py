@@ -91,6 +91,11 @@ class PrunerPart:
     def on_masked_weights(self) -> None:
         """Write weights that were just masked, in place: after every optimizer step."""
 
+    @property
+    def wants_rates(self) -> bool:
+        """Whether `after_step` shall be called, for which the caller looks learning rates up."""
+        return True
+
     def after_step(self, clock: float, rates: Mapping[nn.Parameter, float]) -> None:
         """Write weights after an optimizer step, in place.
 
@@ -156,7 +161,8 @@ class Parts:
         """Those that see dense gradients, at the steps where they want them."""
         self.on_masked_gradients = self._methods("on_masked_gradients")
         self.on_masked_weights = self._methods("on_masked_weights")
-        self.after_step = self._methods("after_step")
+        self.stepping = [x for x in self._held.values() if overrides(x, "after_step")]
+        """Those that write weights after the optimizer's steps, where they want to."""
         self.before_drop = self._methods("before_drop")
         self.after_drop = self._methods("after_drop")
         self.after_commit = self._methods("after_commit")

@@ -188,16 +188,22 @@ class PrunedModule:
         for write in self._parts.on_masked_weights:
             write()
 
+    @property
+    def wants_rates(self) -> bool:
+        """Whether `penalise` does anything, so that learning rates must be looked up."""
+        return any(part.wants_rates for part in self._parts.stepping)
+
     @torch.no_grad()
     def penalise(self, clock: float, rates: Mapping[nn.Parameter, float]) -> None:
-        """Do the penalty's proximal step, if the config has one, after an optimizer step.
+        """Let parts write weights after an optimizer step: the penalty's proximal step, if any.
 
         Args:
             clock: from the schedule's end on nothing shrinks, so that what is left is unbiased.
             rates: the learning rate by parameter; one that nobody steps doesn't shrink.
         """
-        for write in self._parts.after_step:
-            write(clock, rates)
+        for part in self._parts.stepping:
+            if part.wants_rates:
+                part.after_step(clock, rates)
 
     @torch.no_grad()
     def mask_tensors(self, tensors: Mapping[str, Tensor] | Mapping[nn.Parameter, Tensor]) -> None:

@@ -15,6 +15,11 @@ from rayprune.pruning.penalties import penalty_of
 class ProximalStep(PrunerPart):
     """Shrinks what may be pruned, by the config's penalty."""
 
+    @property
+    def wants_rates(self) -> bool:
+        """Whether the config has a penalty."""
+        return self.pruner.config.penalty is not None
+
     def after_step(self, clock: float, rates: Mapping[nn.Parameter, float]) -> None:
         """Shrink weights, until the schedule's end: so what is left is unbiased.
 

@@ -118,7 +118,7 @@ class ModulePruners:
     def penalise(self) -> None:
         """Do the penalties' proximal steps, after the optimizers' step."""
         for module_id, pruner in self.pruners.items():
-            if pruner.config.penalty is not None:
+            if pruner.wants_rates:
                 rates = learning_rates(self.optimizers(module_id))
                 # What nobody steps doesn't shrink either.
                 rates = dict.fromkeys(pruner.module.parameters(), 0.0) | rates

@@ -163,6 +163,16 @@ def test_events_come_in_the_order_of_a_training_step() -> None:
     assert [text.split()[0] for text in seen[-2:]] == ["commit", "update"]
 
 
+def test_learning_rates_are_wanted_by_a_penalty_or_a_part_of_ones_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    penalty = {"kind": "l1", "strength": 0.1}
+    assert not Pruner(net(), {"sparsity": 0.5}).wants_rates
+    assert Pruner(net(), {"sparsity": 0.5, "penalty": penalty}).wants_rates
+    monkeypatch.setattr(pruner_file, "PARTS", (*PARTS, Noted))
+    assert Pruner(net(), {"sparsity": 0.5}).wants_rates
+
+
 @pytest.mark.usefixtures("noting")
 def test_what_parts_multiply_by_after_a_drop_is_told_for_each_parameter() -> None:
     config = {"sparsity": 0.5, "remedies": {"rescale": True}}
