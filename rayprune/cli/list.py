@@ -63,9 +63,9 @@ def _penalties() -> dict[str, str]:
 
 
 def _remedies() -> dict[str, str]:
-    from rayprune.pruning.remedies import REMEDIES
+    from rayprune.pruning.remedies import remedy_options
 
-    return dict(REMEDIES)
+    return remedy_options()
 
 
 def _configs() -> dict[str, str]:

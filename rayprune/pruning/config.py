@@ -59,7 +59,7 @@ class PruningConfig(BaseModel):
         distillation: ``{"weight": 1.0, "from": None, "temperature": 1.0}`` adds a KL term to a
             frozen policy to the loss: that of before the first pruning, of the ``"start"``, or of
             a checkpoint. The adaptor does it; `Pruner` does not. None: no such term.
-        remedies: what keeps learning stable, by the keys of `rayprune.pruning.remedies.REMEDIES`.
+        remedies: what keeps learning stable, by the keys of `rayprune.pruning.remedies`.
         compact_every: env steps between live compactions: where masks have changed since the last
             one, units that do nothing are removed from the networks that are trained, with their
             moments and target networks. For granularities ``neuron`` and ``hybrid``. The adaptor

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import torch
@@ -26,7 +26,8 @@ from rayprune.pruning.packing import packed
 from rayprune.pruning.part import PrunerPart
 from rayprune.pruning.penalties.proximal_step import ProximalStep
 from rayprune.pruning.pruned_module import Gradients
-from rayprune.pruning.remedies.rescale import Rescale
+from rayprune.pruning.remedies import REMEDIES
+from rayprune.pruning.remedies.base import Remedy
 from rayprune.pruning.reports import LayerCount as LayerCount
 from rayprune.pruning.reports import MaskChange as MaskChange
 from rayprune.pruning.reports import ScheduleProgress
@@ -43,13 +44,19 @@ PARTS: Final[tuple[type[PrunerPart], ...]] = (
     GradientMeans,
     IdentityLayers,
     ProximalStep,
-    Rescale,
+    Remedy,
     LostReturns,
     FrozenParameters,
     OriginalShapes,
     Regrowth,
 )
-"""A Pruner's parts, in the order in which they are called."""
+"""A Pruner's parts, in the order in which they are called; `Remedy` stands for all of them."""
+
+
+def parts_in_order() -> Iterator[type[PrunerPart]]:
+    """Yield a Pruner's parts, with the remedies that are registered by now."""
+    for part in PARTS:
+        yield from REMEDIES.values() if part is Remedy else (part,)
 
 
 class Pruner(ScoredModule):
@@ -106,7 +113,7 @@ class Pruner(ScoredModule):
         super().__init__(
             module,
             config,
-            PARTS,
+            parts_in_order(),
             groups=groups,
             exempt=exempt,
             heads=heads,

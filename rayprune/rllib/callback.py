@@ -18,7 +18,7 @@ from ray.rllib.utils.metrics import (
 from rayprune.errors import InvariantError, NonFiniteError
 from rayprune.pruning.criteria import find_criterion
 from rayprune.pruning.schedules.times import waits_for_return
-from rayprune.rllib.actors.host import apply_to_buffer, apply_to_targets
+from rayprune.rllib.actors.host import ask_remedies, begin_remedies
 from rayprune.rllib.actors.learners import foreach_learner
 from rayprune.rllib.actors.lost_env_runners import LostEnvRunners, wait_for_env_runners
 from rayprune.rllib.actors.lost_learners import watch_learners
@@ -82,7 +82,7 @@ class PruningCallback(RLlibCallback):
         """
         assert algorithm.config is not None
         check_composed(algorithm.config)
-        apply_to_targets(algorithm, 0)
+        begin_remedies(algorithm, 0)
         watch_learners(algorithm)
         wait_for_env_runners(algorithm, self._lost)
         if is_driven(algorithm.config):
@@ -91,6 +91,12 @@ class PruningCallback(RLlibCallback):
             check_environments(algorithm)
             for line in uncovered_lines(algorithm):
                 logger.warning(line)
+
+    def on_checkpoint_loaded(self, *, algorithm: Algorithm, **_: Any) -> None:
+        """Set the remedies that are in force at the checkpoint's clock."""
+        assert algorithm.metrics is not None
+        lifetime = (ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME)
+        begin_remedies(algorithm, int(algorithm.metrics.peek(lifetime, default=0)))
 
     def on_train_result(self, *, algorithm: Algorithm, result: dict[str, Any], **_: Any) -> None:
         """Read the Learners, add ``result["rayprune"]``, and raise on a broken promise.
@@ -141,9 +147,9 @@ class PruningCallback(RLlibCallback):
             for module_id, report in reports[0].items():
                 for line in self._teller.lines(module_id, report["cut_off"]):
                     logger.warning(line)
-        apply_to_targets(algorithm, int(result.get(NUM_ENV_STEPS_SAMPLED_LIFETIME) or 0))
         sparsity = max((report["sparsity"] for report in reports[0].values()), default=0.0)
-        apply_to_buffer(algorithm, sparsity, max(churn.values(), default=0.0))
+        clock = int(result.get(NUM_ENV_STEPS_SAMPLED_LIFETIME) or 0)
+        ask_remedies(algorithm, clock, sparsity, max(churn.values(), default=0.0))
 
 
 def is_driven(config: Any) -> bool:

@@ -9,8 +9,9 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from rayprune.errors import ConfigError
 from rayprune.pruning.config import PruningConfig
+from rayprune.pruning.remedies import replay_faults
 from rayprune.pruning.schedules import schedule_of
-from rayprune.rllib.actors.host import prepare, replay_faults
+from rayprune.rllib.actors.host import hold_sampling
 from rayprune.rllib.algorithms import family_of
 from rayprune.rllib.composed_callbacks import compose
 from rayprune.rllib.learner import pruned
@@ -90,14 +91,13 @@ def with_pruning(
             "Drop `api_stack(enable_rl_module_and_learner=False)`."
         )
     held = plain(pruning)
-    remedies = held["remedies"] or {}
-    faults = replay_faults(config, remedies, replays=family_of(config).replays)
+    faults = remedy_faults_of(config, held)
     if faults:
         raise ConfigError(faults)
     result = as_configured(config).copy(copy_frozen=False)
     if result._rl_module_spec is None and not result.is_multi_agent:
         family_of(result).allow_linear(result)
-    prepare(result, remedies)
+    hold_sampling(result, held["remedies"] or {})
     if held["compact_every"] is not None:
         make_shrinkable(result)
     held.update(_chosen(pruning, modules))
@@ -108,6 +108,19 @@ def with_pruning(
     )
     compose(result)
     return result
+
+
+def remedy_faults_of(config: AlgorithmConfig, pruning: Mapping[str, Any]) -> list[str]:
+    """Return the faults of remedies that an algorithm can't be given.
+
+    Args:
+        config: the algorithm's.
+        pruning: the plain mapping, sound in itself.
+    """
+    if family_of(config).replays:
+        return []
+    name = type(config).__name__.removesuffix("Config")
+    return list(replay_faults(pruning["remedies"] or {}, name))
 
 
 def plain(pruning: PruningConfig | Mapping[str, Any]) -> dict[str, Any]:

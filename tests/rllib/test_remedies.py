@@ -76,3 +76,22 @@ def test_an_on_policy_algorithm_has_no_buffer_to_limit() -> None:
         prune(configs.ppo(), configs.pruning(remedies={"n_step": 3, "replay_limit": 1000}))
     assert len(caught.value.faults) == 2
     prune(configs.ppo(), configs.pruning(remedies={"rescale": True}))
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_restored_algorithm_goes_on_with_the_remedies_in_force(tmp_path: Any) -> None:
+    config = prune(configs.dqn(), configs.pruning(remedies={"n_step": 3, "n_step_from": 90}))
+    algo = configs.build(config)
+    try:
+        algo.train()
+        assert algo.config.n_step == 3
+        algo.save_checkpoint(str(tmp_path))
+    finally:
+        algo.stop()
+    again = configs.build(config)
+    try:
+        assert again.config.n_step == 1
+        again.load_checkpoint(str(tmp_path))
+        assert again.config.n_step == 3
+    finally:
+        again.stop()

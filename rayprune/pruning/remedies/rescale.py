@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 from torch import Tensor, nn
 
-from rayprune.pruning.part import PrunerPart
+from rayprune.pruning.checks import Faults, switch
 from rayprune.pruning.precision import scored
+from rayprune.pruning.remedies.base import Remedy
 
 
-class Rescale(PrunerPart):
+class Rescale(Remedy):
     """Gives each weight matrix back the norm that a cut has taken."""
+
+    options: ClassVar[Mapping[str, str]] = {
+        "rescale": "scale what is left of each weight matrix at a cut, so that its norm stays"
+    }
 
     def __init__(self) -> None:
         self._norms: dict[str, Tensor] = {}
 
+    @classmethod
+    def faults(cls, field: str, block: Mapping[str, Any]) -> Faults:
+        """Yield what is wrong with its key."""
+        yield from switch(f"{field}.rescale", block.get("rescale", False))
+
     def before_drop(self, name: str, weight: nn.Parameter) -> None:
         """Note the norm, if the config wants it kept."""
         self._norms.clear()
-        if self.pruner.config.remedies.get("rescale"):
+        if self.settings.get("rescale"):
             self._norms[name] = scored(weight.detach()).norm()
 
     def after_drop(self, name: str, weight: nn.Parameter) -> float | None:

@@ -1,4 +1,4 @@
-"""Remedies that act on the algorithm: multi-step targets, a replay buffer of recent steps."""
+"""What remedies may set on an algorithm of RLlib, and when they are asked."""
 
 from __future__ import annotations
 
@@ -6,82 +6,78 @@ from collections.abc import Mapping
 from typing import Any
 
 from ray.rllib.algorithms.algorithm import Algorithm
-from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from rayprune.pruning.config import DEFAULT_HORIZON
-from rayprune.pruning.remedies import REPLAY_KEYS
-from rayprune.pruning.schedules.times import in_steps
+from rayprune.pruning.remedies import chosen_remedies
+from rayprune.pruning.remedies.base import Moment, TrainingHost
 from rayprune.rllib.settings.keys import CONFIG_KEY
 
 
-def replay_faults(
-    config: AlgorithmConfig, remedies: Mapping[str, Any], *, replays: bool
-) -> list[str]:
-    """Return the faults of remedies that an algorithm can't be given.
+class AlgorithmHost(TrainingHost):
+    """An algorithm between two iterations.
 
     Args:
-        config: the algorithm's.
-        remedies: sound in themselves.
-        replays: whether it has a replay buffer that fills while training.
+        algorithm: built.
     """
-    asked = [key for key in REPLAY_KEYS if remedies.get(key) is not None]
-    if not asked or replays:
-        return []
-    name = type(config).__name__.removesuffix("Config")
-    return [
-        f"`pruning.remedies.{key}` needs a replay buffer that fills while training, which {name} "
-        "does not have. Leave it out, or take DQN or SAC."
-        for key in asked
-    ]
+
+    def __init__(self, algorithm: Algorithm) -> None:
+        self._algorithm: Any = algorithm
+        self._capacities: list[int] = []
+
+    def set_target_steps(self, steps: int) -> None:
+        """Let value targets span so many steps from now on."""
+        # Read at each draw from the buffer, which sums the rewards; a frozen config refuses it
+        # otherwise. The loss takes the steps from the batch.
+        vars(self._algorithm.config)["n_step"] = steps
+
+    def set_replay_capacity(self, env_steps: int | None) -> None:
+        """Bound the replay buffer, which drops its oldest episodes as soon as new steps come."""
+        if not self._capacities:
+            self._capacities.append(int(self._algorithm.config.replay_buffer_config["capacity"]))
+        if env_steps is not None:
+            self._capacities.append(env_steps)
+        self._algorithm.local_replay_buffer.capacity = min(self._capacities)
 
 
-def prepare(config: Any, remedies: Mapping[str, Any]) -> None:
-    """Make a config ready for targets whose number of steps changes in mid-run, in place."""
-    if remedies.get("n_step") is not None and config.rollout_fragment_length == "auto":
+def hold_sampling(config: Any, remedies: Mapping[str, Any]) -> None:
+    """Keep how much is sampled for each update where a remedy changes the targets, in place."""
+    changes = any(remedy.changes_targets for _, remedy in chosen_remedies(remedies))
+    if changes and config.rollout_fragment_length == "auto":
         # By itself it follows `n_step`: more steps would be sampled for each update.
         config.env_runners(rollout_fragment_length=config.get_rollout_fragment_length())
 
 
-def apply_to_targets(algorithm: Algorithm, env_steps: int) -> None:
-    """Set how many steps the targets span from now on.
+def begin_remedies(algorithm: Algorithm, clock: int) -> None:
+    """Ask the remedies of an algorithm that was built or restored.
 
     Args:
-        algorithm: between two iterations.
-        env_steps: lifetime env steps.
+        algorithm: before its next iteration.
+        clock: lifetime env steps.
     """
     pruning, remedies = _config_of(algorithm)
-    steps = remedies.get("n_step")
-    if steps is None:
-        return
-    start = in_steps(remedies.get("n_step_from", 0), pruning.get("horizon") or DEFAULT_HORIZON)
-    if env_steps >= start:
-        # Read at each draw from the buffer, which sums the rewards; a frozen config refuses it
-        # otherwise. The loss takes the steps from the batch.
-        vars(algorithm.config)["n_step"] = int(steps)
+    host, moment = AlgorithmHost(algorithm), Moment(clock=clock, horizon=_horizon(pruning))
+    for _, remedy in chosen_remedies(remedies):
+        remedy.before_training(host, moment, remedies)
 
 
-def apply_to_buffer(algorithm: Algorithm, sparsity: float, churn: float) -> None:
-    """Set how many env steps the replay buffer may hold until the next iteration.
-
-    It drops its oldest episodes as soon as new steps come, before anything is drawn.
+def ask_remedies(algorithm: Algorithm, clock: int, sparsity: float, churn: float) -> None:
+    """Ask the remedies of an algorithm between two iterations.
 
     Args:
         algorithm: between two iterations.
+        clock: lifetime env steps.
         sparsity: of the policy now.
         churn: fraction of the weights whose mask changed in the last iteration.
     """
-    _, remedies = _config_of(algorithm)
-    limit, reset = remedies.get("replay_limit"), remedies.get("replay_reset")
-    if limit is None and reset is None:
-        return
-    config: Any = algorithm.config
-    bounds = [int(config.replay_buffer_config["capacity"])]
-    if limit is not None and sparsity > 0:
-        bounds.append(int(limit))
-    if reset is not None and churn > 0:
-        bounds.append(int(reset))
-    buffer: Any = algorithm.local_replay_buffer
-    buffer.capacity = min(bounds)
+    pruning, remedies = _config_of(algorithm)
+    moment = Moment(clock=clock, horizon=_horizon(pruning), sparsity=sparsity, churn=churn)
+    host = AlgorithmHost(algorithm)
+    for _, remedy in chosen_remedies(remedies):
+        remedy.after_iteration(host, moment, remedies)
+
+
+def _horizon(pruning: Mapping[str, Any]) -> int:
+    return pruning.get("horizon") or DEFAULT_HORIZON
 
 
 def _config_of(algorithm: Algorithm) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -23,12 +23,12 @@ from typing import Any, Final
 
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.callbacks.utils import make_callback
 from ray.rllib.core import COMPONENT_LEARNER_GROUP, DEFAULT_MODULE_ID
 
 from rayprune.config import EvaluationConfig, ExperimentConfig, load_experiment
 from rayprune.deploy.storage import rewrite_sparsely
 from rayprune.errors import CheckpointError, first_line
-from rayprune.rllib.actors.host import apply_to_targets
 from rayprune.rllib.actors.learners import foreach_learner
 from rayprune.rllib.checkpoints.barrier import load_buffer, save_buffer
 from rayprune.rllib.checkpoints.saved_policy import MODULE_FILE, SavedPolicy, is_module
@@ -109,7 +109,14 @@ def restore(algorithm: Algorithm, directory: Path) -> dict[str, Any]:
     check_statistics(algorithm, directory)
     load_algorithm(algorithm, directory)
     load_buffer(algorithm, directory)
-    apply_to_targets(algorithm, meta["env_steps"])
+    # As RLlib's own `load_checkpoint` ends.
+    assert algorithm.config is not None
+    make_callback(
+        "on_checkpoint_loaded",
+        callbacks_objects=algorithm.callbacks,
+        callbacks_functions=algorithm.config.callbacks_on_checkpoint_loaded,
+        kwargs={"algorithm": algorithm},
+    )
     return meta
 
 

@@ -31,7 +31,6 @@ from rayprune.errors import CheckpointError, ConfigError, EnvError, StorageError
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.pruner import Pruner
 from rayprune.reasons import RAISED, reason_of, text_of
-from rayprune.rllib.actors.host import replay_faults
 from rayprune.rllib.algorithms import family_named
 from rayprune.rllib.algorithms.family import has_own_module
 from rayprune.rllib.checkpoints.files import (
@@ -54,7 +53,7 @@ from rayprune.rllib.modules.groups import group_of
 from rayprune.rllib.modules.heads import heads_of
 from rayprune.rllib.modules.sensors import sensors_of
 from rayprune.rllib.normalisation import as_configured, normalise
-from rayprune.rllib.wrap import with_pruning
+from rayprune.rllib.wrap import remedy_faults_of, with_pruning
 
 _SCHEDULE: Final = "pruning.schedule"
 _OF_BUILD: Final = (
@@ -201,8 +200,7 @@ def network_faults(experiment: ExperimentConfig) -> list[str]:
         config = base_config(experiment)
         family = family_named(experiment.algorithm)
         faults = family.action_faults(config)
-        remedies = experiment.pruning.remedies
-        faults += replay_faults(config, remedies, replays=family.replays)
+        faults += remedy_faults_of(config, experiment.pruning.to_dict())
         faults += wrapper_faults(config)
         module = None if faults else build_module(config)
         faults += [] if module is None else _unread_in_model(experiment, module)

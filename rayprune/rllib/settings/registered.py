@@ -10,6 +10,7 @@ from rayprune.pruning.criteria import CRITERIA, register_criterion
 from rayprune.pruning.distributions import DISTRIBUTIONS, register_distribution
 from rayprune.pruning.granularity import GRANULARITIES, register_granularity
 from rayprune.pruning.penalties import PENALTIES, register_penalty
+from rayprune.pruning.remedies import REMEDIES, register_remedy
 from rayprune.pruning.schedules import SCHEDULES, register_schedule
 
 _REGISTRIES: Final[Mapping[str, tuple[Mapping[str, Any], Callable[[str, Any], Any]]]] = {
@@ -18,6 +19,7 @@ _REGISTRIES: Final[Mapping[str, tuple[Mapping[str, Any], Callable[[str, Any], An
     "distribution": (DISTRIBUTIONS, register_distribution),
     "granularity": (GRANULARITIES, register_granularity),
     "penalty": (PENALTIES, register_penalty),
+    "remedy": (REMEDIES, register_remedy),
     "schedule": (SCHEDULES, register_schedule),
 }
 
@@ -33,6 +35,7 @@ def own_parts(pruning: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         "distribution": [pruning.get("distribution")],
         "granularity": [pruning.get("granularity")],
         "penalty": [penalty.get("kind")],
+        "remedy": list(pruning.get("remedies") or ()),
         "schedule": [schedule.get("kind")],
     }
     found: dict[str, dict[str, Any]] = {}

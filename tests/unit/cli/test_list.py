@@ -10,7 +10,7 @@ from rayprune.pruning.distributions import DISTRIBUTIONS
 from rayprune.pruning.evidence.objectives import OBJECTIVES
 from rayprune.pruning.granularity import GRANULARITIES
 from rayprune.pruning.penalties import PENALTIES
-from rayprune.pruning.remedies import REMEDIES
+from rayprune.pruning.remedies import remedy_options
 from rayprune.pruning.schedules import SCHEDULES
 
 
@@ -24,7 +24,7 @@ from rayprune.pruning.schedules import SCHEDULES
         ("objectives", OBJECTIVES),
         ("algorithms", ALGORITHMS),
         ("penalties", PENALTIES),
-        ("remedies", REMEDIES),
+        ("remedies", remedy_options()),
     ],
 )
 def test_list_names_all_there_are_with_a_description(rayprune, kind, names):
