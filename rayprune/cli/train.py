@@ -50,7 +50,7 @@ def train(
     load_rllib()
     from rayprune.cli.printing.tables import sensor_lines, summary_table
     from rayprune.cli.printing.terminal_reporter import TerminalReporter
-    from rayprune.rllib.experiment.algorithm_config import load_checked
+    from rayprune.rllib.experiment.experiment_checks import load_checked
     from rayprune.rllib.training.train import run_training
 
     experiment = load_checked(config, overrides or (), seed)

@@ -11,7 +11,7 @@ from rayprune.algorithms import is_offline
 from rayprune.config import ExperimentConfig, experiment_faults, load_raw
 from rayprune.errors import ConfigError
 from rayprune.pruning.schedules import schedule_of
-from rayprune.rllib.experiment.algorithm_config import experiment_parts_faults
+from rayprune.rllib.experiment.experiment_checks import experiment_parts_faults
 from rayprune.search.config import SearchConfig, search_faults
 from rayprune.search.objectives import Objectives
 from rayprune.search.space import Space

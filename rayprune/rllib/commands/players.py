@@ -22,7 +22,8 @@ from rayprune.rllib.environments.environment import guarded_env
 from rayprune.rllib.evaluation.comparison import dense_policy
 from rayprune.rllib.evaluation.open_policy import OpenPolicy
 from rayprune.rllib.evaluation.paired_episodes import Actor, Env, PolicyActor, Result, Start
-from rayprune.rllib.experiment.algorithm_config import config_of, env_faults
+from rayprune.rllib.experiment.algorithm_config import config_of
+from rayprune.rllib.experiment.rllib_checks import env_faults
 from rayprune.rllib.export.identity import checkpoint_identity, file_identity, portable
 
 

@@ -17,7 +17,8 @@ from rayprune.rllib.checkpoints import files as checkpoints
 from rayprune.rllib.checkpoints.saved_policy import SavedPolicy
 from rayprune.rllib.cluster.connect import on_ray
 from rayprune.rllib.evaluation.open_policy import OpenPolicy
-from rayprune.rllib.experiment.algorithm_config import build_module, check_network, config_of
+from rayprune.rllib.experiment.algorithm_config import build_module, config_of
+from rayprune.rllib.experiment.network_checks import check_network
 from rayprune.rllib.modules.resizable import make_shrinkable
 from rayprune.rllib.training import rows
 from rayprune.rllib.training.summary import SummarySubject, summarise_run

@@ -15,7 +15,7 @@ from rayprune.errors import InputError
 from rayprune.rllib.algorithms import family_named
 from rayprune.rllib.commands.evaluate import evaluate_checkpoint
 from rayprune.rllib.commands.record import DATA_FILE, record_episodes
-from rayprune.rllib.experiment.algorithm_config import experiment_parts_faults
+from rayprune.rllib.experiment.experiment_checks import experiment_parts_faults
 from rayprune.rllib.learner.clock import clock_of
 from rayprune.tracking.record import read_rows
 from tests.rllib import experiments, matrix

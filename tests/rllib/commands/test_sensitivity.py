@@ -15,7 +15,8 @@ from rayprune.errors import ConfigError
 from rayprune.pruning.masks.topk import kept_count
 from rayprune.rllib.commands.sensitivity import ScanOptions, scan_sensitivity
 from rayprune.rllib.evaluation.evaluator import Evaluator
-from rayprune.rllib.experiment.algorithm_config import check_network, config_of
+from rayprune.rllib.experiment.algorithm_config import config_of
+from rayprune.rllib.experiment.network_checks import check_network
 from rayprune.statistics.intervals import summarise
 from rayprune.tracking.record import read_rows
 from tests.rllib import configs, experiments

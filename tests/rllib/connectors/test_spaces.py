@@ -29,7 +29,8 @@ from rayprune.rllib.connectors.observations import (
 )
 from rayprune.rllib.environments.action_spaces import action_space_faults
 from rayprune.rllib.evaluation.evaluator import Evaluator
-from rayprune.rllib.experiment.algorithm_config import _way_out, build_module
+from rayprune.rllib.experiment.algorithm_config import build_module
+from rayprune.rllib.experiment.network_checks import way_out
 from rayprune.rllib.export.exportable import export_limits
 from rayprune.rllib.export.policy import deployable
 from rayprune.rllib.models import PrunableNatureCNN
@@ -221,7 +222,7 @@ def test_an_image_that_rllib_has_no_filters_for_is_refused_with_the_way_out():
     connect(config, raw=False)
     with pytest.raises(ValueError, match="conv_filters") as caught:
         build_module(config)
-    assert "model_config.conv_filters`, a [filters, kernel, stride]" in _way_out(caught.value)
+    assert "model_config.conv_filters`, a [filters, kernel, stride]" in way_out(caught.value)
 
 
 KINDS = {

@@ -14,7 +14,8 @@ import torch
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
 from rayprune.rllib.algorithms import family_named
-from rayprune.rllib.experiment.algorithm_config import experiment_parts_faults, rllib_faults
+from rayprune.rllib.experiment.experiment_checks import experiment_parts_faults
+from rayprune.rllib.experiment.rllib_checks import rllib_faults
 from rayprune.rllib.experiment.unread_model_keys import unread_for_spaces, unread_model_faults
 from tests.rllib import experiments
 

@@ -19,13 +19,9 @@ from rayprune.rllib.algorithms import families
 from rayprune.rllib.commands.export import export_checkpoint
 from rayprune.rllib.environments.normalising_wrappers import running_wrappers
 from rayprune.rllib.evaluation.evaluator import Evaluator
-from rayprune.rllib.experiment.algorithm_config import (
-    _parameters,
-    base_config,
-    build_module,
-    experiment_parts_faults,
-    rllib_faults,
-)
+from rayprune.rllib.experiment.algorithm_config import base_config, build_module
+from rayprune.rllib.experiment.experiment_checks import experiment_parts_faults
+from rayprune.rllib.experiment.rllib_checks import parameters_of, rllib_faults
 from rayprune.rllib.experiment.schedule_values import SCHEDULED, schedule_faults
 from rayprune.rllib.experiment.unread_settings import UNREAD_BY_ALL, unread, unread_by
 from rayprune.rllib.export.exportable import export_limits
@@ -81,7 +77,7 @@ def test_each_row_of_the_table_is_a_setting_of_its_algorithms() -> None:
     for family in families():
         for row in (*UNREAD_BY_ALL, *unread_by(family)):
             assert row.instead.endswith(".")
-            known = _parameters(type(family.config()), row.method)
+            known = parameters_of(type(family.config()), row.method)
             missing = [key for key in row.keys if key not in known]
             # Some rows name keys that only some of their algorithms have.
             apart = family.name in {"APPO", "IMPALA", "BC"} and row not in UNREAD_BY_ALL

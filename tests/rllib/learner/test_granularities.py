@@ -21,12 +21,8 @@ from rayprune.rllib import prune
 from rayprune.rllib.callback import learner_reports
 from rayprune.rllib.connectors.observations import encode_observations
 from rayprune.rllib.evaluation.evaluator import Evaluator
-from rayprune.rllib.experiment.algorithm_config import (
-    base_config,
-    build_module,
-    check_network,
-    network_faults,
-)
+from rayprune.rllib.experiment.algorithm_config import base_config, build_module
+from rayprune.rllib.experiment.network_checks import check_network, network_faults
 from rayprune.rllib.models import PrunableResidualCNN
 from rayprune.rllib.modules.sensors import sensor_report
 from rayprune.rllib.training.layer_returns import post_layer_returns

@@ -13,7 +13,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from rayprune.errors import ConfigError
 from rayprune.rllib import prune
 from rayprune.rllib.checkpoints import files as checkpoints
-from rayprune.rllib.experiment.algorithm_config import load_checked
+from rayprune.rllib.experiment.experiment_checks import load_checked
 from rayprune.rllib.settings.keys import STATE_KEY
 from rayprune.tracking.record import read_rows
 from rayprune.tracking.reporter import NullReporter

@@ -58,7 +58,7 @@ def made_options(formats=("onnx", "torch"), **others):
 def adaptor(monkeypatch):
     stand_in = Adaptor()
     functions = {
-        "experiment.algorithm_config": {"load_checked": load_experiment},
+        "experiment.experiment_checks": {"load_checked": load_experiment},
         "training.train": {"run_training": stand_in.answer("train", SUMMARY)},
         "commands.evaluate": {
             "evaluate_checkpoint": stand_in.answer(

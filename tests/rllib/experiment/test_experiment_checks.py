@@ -13,12 +13,8 @@ import pytest
 from rayprune.errors import ConfigError, ResourceError
 from rayprune.pruning import config as pruning_config
 from rayprune.rllib.cluster import resources
-from rayprune.rllib.experiment.algorithm_config import (
-    base_config,
-    build_config,
-    build_module,
-    load_checked,
-)
+from rayprune.rllib.experiment.algorithm_config import base_config, build_config, build_module
+from rayprune.rllib.experiment.experiment_checks import load_checked
 from rayprune.rllib.settings.keys import CONFIG_KEY
 from tests.rllib import configs, experiments
 
@@ -64,7 +60,7 @@ def rllib(**blocks: Any) -> dict[str, Any]:
         ),
         (
             {"env": MUTE, "env_config": {"way": "exit"}},
-            "{'way': 'exit'}: SystemExit: 0 (test_algorithm_config.py",
+            "{'way': 'exit'}: SystemExit: 0 (test_experiment_checks.py",
         ),
         ({"rllib": rllib(trainning={"lr": 1e-3})}, "Did you mean 'training'"),
         ({"rllib": rllib(training={"learning_rate": 1e-3})}, "`rllib.training.learning_rate`"),
@@ -227,7 +223,7 @@ def test_auto_takes_a_gpu_per_learner_where_there_are_enough(
 def test_a_constructor_that_says_nothing_is_told_by_its_line(tmp_path: Path) -> None:
     gym.register("Mute-v0", entry_point=Mute)
     text = faults_of(tmp_path, env=f"{__name__}:Mute-v0")
-    assert "AssertionError at test_algorithm_config.py:" in text
+    assert "AssertionError at test_experiment_checks.py:" in text
     assert "`raise AssertionError" in text
 
 
