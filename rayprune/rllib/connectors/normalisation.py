@@ -106,7 +106,7 @@ class ObservationFilter(_Running):
             which is left alone; None where none is.
         rewrite: put what comes out into the episodes too, from which an on-policy Learner then
             takes exactly what was acted on. Where they are replayed they are kept raw, and
-            `rayprune.rllib.replay` normalises them with the newest statistics.
+            `rayprune.rllib.connectors.sampling` normalises them with the newest statistics.
     """
 
     def __init__(
