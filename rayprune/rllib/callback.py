@@ -127,17 +127,7 @@ class PruningCallback(RLlibCallback):
         )[0]
         result[RESULT_KEY] = {
             module_id: {
-                **{
-                    key: report[key]
-                    for key in (
-                        *("sparsity", "groups", "itop", "updates", "finished"),
-                        "cut_off",
-                    )
-                },
-                "layers": {layer.name: layer.sparsity for layer in report["layers"]},
-                "parameters": report["parameters"],
-                # The names are in the checkpoints: in every result they would be noise.
-                "uncovered": {key: report["uncovered"][key] for key in ("weights", "covered")},
+                **_told_of(report),
                 "churn": churn.get(module_id, 0.0),
                 "plasticity": plasticity.get(module_id),
             }
@@ -150,6 +140,18 @@ class PruningCallback(RLlibCallback):
         sparsity = max((report["sparsity"] for report in reports[0].values()), default=0.0)
         clock = int(result.get(NUM_ENV_STEPS_SAMPLED_LIFETIME) or 0)
         ask_remedies(algorithm, clock, sparsity, max(churn.values(), default=0.0))
+
+
+def _told_of(report: dict[str, Any]) -> dict[str, Any]:
+    """Return what of a module's report stands in a result."""
+    keys = ("sparsity", "groups", "itop", "updates", "finished", "cut_off")
+    return {
+        **{key: report[key] for key in keys},
+        "layers": {layer.name: layer.sparsity for layer in report["layers"]},
+        "parameters": report["parameters"],
+        # The names are in the checkpoints: in every result they would be noise.
+        "uncovered": {key: report["uncovered"][key] for key in ("weights", "covered")},
+    }
 
 
 def is_driven(config: Any) -> bool:

@@ -210,7 +210,7 @@ class AlgorithmFamily:
 
         Args:
             module: a TorchRLModule as a Learner holds it, not wrapped.
-            batch: as `rayprune.rllib.algorithms.forwards.example_of` gives it.
+            batch: observations, states, and actions where they are continuous.
         """
         outputs: list[Any] = [module._forward_inference(batch)]
         if isinstance(module, ValueFunctionAPI):

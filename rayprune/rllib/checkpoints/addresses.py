@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 ADDRESSES: Final = (
+    # Algorithms that a user registered.
+    "rayprune.algorithms.KnownAlgorithm",
     # Arrays that are mostly zero, in every file that holds some.
     "rayprune.deploy.storage.unpack",
     # Callbacks.
@@ -34,7 +36,7 @@ ADDRESSES: Final = (
     "rayprune.rllib.models.modules.PrunableNatureCNN",
     "rayprune.rllib.models.modules.PrunableResidualCNN",
     # Replay buffers that normalise.
-    "rayprune.rllib.connectors.normalisation.Scaling",
+    "rayprune.rllib.connectors.filters.Scaling",
     "rayprune.rllib.connectors.sampling.NormalisingEpisodeReplayBuffer",
     "rayprune.rllib.connectors.sampling.NormalisingPrioritizedEpisodeReplayBuffer",
 )

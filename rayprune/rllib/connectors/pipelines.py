@@ -18,7 +18,7 @@ from ray.rllib.env import INPUT_ENV_SINGLE_SPACES
 from rayprune.errors import ConfigError
 from rayprune.reasons import RAISED, reason_of
 from rayprune.rllib.connectors.encoding import measured
-from rayprune.rllib.connectors.normalisation import ObservationFilter, RewardFilter
+from rayprune.rllib.connectors.filters import ObservationFilter, RewardFilter
 
 Factory = Callable[..., Any]
 

@@ -13,7 +13,7 @@ from ray.rllib.utils.replay_buffers.prioritized_episode_buffer import (
 )
 
 from rayprune.errors import ConfigError
-from rayprune.rllib.connectors.normalisation import ObservationFilter, RewardFilter, Scaling
+from rayprune.rllib.connectors.filters import ObservationFilter, RewardFilter, Scaling
 from rayprune.rllib.connectors.pipelines import pieces_of
 
 STATISTICS: Final = "rayprune_statistics"

@@ -11,7 +11,7 @@ import ray
 from ray.rllib.core import COMPONENT_ENV_RUNNER, COMPONENT_ENV_TO_MODULE_CONNECTOR
 
 from rayprune.errors import CheckpointError
-from rayprune.rllib.connectors.normalisation import (
+from rayprune.rllib.connectors.filters import (
     ObservationFilter,
     RewardFilter,
     moments_of_rllib,

@@ -26,7 +26,7 @@ from rayprune.pruning.layers.resizing import fit_to, misfits
 from rayprune.pruning.measures.counting import count_flops
 from rayprune.rllib.actors.threads import fitting_threads
 from rayprune.rllib.checkpoints.saved_policy import SavedPolicy
-from rayprune.rllib.connectors.normalisation import ObservationFilter
+from rayprune.rllib.connectors.filters import ObservationFilter
 from rayprune.rllib.connectors.observations import KeepObservations
 from rayprune.rllib.connectors.pipelines import pieces_of
 from rayprune.rllib.environments.environment import guarded_env, lone_env_runner, start_episode

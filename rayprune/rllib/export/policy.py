@@ -58,7 +58,7 @@ from rayprune.deploy.policy.interface import Interface, Noise, Port
 from rayprune.deploy.policy.policy import Arrange, DeployablePolicy, Flatten, Normalise, Observe
 from rayprune.errors import InputError
 from rayprune.rllib.connectors.encoding import Encoding
-from rayprune.rllib.connectors.normalisation import CLIP, ObservationFilter, RewardFilter
+from rayprune.rllib.connectors.filters import CLIP, ObservationFilter, RewardFilter
 from rayprune.rllib.connectors.observations import EncodeObservations, FitActions, two_sided
 from rayprune.rllib.export.network import RLModuleNetwork
 

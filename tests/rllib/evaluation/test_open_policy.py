@@ -17,7 +17,7 @@ from rayprune.config import to_yaml
 from rayprune.rllib.checkpoints.files import CONFIG_FILE, META_FILE
 from rayprune.rllib.checkpoints.saved_policy import MODULE
 from rayprune.rllib.commands.export import export_checkpoint
-from rayprune.rllib.connectors.normalisation import ObservationFilter
+from rayprune.rllib.connectors.filters import ObservationFilter
 from rayprune.rllib.evaluation.evaluator import Evaluator
 from rayprune.rllib.evaluation.open_policy import OpenPolicy
 from rayprune.rllib.experiment.algorithm_config import base_config

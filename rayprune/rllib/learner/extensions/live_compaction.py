@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from ray.rllib.core import COMPONENT_RL_MODULE
+from ray.rllib.core.columns import Columns
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 from torch.utils._pytree import tree_map
 
@@ -21,7 +22,6 @@ from rayprune.errors import ConfigError, InputError, InvariantError
 from rayprune.pruning.layers.resizing import fit_to, shapes_of
 from rayprune.pruning.pruner import Pruner
 from rayprune.rllib.algorithms import family_of_module
-from rayprune.rllib.algorithms.forwards import example_of
 from rayprune.rllib.algorithms.target_networks import target_parameters
 from rayprune.rllib.learner import ranks
 from rayprune.rllib.learner.extension import Extension, LearnerView
@@ -29,6 +29,9 @@ from rayprune.rllib.learner.parameters import swap_parameters
 from rayprune.rllib.modules.resizable import Shrinkable
 
 logger = logging.getLogger(__name__)
+
+ROWS = 2
+"""Rows of a batch that is run: one alone would not show which axis is the batch's."""
 
 
 class LiveCompaction(Extension):
@@ -139,3 +142,14 @@ class LiveCompaction(Extension):
         before = self._booked[module_id]
         swap_parameters(self._view.learner, module_id, before, None if plan is None else plan.pick)
         self._booked[module_id] = dict(self._view.module(module_id).named_parameters())
+
+
+def example_of(batch: dict[str, Any]) -> dict[str, Any]:
+    """Return copies of the first rows of what a forward reads of a Learner's minibatch."""
+    read = {key: batch[key] for key in (Columns.OBS, Columns.STATE_IN) if key in batch}
+    actions = batch.get(Columns.ACTIONS)
+    if isinstance(actions, torch.Tensor) and actions.is_floating_point():
+        # Of critics they are an input. Made up in the forward they would be a constant, and fold.
+        read[Columns.ACTIONS] = actions
+    rows: dict[str, Any] = tree_map(lambda leaf: leaf[:ROWS].detach().clone(), read)
+    return rows

@@ -23,7 +23,7 @@ from rayprune.rllib import normalise, prune
 from rayprune.rllib.checkpoints.files import read_experiment
 from rayprune.rllib.commands.evaluate import evaluate_checkpoint
 from rayprune.rllib.commands.export import export_checkpoint
-from rayprune.rllib.connectors.normalisation import ObservationFilter, RewardFilter
+from rayprune.rllib.connectors.filters import ObservationFilter, RewardFilter
 from rayprune.rllib.connectors.sampling import scaled
 from rayprune.rllib.connectors.statistics import (
     filter_state,
