@@ -14,9 +14,7 @@ PACKAGE, TESTS = ROOT / "rayprune", ROOT / "tests"
 FILES_A_FOLDER, LINES_A_FILE, LINES_A_CLASS = 20, 450, 350
 
 LONG_FILES = {"deploy/formats/c/lowering.py"}  # one operator after the other
-TOO_LONG_YET = {
-    "rllib/experiment/algorithm_config.py": 511,
-}
+TOO_LONG_YET: dict[str, int] = {}
 """Files and classes that are still to be split, with the lines that they have: only to shrink."""
 
 ELSEWHERE = {
