@@ -28,7 +28,8 @@ from rayprune.rllib.learner.extensions.plasticity import PlasticityWindows
 from rayprune.rllib.learner.extensions.signals import begin_if_reached
 from rayprune.rllib.modules.cut_off import Teller
 from rayprune.rllib.settings.config_changes import check_composed
-from rayprune.rllib.settings.keys import CONFIG_KEY, DRIVEN_KEY
+from rayprune.rllib.settings.keys import DRIVEN_KEY
+from rayprune.rllib.settings.module_configs import is_driven, pruning_in
 
 logger = logging.getLogger(__name__)
 
@@ -154,11 +155,6 @@ def _told_of(report: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def is_driven(config: Any) -> bool:
-    """Whether a driver of ours tells people what the callback otherwise logs."""
-    return bool(config.learner_config_dict.get(CONFIG_KEY, {}).get(DRIVEN_KEY))
-
-
 def uncovered_lines(algorithm: Algorithm) -> list[str]:
     """Return what sparsities are not of, and which modules are left alone; a line each."""
     lines: list[str] = foreach_learner(algorithm, _uncovered_lines_of)[0]
@@ -173,7 +169,7 @@ def _uncovered_lines_of(learner: Any) -> Any:
 def waits_for_layer_returns(algorithm: Algorithm) -> bool:
     """Return whether a mask update waits for returns, where no driver of ours measures them."""
     assert algorithm.config is not None
-    held = algorithm.config.learner_config_dict.get(CONFIG_KEY, {})
+    held = pruning_in(algorithm.config)
     criterion = find_criterion(held.get("criterion"))
     if criterion is None or not criterion.needs_returns or held.get(DRIVEN_KEY):
         return False
@@ -187,7 +183,7 @@ def begin_by_training(algorithm: Algorithm, result: dict[str, Any]) -> None:
     It is RLlib's mean over episodes of the exploring policy, mostly below a validation's.
     """
     assert algorithm.config is not None
-    held = algorithm.config.learner_config_dict.get(CONFIG_KEY, {})
+    held = pruning_in(algorithm.config)
     if held.get(DRIVEN_KEY) or not waits_for_return(held.get("schedule", {})):
         return
     mean = result.get(ENV_RUNNER_RESULTS, {}).get(EPISODE_RETURN_MEAN)

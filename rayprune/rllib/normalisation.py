@@ -16,7 +16,8 @@ from rayprune.rllib.connectors.pipelines import EnvToModule
 from rayprune.rllib.connectors.sampling import hand_over, let_buffer_normalise, replays
 from rayprune.rllib.connectors.statistics import MEAN_STD, freeze, take_statistics
 from rayprune.rllib.learner.extensions.distillation import Distillation
-from rayprune.rllib.settings.keys import CONFIG_KEY, START
+from rayprune.rllib.settings.keys import START
+from rayprune.rllib.settings.module_configs import pruning_in
 
 Config = TypeVar("Config", bound=AlgorithmConfig)
 
@@ -111,8 +112,7 @@ def as_configured(config: Config) -> Config:
 
 
 def _teaching(algorithm: Any) -> dict[str, Any]:
-    held = algorithm.config.learner_config_dict.get(CONFIG_KEY, {})
-    return held.get("distillation") or {}
+    return pruning_in(algorithm.config).get("distillation") or {}
 
 
 def _has_teacher(learner: Any) -> bool:

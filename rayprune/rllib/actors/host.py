@@ -10,7 +10,7 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from rayprune.pruning.config import DEFAULT_HORIZON
 from rayprune.pruning.remedies import chosen_remedies
 from rayprune.pruning.remedies.base import Moment, TrainingHost
-from rayprune.rllib.settings.keys import CONFIG_KEY
+from rayprune.rllib.settings.module_configs import pruning_in
 
 
 class AlgorithmHost(TrainingHost):
@@ -83,5 +83,5 @@ def _horizon(pruning: Mapping[str, Any]) -> int:
 def _config_of(algorithm: Algorithm) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the plain pruning dict as it is now, and the remedies in it."""
     config: Any = algorithm.config
-    pruning = config.learner_config_dict.get(CONFIG_KEY, {})
+    pruning = pruning_in(config)
     return pruning, pruning.get("remedies") or {}

@@ -264,7 +264,7 @@ class ModulePruners:
             exclude=targets,
             seed=self._config.seed or 0,
             # `prune` refuses a gated schedule; all else is posted, by a driver or the callback.
-            driven=not config.gated or is_driven(self._config, module_id),
+            driven=not config.gated or is_driven(self._config),
         )
         self.sparsity[module_id] = 0.0
         begun = pruner.start()

@@ -56,6 +56,17 @@ class ModuleConfigs:
         return known[1]
 
 
+def pruning_in(config: Any) -> dict[str, Any]:
+    """Return the plain pruning dict that an algorithm's config holds; empty without one."""
+    held: dict[str, Any] = config.learner_config_dict.get(CONFIG_KEY, {})
+    return held
+
+
+def is_driven(config: Any) -> bool:
+    """Whether a driver of ours validates, posts what a schedule waits for, and tells people."""
+    return bool(pruning_in(config).get(DRIVEN_KEY))
+
+
 def is_named(config: AlgorithmConfig, module_id: str) -> bool:
     """Whether a module is named among those to prune."""
     return module_id in (_held(config, module_id).get(MODULES_KEY) or {})
@@ -86,14 +97,9 @@ def is_pruned(config: AlgorithmConfig, module_id: str) -> bool:
     return chosen is None or module_id in chosen
 
 
-def is_driven(config: AlgorithmConfig, module_id: str) -> bool:
-    """Whether a driver of ours validates, and posts what a schedule waits for."""
-    return bool(_held(config, module_id).get(DRIVEN_KEY))
-
-
 def check_ids(config: AlgorithmConfig, module_ids: Collection[str]) -> None:
     """Raise ConfigError if a module is to be pruned that the algorithm doesn't have."""
-    chosen = config.learner_config_dict[CONFIG_KEY].get(MODULES_KEY) or {}
+    chosen = pruning_in(config).get(MODULES_KEY) or {}
     faults = [
         f"`modules` must be of {sorted(module_ids)}, but one is {name!r}."
         f"{did_you_mean(name, module_ids)}"
@@ -111,5 +117,5 @@ def _held(config: AlgorithmConfig, module_id: str) -> dict[str, Any]:
     puts there is for others.
     """
     own = config.get_config_for_module(module_id).learner_config_dict.get(CONFIG_KEY, {})
-    base: dict[str, Any] = config.learner_config_dict[CONFIG_KEY]
+    base = pruning_in(config)
     return base if own is base or not own else {**base, **own}
