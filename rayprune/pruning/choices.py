@@ -26,7 +26,7 @@ from rayprune.pruning.distributions import distribution_faults
 from rayprune.pruning.granularity import POOLINGS, find_granularity, granularity_faults
 from rayprune.pruning.granularity.hybrid import hybrid_conflicts, hybrid_faults
 from rayprune.pruning.penalties import penalty_conflicts
-from rayprune.pruning.remedies import remedy_faults
+from rayprune.pruning.remedies import chosen_remedies, remedy_faults
 from rayprune.pruning.schedules import schedule_faults, schedule_of
 from rayprune.validation import unknown_key
 
@@ -102,6 +102,9 @@ def _granularity(prefix: str, chosen: Chosen) -> Faults:
 
 def _remedies(prefix: str, chosen: Chosen) -> Faults:
     yield from remedy_faults(prefix, chosen.values)
+    remedies = chosen.values.get("remedies")
+    for _, remedy in chosen_remedies(remedies if isinstance(remedies, Mapping) else {}):
+        yield from remedy.conflicts(prefix, chosen)
 
 
 def _other_criteria(prefix: str, chosen: Chosen) -> Faults:

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rayprune.errors import did_you_mean
-from rayprune.pruning.checks import Faults, must
+from rayprune.pruning.checks import Faults, must, unknown_keys
 from rayprune.pruning.registry import Registry
 from rayprune.pruning.remedies.base import Remedy
 from rayprune.pruning.remedies.n_step import NStep
@@ -71,10 +70,7 @@ def remedy_faults(prefix: str, values: Mapping[str, Any]) -> Faults:
     if not isinstance(remedies, Mapping):
         yield must(field, f"a mapping of {sorted(known)}", remedies)
         return
-    for key in remedies:
-        if key not in known:
-            hint = did_you_mean(key, known) or f" Known are {sorted(known)}."
-            yield f"`{field}.{key}` is not a known key.{hint}"
+    yield from unknown_keys(field, remedies, known)
     for remedy in REMEDIES.values():
         yield from remedy.faults(field, remedies)
 

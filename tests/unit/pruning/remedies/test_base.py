@@ -91,3 +91,23 @@ def test_what_a_user_registers_is_a_key_like_the_others_and_acts_on_weights():
     assert torch.equal(nets[1].weight, nets[0].weight * 0.5)
     with pytest.raises(ConfigError, match="named 'rescale' exists already"):
         register_remedy("rescale", ShrinkAndPerturb)
+
+
+def test_a_registered_remedy_says_what_it_does_not_go_with(monkeypatch):
+    class Shout(Remedy):
+        """Says that something was pruned."""
+
+        options: ClassVar = {"shout": "how loud"}
+
+        @classmethod
+        def conflicts(cls, prefix, chosen):
+            if chosen.schedule.sparse_from_start:
+                yield f"`{prefix}remedies.shout` has nothing to say."
+
+    monkeypatch.setattr(REMEDIES, "_entries", dict(REMEDIES))
+    register_remedy("shout", Shout)
+    block = {"sparsity": 0.5, "schedule": {"kind": "static"}}
+    assert PruningConfig.faults_of({**block, "remedies": {"shout": 1}}) == [
+        "`pruning.remedies.shout` has nothing to say."
+    ]
+    assert PruningConfig.faults_of(block) == []
