@@ -12,6 +12,8 @@ from rayprune.pruning.remedies.base import LEAST_REPLAY, Moment, Remedy, Trainin
 class ReplayLimit(Remedy):
     """Bounds the replay buffer while the policy is pruned (RLx2, arXiv:2205.15043)."""
 
+    key_of_bound: ClassVar[str] = "replay_limit"
+    """Its key, whose value is the bound in env steps."""
     options: ClassVar[Mapping[str, str]] = {
         "replay_limit": "most env steps in the replay buffer once anything is pruned: the newest"
     }
@@ -20,12 +22,19 @@ class ReplayLimit(Remedy):
     @classmethod
     def faults(cls, field: str, block: Mapping[str, Any]) -> Faults:
         """Yield what is wrong with its key."""
-        if block.get("replay_limit") is not None:
-            yield from count(f"{field}.replay_limit", block["replay_limit"], least=LEAST_REPLAY)
+        bound = block.get(cls.key_of_bound)
+        if bound is not None:
+            yield from count(f"{field}.{cls.key_of_bound}", bound, least=LEAST_REPLAY)
+
+    @classmethod
+    def is_in_force(cls, moment: Moment) -> bool:
+        """Return whether the next iteration is bounded."""
+        return moment.sparsity > 0
 
     @classmethod
     def after_iteration(
         cls, host: TrainingHost, moment: Moment, settings: Mapping[str, Any]
     ) -> None:
-        """Set the limit, if anything is pruned."""
-        host.set_replay_capacity(int(settings["replay_limit"]) if moment.sparsity > 0 else None)
+        """Bound the buffer, or let it be whole again."""
+        bound = int(settings[cls.key_of_bound])
+        host.set_replay_capacity(bound if cls.is_in_force(moment) else None)

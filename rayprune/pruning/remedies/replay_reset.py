@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from rayprune.pruning.checks import Faults, count
-from rayprune.pruning.remedies.base import LEAST_REPLAY, Moment, Remedy, TrainingHost
+from rayprune.pruning.remedies.base import Moment
+from rayprune.pruning.remedies.replay_limit import ReplayLimit
 
 
-class ReplayReset(Remedy):
+class ReplayReset(ReplayLimit):
     """Keeps the newest steps of the replay buffer, after an iteration with a mask update."""
 
+    key_of_bound = "replay_reset"
     options: ClassVar[Mapping[str, str]] = {
         "replay_reset": "env steps that the buffer keeps when masks have changed: the newest"
     }
-    needs_replay = True
 
     @classmethod
-    def faults(cls, field: str, block: Mapping[str, Any]) -> Faults:
-        """Yield what is wrong with its key."""
-        if block.get("replay_reset") is not None:
-            yield from count(f"{field}.replay_reset", block["replay_reset"], least=LEAST_REPLAY)
-
-    @classmethod
-    def after_iteration(
-        cls, host: TrainingHost, moment: Moment, settings: Mapping[str, Any]
-    ) -> None:
-        """Let older steps go, if a mask has changed."""
-        host.set_replay_capacity(int(settings["replay_reset"]) if moment.churn > 0 else None)
+    def is_in_force(cls, moment: Moment) -> bool:
+        """Return whether a mask has changed in the last iteration."""
+        return moment.churn > 0
