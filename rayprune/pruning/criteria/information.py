@@ -19,8 +19,8 @@ def information_gain(activations: Tensor, actions: Actions, estimator: str) -> T
     """Score a unit by the mutual information between its activation and the policy's action.
 
     Args:
-        activations: of a layer's units after their activation function (a filter's mean over the
-            image), shape ``(observations, units)``.
+        activations: of a layer's units behind norm and activation function (a filter's mean over
+            the image), shape ``(observations, units)``.
         actions: what the policy would do in the same observations.
         estimator: a key of `ESTIMATORS`.
 
