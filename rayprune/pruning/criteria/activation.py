@@ -1,4 +1,4 @@
-"""Criteria from what flows through the weights."""
+"""Importance scores from what flows through the weights (Wanda)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Criteria from gradients: how much the objective feels a weight."""
+"""Importance scores from gradients, saliency among them: how much the objective feels a weight."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Information gain: what a unit's activation tells of the policy's action."""
+"""The importance of a unit: what its activation tells of the policy's action."""
 
 from __future__ import annotations
 

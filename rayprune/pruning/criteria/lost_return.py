@@ -1,4 +1,4 @@
-"""The criterion that nothing but the environment can give."""
+"""The importance of a whole layer: the return lost without it, which only validations tell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Criteria that read nothing but the weights."""
+"""Importance scores that read nothing but the weights: magnitude pruning and its kin."""
 
 from __future__ import annotations
 
