@@ -7,6 +7,7 @@ from typing import Any
 
 from ray.exceptions import RayTaskError
 from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.core.learner.learner_group import LearnerGroup
 
 
@@ -30,6 +31,19 @@ def learner_group(algorithm: Algorithm) -> LearnerGroup:
     group = algorithm.learner_group
     assert group is not None
     return group
+
+
+def policy_of(algorithm: Algorithm) -> dict[str, Any]:
+    """Return the Learners' newest policy with the connectors' states, as `Evaluator.load` wants."""
+    learners = learner_group(algorithm).get_state(
+        components=f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}", inference_only=True
+    )
+    weights = learners[COMPONENT_LEARNER][COMPONENT_RL_MODULE][DEFAULT_MODULE_ID]
+    state: dict[str, Any] = {COMPONENT_RL_MODULE: {DEFAULT_MODULE_ID: weights}}
+    if algorithm.env_runner is not None:
+        connectors = algorithm.env_runner.get_state(not_components=[COMPONENT_RL_MODULE])
+        state.update({key: value for key, value in connectors.items() if "connector" in key})
+    return state
 
 
 class _Call:

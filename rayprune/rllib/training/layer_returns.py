@@ -9,9 +9,8 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 
 from rayprune.pruning.granularity.layer import without
-from rayprune.rllib.actors.learners import foreach_learner
+from rayprune.rllib.actors.learners import foreach_learner, policy_of
 from rayprune.rllib.evaluation.evaluator import Evaluator
-from rayprune.rllib.training.rows import policy_of
 
 
 def post_layer_returns(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ray.rllib.algorithms.algorithm import Algorithm
-from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
+from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
     EPISODE_LEN_MEAN,
@@ -19,7 +19,7 @@ from ray.rllib.utils.metrics import (
 )
 
 from rayprune.config import ExperimentConfig
-from rayprune.rllib.actors.learners import foreach_learner, learner_group
+from rayprune.rllib.actors.learners import foreach_learner
 from rayprune.rllib.callback import LOST_KEY, RESULT_KEY, learner_reports
 from rayprune.rllib.diagnostics import Diagnostics
 from rayprune.rllib.evaluation.evaluator import Evaluator
@@ -83,19 +83,6 @@ def diagnostics_of(
     held = foreach_learner(algorithm, lambda learner: learner.diagnostics())[0]
     flops = diagnostics.take("flops", DEFAULT_MODULE_ID, lambda: evaluator.flops(seed), None)
     return {**held[DEFAULT_MODULE_ID], **({} if flops is None else {"flops": flops})}
-
-
-def policy_of(algorithm: Algorithm) -> dict[str, Any]:
-    """Return the Learners' newest policy with the connectors' states, as `Evaluator.load` wants."""
-    learners = learner_group(algorithm).get_state(
-        components=f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}", inference_only=True
-    )
-    weights = learners[COMPONENT_LEARNER][COMPONENT_RL_MODULE][DEFAULT_MODULE_ID]
-    state: dict[str, Any] = {COMPONENT_RL_MODULE: {DEFAULT_MODULE_ID: weights}}
-    if algorithm.env_runner is not None:
-        connectors = algorithm.env_runner.get_state(not_components=[COMPONENT_RL_MODULE])
-        state.update({key: value for key, value in connectors.items() if "connector" in key})
-    return state
 
 
 def pruning_meta(algorithm: Algorithm) -> dict[str, Any]:

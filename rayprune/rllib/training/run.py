@@ -16,7 +16,7 @@ from rayprune.config import ExperimentConfig, load_experiment, to_yaml
 from rayprune.errors import EnvError, RaypruneError
 from rayprune.pruning.schedules.gate import Verdict
 from rayprune.reasons import found_in, reason_of
-from rayprune.rllib.actors.learners import foreach_learner
+from rayprune.rllib.actors.learners import foreach_learner, policy_of
 from rayprune.rllib.actors.threads import fitting_threads
 from rayprune.rllib.callback import learner_reports, uncovered_lines
 from rayprune.rllib.checkpoints import files as checkpoints
@@ -136,7 +136,7 @@ class Run:
             masks=not self._experiment.pruning.dense,
         )
         if transfer is not None:
-            self._evaluator.load(rows.policy_of(self._algorithm))
+            self._evaluator.load(policy_of(self._algorithm))
             result = self._evaluator.evaluate(seeds.validation_seed, seeds.episodes)
             write_start(self._out, taken, result)
             self._reporter.message(
@@ -228,7 +228,7 @@ class Run:
 
     def _validate(self, algorithm: Algorithm) -> dict[str, Any]:
         evaluation = self._experiment.evaluation
-        self._evaluator.load(rows.policy_of(algorithm))
+        self._evaluator.load(policy_of(algorithm))
         result = self._evaluator.evaluate(evaluation.validation_seed, evaluation.episodes)
         self._validation = result
         progress = self._progress

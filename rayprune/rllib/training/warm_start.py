@@ -13,11 +13,10 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rayprune.pruning.masks.state import unpack_state
-from rayprune.rllib.actors.learners import foreach_learner
+from rayprune.rllib.actors.learners import foreach_learner, policy_of
 from rayprune.rllib.checkpoints.files import locate_policy, module_of
 from rayprune.rllib.checkpoints.saved_policy import SavedPolicy
 from rayprune.rllib.connectors.statistics import freeze, take_statistics
-from rayprune.rllib.training.rows import policy_of
 
 
 @dataclass(frozen=True)

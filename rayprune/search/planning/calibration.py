@@ -13,8 +13,8 @@ from ray.exceptions import RayError
 from ray.util.placement_group import remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from rayprune.rllib.actors.learners import policy_of
 from rayprune.rllib.evaluation.evaluator import AT_ONCE
-from rayprune.rllib.training import rows
 from rayprune.search.planning.forecast import Calibration
 from rayprune.search.planning.placement import Placement
 from rayprune.search.sweep_spec import Sweep
@@ -38,7 +38,7 @@ class CalibrationTrial(PruningTrial):
         ``start_s`` is left to the caller, who has waited for it.
         """
         step_s = self._time_training()
-        self._evaluator.load(rows.policy_of(self._algorithm))
+        self._evaluator.load(policy_of(self._algorithm))
         evaluation_s, longest_s = self._time_evaluation()
         with tempfile.TemporaryDirectory() as place:
             save_s = _seconds(lambda: self.save_checkpoint(place))

@@ -18,6 +18,7 @@ from ray import tune
 
 from rayprune.config import ExperimentConfig, experiment_faults, import_modules, to_yaml
 from rayprune.errors import ConfigError
+from rayprune.rllib.actors.learners import policy_of
 from rayprune.rllib.checkpoints import files as checkpoints
 from rayprune.rllib.checkpoints.barrier import cross_barrier
 from rayprune.rllib.cluster.resources import learner_gpus, resolve_gpus
@@ -139,7 +140,7 @@ class PruningTrial(tune.Trainable):
 
     def _measure(self) -> dict[str, Any]:
         evaluation = self._experiment.evaluation
-        self._evaluator.load(rows.policy_of(self._algorithm))
+        self._evaluator.load(policy_of(self._algorithm))
         seed = evaluation.validation_seed
         validation = self._evaluator.evaluate(seed, evaluation.episodes)
         schedule = self._experiment.pruning.schedule

@@ -18,6 +18,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from rayprune.errors import ConfigError
 from rayprune.rllib import prune
+from rayprune.rllib.actors.learners import policy_of
 from rayprune.rllib.callback import learner_reports
 from rayprune.rllib.connectors.observations import encode_observations
 from rayprune.rllib.evaluation.evaluator import Evaluator
@@ -26,7 +27,6 @@ from rayprune.rllib.experiment.network_checks import check_network, network_faul
 from rayprune.rllib.models import PrunableResidualCNN
 from rayprune.rllib.modules.sensors import sensor_report
 from rayprune.rllib.training.layer_returns import post_layer_returns
-from rayprune.rllib.training.rows import policy_of
 from rayprune.rllib.training.twins import dense_twin
 from tests.doubles.envs import Images
 from tests.rllib import configs
