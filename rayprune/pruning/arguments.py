@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
-from numbers import Real
 from typing import Any, Final
 
 import torch
 from torch import nn
 
 from rayprune.errors import ConfigError, InputError, did_you_mean
+from rayprune.pruning.checks import is_finite
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.layers.attach import Exclusions, join
 from rayprune.pruning.layers.masked import MaskedLayer
@@ -103,7 +102,7 @@ def checked_exclusions(module: nn.Module, exclude: Exclusions) -> list[str | nn.
 
 def check_number(field: str, value: object) -> None:
     """Raise InputError if a value is no finite number."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+    if not is_finite(value):
         raise InputError(f"`{field}` must be a finite number, but is {_shown(value)}.")
 
 

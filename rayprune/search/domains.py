@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from rayprune.pruning.checks import choice_fault
+from rayprune.pruning.checks import choice_fault, is_finite
 from rayprune.validation import shown
 
 RESAMPLE: Final = 0.25
@@ -52,7 +52,7 @@ class Range:
         just that where the range reaches zero or below, in which multiplying would get stuck.
         A value on a grid moves by at least one of its steps.
         """
-        if not _is_number(value):
+        if not is_finite(value):
             return self.sample(rng)
         factor = rng.choice(list(factors))
         if self.log:
@@ -78,7 +78,7 @@ class Range:
 
     def holds(self, value: Any) -> bool:
         """Whether the range holds a value."""
-        return _is_number(value) and self.low <= value <= self.high
+        return is_finite(value) and self.low <= value <= self.high
 
     def probes(self) -> list[float]:
         """Return the ends."""
@@ -122,7 +122,7 @@ class Choices:
         others = [other for other in self.values if not _same(other, value)]
         if not others:
             return copy.deepcopy(value)
-        if all(map(_is_number, self.values)) and self.holds(value):
+        if all(map(is_finite, self.values)) and self.holds(value):
             below = [other for other in others if other < value]
             above = [other for other in others if other > value]
             others = [*sorted(below)[-1:], *sorted(above)[:1]]
@@ -157,7 +157,7 @@ class Drawn:
 
     def perturb(self, value: Any, rng: random.Random, factors: Sequence[float] = FACTORS) -> Any:
         """Multiply a number; draw anything else anew."""
-        if not _is_number(value):
+        if not is_finite(value):
             return self.draw()
         moved = value * rng.choice(list(factors))
         return round(moved) if isinstance(value, int) else moved
@@ -271,11 +271,7 @@ def _choices_faults(given: object, field: str) -> list[str]:
 def _range_faults(kind: str, given: object, field: str) -> list[str]:
     wanted = "[low, high, step]" if kind == "quniform" else "[low, high]"
     size = 3 if kind == "quniform" else 2
-    if (
-        not isinstance(given, (list, tuple))
-        or len(given) != size
-        or not all(map(_is_number, given))
-    ):
+    if not isinstance(given, (list, tuple)) or len(given) != size or not all(map(is_finite, given)):
         return [f"`{field}` must be {wanted}, all finite numbers, but is {shown(given)}."]
     low, high = given[:2]
     if kind == "randint" and not all(float(bound).is_integer() for bound in given):
@@ -300,14 +296,6 @@ def _range_faults(kind: str, given: object, field: str) -> list[str]:
                 f"but has {off[0]}."
             ]
     return []
-
-
-def _is_number(value: object) -> bool:
-    # NumPy's scalars too: Tune samples them.
-    try:
-        return not isinstance(value, (bool, str)) and math.isfinite(value)  # type: ignore[arg-type]
-    except TypeError:
-        return False
 
 
 def _same(one: Any, other: Any) -> bool:
