@@ -26,8 +26,10 @@ demo: $(VENV)/.rllib
 	elif [ -n "$$(ls -A $$out 2>/dev/null)" ]; then out=$$out-$$(date +%Y%m%d-%H%M%S); fi; \
 	set -x; $(BIN)/rayprune train tune_configs/ppo_cartpole.yaml --out $$out $$resume
 
-# Two at a time, each with a Ray of its own; a file stays together, for its tests share fixtures.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+# Two at a time, each with a Ray of its own; a file stays together, for its tests share fixtures,
+# and the files stay in tests/conftest.py's order: the longest first.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test: lint type floors
 	$(PYTEST) -m "not slow and not matrix"

@@ -60,7 +60,8 @@ def sac() -> SACConfig:
             train_batch_size_per_learner=16,
             initial_alpha=1.5,
         )
-        .reporting(min_sample_timesteps_per_iteration=60)
+        # RLlib would go on for a second, however many steps that is.
+        .reporting(min_sample_timesteps_per_iteration=60, min_time_s_per_iteration=0)
         .rl_module(model_config={"fcnet_hiddens": [32, 32], "head_fcnet_hiddens": []})
         .debugging(seed=0, log_level="ERROR")
     )

@@ -43,7 +43,7 @@ def wait_for_checkpoint(process: subprocess.Popen[str], run: Path) -> None:
 def test_a_killed_run_resumes_and_equals_the_uninterrupted_one(
     ray_address: str, tmp_path: Path
 ) -> None:
-    config = write(tmp_path / "c.yaml", stop={"env_steps": 2000})
+    config = write(tmp_path / "c.yaml", stop={"env_steps": 1600})
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     process = start("train", config, "--out", cut, ray=ray_address)
     wait_for_checkpoint(process, cut)

@@ -366,7 +366,11 @@ def test_recorded_choices_are_the_environments_and_are_cloned_from(walked, tmp_p
         "env": "tests.rllib.connectors.test_spaces:RaypruneStrict-v0",
         "rllib": {
             "training": {"train_batch_size_per_learner": 64, "minibatch_size": 64},
-            "offline_data": {"input_": [str(tmp_path / "data")]},
+            "offline_data": {
+                "input_": [str(tmp_path / "data")],
+                "dataset_num_iters_per_learner": 5,
+                "map_batches_kwargs": {"concurrency": 1, "num_cpus": 0},
+            },
             "rl_module": {"model_config": {"fcnet_hiddens": [16, 16]}},
         },
         "pruning": {"sparsity": 0.5, "schedule": {"kind": "one_shot", "begin": 0.5}},

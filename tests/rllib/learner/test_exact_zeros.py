@@ -29,8 +29,21 @@ CASES: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("granularity", ["weight", "neuron"])
+@pytest.mark.parametrize(
+    ("case", "granularity"),
+    [
+        pytest.param(
+            case,
+            granularity,
+            # Two actors start for it: whole units on a remote one differ in nothing from weights.
+            marks=pytest.mark.slow
+            if (case, granularity) == ("ppo_remote_env_runners", "neuron")
+            else (),
+        )
+        for case in CASES
+        for granularity in ("weight", "neuron")
+    ],
+)
 def test_pruned_weights_stay_exactly_zero_while_training(case: str, granularity: str) -> None:
     config = prune(CASES[case](), configs.pruning(granularity=granularity, pooling="l2"))
     algo = configs.build(config)

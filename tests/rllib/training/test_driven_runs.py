@@ -199,7 +199,8 @@ LAWS: dict[str, Mapping[str, Any]] = {
 @pytest.mark.parametrize(
     ("kind", "crash_at"),
     [
-        ("iterative", 500),
+        # Its steps are the lottery's without the way back.
+        pytest.param("iterative", 500, marks=pytest.mark.slow),
         ("lottery", 900),
         ("gated", 500),
         pytest.param("gated", 700, marks=pytest.mark.slow),  # after a roll-back

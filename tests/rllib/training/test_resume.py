@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -53,57 +54,70 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
     assert _without_time(whole) == _without_time(resumed)
 
 
-def test_the_same_seed_gives_the_same_run_and_another_seed_another(tmp_path: Path) -> None:
-    short = {"stop": {"env_steps": 400}}
-    runs = [
-        experiments.train(experiments.experiment(experiments.PPO, **short, seed=s), tmp_path / n)
-        for n, s in (("a", 3), ("b", 3), ("c", 4))
+SHORT: dict[str, Any] = {"stop": {"env_steps": 400}}
+
+
+@pytest.fixture(scope="module")
+def trained(
+    ray_session: None, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
+    """A run that has come to its end, and its summary."""
+    out = tmp_path_factory.mktemp("trained") / "run"
+    return out, experiments.train(experiments.experiment(experiments.PPO, **SHORT), out)
+
+
+@pytest.fixture
+def finished(trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> Path:
+    """A copy of it, to be gone on with and damaged."""
+    return Path(shutil.copytree(trained[0], tmp_path / "run"))
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(
+    trained: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    first, summary = trained
+    again, _ = [
+        experiments.train(experiments.experiment(experiments.PPO, **SHORT, seed=s), tmp_path / n)
+        for n, s in (("b", 3), ("c", 4))
     ]
-    assert _without_time(runs[0]) == _without_time(runs[1])
-    assert _rows(tmp_path / "a") == _rows(tmp_path / "b")
-    assert _rows(tmp_path / "a") != _rows(tmp_path / "c")
+    assert _without_time(summary) == _without_time(again)
+    assert _rows(first) == _rows(tmp_path / "b")
+    assert _rows(first) != _rows(tmp_path / "c")
 
 
-def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
-    what = experiments.experiment(experiments.PPO, stop={"env_steps": 400})
-    first = experiments.train(what, tmp_path / "run")
-    again = experiments.train(what, tmp_path / "run", resume=True, reporter=CrashAt(0))
-    assert again == first
+def test_a_finished_run_is_not_trained_again(
+    trained: tuple[Path, dict[str, Any]], finished: Path
+) -> None:
+    what = experiments.experiment(experiments.PPO, **SHORT)
+    again = experiments.train(what, finished, resume=True, reporter=CrashAt(0))
+    assert again == trained[1]
 
 
-def test_a_finished_run_goes_on_when_its_stop_is_raised(tmp_path: Path) -> None:
-    short = experiments.experiment(experiments.PPO, stop={"env_steps": 400})
-    experiments.train(short, tmp_path / "run")
+def test_a_finished_run_goes_on_when_its_stop_is_raised(finished: Path) -> None:
     longer = experiments.experiment(experiments.PPO, stop={"env_steps": 800})
-    summary = experiments.train(longer, tmp_path / "run", resume=True)
+    summary = experiments.train(longer, finished, resume=True)
     assert summary["env_steps"] >= 800
-    steps = [row["env_steps"] for row in read_rows(tmp_path / "run" / "results.jsonl")]
+    steps = [row["env_steps"] for row in read_rows(finished / "results.jsonl")]
     assert steps == sorted(set(steps))
 
 
-def test_another_experiment_is_not_resumed_and_leaves_the_run_as_it_was(tmp_path: Path) -> None:
-    what = experiments.experiment(experiments.PPO, stop={"env_steps": 400})
-    experiments.train(what, tmp_path / "run")
-    before = (tmp_path / "run" / "config.yaml").read_text()
-    other = experiments.experiment(
-        experiments.PPO, stop={"env_steps": 400}, seed=5, pruning={"sparsity": 0.7}
-    )
+def test_another_experiment_is_not_resumed_and_leaves_the_run_as_it_was(finished: Path) -> None:
+    before = (finished / "config.yaml").read_text()
+    other = experiments.experiment(experiments.PPO, **SHORT, seed=5, pruning={"sparsity": 0.7})
     with pytest.raises(ConfigError) as caught:
-        experiments.train(other, tmp_path / "run", resume=True)
+        experiments.train(other, finished, resume=True)
     assert "`seed` was 3" in str(caught.value)
     assert "`pruning.sparsity` was 0.8" in str(caught.value)
-    assert (tmp_path / "run" / "config.yaml").read_text() == before
+    assert (finished / "config.yaml").read_text() == before
 
 
-def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
-    what = experiments.experiment(experiments.PPO, stop={"env_steps": 400})
-    experiments.train(what, tmp_path / "run")
-    newest = latest(tmp_path / "run")
+def test_a_damaged_checkpoint_is_named(finished: Path) -> None:
+    newest = latest(finished)
     assert newest is not None
     (newest / "rayprune.json").write_text('{"env_steps": 4')
     longer = experiments.experiment(experiments.PPO, stop={"env_steps": 800})
     with pytest.raises(CheckpointError, match="is damaged"):
-        experiments.train(longer, tmp_path / "run", resume=True)
+        experiments.train(longer, finished, resume=True)
 
 
 def check_same_run(one: Path, other: Path) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from rayprune.storage.occupancy import occupied
 with occupied(Path(sys.argv[1])):
     print("held", flush=True)
-    time.sleep(60)
+    time.sleep(250)
 """
 
 
@@ -72,5 +72,5 @@ def test_a_lock_that_a_kill_left_behind_is_no_run(tmp_path):
     begun = time.monotonic()
     with occupied(tmp_path):
         pass
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 60
     assert list(tmp_path.iterdir()) == []

@@ -184,7 +184,7 @@ def test_where_online_cannot_be_the_run_goes_on_offline_after_one_warning(
         stand_in.stop()
     told, started = [], time.monotonic()
     follow(tracker(tmp_path, told.append, mode="online"), ROWS, {"env_steps": 5000})
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 60
     assert len(told) == 1
     assert "goes on offline" in told[0]
     (path,) = wandb_files(tmp_path)
@@ -206,9 +206,9 @@ def test_online_a_server_that_goes_away_stops_nothing(tmp_path, monkeypatch, sta
     started = time.monotonic()
     for row in ROWS[1:]:
         one.row(row)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10
     one.finish({"env_steps": 5000})
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 25
     assert len(told) == 1
     assert "Nothing is lost: `wandb sync" in told[0]
     (path,) = wandb_files(tmp_path)

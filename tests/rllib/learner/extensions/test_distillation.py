@@ -50,7 +50,7 @@ def kl_of(result: dict[str, Any]) -> float | None:
 def test_every_algorithm_distils_from_the_first_pruning_on(case: str) -> None:
     algo = distilling(CASES[case]())
     try:
-        results = [algo.train() for _ in range(6)]
+        results = [algo.train() for _ in range(4)]
         assert kl_of(results[0]) is None
         assert kl_of(results[-1]) > 0
         learner = configs.learner_of(algo)

@@ -45,6 +45,15 @@ def seen(policy: Any, count: int = 50) -> list[np.ndarray]:
     ]
 
 
+@pytest.fixture(scope="module")
+def of_memory(tmp_path_factory) -> Any:
+    """A recurrent policy, and its files by format: tests that only read one share it."""
+    policy, folder = make_maskable(policies.recurrent()), tmp_path_factory.mktemp("recurrent")
+    for name, kind in (("policy.onnx", "onnx"), ("policy.pt2", "torch")):
+        export_policy(policy, folder / name, kind, recorded=seen(policy), about={})
+    return policy, folder
+
+
 # Not all nine: an export to ONNX takes seconds, and the C files have tests of their own.
 @pytest.mark.parametrize(
     ("kind", "name"),
@@ -103,11 +112,8 @@ def test_a_lane_width_that_would_change_nothing_is_refused(kind, options, what, 
         export_policy(policy, path, kind, recorded=seen(policy), about={}, lanes=16, **options)
 
 
-def test_inputs_of_unequal_batch_sizes_are_refused(tmp_path):
-    policy = policies.recurrent()
-    path = tmp_path / "policy.onnx"
-    export_policy(policy, path, "onnx", recorded=seen(policy), about={})
-    artifact = open_artifact(path)
+def test_inputs_of_unequal_batch_sizes_are_refused(of_memory):
+    artifact = open_artifact(of_memory[1] / "policy.onnx")
     with pytest.raises(InputError, match=r"one batch size, but have .*'obs': 4, 'state.h': 1"):
         artifact.act(np.zeros((4, 4), np.float32), artifact.initial_state(1))
 
@@ -143,10 +149,9 @@ def test_actions_of_wide_bounds_are_as_exact_as_their_size_allows(kind, tmp_path
         np.testing.assert_allclose(found[:, place], expected[:, place], atol=allowed, rtol=0)
 
 
-def test_what_an_onnx_file_returned_stays_as_it_was_whoever_else_calls_it(tmp_path):
-    policy = make_maskable(policies.recurrent())
-    export_policy(policy, tmp_path / "policy.onnx", "onnx", recorded=seen(policy), about={})
-    artifact = open_artifact(tmp_path / "policy.onnx")
+def test_what_an_onnx_file_returned_stays_as_it_was_whoever_else_calls_it(of_memory):
+    policy, folder = of_memory
+    artifact = open_artifact(folder / "policy.onnx")
     given = [[x[n : n + size] for x in seen(policy)] for size in (1, 4) for n in range(40)]
     expected = [[x.copy() for x in artifact.run(inputs)] for inputs in given]
     with ThreadPoolExecutor(8) as threads:
@@ -156,11 +161,9 @@ def test_what_an_onnx_file_returned_stays_as_it_was_whoever_else_calls_it(tmp_pa
             np.testing.assert_allclose(output, right, rtol=1e-5, atol=1e-6)
 
 
-def test_a_recurrent_file_goes_on_from_the_state_it_returned(tmp_path):
-    policy = policies.recurrent()
-    path = tmp_path / "policy.pt2"
-    export_policy(policy, path, "torch", recorded=seen(policy), about={})
-    artifact, run = open_artifact(path), module_run(plain_copy(policy))
+def test_a_recurrent_file_goes_on_from_the_state_it_returned(of_memory):
+    policy, folder = of_memory
+    artifact, run = open_artifact(folder / "policy.pt2"), module_run(plain_copy(policy))
     observations = np.random.default_rng(0).normal(size=(6, 2, 4)).astype(np.float32)
     state, states = None, [np.zeros((2, 1, 8), np.float32)] * 2
     for given in observations:
@@ -171,10 +174,10 @@ def test_a_recurrent_file_goes_on_from_the_state_it_returned(tmp_path):
     assert set(state) == {"state.h", "state.c"}
 
 
-def test_a_torch_file_loads_without_rayprune_and_without_what_the_action_does_not_need(tmp_path):
-    policy = policies.recurrent()
-    path = tmp_path / "policy.pt2"
-    export_policy(policy, path, "torch", recorded=seen(policy), about={})
+def test_a_torch_file_loads_without_rayprune_and_without_what_the_action_does_not_need(
+    of_memory, tmp_path
+):
+    path = of_memory[1] / "policy.pt2"
     code = (
         "import sys\n"
         "for name in ('ray', 'rayprune', 'gymnasium', 'onnx'): sys.modules[name] = None\n"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +26,24 @@ from tests.unit.deploy.export.test_export import seen
 KINDS = sorted(FORMATS)
 
 
-def exported(kind: str, folder: Path, **options: object) -> Path:
+def export(kind: str, folder: Path, **options: object) -> Path:
     policy, path = policies.mlp(), folder / f"policy{format_named(kind).suffix}"
     export_policy(policy, path, kind, recorded=seen(policy), about={"env": "x"}, **options)
     return path
+
+
+@functools.cache
+def contents(kind: str) -> dict[str, bytes]:
+    """Return the files of one export: most tests only read them, or change what they have read."""
+    with tempfile.TemporaryDirectory() as folder:
+        export(kind, Path(folder))
+        return {file.name: file.read_bytes() for file in Path(folder).iterdir()}
+
+
+def exported(kind: str, folder: Path) -> Path:
+    for name, content in contents(kind).items():
+        (folder / name).write_bytes(content)
+    return folder / f"policy{format_named(kind).suffix}"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -66,7 +82,7 @@ def test_every_byte_of_a_file_counts(kind, tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_another_schema_is_refused_and_another_version_is_told(kind, tmp_path, monkeypatch):
     monkeypatch.setattr(metadata, "rayprune_version", lambda: "0.0.7")
-    path = exported(kind, tmp_path)
+    path = export(kind, tmp_path)
     monkeypatch.undo()
     with pytest.warns(OtherVersionWarning, match=r"exported by rayprune 0\.0\.7, and this is"):
         open_artifact(path)
@@ -199,7 +215,7 @@ def test_a_full_disk_leaves_what_was_there(kind, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(StorageError, match="can't be written: No space left on device"):
-        exported(kind, tmp_path, overwrite=True)
+        export(kind, tmp_path, overwrite=True)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
     monkeypatch.undo()
     assert verify(path)["whole"]
