@@ -14,7 +14,7 @@ import pytest
 from rayprune.storage.copies import fetched
 from tests.command_line import rayprune, rayprune_here, start
 from tests.doubles.buckets import Store
-from tests.search.test_sweep import check_rows, write
+from tests.search.test_sweep import STEPS, check_rows, write
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -23,10 +23,10 @@ def everything(paths: Any, copy: Path) -> set[str]:
     return set(paths)
 
 
-def check_whole(url: str, population: int) -> dict[str, Any]:
+def check_whole(url: str, population: int, end: int = STEPS) -> dict[str, Any]:
     """Every row is there once, and every checkpoint that is named; return the front."""
     copy = fetched(url, everything)
-    check_rows(copy, population)
+    check_rows(copy, population, end)
     outcome, front = (json.loads((copy / f"{n}.json").read_text()) for n in ("sweep", "front"))
     assert [trial["status"] for trial in outcome["trials"]] == ["done"] * population
     for archive in copy.glob("trials/*/archive.json"):
@@ -40,9 +40,11 @@ def check_whole(url: str, population: int) -> dict[str, Any]:
 
 
 def test_a_sweep_is_in_the_bucket_and_read_there(bucket: Store, tmp_path: Path) -> None:
-    config, url = write(tmp_path / "c.yaml", {"population": 2}), bucket.url("sweep")
+    stop = {"env_steps": 800}
+    config = write(tmp_path / "c.yaml", {"population": 2}, stop=stop)
+    url = bucket.url("sweep")
     out, _ = rayprune("sweep", config, "--out", url, "--json")
-    front = check_whole(url, 2)
+    front = check_whole(url, 2, 800)
     assert json.loads(out)["front"] == front
     point = front["points"][-1]
     told, _ = rayprune_here("evaluate", f"{url}/{point['checkpoint']}", "--json")
