@@ -92,7 +92,10 @@ def _config_of(algorithm: str, net: str, data: Mapping[str, Path]) -> AlgorithmC
     if algorithm.startswith("DQN"):
         kinds = {"num_atoms": 5, "v_min": 0.0, "v_max": 50.0} if algorithm == "DQN_C51" else {}
         buffer = {"type": "EpisodeReplayBuffer", "capacity": 1000} if net == "lstm" else None
-        return configs.dqn(**kinds, **({} if buffer is None else {"replay_buffer_config": buffer}))
+        config = configs.dqn(
+            **kinds, **({} if buffer is None else {"replay_buffer_config": buffer})
+        )
+        return config.reporting(min_sample_timesteps_per_iteration=60)
     return {"PPO": configs.ppo, "SAC": configs.sac}[algorithm]()
 
 

@@ -209,13 +209,14 @@ class _Watch:
         assert self._wrong == []
 
     def _look(self) -> None:
-        while not self._stop.wait(0.002):
+        # Looking without a pause would take the interpreter from what is watched.
+        while not self._stop.wait(0.01):
             report = self._learner.pruning_report()[DEFAULT_MODULE_ID]
             if not report["finished"]:
                 continue
             masks = self._learner.masks()[DEFAULT_MODULE_ID]
             weights = dict(self._learner.module[DEFAULT_MODULE_ID].unwrapped().named_parameters())
-            for _ in range(20):
+            for _ in range(5):
                 for name, mask in masks.items():
                     if torch.any(weights[name].detach()[~mask] != 0):
                         self._wrong.append(name)
