@@ -27,6 +27,7 @@ def measured(*options: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow  # a benchmark's script; test_many_trials.py holds what the driver must not keep
 @pytest.mark.timeout(240)
 def test_rayprunes_driver_is_measured_without_ray_beside_plain_tune() -> None:
     options = ("--populations", "3", "--results", "2", "--arms", "rayprune", "tune, no loggers")

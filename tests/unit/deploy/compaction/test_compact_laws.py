@@ -38,7 +38,7 @@ def check(topology: Topology, cut: Cut) -> None:
         assert error_between(net(unseen.double()), again(unseen.double())) <= 1e-12
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(topologies, cuts)
 def test_the_compacted_network_computes_what_the_masked_one_does(topology, cut):
     check(topology, cut)
