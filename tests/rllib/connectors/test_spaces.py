@@ -17,6 +17,7 @@ from ray.rllib.utils.spaces.space_utils import unsquash_action
 from rayprune.deploy.policy.capture import plain_copy
 from rayprune.deploy.policy.runs import module_run
 from rayprune.errors import ConfigError
+from rayprune.rllib.algorithms import family_named
 from rayprune.rllib.algorithms.family import has_own_module
 from rayprune.rllib.commands.record import DATA_FILE, record_episodes
 from rayprune.rllib.connectors.encoding import Encoding, measured, reads_as_it_is
@@ -200,7 +201,8 @@ def test_a_bound_on_one_side_clips_and_leaves_the_rest_alone():
     ],
 )
 def test_actions_that_cant_be_learned_are_refused_with_the_wrapper(space, algorithm, way_out):
-    (fault,) = action_space_faults(space, algorithm)
+    squashes = family_named(algorithm).squashes
+    (fault,) = action_space_faults(space, algorithm, squashes=squashes)
     assert fault.startswith(f"`{algorithm}` can't learn actions of ")
     assert way_out in fault
     assert "\n" not in fault
