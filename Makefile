@@ -57,7 +57,7 @@ type: $(VENV)/.dev
 	$(BIN)/mypy
 
 floors: $(VENV)/.dev
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache  # a stale cache names modules that are gone
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

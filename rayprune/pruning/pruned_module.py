@@ -26,9 +26,9 @@ from rayprune.pruning.layers.masked import MASKABLE, MaskedLayer
 from rayprune.pruning.layers.original_shapes import Kept, OriginalShapes
 from rayprune.pruning.layers.prunable import PrunableLayer
 from rayprune.pruning.masks.store import MaskStore, all_true
-from rayprune.pruning.measures.uncovered import Uncovered, uncovered_of, weights_of
+from rayprune.pruning.measures.unmaskable import Uncovered, uncovered_of, weights_of
 from rayprune.pruning.naming import by_parameter
-from rayprune.pruning.part import Parts, Pick, PrunerPart
+from rayprune.pruning.pruner_part import Parts, Pick, PrunerPart
 from rayprune.pruning.reports import LayerCount, ScheduleProgress
 from rayprune.pruning.update.prunables import Prunables
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from rayprune.errors import CheckpointError, ConfigError
 from rayprune.pruning.arguments import check_arguments, check_number, clock_of
 from rayprune.pruning.config import PruningConfig
+from rayprune.pruning.evidence.evidence import NOTHING, Source
 from rayprune.pruning.evidence.gradients import GradientMeans
-from rayprune.pruning.evidence.table import NOTHING, Source
 from rayprune.pruning.granularity.sensors import Sensors
 from rayprune.pruning.layers.attach import Exclusions
 from rayprune.pruning.layers.identity import IdentityLayers
@@ -23,9 +23,9 @@ from rayprune.pruning.masks.store import AT_ONCE, Around, Operation
 from rayprune.pruning.naming import by_parameter
 from rayprune.pruning.notices import Notices
 from rayprune.pruning.packing import packed
-from rayprune.pruning.part import PrunerPart
 from rayprune.pruning.penalties.proximal_step import ProximalStep
 from rayprune.pruning.pruned_module import Gradients
+from rayprune.pruning.pruner_part import PrunerPart
 from rayprune.pruning.remedies import REMEDIES
 from rayprune.pruning.remedies.base import Remedy
 from rayprune.pruning.reports import LayerCount as LayerCount

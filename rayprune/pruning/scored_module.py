@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from rayprune.pruning.evidence.batches import MEASURED, measure
+from rayprune.pruning.evidence.evidence import ACCUMULATED, GRADIENT, NOTHING, Evidence
 from rayprune.pruning.evidence.gradients import GradientMeans
 from rayprune.pruning.evidence.reduce import Reduce
-from rayprune.pruning.evidence.table import ACCUMULATED, GRADIENT, NOTHING, Evidence
 from rayprune.pruning.naming import by_parameter
 from rayprune.pruning.pruned_module import Gradients, PrunedModule
 from rayprune.pruning.update.progress import LostReturns

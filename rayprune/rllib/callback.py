@@ -18,7 +18,6 @@ from ray.rllib.utils.metrics import (
 from rayprune.errors import InvariantError, NonFiniteError
 from rayprune.pruning.criteria import find_criterion
 from rayprune.pruning.schedules.times import waits_for_return
-from rayprune.rllib.actors.host import ask_remedies, begin_remedies
 from rayprune.rllib.actors.learners import foreach_learner
 from rayprune.rllib.actors.lost_env_runners import LostEnvRunners, wait_for_env_runners
 from rayprune.rllib.actors.lost_learners import watch_learners
@@ -27,6 +26,7 @@ from rayprune.rllib.environments.normalising_wrappers import check_environments
 from rayprune.rllib.learner.extensions.plasticity import PlasticityWindows
 from rayprune.rllib.learner.extensions.signals import begin_if_reached
 from rayprune.rllib.modules.cut_off import Teller
+from rayprune.rllib.remedies import ask_remedies, begin_remedies
 from rayprune.rllib.settings.config_changes import check_composed
 from rayprune.rllib.settings.keys import DRIVEN_KEY
 from rayprune.rllib.settings.module_configs import is_driven, pruning_in

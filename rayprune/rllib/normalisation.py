@@ -12,9 +12,9 @@ from ray.rllib.utils import force_list
 from rayprune.errors import ConfigError
 from rayprune.rllib.actors.learners import foreach_learner
 from rayprune.rllib.checkpoints.files import locate
+from rayprune.rllib.connectors.filter_state import MEAN_STD, freeze, take_statistics
 from rayprune.rllib.connectors.pipelines import EnvToModule
 from rayprune.rllib.connectors.sampling import hand_over, let_buffer_normalise, replays
-from rayprune.rllib.connectors.statistics import MEAN_STD, freeze, take_statistics
 from rayprune.rllib.learner.extensions.distillation import Distillation
 from rayprune.rllib.settings.keys import START
 from rayprune.rllib.settings.module_configs import pruning_in

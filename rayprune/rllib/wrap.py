@@ -11,12 +11,12 @@ from rayprune.errors import ConfigError
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.remedies import replay_faults
 from rayprune.pruning.schedules import schedule_of
-from rayprune.rllib.actors.host import hold_sampling
 from rayprune.rllib.algorithms import family_of
 from rayprune.rllib.composed_callbacks import compose
 from rayprune.rllib.learner import pruned
 from rayprune.rllib.modules.resizable import make_shrinkable
 from rayprune.rllib.normalisation import as_configured
+from rayprune.rllib.remedies import hold_sampling
 from rayprune.rllib.settings.keys import CONFIG_KEY, DRIVEN_KEY, MODULES_KEY, REGISTERED_KEY
 from rayprune.rllib.settings.registered import own_parts
 

@@ -14,8 +14,8 @@ from rayprune.deploy.compaction.findings import Findings, by_column, layer_of
 from rayprune.deploy.compaction.interpreter import read
 from rayprune.deploy.compaction.liveness import Matrix, liveness, read_matrices
 from rayprune.deploy.compaction.plan import HeldBack, Kept, Plan, Removed
-from rayprune.deploy.compaction.stranded import Stranded, stranded
 from rayprune.deploy.compaction.trace import Forward, as_arguments, trace
+from rayprune.deploy.compaction.unremovable_weights import Stranded, stranded
 
 _TIED = "no weight reaches them, but they can only go together with units that live"
 _UNKNOWN = "no weight reaches them, but what constants they become where they are read isn't known"

@@ -18,11 +18,11 @@ from rayprune.deploy.export.shrink import shrink, unshrunk
 from rayprune.deploy.formats import check_options, format_named
 from rayprune.deploy.formats.base import ExportedFile, ExportJob, ExportOptions, Format
 from rayprune.deploy.policy.capture import plain_copy
+from rayprune.deploy.policy.file_hash import seal
 from rayprune.deploy.policy.input_facts import described
 from rayprune.deploy.policy.interface import Array
 from rayprune.deploy.policy.metadata import SCHEMA, Metadata, rayprune_version
 from rayprune.deploy.policy.policy import DeployablePolicy
-from rayprune.deploy.policy.seal import seal
 from rayprune.errors import InputError, InvariantError, StorageError
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from rayprune.deploy.export.certificate import certificate_path
 from rayprune.deploy.formats import format_of, metadata_of
+from rayprune.deploy.policy.file_hash import broken, require_ours
 from rayprune.deploy.policy.metadata import SCHEMA, Metadata, OtherVersionWarning, rayprune_version
-from rayprune.deploy.policy.seal import broken, require_ours
 from rayprune.errors import InputError
 
 

@@ -10,7 +10,7 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from rayprune.deploy.policy.seal import require_whole
+from rayprune.deploy.policy.file_hash import require_whole
 from rayprune.errors import InputError, did_you_mean
 from rayprune.pruning.registry import Registry
 

@@ -109,7 +109,7 @@ class Format(ABC):
 
     @abstractmethod
     def write(self, job: ExportJob, path: Path) -> ExportedFile:
-        """Write a policy's file, with a place for its hash (`rayprune.deploy.policy.seal.BLANK`).
+        """Write a policy's file, with `rayprune.deploy.policy.file_hash.BLANK` for its hash.
 
         Raises:
             InputError: the policy can't be written so, or a package is missing.

@@ -19,9 +19,9 @@ from rayprune.deploy.formats.base import ExportedFile, ExportJob, Format
 from rayprune.deploy.formats.semi_structured import report
 from rayprune.deploy.policy.artifact import Artifact
 from rayprune.deploy.policy.capture import capture, quiet
+from rayprune.deploy.policy.file_hash import add_to_archive
 from rayprune.deploy.policy.interface import Array
 from rayprune.deploy.policy.metadata import KEY, Metadata
-from rayprune.deploy.policy.seal import add_to_archive
 from rayprune.errors import InputError
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rayprune.errors import InputError
 from rayprune.pruning.evidence.coalitions import coalitions_of
+from rayprune.pruning.evidence.evidence import GRADIENT, Evidence
 from rayprune.pruning.evidence.layer_calls import LayerCall, LayerCalls, recording
 from rayprune.pruning.evidence.objectives import ANY_GROUP, Actions, Objective
 from rayprune.pruning.evidence.per_sample import (
@@ -19,7 +20,6 @@ from rayprune.pruning.evidence.per_sample import (
     squared_inputs,
 )
 from rayprune.pruning.evidence.reduce import Reduce, SingleProcess
-from rayprune.pruning.evidence.table import GRADIENT, Evidence
 from rayprune.pruning.layers.attach import join
 from rayprune.pruning.layers.hooks import unit_axis, unit_means
 from rayprune.pruning.layers.prunable import PrunableLayer

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from rayprune.pruning.evidence.table import ACCUMULATED, GRADIENT, MOVEMENT, Evidence, Named
+from rayprune.pruning.evidence.evidence import ACCUMULATED, GRADIENT, MOVEMENT, Evidence, Named
 from rayprune.pruning.packing import copied
-from rayprune.pruning.part import Pick, PrunerPart
 from rayprune.pruning.precision import scored
+from rayprune.pruning.pruner_part import Pick, PrunerPart
 from rayprune.pruning.reports import MaskChange
 
 Sums = dict[str, dict[str, Tensor]]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rayprune.pruning.layers.masked import MaskedConv1d, MaskedConv2d, MaskedLayer, MaskedLinear
-from rayprune.pruning.part import PrunerPart
+from rayprune.pruning.pruner_part import PrunerPart
 from rayprune.pruning.reports import MaskChange
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from rayprune.pruning.packing import copied
-from rayprune.pruning.part import PrunerPart
+from rayprune.pruning.pruner_part import PrunerPart
 
 Kept = tuple[Tensor, ...]
 """For each leading axis of a parameter the indices that are left of it."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from rayprune.pruning.measures.activity import ActivityHooks
+from rayprune.pruning.measures.activity_hooks import ActivityHooks
 
 TAU = 0.025
 """Below this share of its layer's mean activity a unit counts as dormant."""

@@ -8,8 +8,8 @@ from torch import nn
 
 from rayprune.errors import InputError
 from rayprune.pruning.layers.prunable import protected_names
-from rayprune.pruning.part import PrunerPart
 from rayprune.pruning.penalties import penalty_of
+from rayprune.pruning.pruner_part import PrunerPart
 
 
 class ProximalStep(PrunerPart):

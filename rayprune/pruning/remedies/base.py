@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from rayprune.pruning.component import Component
-from rayprune.pruning.part import PrunerPart
+from rayprune.pruning.pruner_part import PrunerPart
 from rayprune.pruning.schedules.times import in_steps
 
 # RLlib's buffers drop whole episodes, and wait forever for one of n steps if none is left.

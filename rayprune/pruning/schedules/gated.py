@@ -19,7 +19,7 @@ REFERENCES: Final = ("peak", "dense")
 class GatedSchedule(Schedule):
     """As sparse as a driver has decided so far: ``min(level, final)`` from ``begin`` on.
 
-    The driver is `rayprune.pruning.schedules.gate`: it raises ``level`` while the return holds.
+    `rayprune.pruning.schedules.gate_decisions` raises ``level`` while the return holds.
     What else the YAML gives a gated schedule (``step``, ``floor``, ...) is for it.
 
     >>> gate = GatedSchedule(final=0.9, begin=100, level=0.36)

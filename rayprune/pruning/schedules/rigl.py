@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from rayprune.pruning.checks import Faults, count
-from rayprune.pruning.schedules.sparse import GRADIENT, DropAndRegrow
+from rayprune.pruning.schedules.drop_and_regrow import DropAndRegrow, drop_fraction_faults
+from rayprune.pruning.schedules.sparse_from_start import GRADIENT
 
 
-# No slots: with them `super()` would not know the class that the decorator makes anew.
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RiglSchedule(DropAndRegrow):
     """RigL (Evci et al. 2020, arXiv:1911.11134): drop the lowest scores, regrow by dense gradient.
 
@@ -30,12 +30,12 @@ class RiglSchedule(DropAndRegrow):
 
     @property
     def regrows_by(self) -> str:
-        """By the dense gradient."""
+        """Regrown weights are those with the largest dense gradients."""
         return GRADIENT
 
     @property
     def window(self) -> int:
-        """``minibatches``."""
+        """As many minibatches as ``minibatches`` says."""
         return self.minibatches
 
     def _annealed(self, progress: float) -> float:
@@ -44,5 +44,5 @@ class RiglSchedule(DropAndRegrow):
     @classmethod
     def own_faults(cls, field: str, block: Mapping[str, Any]) -> Faults:
         """Yield the faults of ``drop_fraction`` and ``minibatches``."""
-        yield from super().own_faults(field, block)
+        yield from drop_fraction_faults(field, block)
         yield from count(f"{field}.minibatches", block.get("minibatches", 1))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rayprune.pruning.schedules.sparse import RANDOM, DropAndRegrow
+from rayprune.pruning.schedules.drop_and_regrow import DropAndRegrow
+from rayprune.pruning.schedules.sparse_from_start import RANDOM
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +21,7 @@ class SetSchedule(DropAndRegrow):
 
     @property
     def regrows_by(self) -> str:
-        """By chance."""
+        """Regrown weights are drawn by chance."""
         return RANDOM
 
     def _annealed(self, progress: float) -> float:

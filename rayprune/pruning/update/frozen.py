@@ -17,7 +17,7 @@ from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.granularity import granularity_of
 from rayprune.pruning.layers.masked import prunable_name, prunable_parameters
 from rayprune.pruning.layers.prunable import PrunableLayer
-from rayprune.pruning.part import PrunerPart
+from rayprune.pruning.pruner_part import PrunerPart
 
 _WAY_OUT = "set `pruning.frozen` to 'prune'"
 

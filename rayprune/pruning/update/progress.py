@@ -11,7 +11,7 @@ from torch import Tensor
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.granularity import Part, granularity_of
 from rayprune.pruning.layers.prunable import PrunableLayer, Unit
-from rayprune.pruning.part import PrunerPart
+from rayprune.pruning.pruner_part import PrunerPart
 from rayprune.pruning.reports import MaskChange
 from rayprune.pruning.update.budgets import Budget, Ramp, Scope, scopes_of
 from rayprune.pruning.update.phases import Phase

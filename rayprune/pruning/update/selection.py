@@ -12,7 +12,7 @@ from torch import Tensor
 from rayprune.errors import InputError, RunError
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.criteria import Criterion, lookup
-from rayprune.pruning.evidence.table import NOTHING, Evidence
+from rayprune.pruning.evidence.evidence import NOTHING, Evidence
 from rayprune.pruning.granularity import Named, Part, granularity_of
 from rayprune.pruning.granularity.layer import LayerPart
 from rayprune.pruning.granularity.weight import WeightPart

@@ -18,8 +18,8 @@ import torch
 from ray.rllib.algorithms.algorithm import Algorithm
 
 from rayprune.rllib.actors.learners import foreach_learner
+from rayprune.rllib.connectors.filter_state import consolidate, statistics_of
 from rayprune.rllib.connectors.sampling import let_buffer_normalise
-from rayprune.rllib.connectors.statistics import consolidate, statistics_of
 
 BUFFER_FILE: Final = "replay_buffer.pkl"
 

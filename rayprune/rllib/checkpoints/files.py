@@ -32,7 +32,7 @@ from rayprune.errors import CheckpointError, first_line
 from rayprune.rllib.actors.learners import foreach_learner
 from rayprune.rllib.checkpoints.barrier import load_buffer, save_buffer
 from rayprune.rllib.checkpoints.saved_policy import MODULE_FILE, SavedPolicy, is_module
-from rayprune.rllib.connectors.statistics import check_statistics, consolidate, gather
+from rayprune.rllib.connectors.filter_state import check_statistics, consolidate, gather
 from rayprune.tracking.record import storage_error, to_json, write_atomic
 from rayprune.tracking.remote import fetch_checkpoint
 

@@ -19,7 +19,7 @@ from rayprune.deploy.formats import is_exported
 from rayprune.deploy.policy.metadata import rayprune_version
 from rayprune.errors import CheckpointError, ConfigError, InputError
 from rayprune.rllib.checkpoints.files import locate, read_evaluation
-from rayprune.rllib.commands.players import Player, environment_of, open_players
+from rayprune.rllib.commands.compared_policies import Player, environment_of, open_players
 from rayprune.rllib.commands.verdict import divergence, reason, same_weights
 from rayprune.rllib.evaluation.closeness import action_difference, agreement
 from rayprune.rllib.evaluation.paired_episodes import EpisodePair, play_pairs
@@ -30,7 +30,7 @@ from rayprune.rllib.evaluation.return_range import (
     known_range,
     pilot_range,
 )
-from rayprune.rllib.export.identity import now, require_two
+from rayprune.rllib.export.fingerprint import now, require_two
 from rayprune.statistics.noninferiority import (
     NON_INFERIOR,
     QUESTIONS,

@@ -21,7 +21,7 @@ from rayprune.pruning.distributions.from_sensitivity import overall, scaled_to, 
 from rayprune.pruning.pruner import LayerCount
 from rayprune.rllib.commands.layer_scan import LayerScan
 from rayprune.rllib.evaluation.open_policy import OpenPolicy
-from rayprune.rllib.training.resumption import require_same
+from rayprune.rllib.training.same_settings import require_same
 from rayprune.storage.copies import shown
 from rayprune.tracking.record import Record, prepare_out, read_rows, to_json, write_atomic
 from rayprune.tracking.report.sensitivity_page import write_sensitivity_page

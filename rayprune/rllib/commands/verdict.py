@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rayprune.rllib.evaluation.paired_episodes import EpisodePair
-from rayprune.rllib.export.identity import weights_of
+from rayprune.rllib.export.fingerprint import weights_of
 from rayprune.statistics.noninferiority import INFERIOR, NON_INFERIOR, QUESTIONS
 
 

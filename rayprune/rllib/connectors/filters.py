@@ -20,7 +20,7 @@ from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.core.columns import Columns
 
 from rayprune.errors import ConfigError
-from rayprune.rllib.connectors.moments import Moments, Shares
+from rayprune.rllib.connectors.running_moments import Moments, Shares
 
 Array = npt.NDArray[Any]
 

@@ -24,7 +24,6 @@ from ray.rllib.utils.spaces.space_utils import unbatch
 
 from rayprune.pruning.layers.resizing import fit_to, misfits
 from rayprune.pruning.measures.counting import count_flops
-from rayprune.rllib.actors.threads import fitting_threads
 from rayprune.rllib.checkpoints.saved_policy import SavedPolicy
 from rayprune.rllib.connectors.filters import ObservationFilter
 from rayprune.rllib.connectors.observations import KeepObservations
@@ -32,6 +31,7 @@ from rayprune.rllib.connectors.pipelines import pieces_of
 from rayprune.rllib.environments.environment import guarded_env, lone_env_runner, start_episode
 from rayprune.rllib.environments.guard import Guarded, silence_tracebacks, tell_of_cut
 from rayprune.rllib.evaluation.steps import Acted, add_step
+from rayprune.rllib.torch_threads import fitting_threads
 from rayprune.statistics.intervals import summarise
 from rayprune.tracking.reporter import Pace
 

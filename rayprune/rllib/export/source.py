@@ -13,7 +13,7 @@ from ray.rllib.env import INPUT_ENV_SINGLE_SPACES
 from rayprune.deploy.policy.input_facts import few
 from rayprune.rllib.connectors.encoding import leaves
 from rayprune.rllib.evaluation.open_policy import OpenPolicy
-from rayprune.rllib.export.identity import now, portable
+from rayprune.rllib.export.fingerprint import now, portable
 from rayprune.tracking.record import to_json
 from rayprune.tracking.versions import versions
 

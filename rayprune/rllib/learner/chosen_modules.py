@@ -11,7 +11,7 @@ from rayprune.errors import ConfigError
 from rayprune.pruning.layers.attach import not_excluded
 from rayprune.pruning.layers.masked import MASKABLE, prunable_parameters
 from rayprune.pruning.layers.torch_prune import is_torch_pruned
-from rayprune.pruning.measures.uncovered import weights_of
+from rayprune.pruning.measures.unmaskable import weights_of
 from rayprune.pruning.update.frozen import wholly_frozen
 from rayprune.rllib.algorithms.target_networks import target_networks
 from rayprune.rllib.learner import ranks

@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from rayprune.rllib.learner import ranks
-from rayprune.rllib.learner.modules import ModulePruners
-from rayprune.rllib.learner.moments_and_targets import mask_moments
+from rayprune.rllib.learner.module_pruners import ModulePruners
+from rayprune.rllib.learner.sparse_moments_and_targets import mask_moments
 from rayprune.rllib.settings.foreign_code import strangers, unknown_classes
 
 logger = logging.getLogger(__name__)

@@ -29,7 +29,7 @@ from rayprune.rllib.learner.extensions.rewinding import Rewinding
 from rayprune.rllib.learner.extensions.signals import Signals
 from rayprune.rllib.learner.extensions.unsaved_state import UnsavedState
 from rayprune.rllib.learner.final_masks import FinalMasks, writable
-from rayprune.rllib.learner.modules import ModulePruners
+from rayprune.rllib.learner.module_pruners import ModulePruners
 from rayprune.rllib.learner.optimizers import checks_spared
 from rayprune.rllib.settings.config_changes import check_composed
 from rayprune.rllib.settings.keys import CONFIG_KEY, STATE_KEY

@@ -16,8 +16,8 @@ from rayprune.pruning.pruner import Pruner
 from rayprune.rllib.algorithms.target_networks import target_parameters
 from rayprune.rllib.learner.extensions.cut_off import CutOff
 from rayprune.rllib.learner.extensions.evidence import MinibatchEvidence
-from rayprune.rllib.learner.modules import ModulePruners
-from rayprune.rllib.learner.moments_and_targets import masked_targets
+from rayprune.rllib.learner.module_pruners import ModulePruners
+from rayprune.rllib.learner.sparse_moments_and_targets import masked_targets
 from rayprune.rllib.modules.groups import kept_back
 
 

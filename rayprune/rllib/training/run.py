@@ -14,24 +14,24 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rayprune.config import ExperimentConfig, load_experiment, to_yaml
 from rayprune.errors import EnvError, RaypruneError
-from rayprune.pruning.schedules.gate import Verdict
+from rayprune.pruning.schedules.gate_decisions import Verdict
 from rayprune.reasons import found_in, reason_of
 from rayprune.rllib.actors.learners import foreach_learner, policy_of
-from rayprune.rllib.actors.threads import fitting_threads
 from rayprune.rllib.callback import learner_reports, uncovered_lines
 from rayprune.rllib.checkpoints import files as checkpoints
 from rayprune.rllib.checkpoints.barrier import cross_barrier
 from rayprune.rllib.diagnostics import Diagnostics
 from rayprune.rllib.evaluation.evaluator import Evaluator
 from rayprune.rllib.modules.cut_off import Teller
+from rayprune.rllib.torch_threads import fitting_threads
 from rayprune.rllib.training import rows
 from rayprune.rllib.training.counters import RunCounters
 from rayprune.rllib.training.failures import build, check_loss, failure
-from rayprune.rllib.training.gate_driver import Candidate, GateDriver
 from rayprune.rllib.training.interruption import Interrupted, Interruption
 from rayprune.rllib.training.layer_returns import post_layer_returns
 from rayprune.rllib.training.summary import SummarySubject, summarise_run
 from rayprune.rllib.training.transfer import summarise_transfer, write_start
+from rayprune.rllib.training.validation_driver import Candidate, GateDriver
 from rayprune.rllib.training.warm_start import start_from
 from rayprune.storage.copies import commit, shown
 from rayprune.tracking.followers import open_tracker

@@ -13,8 +13,8 @@ from rayprune.rllib.cluster.resources import check_resources, learner_gpus, reso
 from rayprune.rllib.experiment.algorithm_config import build_config
 from rayprune.rllib.export.exportable import export_limits
 from rayprune.rllib.training.interruption import Interruption
-from rayprune.rllib.training.resumption import require_same
 from rayprune.rllib.training.run import CONFIG_FILE, Run
+from rayprune.rllib.training.same_settings import require_same
 from rayprune.rllib.training.twins import dense_reference, train_fresh
 from rayprune.storage.copies import commit, mirrored, shown
 from rayprune.storage.occupancy import occupied

@@ -16,7 +16,7 @@ from rayprune.pruning.masks.state import unpack_state
 from rayprune.rllib.actors.learners import foreach_learner, policy_of
 from rayprune.rllib.checkpoints.files import locate_policy, module_of
 from rayprune.rllib.checkpoints.saved_policy import SavedPolicy
-from rayprune.rllib.connectors.statistics import freeze, take_statistics
+from rayprune.rllib.connectors.filter_state import freeze, take_statistics
 
 
 @dataclass(frozen=True)

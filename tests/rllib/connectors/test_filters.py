@@ -23,14 +23,14 @@ from rayprune.rllib import normalise, prune
 from rayprune.rllib.checkpoints.files import read_experiment
 from rayprune.rllib.commands.evaluate import evaluate_checkpoint
 from rayprune.rllib.commands.export import export_checkpoint
-from rayprune.rllib.connectors.filters import ObservationFilter, RewardFilter
-from rayprune.rllib.connectors.sampling import scaled
-from rayprune.rllib.connectors.statistics import (
+from rayprune.rllib.connectors.filter_state import (
     filter_state,
     freeze,
     statistics_of,
     take_statistics,
 )
+from rayprune.rllib.connectors.filters import ObservationFilter, RewardFilter
+from rayprune.rllib.connectors.sampling import scaled
 from rayprune.rllib.evaluation.evaluator import Evaluator
 from rayprune.rllib.experiment.algorithm_config import base_config
 from rayprune.rllib.training.failures import build

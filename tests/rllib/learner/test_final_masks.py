@@ -20,8 +20,8 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from rayprune.rllib import prune
 from rayprune.rllib.actors.learners import foreach_learner
 from rayprune.rllib.learner.extensions.rewinding import Rewinding
-from rayprune.rllib.learner.moments_and_targets import masked_targets
 from rayprune.rllib.learner.optimizers import moments, optimizers_of
+from rayprune.rllib.learner.sparse_moments_and_targets import masked_targets
 from tests.doubles.learners import (
     STEPPING,
     WRITING,

@@ -12,8 +12,8 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rayprune.rllib import prune
 from rayprune.rllib.callback import learner_reports
-from rayprune.rllib.learner.moments_and_targets import masked_targets
 from rayprune.rllib.learner.optimizers import moments
+from rayprune.rllib.learner.sparse_moments_and_targets import masked_targets
 from tests.rllib import configs, experiments
 from tests.rllib.invariants import check_by_hand
 from tests.rllib.training.test_resume import CrashAt, CrashError, _rows, check_same_run

@@ -15,9 +15,9 @@ from rayprune.deploy.formats.c.elementwise import literal
 from rayprune.deploy.formats.c.kernels import HEAD, KERNELS, texts
 from rayprune.deploy.formats.c.program import C_TYPES, Program, c_name
 from rayprune.deploy.formats.c.selftest import self_test
+from rayprune.deploy.policy.file_hash import BLANK
 from rayprune.deploy.policy.interface import Array, Interface, Port
 from rayprune.deploy.policy.metadata import Metadata
-from rayprune.deploy.policy.seal import BLANK
 
 MARK: Final = "/* rayprune: "
 """What the comment with the metadata begins with."""

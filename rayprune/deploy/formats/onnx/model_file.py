@@ -16,9 +16,9 @@ from rayprune.deploy.formats.rewriting.graphs import rewritten
 from rayprune.deploy.formats.rewriting.narrow_filters import fill_registers
 from rayprune.deploy.formats.rewriting.single_step import sees_single_steps, written_out
 from rayprune.deploy.policy.capture import quiet, recapture
+from rayprune.deploy.policy.file_hash import BLANK
+from rayprune.deploy.policy.file_hash import KEY as SEAL
 from rayprune.deploy.policy.metadata import KEY, Metadata
-from rayprune.deploy.policy.seal import BLANK
-from rayprune.deploy.policy.seal import KEY as SEAL
 from rayprune.errors import InputError, first_line
 
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from rayprune.errors import InputError
 from rayprune.pruning.evidence.batches import COALITIONS, sample_count
-from rayprune.pruning.evidence.table import Evidence
+from rayprune.pruning.evidence.evidence import Evidence
 from rayprune.pruning.pruner import Pruner
 from rayprune.rllib.learner import ranks
 from rayprune.rllib.learner.extension import Extension, LearnerView

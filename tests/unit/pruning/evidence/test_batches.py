@@ -4,8 +4,8 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 
 from rayprune.pruning.evidence.batches import FISHER, INPUT_NORM, gather
+from rayprune.pruning.evidence.evidence import GRADIENT
 from rayprune.pruning.evidence.objectives import Objective
-from rayprune.pruning.evidence.table import GRADIENT
 from rayprune.pruning.layers.attach import make_maskable, maskable_layers
 from rayprune.pruning.layers.prunable import PrunableLayer
 from rayprune.pruning.layers.recurrent import unroll

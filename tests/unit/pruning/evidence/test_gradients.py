@@ -4,8 +4,8 @@ from torch import nn
 
 from rayprune import Pruner, PruningConfig
 from rayprune.errors import InputError
+from rayprune.pruning.evidence.evidence import ACCUMULATED
 from rayprune.pruning.evidence.gradients import GradientMeans
-from rayprune.pruning.evidence.table import ACCUMULATED
 
 LOSS = {"objective": "loss"}
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from rayprune.pruning.evidence.layer_calls import recording
 from rayprune.pruning.layers.attach import make_maskable
 from rayprune.pruning.layers.hooks import hooked, unit_axis, unit_means, unit_rows
-from rayprune.pruning.measures.activity import ActivityHooks
+from rayprune.pruning.measures.activity_hooks import ActivityHooks
 
 
 class Transposed(nn.Module):

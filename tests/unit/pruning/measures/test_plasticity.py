@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from rayprune.pruning.measures.activity import STATES, ActivityHooks, rows_of
+from rayprune.pruning.measures.activity_hooks import STATES, ActivityHooks, rows_of
 from rayprune.pruning.measures.plasticity import (
     WINDOW,
     GradientNoise,

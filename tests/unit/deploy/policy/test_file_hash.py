@@ -17,8 +17,8 @@ from rayprune.deploy.export.export import export_policy
 from rayprune.deploy.export.verify import verify
 from rayprune.deploy.formats import FORMATS, format_named, open_artifact
 from rayprune.deploy.policy import metadata
+from rayprune.deploy.policy.file_hash import seal
 from rayprune.deploy.policy.metadata import OtherVersionWarning
-from rayprune.deploy.policy.seal import seal
 from rayprune.errors import InputError, StorageError
 from tests.doubles import policies
 from tests.unit.deploy.export.test_export import seen

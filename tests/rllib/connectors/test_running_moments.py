@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rayprune.rllib.connectors.filters import ObservationFilter, RewardFilter
-from rayprune.rllib.connectors.moments import Moments, Shares
+from rayprune.rllib.connectors.running_moments import Moments, Shares
 
 BATCHES = st.lists(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=5), min_size=1, max_size=8)
 

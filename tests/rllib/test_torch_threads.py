@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from rayprune.rllib.actors.threads import SMALL, fitting_threads
+from rayprune.rllib.torch_threads import SMALL, fitting_threads
 
 
 @pytest.fixture(autouse=True)

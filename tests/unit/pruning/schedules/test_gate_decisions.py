@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rayprune.pruning.schedules.gate import Gate, GateState, Verdict, bar
+from rayprune.pruning.schedules.gate_decisions import Gate, GateState, Verdict, bar
 
 SETTINGS = {
     "step": 0.5,

@@ -12,8 +12,8 @@ from torch import nn
 from rayprune import Pruner
 from rayprune.errors import CheckpointError
 from rayprune.pruning import pruner as pruner_file
-from rayprune.pruning.part import PrunerPart
 from rayprune.pruning.pruner import PARTS
+from rayprune.pruning.pruner_part import PrunerPart
 
 RAMP = {"kind": "linear", "begin": 100, "end": 300, "every": 100}
 RATE = 0.05

@@ -1,4 +1,4 @@
-"""Whether what is asked for now is what a directory was begun with: else it isn't resumed."""
+"""A run is resumed only with the settings that it was begun with; others are refused here."""
 
 from __future__ import annotations
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from rayprune.pruning.schedules.gate import Gate, GateState, Verdict
+from rayprune.pruning.schedules.gate_decisions import Gate, GateState, Verdict
 from rayprune.rllib.training.counters import RunCounters
-from rayprune.rllib.training.gate_driver import Candidate, NoGate, ReturnGate
+from rayprune.rllib.training.validation_driver import Candidate, NoGate, ReturnGate
 
 GOOD: dict[str, Any] = {"iqm": 9.0, "mean": 9.0, "ci95": [8.0, 10.0]}
 

@@ -20,7 +20,7 @@ from rayprune.deploy.storage import dumps
 from rayprune.rllib import normalise, prune, pruned
 from rayprune.rllib.algorithms import families
 from rayprune.rllib.by_reference import importable
-from rayprune.rllib.checkpoints.addresses import ADDRESSES, MADE
+from rayprune.rllib.checkpoints.pickled_addresses import ADDRESSES, MADE
 from rayprune.rllib.connectors.filters import Scaling
 from rayprune.rllib.connectors.pipelines import Imported, Joined
 from rayprune.rllib.connectors.sampling import (

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
-from rayprune.pruning.checks import Faults, number
+from rayprune.pruning.checks import Faults
 from rayprune.pruning.component import Chosen
 from rayprune.pruning.schedules.base import Span, check_schedule
 
@@ -85,36 +85,6 @@ class SparseSchedule(Span):
             )
         if cls.grows:
             yield from weight_faults(what, prefix, chosen)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DropAndRegrow(SparseSchedule):
-    """Dynamic sparse training: drop a fraction of the weights, regrow as many in the same layer."""
-
-    # Evci et al. 2020 drop 30 % at first, and end at three quarters of the training.
-    defaults: ClassVar[Mapping[str, Any]] = {"drop_fraction": 0.3}
-    grows: ClassVar[bool] = True
-
-    drop_fraction: float = 0.3
-
-    def drop_fraction_at(self, step: float) -> float:
-        """Return the fraction due from ``begin`` on and before ``end``; 0 outside, and at step 0.
-
-        At step 0 nothing has been learnt that could tell weights apart.
-        """
-        if not self.begin <= step < self.end or step == 0:
-            return 0.0
-        return self._annealed((step - self.begin) / (self.end - self.begin))
-
-    def _annealed(self, progress: float) -> float:
-        raise NotImplementedError
-
-    @classmethod
-    def own_faults(cls, field: str, block: Mapping[str, Any]) -> Faults:
-        """Yield the faults of ``drop_fraction``, and of what a kind adds."""
-        fraction = block.get("drop_fraction", 0.3)
-        constraint = "a number in (0, 1]"
-        yield from number(f"{field}.drop_fraction", fraction, constraint, lambda x: 0 < x <= 1)
 
 
 def weight_faults(what: str, prefix: str, chosen: Chosen) -> Faults:

@@ -26,8 +26,8 @@ from rayprune.rllib.learner.clock import clock_of
 from rayprune.rllib.learner.extension import Extension, Extensions
 from rayprune.rllib.learner.extensions.evidence import MinibatchEvidence
 from rayprune.rllib.learner.extensions.signals import Signals
-from rayprune.rllib.learner.moments_and_targets import follow, mask_moments, mask_targets
 from rayprune.rllib.learner.optimizers import ModuleOptimizers, learning_rates
+from rayprune.rllib.learner.sparse_moments_and_targets import follow, mask_moments, mask_targets
 from rayprune.rllib.modules.groups import group_of
 from rayprune.rllib.modules.heads import heads_of
 from rayprune.rllib.modules.sensors import sensors_of

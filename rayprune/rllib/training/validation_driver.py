@@ -12,7 +12,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rayprune.config import ExperimentConfig
 from rayprune.pruning.config import DEFAULT_HORIZON
-from rayprune.pruning.schedules.gate import Gate, GateState, Verdict
+from rayprune.pruning.schedules.gate_decisions import Gate, GateState, Verdict
 from rayprune.pruning.schedules.times import BEGAN, waits_for_return
 from rayprune.rllib.callback import learner_reports
 from rayprune.rllib.checkpoints.files import locate

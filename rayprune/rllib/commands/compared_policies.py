@@ -16,7 +16,6 @@ from ray.rllib.env import INPUT_ENV_SINGLE_SPACES
 from rayprune.deploy.formats import is_exported, open_artifact
 from rayprune.deploy.policy.artifact import Artifact, State
 from rayprune.errors import CheckpointError, InputError
-from rayprune.rllib.actors.threads import fitting_threads
 from rayprune.rllib.checkpoints.files import locate
 from rayprune.rllib.environments.environment import guarded_env
 from rayprune.rllib.evaluation.comparison import dense_policy
@@ -24,7 +23,8 @@ from rayprune.rllib.evaluation.open_policy import OpenPolicy
 from rayprune.rllib.evaluation.paired_episodes import Actor, Env, PolicyActor, Result, Start
 from rayprune.rllib.experiment.algorithm_config import config_of
 from rayprune.rllib.experiment.rllib_checks import env_faults
-from rayprune.rllib.export.identity import checkpoint_identity, file_identity, portable
+from rayprune.rllib.export.fingerprint import checkpoint_identity, file_identity, portable
+from rayprune.rllib.torch_threads import fitting_threads
 
 
 class Player(Protocol):
@@ -41,7 +41,7 @@ class Player(Protocol):
         """Return how many parameters the policy has, and how many aren't zero; None: unknown."""
 
     def identity(self) -> dict[str, Any]:
-        """Return who it is, by hash, version and date; see `rayprune.rllib.export.identity`."""
+        """Return who it is, by hash, version and date; see `rayprune.rllib.export.fingerprint`."""
 
     def spaces(self) -> tuple[str, str]:
         """Return what it observes and how it acts, as their spaces print."""

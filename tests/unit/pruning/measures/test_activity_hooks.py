@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_sequence
 
-from rayprune.pruning.measures.activity import ActivityHooks, closed_parts
+from rayprune.pruning.measures.activity_hooks import ActivityHooks, closed_parts
 from rayprune.pruning.measures.plasticity import WINDOW, Plasticity
 
 

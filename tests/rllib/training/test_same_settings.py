@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rayprune.errors import ConfigError
-from rayprune.rllib.training.resumption import require_same
+from rayprune.rllib.training.same_settings import require_same
 
 
 def test_each_setting_that_differs_is_told_with_both_values() -> None:
