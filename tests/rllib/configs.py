@@ -11,6 +11,8 @@ from ray.rllib.algorithms.sac import SACConfig
 
 from rayprune import PruningConfig
 
+FRAGMENT = 4
+"""Env steps to an update of DQN and SAC: updates are what their tests take long for."""
 AT_ONCE = {"kind": "one_shot", "begin": 0, "every": 1}
 
 
@@ -36,7 +38,7 @@ def dqn(**training: Any) -> DQNConfig:
     return (
         DQNConfig()
         .environment("CartPole-v1")
-        .env_runners(num_env_runners=0)
+        .env_runners(num_env_runners=0, rollout_fragment_length=FRAGMENT)
         .training(
             num_steps_sampled_before_learning_starts=50,
             train_batch_size=16,
@@ -54,7 +56,7 @@ def sac() -> SACConfig:
     return (
         SACConfig()
         .environment("Pendulum-v1")
-        .env_runners(num_env_runners=0)
+        .env_runners(num_env_runners=0, rollout_fragment_length=FRAGMENT)
         .training(
             num_steps_sampled_before_learning_starts=50,
             train_batch_size_per_learner=16,

@@ -20,7 +20,8 @@ CUT = {"kind": "one_shot", "begin": 250, "every": 1}
 )
 def test_targets_span_n_steps_from_their_time_on_at_the_same_training_intensity(base: Any) -> None:
     remedies = {"n_step": 3, "n_step_from": 150}
-    algo = configs.build(prune(base(), configs.pruning(schedule=CUT, remedies=remedies)))
+    each = base().env_runners(rollout_fragment_length=1)  # RLlib's own: an update a step
+    algo = configs.build(prune(each, configs.pruning(schedule=CUT, remedies=remedies)))
     learner, spans = configs.learner_of(algo), set()
     losses = learner.compute_losses
 

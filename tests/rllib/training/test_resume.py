@@ -35,9 +35,19 @@ class CrashAt(NullReporter):
             raise CrashError
 
 
+def _in_fragments(base: Mapping[str, Any]) -> dict[str, Any]:
+    """Four env steps to an update, not one: updates are what these runs take long for."""
+    runners = {**base["rllib"]["env_runners"], "rollout_fragment_length": 4}
+    return {**base, "rllib": {**base["rllib"], "env_runners": runners}}
+
+
 @pytest.mark.parametrize(
     ("base", "crash_at"),
-    [(experiments.PPO, 610), (experiments.DQN, 310), (experiments.SAC, 160)],
+    [
+        (experiments.PPO, 610),
+        (_in_fragments(experiments.DQN), 310),
+        (_in_fragments(experiments.SAC), 160),
+    ],
     ids=["ppo", "dqn", "sac"],
 )
 def test_a_resumed_run_equals_the_uninterrupted_one(
