@@ -14,7 +14,7 @@ from rayprune.rllib.settings.module_configs import pruning_in
 
 
 class AlgorithmHost(TrainingHost):
-    """An algorithm between two iterations.
+    """What remedies may set on an RLlib algorithm, between two iterations.
 
     Args:
         algorithm: built.
@@ -48,7 +48,7 @@ def hold_sampling(config: Any, remedies: Mapping[str, Any]) -> None:
 
 
 def begin_remedies(algorithm: Algorithm, clock: int) -> None:
-    """Ask the remedies of an algorithm that was built or restored.
+    """Let the chosen remedies act on an algorithm that was built or restored.
 
     Args:
         algorithm: before its next iteration.
@@ -61,7 +61,7 @@ def begin_remedies(algorithm: Algorithm, clock: int) -> None:
 
 
 def ask_remedies(algorithm: Algorithm, clock: int, sparsity: float, churn: float) -> None:
-    """Ask the remedies of an algorithm between two iterations.
+    """Let the chosen remedies act on an algorithm between two iterations.
 
     Args:
         algorithm: between two iterations.

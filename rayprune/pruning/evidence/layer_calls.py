@@ -27,7 +27,7 @@ class LayerCall:
     """Of its units, as `rayprune.pruning.layers.hooks` says; None where not asked for."""
 
     def keep(self, activation: Tensor) -> None:
-        """Take what is the activation so far."""
+        """Keep a unit's activation; a later module on the way to the nonlinearity replaces it."""
         self.activation = activation.detach()
 
 
@@ -60,7 +60,7 @@ class LayerCalls:
 
 @dataclass(slots=True)
 class Gradients:
-    """The gradients of one minibatch; None where the loss doesn't depend."""
+    """The gradients of one minibatch; None where the loss doesn't depend on a parameter."""
 
     weights: dict[str, Tensor | None]
     outputs: list[Tensor | None]

@@ -16,7 +16,7 @@ from rayprune.pruning.layers.masked import MaskedLayer
 
 
 def silent_biases(layer: MaskedLayer) -> dict[str, Tensor]:
-    """Return the masks of an LSTM's or GRU's biases; none for other layers, and where all speak.
+    """Return the masks of an LSTM's or GRU's biases; none for others, or if all units live.
 
     Returns:
         By the bias' name in the layer: bool, its shape, False for units that have lost all of

@@ -1,4 +1,4 @@
-"""What a sparsity is not of: weights that no mask can reach, and those that are left alone."""
+"""Weights that a sparsity does not count: those that no mask can reach, or that are left alone."""
 
 from __future__ import annotations
 

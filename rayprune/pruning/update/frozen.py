@@ -41,7 +41,7 @@ class FrozenParameters(PrunerPart):
         return self.pruner.spared if state is None else frozenset(state)
 
     def restore(self, unpacked: frozenset[str]) -> None:
-        """Compare them with those of now."""
+        """Note whether other parameters were frozen when the state was saved."""
         self.changed = unpacked != self.pruner.spared
 
 
@@ -65,7 +65,7 @@ def wholly_frozen(layers: Iterable[nn.Module]) -> bool:
 def without_frozen(
     config: PruningConfig, layers: Sequence[PrunableLayer], frozen: Frozen
 ) -> tuple[PrunableLayer, ...]:
-    """Return the layers with what pruning may touch of them; those without any are left out.
+    """Return the layers without their frozen parameters; layers with no others are left out.
 
     A unit goes whole or not at all: where units are what is pruned, a layer with a frozen part of
     its units is left alone.

@@ -1,4 +1,4 @@
-"""Ends a wait that would last half an hour: that of a Learner for one whose node is gone.
+"""Ends a Learner's wait for another whose node is gone, which would last half an hour.
 
 Learners average gradients over connections that nobody closes where a host loses its power, and
 torch waits 30 minutes for an answer. Ray knows within about a minute that the node is dead.

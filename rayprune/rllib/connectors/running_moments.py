@@ -28,7 +28,7 @@ class Moments:
 
     @classmethod
     def none(cls, shape: tuple[int, ...]) -> Moments:
-        """Return those of nothing yet."""
+        """Return the moments of no observations."""
         return cls(0, np.zeros(shape), np.zeros(shape))
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Masks after everyone else, where the cheap path can't be shown to be safe (ADR 0028)."""
+"""Masks that are applied last where a user's own code may write weights or gradients (ADR 0028)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class FinalMasks:
         return "update" in self._modules.own_methods
 
     def look(self) -> None:
-        """See who is there: modules come and go."""
+        """Look again which users' classes may write: modules are added and removed."""
         learner = self._modules.learner
         modules = [pruner.module for pruner in self._modules.pruners.values()]
         self.strangers = strangers(learner.config, type(learner), modules)
@@ -127,7 +127,7 @@ class FinalMasks:
         self._touched = False
 
     def heals(self, violations: Mapping[str, Any]) -> bool:
-        """Mask all where a stranger has left pruned weights that aren't zero, and say so once.
+        """Mask all weights where a user's code has left pruned ones nonzero, and say so once.
 
         Args:
             violations: by module id; empty where nothing is wrong.

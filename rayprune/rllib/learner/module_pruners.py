@@ -1,4 +1,4 @@
-"""The Pruners of a Learner's modules, their configs of now, and all that follows their masks."""
+"""The Pruners of a Learner's modules, their current configs, and all that follows their masks."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class ModulePruners:
             detach(module_id)
 
     def begin_update(self, timesteps: Mapping[str, Any]) -> None:
-        """See who will ask for dense gradients of these minibatches, or for the weights of now."""
+        """See who will ask for dense gradients of these minibatches, or for the current weights."""
         clock = clock_of(self.learner, timesteps, self.updates)
         # An offline update may hold any number of minibatches, which are its clock: gather always.
         sampled = not self.learner.config.is_offline
@@ -177,7 +177,7 @@ class ModulePruners:
         return churn
 
     def take_config(self, module_id: str, pruner: Pruner) -> None:
-        """Give a Pruner its config of now."""
+        """Give a Pruner its current config."""
         config = self.config(module_id)
         if config is not pruner.config:  # checking it against the network costs 0.1 ms
             pruner.config = config
@@ -187,7 +187,7 @@ class ModulePruners:
 
         Args:
             module_id: whose masks or weights have changed.
-            sparsity: of now.
+            sparsity: the current one.
             change: of the masks, if it was a mask update.
         """
         follow(self.pruners[module_id], self.optimizers(module_id), change)
@@ -197,7 +197,7 @@ class ModulePruners:
             on_spread(module_id)
 
     def sync_env_runners(self) -> None:
-        """Have EnvRunners take the weights of now: they ignore a number that they have seen."""
+        """Have EnvRunners take the current weights: they ignore a number that they have seen."""
         self.learner._weights_seq_no += 1
 
     def before_resize(self, module_id: str) -> None:
@@ -241,7 +241,7 @@ class ModulePruners:
         self.events.set_state(state)
 
     def forget_masks_of_other_weights(self) -> None:
-        """What plain RLlib saved is dense: a mask that was drawn before knows nothing of it."""
+        """Drop masks that were drawn for other weights: what plain RLlib saved is dense."""
         for module_id, pruner in self.pruners.items():
             if pruner.violations():
                 pruner.restart()

@@ -76,7 +76,7 @@ def diagnostics_of(
 
     Args:
         algorithm: between two iterations.
-        evaluator: holds the policy of now.
+        evaluator: holds the current policy.
         seed: of the episode whose first observation the FLOPs are counted on.
         diagnostics: of the run; what has failed is left out.
     """
