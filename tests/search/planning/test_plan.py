@@ -11,6 +11,7 @@ import pytest
 import ray
 
 from rayprune.errors import ResourceError
+from rayprune.rllib.cluster import connect
 from rayprune.rllib.cluster.resources import learner_gpus, resolve_gpus
 from rayprune.rllib.experiment.algorithm_config import build_config
 from rayprune.search.planning import calibration
@@ -116,7 +117,7 @@ def test_wrong_plans_are_refused_before_ray_starts(
 ) -> None:
     config = tmp_path / "sweep.yaml"
     config.write_text(json.dumps(raw()))
-    monkeypatch.delattr(ray, "is_initialized")  # what is asked first of all
+    monkeypatch.setattr(connect, "ray", None)  # which it asks first of all
     assert "100x16" in rayprune_here("sweep", config, "--plan", "--nodes", "many", code=2)[1]
     assert "with --plan" in rayprune_here("sweep", config, "--nodes", "2x4", code=2)[1]
     assert "drop either" in rayprune_here("sweep", config, "--plan", "--resume", code=2)[1]
