@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 RESAMPLES = 2000
 
@@ -20,7 +19,7 @@ def iqm(returns: Sequence[float]) -> float:
     >>> iqm([0.0, 10.0, 20.0, 1000.0])
     15.0
     """
-    return float(stats.trim_mean(np.asarray(returns, dtype=float), proportiontocut=0.25))
+    return float(_interquartile_mean(np.asarray(returns, dtype=float), 0))
 
 
 def summarise(returns: Sequence[float], over: str = "episodes") -> dict[str, Any]:
@@ -78,10 +77,10 @@ def _paired(series: Sequence[tuple[float, Sequence[float]]]) -> dict[str, Any]:
     count = values.shape[1]
     drawn = np.random.default_rng(0).integers(count, size=(RESAMPLES, count))
     # (series, resamples, episodes) -> one sum for each resample
-    sums = signs @ stats.trim_mean(values[:, drawn], 0.25, axis=2)
+    sums = signs @ _interquartile_mean(values[:, drawn], 2)
     low, high = np.percentile(sums, [2.5, 97.5])
     return {
-        "iqm": float(signs @ stats.trim_mean(values, 0.25, axis=1)),
+        "iqm": float(signs @ _interquartile_mean(values, 1)),
         "ci95": [float(low), float(high)],
         "ci95_over": "episodes",
     }
@@ -90,14 +89,23 @@ def _paired(series: Sequence[tuple[float, Sequence[float]]]) -> dict[str, Any]:
 def _interval(values: np.ndarray[Any, Any]) -> list[float]:
     if len(values) < 2:
         return [float(values[0]), float(values[0])]
+    from scipy import stats
+
     with warnings.catch_warnings():
         # Equal returns (CartPole's 500) give a degenerate distribution, which is no fault.
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         result = stats.bootstrap(
             (values,),
-            lambda sample, axis: stats.trim_mean(sample, 0.25, axis=axis),
+            _interquartile_mean,
             n_resamples=RESAMPLES,
             method="percentile",
             rng=np.random.default_rng(0),
         )
     return [float(result.confidence_interval.low), float(result.confidence_interval.high)]
+
+
+def _interquartile_mean(values: np.ndarray[Any, Any], axis: int) -> Any:
+    # scipy takes most of a second to import, and each actor imports this file.
+    from scipy import stats
+
+    return stats.trim_mean(values, proportiontocut=0.25, axis=axis)
