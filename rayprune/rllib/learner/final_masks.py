@@ -160,6 +160,7 @@ class FinalMasks:
 def writable(gradients: Mapping[Any, Tensor | None]) -> dict[Any, Tensor | None]:
     """Return gradients that can be multiplied in place, copied where that must be.
 
+    >>> import torch
     >>> spread = torch.ones(1, 1).expand(2, 3)
     >>> writable({"w": spread})["w"].mul_(2.0).sum()
     tensor(12.)
