@@ -19,4 +19,9 @@ def test_each_setting_that_differs_is_told_with_both_values() -> None:
 
 
 def test_what_is_alike_is_no_fault() -> None:
-    require_same({"a": [1]}, {"a": (1,)}, "run", "its own", alike=lambda x, y: list(x) == list(y))
+    before, now = {"a": [1]}, {"a": (1,)}
+    with pytest.raises(ConfigError):
+        require_same(before, now, "run", "its own")
+    asked = []
+    require_same(before, now, "run", "its own", alike=lambda *pair: asked.append(pair) or True)
+    assert asked == [([1], (1,))]
