@@ -118,7 +118,7 @@ class PruningCallback(RLlibCallback):
         if not self._told and waits_for_layer_returns(algorithm):
             self._told = True
             logger.warning(
-                "Criterion 'return' waits for the return lost without each layer: call "
+                "The criterion waits for the return lost without each layer: call "
                 "rayprune.rllib.post_layer_returns(algorithm, ...) after each train()."
             )
         check_env_runners(algorithm, reports[0])

@@ -14,7 +14,7 @@ import pytest
 from rayprune.storage.copies import fetched
 from tests.command_line import rayprune, rayprune_here, start
 from tests.doubles.buckets import Store
-from tests.search.test_sweep import STEPS, check_rows, write
+from tests.search.test_sweep import INTERVAL, STEPS, check_rows, write
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -40,11 +40,11 @@ def check_whole(url: str, population: int, end: int = STEPS) -> dict[str, Any]:
 
 
 def test_a_sweep_is_in_the_bucket_and_read_there(bucket: Store, tmp_path: Path) -> None:
-    stop = {"env_steps": 800}
+    stop = {"env_steps": INTERVAL}
     config = write(tmp_path / "c.yaml", {"population": 2}, stop=stop)
     url = bucket.url("sweep")
     out, _ = rayprune("sweep", config, "--out", url, "--json")
-    front = check_whole(url, 2, 800)
+    front = check_whole(url, 2, INTERVAL)
     assert json.loads(out)["front"] == front
     point = front["points"][-1]
     told, _ = rayprune_here("evaluate", f"{url}/{point['checkpoint']}", "--json")

@@ -73,7 +73,7 @@ def export_policy(
     options = ExportOptions(lanes=lanes, int8=quantised, name=name)
     chosen = check_export(path, format, options, overwrite=overwrite)
     return write_policy(
-        policy,
+        plain_copy(policy),
         path,
         chosen,
         options,
@@ -98,8 +98,8 @@ def write_policy(
     """Do what `export_policy` does, once `check_export` has allowed it.
 
     Args:
-        policy: as there.
-        path: likewise.
+        policy: a `plain_copy`.
+        path: as there.
         chosen: what `check_export` returned.
         options: what it was given.
         recorded: as in `export_policy`.
@@ -108,9 +108,8 @@ def write_policy(
         seed: likewise.
     """
     _check_types(policy)
-    plain = plain_copy(policy)
-    small = shrink(plain, recorded) if compacted else unshrunk(plain)
-    proof = FileProof(plain, small, recorded, seed)
+    small = shrink(policy, recorded) if compacted else unshrunk(policy)
+    proof = FileProof(policy, small, recorded, seed)
     told = {**about, "inputs": described(policy.interface, recorded, about.get("inputs", {}))}
     metadata = Metadata(small.policy.interface, {**told, "int8": True} if options.int8 else told)
     # The format is told by the name's end, which is to be the same while it is unproven.
@@ -126,7 +125,7 @@ def write_policy(
             "artifact": path.name,
             "format": chosen.name,
             **file_facts(path, temporary, content, written),
-            **policy_facts(plain, metadata, written),
+            **policy_facts(policy, metadata, written),
             "compaction": small.certificate,
             **shown,
         }
@@ -167,10 +166,11 @@ def _written(
 ) -> tuple[ExportedFile, str, dict[str, Any]]:
     """Write a file and prove it; return its content's hash, and what the certificate says of it."""
     written = chosen.write(job, file)
-    seal(file)
-    equivalence = proof.equivalence(file) if written.testable else {}
-    rounded = {"int8": quantise(file, recorded)} if job.options.int8 else {}
     content = seal(file)
+    equivalence = proof.equivalence(file) if written.testable else {}
+    rounded: dict[str, Any] = {}
+    if job.options.int8:
+        content, rounded["int8"] = quantise(file, recorded)
     odd = proof.nan_and_infinity(file) if written.testable else {}
     shown = {"equivalence": equivalence, "nan_and_infinity": odd}
     return written, content, {**shown, **written.certificate, **rounded}

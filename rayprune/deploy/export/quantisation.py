@@ -12,6 +12,7 @@ import numpy as np
 from rayprune.deploy.formats import format_of
 from rayprune.deploy.measure.latency import Timings, speed_up, time_arms
 from rayprune.deploy.policy.artifact import Artifact
+from rayprune.deploy.policy.file_hash import seal
 from rayprune.deploy.policy.interface import Array, Interface
 from rayprune.deploy.policy.runs import in_parts
 from rayprune.errors import InputError
@@ -21,7 +22,9 @@ BATCHES: Final = (1, 32)
 _ROUNDS: Final = 9
 
 
-def quantise(path: Path, recorded: Sequence[Array], *, rounds: int = _ROUNDS) -> dict[str, Any]:
+def quantise(
+    path: Path, recorded: Sequence[Array], *, rounds: int = _ROUNDS
+) -> tuple[str, dict[str, Any]]:
     """Replace an exported file by its int8 form, if that is faster here.
 
     Args:
@@ -30,7 +33,8 @@ def quantise(path: Path, recorded: Sequence[Array], *, rounds: int = _ROUNDS) ->
         rounds: of timing.
 
     Returns:
-        What the certificate says: the kind, the ratios of speed, the differences.
+        The new content's hash, and what the certificate says: the kind, the ratios of speed, the
+        differences.
 
     Raises:
         InputError: it is slower at every batch size timed; gives the figures.
@@ -58,7 +62,7 @@ def quantise(path: Path, recorded: Sequence[Array], *, rounds: int = _ROUNDS) ->
         small.replace(path)
     finally:
         small.unlink(missing_ok=True)
-    return told
+    return seal(path), told
 
 
 def closeness(

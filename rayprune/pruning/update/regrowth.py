@@ -179,8 +179,7 @@ class DropAndGrow:
         assert self.schedule is not None
         if self.schedule.grows_at(self.step) and not self.gradients.count:
             raise InputError(
-                "`schedule.kind` 'rigl' and `regrow: gradient` need dense gradients, but none were "
-                "given. Call `pruner.gather_gradients(gradients)` before `mask_gradients`."
+                "What grows back by its gradients needs dense ones, but none were given. Call `pruner.gather_gradients(gradients)` before `mask_gradients`."
             )
 
 

@@ -244,7 +244,7 @@ def lost_return(returns: Mapping[str, float], unit: str) -> float:
     """
     if unit not in returns:
         raise InputError(
-            f"Criterion 'return' needs the return lost without {unit!r}, which was not measured. "
+            f"The criterion needs the return lost without {unit!r}, which was not measured. "
             "Use `rayprune train`, call rayprune.rllib.post_layer_returns after each train(), "
             "or take another criterion."
         )

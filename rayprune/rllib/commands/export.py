@@ -55,15 +55,16 @@ def export_checkpoint(
     chosen = check_export(out, format, options, overwrite=overwrite)
     with OpenPolicy.at(checkpoint) as opened:
         # Before episodes are played: a policy that can't be exported is refused at once.
-        greedy = deployable(opened.evaluator)
-        policy = deployable(opened.evaluator, sample=True) if sample else greedy
+        greedy = policy = plain_copy(deployable(opened.evaluator))
+        if sample:
+            policy = plain_copy(deployable(opened.evaluator, sample=True))
         first, count = opened.evaluation.validation_seed, episodes or opened.evaluation.episodes
         recorded = Recorded(greedy.interface)
         opened.evaluator.returns(first, count, recorded.watch)
         about = {
             **source_of(opened, sample=sample),
             "recorded": {"first_seed": first, "episodes": count, "greedy": True},
-            "as_rllib": recorded.proven(module_run(plain_copy(greedy))).to_dict(),
+            "as_rllib": recorded.proven(module_run(greedy)).to_dict(),
         }
     inputs = recorded.inputs(policy.interface)
     certificate = write_policy(

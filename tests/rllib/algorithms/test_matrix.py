@@ -81,6 +81,7 @@ def test_the_cover_has_every_pair_that_the_matrix_has() -> None:
     assert len(matrix.cover(ONLINE)) < len(ONLINE)
 
 
+@pytest.mark.slow  # two Learners start; test_exact_zeros.py has two of PPO in every run
 @pytest.mark.parametrize("name", ["IMPALA", pytest.param("SAC", marks=pytest.mark.matrix)])
 def test_two_learners_hold_the_same_masks(name: str, data: dict[str, Path]) -> None:
     config = matrix.config_of(name, "mlp", data).learners(num_learners=2)

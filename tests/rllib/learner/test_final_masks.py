@@ -253,6 +253,7 @@ def test_a_callback_that_writes_weights_behind_the_learner_is_named_once(
     assert "the callback WritesAfterTheUpdate" in told[0]
 
 
+@pytest.mark.slow  # two Learners start; one with such noise is tried above in every run
 @pytest.mark.usefixtures("ray_session")
 def test_two_learners_with_noise_of_their_own_agree_on_the_masks() -> None:
     config = configs.ppo().learners(learner_class=NoiseOfEachRank, num_learners=2)

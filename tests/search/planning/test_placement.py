@@ -53,6 +53,7 @@ def place(nodes: list[dict], *cases: tuple[dict, dict | None]) -> list[list[str]
     return [line.split("|") for line in answer.stdout.splitlines() if "|" in line]
 
 
+@pytest.mark.slow  # two Ray nodes start; test_plan.py counts the same on nodes that aren't there
 def test_trials_are_counted_by_what_they_reserve_and_refused_where_none_fits() -> None:
     two_nodes = [{"num_cpus": 4, "num_gpus": 2}, {"num_cpus": 4, "num_gpus": 0}]
     found = place(

@@ -11,7 +11,9 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rayprune.errors import ConfigError, InputError
 from rayprune.rllib import prune
+from rayprune.rllib.actors.learners import foreach_learner
 from rayprune.rllib.callback import learner_reports
+from rayprune.rllib.learner.extensions.distillation import Distillation
 from rayprune.rllib.learner.extensions.evidence import MinibatchEvidence
 from tests.doubles.envs import Images
 from tests.rllib import configs
@@ -122,15 +124,23 @@ def test_objectives_choose_different_masks(objective: str) -> None:
     "criterion",
     ["fisher", *(pytest.param(n, marks=pytest.mark.slow) for n in ("taylor", "information_gain"))],
 )
-def test_two_learners_score_alike_to_the_bit(criterion: str) -> None:
-    algo = configs.build(prune(configs.ppo().learners(num_learners=2), pruning(criterion)))
+def test_two_learners_score_alike_to_the_bit_and_have_one_teacher(criterion: str) -> None:
+    what = pruning(criterion, distillation={"weight": 2.0})
+    algo = configs.build(prune(configs.ppo().learners(num_learners=2), what))
     try:
         algo.train()
         first, second = learner_reports(algo)
         assert first[DEFAULT_MODULE_ID]["digest"] == second[DEFAULT_MODULE_ID]["digest"]
         assert first[DEFAULT_MODULE_ID]["sparsity"] == pytest.approx(0.5, abs=0.1)
+        teachers = foreach_learner(algo, _teacher)
+        assert teachers[0] == teachers[1] > 0
     finally:
         algo.stop()
+
+
+def _teacher(learner: Any) -> float:
+    teacher = learner.extension(Distillation)._teachers[DEFAULT_MODULE_ID]
+    return sum(float(p.double().abs().sum()) for p in teacher.parameters())
 
 
 @pytest.mark.parametrize("criterion", ["movement", "snip"])

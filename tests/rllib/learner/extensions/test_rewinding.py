@@ -57,7 +57,8 @@ def assert_rewound(now: dict[str, Any], early: dict[str, Any], held: dict[str, A
         assert np.array_equal(now[name], np.where(mask, early[name], 0)), name
 
 
-@pytest.mark.parametrize("learners", [0, 2])
+# Two Learners start for it: what each does alone is the same.
+@pytest.mark.parametrize("learners", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_each_round_ends_at_the_first_weights_to_the_bit(learners: int) -> None:
     algo = ticket(configs.ppo().learners(num_learners=learners))
     try:
