@@ -179,7 +179,8 @@ class DropAndGrow:
         assert self.schedule is not None
         if self.schedule.grows_at(self.step) and not self.gradients.count:
             raise InputError(
-                "What grows back by its gradients needs dense ones, but none were given. Call `pruner.gather_gradients(gradients)` before `mask_gradients`."
+                "What grows back by its gradients needs dense ones, but none were given. Call "
+                "`pruner.gather_gradients(gradients)` before `mask_gradients`."
             )
 
 
