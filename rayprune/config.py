@@ -135,6 +135,8 @@ class ExperimentConfig(_Section):
     """Method of AlgorithmConfig -> its keyword arguments; their meaning is checked by RLlib."""
 
     normalise: NormaliseConfig = NormaliseConfig()
+    lean: bool = True
+    """Whether leaner loops that compute the same replace RLlib's, where they can."""
     pruning: PruningConfig
     stop: StopConfig = StopConfig(env_steps=200_000)
     evaluation: EvaluationConfig = EvaluationConfig()

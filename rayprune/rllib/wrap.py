@@ -13,6 +13,7 @@ from rayprune.pruning.remedies import replay_faults
 from rayprune.pruning.schedules import schedule_of
 from rayprune.rllib.algorithms import family_of
 from rayprune.rllib.composed_callbacks import compose
+from rayprune.rllib.lean import make_lean
 from rayprune.rllib.learner import pruned
 from rayprune.rllib.modules.resizable import make_shrinkable
 from rayprune.rllib.normalisation import as_configured
@@ -31,6 +32,7 @@ def prune(
     pruning: PruningConfig | Mapping[str, Any],
     *,
     modules: Modules | None = None,
+    lean: bool = True,
 ) -> Config:
     """Return a copy of ``config`` whose Learners prune while they train.
 
@@ -45,6 +47,8 @@ def prune(
         modules: ids of the RLModules to prune, for multi-agent training; the others stay dense.
             None prunes all. A mapping gives each its changes of ``pruning``:
             ``{"pursuer": {}, "evader": {"sparsity": 0.5}}``.
+        lean: whether RLlib's loops are replaced by leaner ones that compute the same, where nothing
+            in the config replaces or watches them.
 
     Returns:
         A config of the same class, not frozen; ``build_algo()`` and Tune work as usual.
@@ -66,7 +70,7 @@ def prune(
             "policy and rolls it back, which `algo.train()` can't. Use `rayprune train` with a "
             "YAML file, or another kind here."
         )
-    return with_pruning(config, pruning, modules=modules)
+    return with_pruning(config, pruning, modules=modules, lean=lean)
 
 
 def with_pruning(
@@ -75,6 +79,7 @@ def with_pruning(
     *,
     modules: Modules | None = None,
     driven: bool = False,
+    lean: bool = True,
 ) -> Config:
     """Do what `prune` does.
 
@@ -84,6 +89,7 @@ def with_pruning(
         modules: see `prune`.
         driven: whether the caller posts what the schedule waits for, see
             `rayprune.rllib.learner.extensions.signals`.
+        lean: see `prune`.
     """
     if not (config.enable_rl_module_and_learner and config.enable_env_runner_and_connector_v2):
         raise ConfigError(
@@ -107,6 +113,7 @@ def with_pruning(
         learner_config_dict={**config.learner_config_dict, CONFIG_KEY: held},
     )
     compose(result)
+    make_lean(result, lean=lean)
     return result
 
 

@@ -39,7 +39,9 @@ _MAX_SEQ_LEN: Final = DefaultModelConfig().max_seq_len
 
 def build_config(experiment: ExperimentConfig) -> AlgorithmConfig:
     """Return the pruning AlgorithmConfig of an experiment, whose driver validates."""
-    return with_pruning(base_config(experiment), experiment.dated_pruning, driven=True)
+    return with_pruning(
+        base_config(experiment), experiment.dated_pruning, driven=True, lean=experiment.lean
+    )
 
 
 def base_config(experiment: ExperimentConfig) -> AlgorithmConfig:

@@ -13,6 +13,9 @@ DRIVEN_KEY: Final = "driven"
 MODULES_KEY: Final = "modules"
 """Key, inside the pruning dict, of the ids of the modules to prune, each with its changes."""
 
+LEAN_KEY: Final = "rayprune_lean"
+"""Key, in ``AlgorithmConfig.learner_config_dict``, of whether RLlib's loops may be made lean."""
+
 REGISTERED_KEY: Final = "registered"
 """Key, inside the pruning dict, of what the user registered, which remote Learners don't know."""
 
