@@ -96,21 +96,29 @@ BLOCKS = 5
 WARM_UP = 3
 
 
-def compare(builders: Mapping[str, Callable[[], Callable[[], object]]], rounds: int) -> Times:
+def compare(
+    builders: Mapping[str, Callable[[], Callable[[], object]]],
+    rounds: int,
+    *,
+    blocks: int = BLOCKS,
+    warm_up: int = WARM_UP,
+) -> Times:
     """Run every arm once per round; return CPU seconds, ``{arm: (rounds,)}``.
 
     Args:
         builders: makes each arm; called once per block of rounds, in shuffled order.
         rounds: in all blocks together.
+        blocks: how often arms are built anew.
+        warm_up: rounds of each block that don't count.
     """
     times: Times = {name: [] for name in builders}
     order = list(builders)
     generator = random.Random(0)
-    for _ in range(BLOCKS):
+    for _ in range(blocks):
         generator.shuffle(order)
         arms = {name: builders[name]() for name in order}
         # Warm up: lazy states, memory, and the mask update itself.
-        for turn in range(-WARM_UP, -(-rounds // BLOCKS)):
+        for turn in range(-warm_up, -(-rounds // blocks)):
             generator.shuffle(order)
             for name in order:
                 start = time.process_time()

@@ -7,6 +7,8 @@ In a YAML by ``env: "rayprune.envs:Recall-v0"``: importing this module registers
 ``LongPole-v0``     CartPole with a pole of any length, for transfer from CartPole
 ``MinBreakout-v0``  MinAtar's Breakout, observations as floats (needs ``rayprune[minatar]``)
 ==================  ==================================================================
+
+`rayprune.envs.envpool` has environments of gymnasium's own, many at once.
 """
 
 from __future__ import annotations

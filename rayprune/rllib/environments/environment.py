@@ -46,11 +46,18 @@ def guarded_env(config: AlgorithmConfig) -> Guarded:
 def lone_env_runner(config: AlgorithmConfig) -> Any:
     """Build an EnvRunner with one environment and no exploration, apart from those that train.
 
+    The environment is a plain one, also where training steps a vector of its own kind.
+
     Args:
         config: the algorithm's, which is left as it is.
     """
     own = config.copy(copy_frozen=False)
-    own.env_runners(num_env_runners=0, num_envs_per_env_runner=1, explore=False)
+    own.env_runners(
+        num_env_runners=0,
+        num_envs_per_env_runner=1,
+        explore=False,
+        gym_env_vectorize_mode=gym.VectorizeMode.SYNC,
+    )
     own.callbacks_class = []  # type: ignore[assignment]  # RLlib takes a list too
     env_runner = (own.env_runner_cls or SingleAgentEnvRunner)(config=own, worker_index=0)
     guard(env_runner, most_steps(own))

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-import gymnasium as gym
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from rayprune.errors import ConfigError
 from rayprune.rllib.environments.environment import make_env
 from rayprune.rllib.environments.guard import env_name
+from rayprune.rllib.environments.vector_environment import is_vector, make_vector
 
 _STATISTICS: Final = "RunningMeanStd"
 """What gymnasium, Stable-Baselines3 and CleanRL call the class of such statistics."""
@@ -77,10 +77,8 @@ def running_wrappers(env: Any) -> Iterator[Any]:
 
 def _environments(config: AlgorithmConfig) -> Iterator[Any]:
     yield make_env(config)
-    if config.gym_env_vectorize_mode != "vector_entry_point" or not isinstance(config.env, str):
-        return
-    mode = gym.VectorizeMode.VECTOR_ENTRY_POINT
-    yield gym.make_vec(config.env, num_envs=1, vectorization_mode=mode, **config.env_config)
+    if is_vector(config):
+        yield make_vector(config)
 
 
 def _fault(env: Any, name: str, instead: str) -> str:

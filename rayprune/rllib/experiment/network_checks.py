@@ -16,6 +16,7 @@ from rayprune.pruning.pruner import Pruner
 from rayprune.reasons import RAISED, reason_of
 from rayprune.rllib.algorithms import family_named
 from rayprune.rllib.environments.normalising_wrappers import wrapper_faults
+from rayprune.rllib.environments.vector_environment import vector_faults
 from rayprune.rllib.experiment.algorithm_config import base_config, build_module
 from rayprune.rllib.experiment.unread_model_keys import unread_for_spaces
 from rayprune.rllib.modules.groups import group_of
@@ -37,7 +38,7 @@ def network_faults(experiment: ExperimentConfig) -> list[str]:
         family = family_named(experiment.algorithm)
         faults = family.action_faults(config)
         faults += remedy_faults_of(config, experiment.pruning.to_dict())
-        faults += wrapper_faults(config)
+        faults += vector_faults(config) or wrapper_faults(config)
         module = None if faults else build_module(config)
         faults += [] if module is None else _unread_in_model(experiment, module)
     except ConfigError as error:
@@ -91,7 +92,8 @@ def way_out(error: BaseException | None, otherwise: str = _OF_BUILD) -> str:
     if isinstance(error, ImportError | DependencyNotInstalled):
         return (
             "Install it, on a cluster in the image of its nodes: rayprune[box2d], "
-            "rayprune[mujoco] and rayprune[minatar] bring what their environments need."
+            "rayprune[envpool], rayprune[minatar] and rayprune[mujoco] bring what their "
+            "environments need."
         )
     if "conv_filters" in str(error):
         return (
