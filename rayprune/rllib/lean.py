@@ -11,6 +11,7 @@ from typing import Final, Protocol
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
+from rayprune.rllib.sampling.part import LeanSampling
 from rayprune.rllib.settings.keys import LEAN_KEY
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ class LeanPart(Protocol):
         """Replace RLlib's part in a config, in place."""
 
 
-PARTS: Final[tuple[LeanPart, ...]] = ()
+PARTS: Final[tuple[LeanPart, ...]] = (LeanSampling(),)
 """In the order in which they are applied."""
 
 

@@ -25,6 +25,8 @@ ADDRESSES: Final = (
     "rayprune.rllib.connectors.pipelines.EnvToModule",
     "rayprune.rllib.connectors.pipelines.Imported",
     "rayprune.rllib.connectors.pipelines.Joined",
+    # EnvRunners.
+    "rayprune.rllib.sampling.env_runner.LeanEnvRunner",
     # Networks without hidden layers.
     "rayprune.rllib.algorithms.bc.LinearBCCatalog",
     "rayprune.rllib.algorithms.dqn.LinearDQNCatalog",

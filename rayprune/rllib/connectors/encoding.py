@@ -16,6 +16,7 @@ from typing import Any, Final, TypeAlias
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
+from ray.rllib.utils.spaces.space_utils import unbatch
 
 from rayprune.errors import ConfigError
 
@@ -108,6 +109,23 @@ class Encoding:
                 encoded[begin:end] = values
             begin = end
         return encoded
+
+    def encode_all(self, observations: Any) -> Array:
+        """Encode one observation of each environment at once.
+
+        Args:
+            observations: as a vector environment gives them.
+
+        Returns:
+            Shape ``(envs, *space.shape)``, float32.
+        """
+        if self.layout is None:
+            return np.stack([self(observation) for observation in unbatch(observations)])
+        (part,) = self.parts
+        values = np.asarray(observations, np.float32)
+        values = values if part.scale is None else values / np.float32(part.scale)
+        axes = (0, *(axis + 1 for axis in self.layout.axes))
+        return values.transpose(axes).reshape(len(values), *self.layout.shape)
 
 
 def is_nested(space: Space | None) -> bool:

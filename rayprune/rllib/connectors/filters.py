@@ -143,16 +143,25 @@ class ObservationFilter(_Running):
             mean, std = np.where(self._choices, 0.0, mean), np.where(self._choices, 1.0, std)
         return Scaling(mean, std)
 
+    def normalised(self, observations: Array) -> Array:
+        """Count observations in, and return them normalised, float32.
+
+        Args:
+            observations: one of each environment, shape ``(envs, *shape)``.
+        """
+        # Of a float64 reading as much as the network will get to see.
+        seen = observations.astype(np.float32, copy=False)
+        if self._update_stats:
+            self.shares.add(seen.astype(np.float64))
+        return self.scaling(seen)
+
     def __call__(self, *, batch: dict[str, Any], episodes: list[Any], **_: Any) -> dict[str, Any]:
         """Normalise the newest observation of each episode that waits for an action."""
         acting = list(self.single_agent_episode_iterator(episodes, agents_that_stepped_only=True))
         if not acting:
             return batch
-        # Of a float64 reading as much as the network will get to see.
         seen = np.stack([np.float32(episode.get_observations(-1)) for episode in acting])
-        if self._update_stats:
-            self.shares.add(seen.astype(np.float64))
-        for episode, observation in zip(acting, self.scaling(seen), strict=True):
+        for episode, observation in zip(acting, self.normalised(seen), strict=True):
             if self.rewrite:
                 episode.set_observations(at_indices=-1, new_data=observation)
                 episode.observation_space = self.observation_space

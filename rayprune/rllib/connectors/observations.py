@@ -222,7 +222,23 @@ class FitActions(ConnectorV2):
     ) -> Space:
         """Return the environment's action space."""
         self._fit = fitting(input_action_space, normalize=self.normalize, clip=self.clip)
+        self._fit_all = (
+            _to_box(input_action_space, normalize=self.normalize, clip=self.clip, many=True)
+            if _is_float_box(input_action_space)
+            else None
+        )
         return input_action_space
+
+    def fit_all(self, actions: Array) -> Array:
+        """Return the environments' actions, of the module's, shape ``(envs, *shape)``.
+
+        Args:
+            actions: one of each environment; their space is not nested.
+        """
+        if self._fit_all is not None:
+            fitted: Array = self._fit_all(actions)
+            return fitted
+        return np.array([self._fit(action) for action in actions])
 
     def __call__(self, *, batch: dict[str, Any], **_: Any) -> Any:
         """Add the column of the environment's actions; the module's own stay as they are."""
@@ -248,7 +264,7 @@ def fitting(space: Space, *, normalize: bool, clip: bool) -> Fit:
             lambda leaf: fitting(leaf, normalize=normalize, clip=clip), structure
         )
         return lambda action: tree.map_structure(lambda fit, part: fit(part), fits, action)
-    if isinstance(space, gym.spaces.Box) and np.dtype(space.dtype).kind == "f":
+    if _is_float_box(space):
         return _to_box(space, normalize=normalize, clip=clip)
     if isinstance(space, gym.spaces.Discrete):
         number, start = np.dtype(space.dtype).type, space.start
@@ -282,8 +298,13 @@ def two_sided(space: gym.spaces.Box) -> Array:
     return finite
 
 
-def _to_box(space: gym.spaces.Box, *, normalize: bool, clip: bool) -> Fit:
-    low, high, shape, dtype = space.low, space.high, space.shape, space.dtype
+def _is_float_box(space: Space) -> bool:
+    return isinstance(space, gym.spaces.Box) and np.dtype(space.dtype).kind == "f"
+
+
+def _to_box(space: Any, *, normalize: bool, clip: bool, many: bool = False) -> Fit:
+    low, high, dtype = space.low, space.high, space.dtype
+    shape = (-1, *space.shape) if many else space.shape
     bounded = two_sided(space) & normalize
     everywhere = bool(bounded.all())
     base, span = np.where(bounded, low, 0), np.where(bounded, high - np.where(bounded, low, 0), 0)

@@ -200,7 +200,10 @@ def _sample(env_runner: Any, sample: Callable[..., list[Any]], **keywords: Any) 
     """Sample; raise an EnvError where the environments are to blame."""
     try:
         episodes = sample(**keywords)
-        check_rewards(env_name(env_runner.config), episodes)
+        # A lean EnvRunner has looked at all of them at once.
+        finite = getattr(env_runner, "sampled_finite", False)
+        if not finite:
+            check_rewards(env_name(env_runner.config), episodes)
     except RAISED as error:
         fault = _fault_of(env_runner, error)
         if env_runner.worker_index:
@@ -209,7 +212,7 @@ def _sample(env_runner: Any, sample: Callable[..., list[Any]], **keywords: Any) 
         # Not from what was raised from it: Ray follows causes until they end.
         wrapped = any(fault is one for one in chain_of(error))
         raise fault from fault.__cause__ if wrapped else error
-    if not hasattr(env_runner, _ODD):
+    if not (finite or hasattr(env_runner, _ODD)):
         odd = odd_observation(env_name(env_runner.config), episodes)
         if odd is not None:
             setattr(env_runner, _ODD, odd)

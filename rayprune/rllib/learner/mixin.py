@@ -16,6 +16,7 @@ from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 
 from rayprune.pruning.layers.prunable import Unit
 from rayprune.pruning.pruner import Pruner
+from rayprune.rllib.connectors.on_policy import quicken
 from rayprune.rllib.learner import report
 from rayprune.rllib.learner.extension import Extension
 from rayprune.rllib.learner.extensions.cut_off import CutOff
@@ -32,7 +33,7 @@ from rayprune.rllib.learner.final_masks import FinalMasks, writable
 from rayprune.rllib.learner.module_pruners import ModulePruners
 from rayprune.rllib.learner.optimizers import checks_spared
 from rayprune.rllib.settings.config_changes import check_composed
-from rayprune.rllib.settings.keys import CONFIG_KEY, STATE_KEY
+from rayprune.rllib.settings.keys import CONFIG_KEY, LEAN_KEY, STATE_KEY
 from rayprune.rllib.settings.module_configs import check_ids
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ class PruningMixin(_Base):
         self._final_masks = FinalMasks(self._modules)
         # A user's `build` may load weights already, and RLlib's starts threads.
         super().build()
+        if self.config.learner_config_dict.get(LEAN_KEY):
+            quicken(self._learner_connector)
         self._note_optimizers()
         check_ids(self.config, list(self.module.keys()))
         self._attach_missing()

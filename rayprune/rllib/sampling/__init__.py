@@ -1,0 +1,1 @@
+"""EnvRunners that sample into arrays: RLlib's episodes, made once a fragment."""
