@@ -41,6 +41,14 @@ ADDRESSES: Final = (
     "rayprune.rllib.connectors.filters.Scaling",
     "rayprune.rllib.connectors.sampling.NormalisingEpisodeReplayBuffer",
     "rayprune.rllib.connectors.sampling.NormalisingPrioritizedEpisodeReplayBuffer",
+    # Replay buffers with their steps in arrays.
+    "rayprune.rllib.replay.prioritised.ColumnarPrioritizedEpisodeReplayBuffer",
+    "rayprune.rllib.replay.priorities.PriorityTrees",
+    "rayprune.rllib.replay.records.Record",
+    "rayprune.rllib.replay.tally.Tally",
+    "rayprune.rllib.replay.transitions.Order",
+    "rayprune.rllib.replay.transitions.Transitions",
+    "rayprune.rllib.replay.uniform.ColumnarEpisodeReplayBuffer",
 )
 
 MADE: Final = (

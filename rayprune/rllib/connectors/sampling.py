@@ -6,6 +6,7 @@ import copy
 from typing import Any, Final
 
 import numpy as np
+from ray.rllib.core.columns import Columns
 from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
 from ray.rllib.utils.replay_buffers.episode_replay_buffer import EpisodeReplayBuffer
 from ray.rllib.utils.replay_buffers.prioritized_episode_buffer import (
@@ -59,7 +60,7 @@ def scaled(episode: Any, std: float) -> Any:
     return result
 
 
-class _Normalising:
+class NormalisingBuffer:
     """A replay buffer of raw episodes that gives normalised ones, by the newest statistics.
 
     So that a transition means the same whenever it was sampled. SB3's VecNormalize does the same;
@@ -70,9 +71,13 @@ class _Normalising:
 
     def add(self, episodes: Any, *args: Any, **kwargs: Any) -> None:
         """Add episodes, and take over the statistics that came with them."""
-        for episode in episodes if isinstance(episodes, list) else [episodes]:
-            self._statistics = episode.custom_data.pop(STATISTICS, self._statistics)
+        self.take_statistics(episodes if isinstance(episodes, list) else [episodes])
         super().add(episodes, *args, **kwargs)  # type: ignore[misc]  # the buffer's
+
+    def take_statistics(self, episodes: list[Any]) -> None:
+        """Take over the statistics that came with episodes."""
+        for episode in episodes:
+            self._statistics = episode.custom_data.pop(STATISTICS, self._statistics)
 
     def sample(self, *args: Any, **kwargs: Any) -> Any:
         """Return normalised episodes."""
@@ -86,13 +91,26 @@ class _Normalising:
                 episode.rewards.data = held if episode.rewards.finalized else list(held)
         return episodes
 
+    def normalised(self, columns: dict[str, Any]) -> dict[str, Any]:
+        """Return a train batch's columns normalised, as if its episodes had been."""
+        if self._statistics is None:
+            return columns
+        scaling, std = self._statistics
+        if scaling is not None:
+            seen = {name: scaling(columns[name]) for name in (Columns.OBS, Columns.NEXT_OBS)}
+            columns = {**columns, **seen}
+        if std != 1.0:
+            rewards = np.asarray(columns[Columns.REWARDS], np.float32) / np.float32(std)
+            columns = {**columns, Columns.REWARDS: rewards}
+        return columns
 
-class NormalisingEpisodeReplayBuffer(_Normalising, EpisodeReplayBuffer):  # type: ignore[misc]
+
+class NormalisingEpisodeReplayBuffer(NormalisingBuffer, EpisodeReplayBuffer):  # type: ignore[misc]
     """RLlib's uniform buffer, normalising."""
 
 
 class NormalisingPrioritizedEpisodeReplayBuffer(  # type: ignore[misc]
-    _Normalising, PrioritizedEpisodeReplayBuffer
+    NormalisingBuffer, PrioritizedEpisodeReplayBuffer
 ):
     """RLlib's prioritised buffer, normalising."""
 
@@ -110,7 +128,7 @@ def let_buffer_normalise(algorithm: Any) -> None:
         ConfigError: the buffer is of a class of its own.
     """
     buffer = getattr(algorithm, "local_replay_buffer", None)
-    if buffer is None or isinstance(buffer, _Normalising) or not replays(algorithm.config):
+    if buffer is None or isinstance(buffer, NormalisingBuffer) or not replays(algorithm.config):
         return
     if type(buffer) not in _BUFFERS:
         raise ConfigError(

@@ -29,7 +29,10 @@ from rayprune.rllib.connectors.sampling import (
 )
 from rayprune.rllib.experiment.algorithm_config import base_config
 from rayprune.rllib.modules.resizable import shrinkable
+from rayprune.rllib.replay.prioritised import ColumnarPrioritizedEpisodeReplayBuffer
+from rayprune.rllib.replay.uniform import ColumnarEpisodeReplayBuffer
 from tests.rllib import configs, experiments
+from tests.rllib.replay.streams import Stream
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -55,7 +58,10 @@ def buffers() -> Any:
     made = NormalisingEpisodeReplayBuffer(), NormalisingPrioritizedEpisodeReplayBuffer()
     for buffer in made:
         buffer._statistics = (scaling, 1.0)
-    return made
+    columnar = ColumnarEpisodeReplayBuffer(), ColumnarPrioritizedEpisodeReplayBuffer()
+    for filled in columnar:
+        filled.add(Stream().chunks(3))
+    return *made, *columnar
 
 
 def learner_state() -> Any:

@@ -1,0 +1,1 @@
+"""Replay as arrays: RLlib's buffers with the same draws, sampled as columns instead of episodes."""
