@@ -55,8 +55,10 @@ class Prunables:
         """
         if self.config.frozen != "keep":
             return False
-        flags = [p.requires_grad for x in self.every for p in x.module.parameters(recurse=False)]
-        if flags == self._flags:  # asked at every update, where names would cost more than the rest
+        # Asked at every update, where names would cost more than the rest.
+        held = [p for x in self.every for p in x.module._parameters.values()]
+        flags = [p.requires_grad for p in held if p is not None]
+        if flags == self._flags:
             return False
         self._flags, frozen = flags, frozen_in(self.every)
         if frozen == self._frozen:

@@ -9,8 +9,7 @@ from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from rayprune.rllib.by_reference import Subclasses
 from rayprune.rllib.learner.mixin import PruningMixin
 
-# Abstract, as TorchLearner is; no one makes an instance of it.
-_PRUNING: Final = Subclasses(PruningMixin, "Pruning", __name__)  # type: ignore[type-abstract]
+_PRUNING: Final = Subclasses(PruningMixin, "Pruning", __name__)
 
 # Checkpoints name classes here: `Pruning{class}__of__{its module}`.
 __getattr__ = _PRUNING.named

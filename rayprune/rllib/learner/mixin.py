@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import torch
-from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 
 from rayprune.pruning.layers.prunable import Unit
 from rayprune.pruning.pruner import Pruner
@@ -32,14 +31,11 @@ from rayprune.rllib.learner.extensions.unsaved_state import UnsavedState
 from rayprune.rllib.learner.final_masks import FinalMasks, writable
 from rayprune.rllib.learner.module_pruners import ModulePruners
 from rayprune.rllib.learner.optimizers import checks_spared
+from rayprune.rllib.learner.updates.lean_updates import LeanUpdates
+from rayprune.rllib.learner.updates.parts import GRADIENTS
 from rayprune.rllib.settings.config_changes import check_composed
 from rayprune.rllib.settings.keys import CONFIG_KEY, LEAN_KEY, STATE_KEY
 from rayprune.rllib.settings.module_configs import check_ids
-
-if TYPE_CHECKING:
-    _Base = TorchLearner
-else:
-    _Base = object
 
 E = TypeVar("E", bound=Extension)
 
@@ -58,7 +54,7 @@ EXTENSIONS: Final[tuple[type[Extension], ...]] = (
 """The features of a pruning Learner, in the order in which they are called."""
 
 
-class PruningMixin(_Base):
+class PruningMixin(LeanUpdates):
     """The overrides that turn a TorchLearner into a pruning one. `pruned` makes it concrete."""
 
     def build(self) -> None:
@@ -116,13 +112,17 @@ class PruningMixin(_Base):
 
     def compute_losses(self, *, fwd_out: dict[str, Any], batch: Any) -> dict[str, Any]:
         """Compute RLlib's losses; extensions see the batch before and the losses after."""
-        for on_batch in self._events.on_batch:
-            on_batch(batch)
-        self._modules.chosen.seen.update(batch)
+        if not self._is_seen:
+            self._see(batch)
         losses: dict[str, Any] = super().compute_losses(fwd_out=fwd_out, batch=batch)
         for on_losses in self._events.on_losses:
             on_losses(losses, fwd_out, batch)
         return losses
+
+    def _see(self, batch: Mapping[str, Any]) -> None:
+        for on_batch in self._events.on_batch:
+            on_batch(batch)
+        self._modules.chosen.seen.update(batch)
 
     def postprocess_gradients(self, gradients_dict: Any) -> Any:
         """Mask the gradients, then let RLlib clip: a norm over pruned weights over-shrinks."""
@@ -144,8 +144,9 @@ class PruningMixin(_Base):
         with self._mask_lock:
             if rewrites:
                 gradients_dict = self._final_masks.masked(gradients_dict)
-            # A user's own `apply_gradients` may make other gradients of these.
-            with checks_spared(self.config, {} if rewrites else gradients_dict):
+            # A user's own `apply_gradients` may make other gradients of these; a lean one looks.
+            looks = rewrites or GRADIENTS in self._lean
+            with checks_spared(self.config, {} if looks else gradients_dict):
                 super().apply_gradients(gradients_dict)
             self._modules.updates += 1
             self._final_masks.end_step()
@@ -164,6 +165,7 @@ class PruningMixin(_Base):
             super().after_gradient_based_update(timesteps=timesteps)
             self._final_masks.end_update()
         modules.end_update(timesteps)
+        number = self._weights_seq_no
         for module_id, pruner in modules.pruners.items():
             modules.take_config(module_id, pruner)
             with self._mask_lock:
@@ -171,6 +173,9 @@ class PruningMixin(_Base):
             self.metrics.log_value(
                 (module_id, CONFIG_KEY, "sparsity"), modules.sparsity[module_id], window=1
             )
+        if self._weights_seq_no != number:
+            # With the first masks there may be a teacher, whose term is part of the loss.
+            self.distrust_recordings()
 
     def update(self, *args: Any, **kwargs: Any) -> Any:
         """Update as RLlib does, and mask what a user's `update` writes beside that."""
@@ -303,6 +308,7 @@ class PruningMixin(_Base):
                 self._modules.forget_masks_of_other_weights()
             for after_restore in self._events.after_restore:
                 after_restore()
+        self.distrust_recordings()
 
     def _before_restore(self, state: Mapping[str, Any]) -> None:
         for before_restore in self._events.before_restore:

@@ -47,8 +47,20 @@ def own_methods(learner_class: type) -> set[str]:
     >>> own_methods(PPOTorchLearner)
     set()
     """
-    names = {name for cls in unknown_classes(learner_class) for name in _defined(cls)}
-    return names - HARMLESS
+    return users_methods(learner_class) - HARMLESS
+
+
+def users_methods(learner_class: type) -> set[str]:
+    """Return what a Learner's unknown classes define, whatever it does."""
+    return {name for cls in unknown_classes(learner_class) for name in _defined(cls)}
+
+
+def rllibs_own(learner_class: type, method: str) -> Any:
+    """Return the method that a Learner has from RLlib, or from a user's class; never ours."""
+    for cls in learner_class.__mro__:
+        if method in vars(cls) and cls.__module__.split(".")[0] != "rayprune":
+            return vars(cls)[method]
+    return None
 
 
 def strangers(config: AlgorithmConfig, learner_class: type, modules: Iterable[Any]) -> list[str]:

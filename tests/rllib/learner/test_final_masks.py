@@ -56,7 +56,7 @@ def learner_with(cls: Any, config: Any = None, **changes: Any) -> Any:
     return prune(config, configs.pruning(**changes)).build_learner()
 
 
-def update(learner: Any, step: int = 1000, seed: int = 0) -> Any:
+def update(learner: Any, step: int = 1000, seed: int = 0, num_epochs: int = 2) -> Any:
     """Update over one batch of random steps for each module; return RLlib's result."""
     generator = torch.Generator().manual_seed(seed)
     size = 32
@@ -77,7 +77,7 @@ def update(learner: Any, step: int = 1000, seed: int = 0) -> Any:
         batch=MultiAgentBatch(batches, env_steps=size),
         timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: step},
         minibatch_size=16,
-        num_epochs=2,
+        num_epochs=num_epochs,
     )
 
 

@@ -1,0 +1,36 @@
+"""What is known of the losses of RLlib's algorithms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from ray.rllib.algorithms.dqn.torch.dqn_torch_learner import DQNTorchLearner
+from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
+from ray.rllib.algorithms.sac.torch.sac_torch_learner import SACTorchLearner
+from ray.rllib.algorithms.tqc.torch.tqc_torch_learner import TQCTorchLearner
+from torch import Tensor
+
+from rayprune.rllib.learner.updates.ppo_loss import ppo_loss
+from rayprune.rllib.settings.foreign_code import rllibs_own
+
+BareLoss = Callable[..., Tensor]
+"""Takes the Learner, and what its ``compute_loss_for_module`` takes."""
+
+
+_KNOWN: Final = (PPOTorchLearner, DQNTorchLearner, SACTorchLearner, TQCTorchLearner)
+
+
+def goes_by_batch(learner_class: type) -> bool:
+    """Whether a loss is known to be the same function of every minibatch of an iteration.
+
+    CQL's is another one after a number of updates, for instance.
+    """
+    loss = rllibs_own(learner_class, "compute_loss_for_module")
+    return any(loss is vars(known)["compute_loss_for_module"] for known in _KNOWN)
+
+
+def bare_loss_of(learner_class: type) -> BareLoss | None:
+    """Return the loss of a Learner's algorithm alone, if it is known."""
+    loss = rllibs_own(learner_class, "compute_loss_for_module")
+    return ppo_loss if loss is vars(PPOTorchLearner)["compute_loss_for_module"] else None

@@ -1,0 +1,257 @@
+"""Gradients of a minibatch by replaying what it took to compute another's.
+
+A minibatch is computed as RLlib does, and once more in the leanest way, which is recorded. The next
+one is computed as RLlib does and replayed; only if all gradients are the same to the bit, every
+time so far, are those that follow replayed alone. It is seen to again in each update that logs.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from rayprune.rllib.learner.updates.programs import Program, program_of, same_tensors
+from rayprune.rllib.learner.updates.recording import NotRecordable, record
+from rayprune.rllib.settings.foreign_code import is_known
+
+logger = logging.getLogger(__name__)
+
+TRIES: Final = 3
+"""Recordings of one Learner that may turn out not to hold for other minibatches."""
+
+_HOOKS: Final = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+class Computed(NamedTuple):
+    """What is computed of a minibatch."""
+
+    gradients: dict[Any, Tensor | None]
+    """By parameter."""
+    td_errors: dict[str, Tensor]
+    """By module id; empty where the algorithm has none."""
+
+    @property
+    def tensors(self) -> list[Tensor | None]:
+        """All of it."""
+        return [*self.gradients.values(), *self.td_errors.values()]
+
+
+Compute = Callable[[], Computed]
+
+
+class Replays:
+    """Records and replays the gradients of one Learner."""
+
+    def __init__(self) -> None:
+        self._recorded: _Recorded | None = None
+        self._holds = False
+        self._failures = 0
+
+    @property
+    def are_off(self) -> bool:
+        """Whether recordings haven't held too often."""
+        return self._failures >= TRIES
+
+    def begin(self) -> None:
+        """Trust no recording until one is seen to hold: numbers in the loss may be others."""
+        self._holds = False
+
+    def replayed(self, batch: Mapping[str, Any], parameters: Iterable[Any]) -> Computed | None:
+        """Return what is computed of a minibatch, if a recording holds for it.
+
+        Args:
+            batch: tensors by column by module id.
+            parameters: the Learner's, of now.
+        """
+        recorded = self._recorded
+        if not self._holds or recorded is None:
+            return None
+        inputs = _Inputs(batch)
+        return recorded.run(inputs) if recorded.fits(inputs, parameters) else None
+
+    def watched(
+        self, batch: Mapping[str, Any], learner: Any, computes: tuple[Compute, Compute]
+    ) -> Computed:
+        """Compute as RLlib does, and record the same or see whether a recording holds for it.
+
+        Args:
+            batch: tensors by column by module id.
+            learner: its parameters are read, and its modules.
+            computes: what computes of that batch as RLlib does, and what in the leanest way.
+        """
+        as_rllib, bare = computes
+        inputs = _Inputs(batch)
+        drawn = _Generators(inputs.tensors)
+        computed = as_rllib()
+        if self._may_watch(learner):
+            with drawn.as_before():
+                self._watch(inputs, learner, computed, bare)
+        return computed
+
+    def _may_watch(self, learner: Any) -> bool:
+        layers = _layers_of(learner)
+        foreign = [type(layer).__name__ for layer in layers if not is_known(type(layer))]
+        if foreign:
+            self._stop(f"{foreign[0]} may do more than torch is told")
+        return not foreign and not any(map(_is_hooked, layers))
+
+    def _watch(self, inputs: _Inputs, learner: Any, computed: Computed, bare: Compute) -> None:
+        recorded = self._recorded
+        if recorded is not None and recorded.fits(inputs, learner._params):
+            self._holds = recorded.gives(computed, inputs)
+            if not self._holds:
+                self._forget("a recording gives other gradients")
+            return
+        if recorded is not None:
+            self._forget("no two minibatches are alike")
+            if self.are_off:
+                return
+        try:
+            self._recorded = _Recorded(inputs, learner, bare)
+        except NotRecordable as reason:
+            self._stop(str(reason))
+            return
+        if not self._recorded.is_of(computed):
+            self._forget("the loss alone has other gradients")
+
+    def _stop(self, why: str) -> None:
+        self._failures = TRIES
+        self._forget(why)
+
+    def _forget(self, why: str) -> None:
+        # One that did hold, and doesn't any more, was of numbers that follow a schedule.
+        if self._recorded is None or not self._recorded.has_held:
+            self._failures += 1
+        self._recorded = None
+        if self.are_off:
+            logger.debug("RLlib's own gradients of the Learner are kept: %s.", why)
+
+
+class _Inputs:
+    """A minibatch's tensors.
+
+    Args:
+        batch: tensors by column by module id.
+    """
+
+    def __init__(self, batch: Mapping[str, Any]) -> None:
+        self.tensors: list[Tensor] = []
+        names: list[Any] = []
+        for module_id, columns in batch.items():
+            names += [module_id, *columns]
+            for column in columns.values():
+                self.tensors.extend([column] if isinstance(column, Tensor) else tree_leaves(column))
+        self.form = names, [(tensor.shape, tensor.dtype) for tensor in self.tensors]
+        """Of which modules and columns they are, and how large."""
+
+
+class _Recorded:
+    """A program that computes gradients of minibatches of one shape.
+
+    Args:
+        inputs: a minibatch.
+        learner: whose parameters it reads.
+        compute: what is to be recorded.
+    """
+
+    def __init__(self, inputs: _Inputs, learner: Any, compute: Compute) -> None:
+        found: list[Computed] = []
+
+        def outputs() -> list[Tensor | None]:
+            found.append(compute())
+            return found[0].tensors
+
+        recording = record(inputs.tensors, outputs)
+        self._first = found[0]
+        self.has_held = False
+        self._keys = list(found[0].gradients), list(found[0].td_errors)
+        self._form = inputs.form
+        self._known = [id(parameter) for parameter in learner._params]
+        self._weights = [p for layer in _layers_of(learner) for p in layer._parameters.values()]
+        self._places = self._places_now()
+        self._hooks = [vars(layer)[name] for layer in _layers_of(learner) for name in _HOOKS]
+        self._program: Program = program_of(recording)
+
+    def fits(self, inputs: _Inputs, parameters: Iterable[Any]) -> bool:
+        """Whether it was recorded with such inputs, these parameters and no one watching."""
+        return (
+            inputs.form == self._form
+            and [id(parameter) for parameter in parameters] == self._known
+            and self._places_now() == self._places
+            and not any(self._hooks)
+        )
+
+    def _places_now(self) -> list[int]:
+        """Return where weights lie: someone may put others there by their ``data``."""
+        return [0 if weight is None else weight.data_ptr() for weight in self._weights]
+
+    def run(self, inputs: _Inputs) -> Computed:
+        """Return what it computes of a minibatch."""
+        made = self._program(inputs.tensors)
+        parameters, module_ids = self._keys
+        errors: list[Any] = made[len(parameters) :]
+        return Computed(
+            dict(zip(parameters, made, strict=False)), dict(zip(module_ids, errors, strict=True))
+        )
+
+    def is_of(self, computed: Computed) -> bool:
+        """Whether what was recorded came to the same, to the bit."""
+        first, self._first = self._first, Computed({}, {})
+        return _are_same(first, computed)
+
+    def gives(self, computed: Computed, inputs: _Inputs) -> bool:
+        """Whether it computes the same, to the bit."""
+        same = _are_same(self.run(inputs), computed)
+        self.has_held |= same
+        return same
+
+
+class _Generators:
+    """Torch's generators of random numbers, as they are now.
+
+    Args:
+        inputs: on whose devices they are.
+    """
+
+    def __init__(self, inputs: list[Tensor]) -> None:
+        self._devices = {tensor.device for tensor in inputs if tensor.device.type == "cuda"}
+        self._before = self._states()
+
+    @contextmanager
+    def as_before(self) -> Iterator[None]:
+        """Have them go on from there for a while, and put back how far they have come since."""
+        now = self._states()
+        self._set(self._before)
+        try:
+            yield
+        finally:
+            self._set(now)
+
+    def _states(self) -> tuple[Tensor, dict[torch.device, Tensor]]:
+        return torch.get_rng_state(), {d: torch.cuda.get_rng_state(d) for d in self._devices}
+
+    def _set(self, states: tuple[Tensor, dict[torch.device, Tensor]]) -> None:
+        torch.set_rng_state(states[0])
+        for device, state in states[1].items():
+            torch.cuda.set_rng_state(state, device)
+
+
+def _are_same(one: Computed, other: Computed) -> bool:
+    keys = len(one.gradients) == len(other.gradients) and list(one[1]) == list(other[1])
+    same = keys and all(a is b for a, b in zip(one.gradients, other.gradients, strict=True))
+    return same and same_tensors(one.tensors, other.tensors)
+
+
+def _is_hooked(layer: nn.Module) -> bool:
+    return any(getattr(layer, hooks) for hooks in _HOOKS)
+
+
+def _layers_of(learner: Any) -> list[nn.Module]:
+    held = learner.module._rl_modules.values()
+    return [layer for module in held for layer in module.modules()]

@@ -1,0 +1,111 @@
+"""Recorded operations give what they gave, for other values too, or are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rayprune.rllib.learner.updates.programs import Program, program_of, same_tensors
+from rayprune.rllib.learner.updates.recording import NotRecordable, record
+
+WEIGHT = nn.Parameter(torch.randn(3, 4, generator=torch.Generator().manual_seed(0)))
+
+
+def program(compute: Callable[[Tensor], list[Tensor | None]]) -> Program:
+    given = torch.ones(2, 4)
+    return program_of(record([given], lambda: compute(given)))
+
+
+def check(compute: Callable[[Tensor], list[Tensor | None]]) -> None:
+    made = program(compute)
+    for seed in range(3):
+        given = torch.randn(2, 4, generator=torch.Generator().manual_seed(seed))
+        torch.manual_seed(seed)
+        expected = compute(given)
+        torch.manual_seed(seed)
+        assert same_tensors(made([given]), expected)
+
+
+def gradients(given: Tensor) -> list[Tensor | None]:
+    WEIGHT.grad = None
+    hidden = torch.tanh(nn.functional.linear(given, WEIGHT))
+    (hidden.logsumexp(-1) * 1.0).mean().backward()
+    return [WEIGHT.grad, None]
+
+
+def in_place(given: Tensor) -> list[Tensor | None]:
+    total = given * 2.0
+    total[0] += 1.0
+    view = total.view(-1)
+    view.mul_(3.0)
+    return [total, given.t() @ total]
+
+
+def random(given: Tensor) -> list[Tensor | None]:
+    return [given + torch.randn(2, 4), given * torch.rand(4)]
+
+
+def twice(given: Tensor) -> list[Tensor | None]:
+    one, other = torch.exp(given), torch.exp(given)
+    other.add_(1.0)
+    return [one, other, torch.exp(given).t().t()]
+
+
+def encoded(given: Tensor) -> list[Tensor | None]:
+    return [nn.functional.one_hot(given.abs().long() % 3, 3)]
+
+
+def parted(given: Tensor) -> list[Tensor | None]:
+    left, right = given.chunk(2, -1)
+    best = right.max(dim=-1)
+    return [left * right, best.values, best.indices]
+
+
+@pytest.mark.parametrize("compute", [gradients, in_place, random, twice, encoded, parted])
+def test_a_program_gives_what_was_computed(compute: Any) -> None:
+    check(compute)
+
+
+def test_a_program_reads_what_has_changed_in_place() -> None:
+    made = program(gradients)
+    with torch.no_grad():
+        WEIGHT.mul_(2.0)
+    assert same_tensors(made([torch.ones(2, 4)]), gradients(torch.ones(2, 4)))
+
+
+def test_no_result_lies_in_another_s_memory() -> None:
+    def shared(given: Tensor) -> list[Tensor | None]:
+        total = given.sum(0)
+        one, other = total.clone(), torch.empty_like(total)
+        other.copy_(total)
+        return [total, one, other]
+
+    made: list[Any] = program(shared)([torch.ones(2, 4)])
+    made[0].zero_()
+    assert made[1].sum() == made[2].sum() == 8
+
+
+def by_value(given: Tensor) -> list[Tensor | None]:
+    return [given if given.sum() > 0 else -given]
+
+
+def picked(given: Tensor) -> list[Tensor | None]:
+    return [given[given > 0].sum()]
+
+
+def kept(given: Tensor) -> list[Tensor | None]:
+    with torch.no_grad():
+        WEIGHT.add_(given.sum())
+    return [given]
+
+
+@pytest.mark.parametrize(
+    ("compute", "why"), [(by_value, "values"), (picked, "values"), (kept, "there before")]
+)
+def test_what_would_not_be_done_alike_again_is_refused(compute: Any, why: str) -> None:
+    with pytest.raises(NotRecordable, match=why):
+        program(compute)

@@ -1,0 +1,82 @@
+"""Lean training computes what RLlib's own loops do, whatever rayprune does meanwhile."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ray.rllib.core import DEFAULT_MODULE_ID
+
+from rayprune.rllib import normalise, prune
+from tests.rllib import configs
+
+pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(300)]
+
+LATE = {"kind": "cubic", "begin": 0.01, "end": 0.03, "every": 30}
+WAYS: dict[str, dict[str, Any]] = {
+    "dense": {"sparsity": 0.0},
+    "weights": {},
+    "neurons": {"granularity": "neuron"},
+    "growing back": {"schedule": {"kind": "rigl", "begin": 0, "end": 2000, "every": 50}},
+    "by gradients": {"criterion": "taylor", "evidence": {"objective": "loss"}},
+    "by activations": {"criterion": "wanda"},
+    "taught": {"distillation": {"weight": 2.0}},
+    "shrinking": {"granularity": "neuron", "compact_every": 1},
+    "penalised": {"penalty": {"kind": "l1", "strength": 0.001}},
+}
+ALGORITHMS: dict[str, Any] = {
+    "ppo": configs.ppo,
+    "dqn": configs.dqn,
+    "sac": configs.sac,
+}
+
+
+def trained(config: Any, pruning: Any, *, lean: bool, iterations: int = 3) -> dict[str, Any]:
+    """Train, and return all that a Learner has learnt."""
+    algo = configs.build(prune(config, pruning, lean=lean))
+    if hasattr(algo, "local_replay_buffer"):
+        algo.local_replay_buffer.rng = np.random.default_rng(0)  # RLlib seeds it by the clock
+    try:
+        for _ in range(iterations):
+            algo.train()
+        learner = configs.learner_of(algo)
+        module = learner.module[DEFAULT_MODULE_ID]
+        moments = [
+            (name, key, value)
+            for name, optimizer in learner._named_optimizers.items()
+            for held in optimizer.state.values()
+            for key, value in held.items()
+        ]
+        return {
+            "weights": {k: v.clone() for k, v in module.state_dict().items()},
+            "acting": {k: v.clone() for k, v in algo.env_runner.module.state_dict().items()},
+            "masks": learner.masks()[DEFAULT_MODULE_ID],
+            "moments": {f"{n}.{k}.{i}": v.clone() for i, (n, k, v) in enumerate(moments)},
+        }
+    finally:
+        algo.stop()
+
+
+def check_same(one: dict[str, Any], other: dict[str, Any]) -> None:
+    for part, held in one.items():
+        assert held.keys() == other[part].keys(), part
+        different = [name for name in held if not torch.equal(held[name], other[part][name])]
+        assert not different, (part, different)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_the_same_weights_moments_and_masks_come_out(algorithm: str, way: str) -> None:
+    pruning = configs.pruning(**{"schedule": LATE, **WAYS[way]})
+    lean, own = (trained(ALGORITHMS[algorithm](), pruning, lean=on) for on in (True, False))
+    assert all(torch.isfinite(weight).all() for weight in lean["weights"].values())
+    check_same(lean, own)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_so_it_does_with_normalisation(algorithm: str) -> None:
+    config = normalise(ALGORITHMS[algorithm](), rewards=True)
+    lean, own = (trained(config, configs.pruning(schedule=LATE), lean=on) for on in (True, False))
+    check_same(lean, own)
