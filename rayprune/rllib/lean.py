@@ -11,6 +11,7 @@ from typing import Final, Protocol
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
+from rayprune.rllib.off_policy.part import LeanReplay
 from rayprune.rllib.sampling.part import LeanSampling
 from rayprune.rllib.settings.keys import LEAN_KEY
 
@@ -30,7 +31,7 @@ class LeanPart(Protocol):
         """Replace RLlib's part in a config, in place."""
 
 
-PARTS: Final[tuple[LeanPart, ...]] = (LeanSampling(),)
+PARTS: Final[tuple[LeanPart, ...]] = (LeanSampling(), LeanReplay())
 """In the order in which they are applied."""
 
 

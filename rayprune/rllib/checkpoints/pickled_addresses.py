@@ -19,6 +19,7 @@ ADDRESSES: Final = (
     "rayprune.rllib.composed_callbacks.check_algorithm",
     "rayprune.rllib.composed_callbacks.mask_after_callbacks",
     "rayprune.rllib.normalisation.NormalisingCallback",
+    "rayprune.rllib.off_policy.training.train_leanly",
     # Connectors.
     "rayprune.rllib.connectors.observations.encode_observations",
     "rayprune.rllib.connectors.observations.fit_actions",

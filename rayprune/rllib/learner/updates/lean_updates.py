@@ -88,6 +88,13 @@ class LeanUpdates(_Base):
         taken, self._td_errors = self._td_errors | found, {}
         return taken
 
+    def _make_batch_if_necessary(self, training_data: Any) -> Any:
+        """Take a batch of ours as it is: tensors on the Learner's device."""
+        held = getattr(training_data.batch, "policy_batches", None)
+        if held and all(type(own) is Minibatch for own in held.values()):
+            return training_data.batch
+        return super()._make_batch_if_necessary(training_data)  # type: ignore[no-untyped-call]
+
     def _create_iterator_if_necessary(self, *, logs: bool = True, **kwargs: Any) -> Any:
         """Cut minibatches by index where RLlib would slice and join."""
         self._lean.look()
