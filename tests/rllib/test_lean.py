@@ -36,7 +36,7 @@ ALGORITHMS: dict[str, Any] = {
 def trained(config: Any, pruning: Any, *, lean: bool, iterations: int = 3) -> dict[str, Any]:
     """Train, and return all that a Learner has learnt."""
     algo = configs.build(prune(config, pruning, lean=lean))
-    if hasattr(algo, "local_replay_buffer"):
+    if algo.local_replay_buffer is not None:
         algo.local_replay_buffer.rng = np.random.default_rng(0)  # RLlib seeds it by the clock
     try:
         for _ in range(iterations):
@@ -66,8 +66,24 @@ def check_same(one: dict[str, Any], other: dict[str, Any]) -> None:
         assert not different, (part, different)
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+# Of each feature one in every run; the Learner's and the buffers' own tests have more.
+IN_EVERY_RUN = {
+    ("ppo", "shrinking"),
+    ("ppo", "by gradients"),
+    ("dqn", "taught"),
+    ("dqn", "growing back"),
+    ("sac", "weights"),
+}
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "way"),
+    [
+        pytest.param(a, way, marks=() if (a, way) in IN_EVERY_RUN else pytest.mark.slow)
+        for a in ALGORITHMS
+        for way in WAYS
+    ],
+)
 def test_the_same_weights_moments_and_masks_come_out(algorithm: str, way: str) -> None:
     pruning = configs.pruning(**{"schedule": LATE, **WAYS[way]})
     lean, own = (trained(ALGORITHMS[algorithm](), pruning, lean=on) for on in (True, False))
@@ -75,7 +91,9 @@ def test_the_same_weights_moments_and_masks_come_out(algorithm: str, way: str) -
     check_same(lean, own)
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize(
+    "algorithm", ["dqn", *(pytest.param(a, marks=pytest.mark.slow) for a in ("ppo", "sac"))]
+)
 def test_so_it_does_with_normalisation(algorithm: str) -> None:
     config = normalise(ALGORITHMS[algorithm](), rewards=True)
     lean, own = (trained(config, configs.pruning(schedule=LATE), lean=on) for on in (True, False))

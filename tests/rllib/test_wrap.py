@@ -91,7 +91,7 @@ def test_a_pruning_learner_class_pickles_by_reference_and_loads_in_a_fresh_proce
     data = pickle.dumps(pruned(PPOTorchLearner))
     assert len(data) < 300
     assert pickle.loads(data) is pruned(PPOTorchLearner)
-    code = "import pickle,sys; print(pickle.loads(sys.stdin.buffer.read()).__mro__[2].__name__)"
+    code = "import pickle,sys; print(pickle.loads(sys.stdin.buffer.read()).__mro__[3].__name__)"
     fresh = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True)
     assert fresh.stdout.decode().strip() == "PPOTorchLearner", fresh.stderr.decode()[-500:]
 
