@@ -72,7 +72,14 @@ def clocks(path):
     return sorted(row["training_iteration"] for row in ends(path))
 
 
-@pytest.mark.parametrize("synch", [False, True], ids=["asynchronous", "synchronous"])
+# In rounds in every run; the other way is tried there by the restored population.
+EITHER_WAY = [
+    pytest.param(False, id="asynchronous", marks=pytest.mark.slow),
+    pytest.param(True, id="synchronous"),
+]
+
+
+@pytest.mark.parametrize("synch", EITHER_WAY)
 def test_the_population_spreads_along_the_front(tmp_path, synch):
     # An asynchronous population that shares its slots compares trials of different ages.
     how = {"population": 8, "cpu": 2} if synch else {"population": 5, "cpu": 0.8, "together": 5}
@@ -161,7 +168,7 @@ def test_a_restored_round_waits_for_trials_that_came_to_no_result(tmp_path):
     assert clocks(tmp_path) == [STEPS] * 3
 
 
-@pytest.mark.parametrize("synch", [False, True], ids=["asynchronous", "synchronous"])
+@pytest.mark.parametrize("synch", EITHER_WAY)
 def test_a_trial_that_fails_for_good_holds_nobody_up(tmp_path, synch):
     results = tuner(tmp_path, scheduler(tmp_path, synch=synch), population=4, cpu=2, fails=2).fit()
     # Where trials decide one by one, it may have been replaced by a clone before it fails.
