@@ -51,8 +51,3 @@ def make_lean(config: AlgorithmConfig, *, lean: bool = True) -> None:
             logger.debug("RLlib's own %s is kept: %s.", part.name, reason)
         else:
             part.apply(config)
-
-
-def is_lean(config: AlgorithmConfig) -> bool:
-    """Whether a config's training may be made lean at all."""
-    return bool(config.learner_config_dict.get(LEAN_KEY, False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
@@ -54,4 +55,8 @@ def test_a_scheduler_sees_the_step() -> None:
     scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
     parameter.grad = torch.ones(2)
     adam.step(optimizer)
-    scheduler.step()  # warns where the optimizer was not seen to step before
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        scheduler.step()
+    assert [str(one.message) for one in told] == []  # that the optimizer was not seen to step
+    assert optimizer.param_groups[0]["lr"] == 0.0005
