@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import fx
 
-from rayprune.deploy.compaction.operators import CUTS, MOVES, SAME
+from rayprune.deploy.compaction.operators.tensors import CUTS, MOVES, SAME
 from rayprune.deploy.compaction.trace import Trace
 
 _CARRIES = MOVES | CUTS | SAME

@@ -9,7 +9,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, fx
 
-from rayprune.deploy.compaction.matrix_layers import READERS
+from rayprune.deploy.compaction.operators.readers import READERS
 from rayprune.deploy.compaction.recurrent_states import operator_name
 from rayprune.deploy.compaction.trace import Trace
 

@@ -1,9 +1,6 @@
-"""How layers read units and make new ones: Linear and convolutional ones here."""
+"""How Linear and convolutional layers read units and make new ones."""
 
 from __future__ import annotations
-
-from collections.abc import Callable, Mapping
-from typing import Final
 
 import torch
 from torch import Tensor
@@ -25,7 +22,6 @@ from rayprune.deploy.compaction.findings import (
     layer_of,
     named,
 )
-from rayprune.deploy.compaction.recurrent_layers import read_recurrent
 
 
 def read_linear(findings: Findings, given: Arguments, shapes: Shapes) -> list[AbstractValue]:
@@ -80,13 +76,3 @@ def constant_rows(findings: Findings, use: Use) -> Tensor:
     if use.bias:
         constant = constant + findings.parameters[use.bias]
     return torch.where(moved, torch.nan, constant)
-
-
-READERS: Final[Mapping[str, Callable[[Findings, Arguments, Shapes], list[AbstractValue]]]] = {
-    "linear": read_linear,
-    "conv1d": read_convolution,
-    "conv2d": read_convolution,
-    "lstm": read_recurrent,
-    "gru": read_recurrent,
-}
-"""By operator."""

@@ -1,0 +1,1 @@
+"""What each of torch's operators does with units and constants: one file a kind of operator."""
