@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
-from rayprune.deploy.compaction.operators import tensors as operators
 from rayprune.deploy.compaction.abstract_values import NAN, AbstractValue, made, unknown
 from rayprune.deploy.compaction.findings import Arguments, Findings, Shapes
+from rayprune.deploy.compaction.operators import tensors as operators
 from rayprune.deploy.compaction.operators.readers import READERS
 from rayprune.deploy.compaction.recurrent_states import find_states, operator_name
 from rayprune.deploy.compaction.trace import Trace, tensors_in
