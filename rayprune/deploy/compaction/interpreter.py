@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
-from rayprune.deploy.compaction.abstract_values import NAN, AbstractValue, made, unknown
+from rayprune.deploy.compaction.abstract_values import AbstractValue, made, unknown
 from rayprune.deploy.compaction.findings import Arguments, Findings, Shapes
 from rayprune.deploy.compaction.operators import tensors as operators
+from rayprune.deploy.compaction.operators.call import Call, Run, values_in
 from rayprune.deploy.compaction.operators.readers import READERS
+from rayprune.deploy.compaction.operators.rules import MIXES, rule_of
 from rayprune.deploy.compaction.recurrent_states import find_states, operator_name
 from rayprune.deploy.compaction.trace import Trace, tensors_in
 from rayprune.errors import InputError
@@ -32,12 +34,6 @@ _ALIASES = operators.MOVES | operators.CUTS | operators.SAME | {""}
 
 _FORM = "`{}` reads them in a form that compaction doesn't know"
 _UNKNOWN = "`{}` is not among the operators that compaction knows"
-
-_MIXES = {
-    "layer_norm": "a LayerNorm takes the mean over all of them",
-    "group_norm": "a GroupNorm takes the mean over several of them",
-    "softmax": "a softmax compares them with each other",
-}
 
 
 def read(traced: Trace, parameters: Mapping[str, Tensor], *, shrink_states: bool) -> Findings:
@@ -113,7 +109,7 @@ def _called(findings: Findings, node: fx.Node, values: Mapping[fx.Node, Any]) ->
         raise
     # An operator in a form that its rule did not foresee: nothing is known of it then.
     except Exception as error:
-        read = _values_in(fx.node.map_arg((node.args, node.kwargs), values.get))
+        read = values_in(fx.node.map_arg((node.args, node.kwargs), values.get))
         why = f"`{_shown(node)}` can't be followed: {type(error).__name__}: {error}"
         results = _opaque(findings, read, shapes, why)
     return _as_returned(results, returned)
@@ -123,7 +119,7 @@ def _followed(
     findings: Findings, node: fx.Node, values: Mapping[fx.Node, Any], shapes: Shapes
 ) -> list[AbstractValue]:
     if not isinstance(node.target, Target):
-        read = _values_in(fx.node.map_arg((node.args, node.kwargs), values.get))
+        read = values_in(fx.node.map_arg((node.args, node.kwargs), values.get))
         return _opaque(findings, read, shapes, _UNKNOWN.format(_shown(node)))
     given = _bound(node, values)
     if _reads_parameters(node, given):
@@ -155,10 +151,6 @@ def _typed(value: AbstractValue, like: Tensor) -> AbstractValue:
     return value if like.is_floating_point() else replace(value, dtype=like.dtype)
 
 
-def _values_in(tree: Any) -> list[AbstractValue]:
-    return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, AbstractValue)]
-
-
 def _shown(node: fx.Node) -> str:
     name = operator_name(node)
     return f"aten.{name}" if name else str(getattr(node.target, "__name__", node.target))
@@ -175,37 +167,17 @@ def _reads_parameters(node: fx.Node, given: Arguments) -> bool:
 def _applied(
     findings: Findings, node: fx.Node, given: Arguments, shapes: Shapes
 ) -> list[AbstractValue]:
-    tensors = _values_in(given)
-    findings.elsewhere |= {tensor.parameter for tensor in tensors if tensor.parameter}
     function = _function(node)
-    name = function._overloadpacket.__name__
-    run = _runner(function, given)
-    if not tensors or name in operators.CREATES:
-        return [made(leaf) for leaf in tensors_in(run(lambda value: value.known))]
-    if name in operators.SAME:
-        return [_cast(tensors[0], node)]
-    if name in operators.MOVES and function._overloadname != "dtype":
-        return operators.moved(run)
-    if name in operators.CUTS:
-        return operators.cut(findings, tensors[0], given.get("dim", 0), run, shapes)
-    dims = _gathered_dims(name, given, tensors[0])
-    if dims is not None:
-        return operators.pooled(findings, tensors[0], dims, run, shapes)
-    if operators.is_elementwise(function) and len(shapes) == 1:
-        return operators.elementwise(findings, tensors, run, shapes, name=name)
-    why = _MIXES.get(name, (_FORM if name in READERS else _UNKNOWN).format(f"aten.{name}"))
-    return _opaque(findings, tensors, shapes, why)
-
-
-def _gathered_dims(name: str, given: Arguments, value: AbstractValue) -> list[int] | None:
-    """Return the dimensions that a pooling, padding or reduction works on; None for others."""
-    if name in operators.POOLS:
-        return [-1 - place for place in range(operators.POOLS[name])]
-    if name in ("pad", "constant_pad_nd"):
-        return operators.padded_dims(given["pad"])
-    if name in operators.REDUCTIONS:
-        return operators.reduced_dims(given, value.channels.dim())
-    return None
+    dtype = next((leaf.dtype for leaf in tensors_in(node.meta["val"])), torch.float64)
+    call = Call(findings, function, given, shapes, dtype, _runner(function, given))
+    findings.elsewhere |= {tensor.parameter for tensor in call.tensors if tensor.parameter}
+    rule = rule_of(call) if call.tensors else operators.created
+    read = rule(call) if rule else None
+    if read is not None:
+        return read
+    form = _FORM if call.name in READERS else _UNKNOWN
+    why = MIXES.get(call.name, form.format(f"aten.{call.name}"))
+    return _opaque(findings, call.tensors, shapes, why)
 
 
 def _function(node: fx.Node) -> Target:
@@ -243,7 +215,7 @@ def _is_last_to_read(node: fx.Node, written: fx.Node) -> bool:
     )
 
 
-def _runner(function: Target, given: Arguments) -> operators.Run:
+def _runner(function: Target, given: Arguments) -> Run:
     arguments = function._schema.arguments
     function = _RUN_AS.get(function._overloadpacket.__name__, function)
 
@@ -275,11 +247,3 @@ def _bound(node: fx.Node, values: Mapping[fx.Node, Any]) -> dict[str, Any]:
 
 def _shapes(result: Any) -> list[torch.Size]:
     return [leaf.shape for leaf in tensors_in(result)]
-
-
-def _cast(value: AbstractValue, node: fx.Node) -> AbstractValue:
-    dtype = node.meta["val"].dtype
-    if dtype.is_floating_point:
-        return AbstractValue(value.channels, value.known)
-    whole = value.known.nan_to_num(posinf=0.0, neginf=0.0).to(dtype).double()
-    return AbstractValue(value.channels, whole.where(value.known.isfinite(), NAN))

@@ -6,15 +6,17 @@ on the tensor of constants: no rule is written twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
-from rayprune.deploy.compaction.abstract_values import AbstractValue, unknown, varies
+from rayprune.deploy.compaction.abstract_values import NAN, AbstractValue, made, unknown, varies
 from rayprune.deploy.compaction.channels import FREE, PINNED
-from rayprune.deploy.compaction.findings import Arguments, Findings, Shapes
+from rayprune.deploy.compaction.findings import Arguments, Findings
+from rayprune.deploy.compaction.operators.call import Call, Run
+from rayprune.deploy.compaction.trace import tensors_in
 
 # fmt: off
 MOVES: Final = frozenset({
@@ -54,9 +56,6 @@ ELEMENTWISE: Final = frozenset({
 """Elementwise, but torch doesn't tag them so."""
 # fmt: on
 
-Run = Callable[[Callable[[AbstractValue], Tensor]], Any]
-"""Runs the operator on what a function makes of each of its tensors."""
-
 
 def is_elementwise(operator: torch._ops.OpOverload) -> bool:
     """Whether each element of the result depends on one element of each tensor, and on no luck."""
@@ -66,42 +65,70 @@ def is_elementwise(operator: torch._ops.OpOverload) -> bool:
     return torch.Tag.pointwise in tags or operator._overloadpacket.__name__ in ELEMENTWISE
 
 
-def moved(run: Run) -> list[AbstractValue]:
+def created(call: Call) -> list[AbstractValue]:
+    """Constants that the forward makes itself, shaped like something."""
+    return [made(leaf) for leaf in tensors_in(call.run(lambda value: value.known))]
+
+
+def same(call: Call) -> list[AbstractValue]:
+    """All elements in their places, maybe as another type."""
+    value = call.tensors[0]
+    if call.dtype.is_floating_point:
+        return [AbstractValue(value.channels, value.known)]
+    whole = value.known.nan_to_num(posinf=0.0, neginf=0.0).to(call.dtype).double()
+    return [AbstractValue(value.channels, whole.where(value.known.isfinite(), NAN))]
+
+
+def moved(call: Call) -> list[AbstractValue] | None:
     """Elements in other places: views, permutations, concatenations."""
-    return _paired(run(lambda v: v.channels), run(lambda v: v.known))
+    if call.operator._overloadname == "dtype":
+        return None
+    return _paired(call.run(lambda v: v.channels), call.run(lambda v: v.known))
 
 
-def cut(
-    findings: Findings, value: AbstractValue, dim: int, run: Run, shapes: Shapes
-) -> list[AbstractValue]:
+def cut(call: Call) -> list[AbstractValue]:
     """Parts by position. Among units, positions would mean others in a smaller network."""
-    if shapes[0] == value.channels.shape:
+    value = call.tensors[0]
+    if call.shapes[0] == value.channels.shape:
         return [value]
-    if varies(value.channels, dim):
-        findings.hold(value.channels, "parts of them are taken by position")
-    return _paired(run(lambda v: v.channels), run(lambda v: v.known))
+    if varies(value.channels, call.given.get("dim", 0)):
+        call.findings.hold(value.channels, "parts of them are taken by position")
+    return _paired(call.run(lambda v: v.channels), call.run(lambda v: v.known))
 
 
-def pooled(
-    findings: Findings, value: AbstractValue, dims: Sequence[int], run: Run, shapes: Shapes
-) -> list[AbstractValue]:
+def pooled(call: Call) -> list[AbstractValue]:
+    """Pooling over the last dimensions."""
+    return gathered(call, [-1 - place for place in range(POOLS[call.name])])
+
+
+def reduced(call: Call) -> list[AbstractValue]:
+    """Sums and the like over dimensions."""
+    return gathered(call, reduced_dims(call.given, call.tensors[0].channels.dim()))
+
+
+def padded(call: Call) -> list[AbstractValue]:
+    """Padding of any kind."""
+    return gathered(call, padded_dims(call.given["pad"]))
+
+
+def gathered(call: Call, dims: Sequence[int]) -> list[AbstractValue]:
     """Places gathered or surrounded within each unit: pooling, padding, means over places."""
-    channels = value.channels
+    channels, shape = call.tensors[0].channels, call.shapes[0]
     if any(varies(channels, dim) for dim in dims):
-        findings.hold(channels, "units are pooled with each other")
-        return [unknown(shapes[0])]
+        call.findings.hold(channels, "units are pooled with each other")
+        return [unknown(shape)]
     for dim in dims:
         channels = channels.narrow(dim, 0, 1)
-    if len(shapes[0]) < channels.dim():  # a reduction that drops its dimensions
+    if len(shape) < channels.dim():  # a reduction that drops its dimensions
         channels = channels.squeeze([dim % channels.dim() for dim in dims])
-    return [AbstractValue(channels.expand(shapes[0]).contiguous(), run(lambda v: v.known))]
+    return [AbstractValue(channels.expand(shape).contiguous(), call.run(lambda v: v.known))]
 
 
-def elementwise(
-    findings: Findings, values: Sequence[AbstractValue], run: Run, shapes: Shapes, *, name: str
-) -> list[AbstractValue]:
+def elementwise(call: Call) -> list[AbstractValue] | None:
     """Activations, sums, products. Units that meet go together, or not at all."""
-    shape = shapes[0]
+    if len(call.shapes) != 1:
+        return None
+    findings, values, shape, name = call.findings, call.tensors, call.shapes[0], call.name
     meeting = [value for value in values if not _is_common(findings, value, values, shape, name)]
     channels = torch.full(shape, FREE)
     for value in meeting:
@@ -110,7 +137,7 @@ def elementwise(
         channels = torch.where(channels == FREE, other, channels)
     if not meeting:
         channels = torch.full(shape, PINNED)
-    return [AbstractValue(channels, _constants(values, run, shape, is_product=name == "mul"))]
+    return [AbstractValue(channels, _constants(values, call.run, shape, is_product=name == "mul"))]
 
 
 def _is_common(

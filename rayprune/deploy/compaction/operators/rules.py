@@ -1,0 +1,38 @@
+"""The operators without parameters, and the rule that says what each does to units."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from rayprune.deploy.compaction.abstract_values import AbstractValue
+from rayprune.deploy.compaction.operators import tensors
+from rayprune.deploy.compaction.operators.call import Call
+
+Rule = Callable[[Call], "list[AbstractValue] | None"]
+"""Reads one call of an operator; None where it is in a form that the rule doesn't know."""
+
+RULES: Final[Mapping[str, Rule]] = {
+    **dict.fromkeys(tensors.CREATES, tensors.created),
+    **dict.fromkeys(tensors.SAME, tensors.same),
+    **dict.fromkeys(tensors.MOVES, tensors.moved),
+    **dict.fromkeys(tensors.CUTS, tensors.cut),
+    **dict.fromkeys(tensors.POOLS, tensors.pooled),
+    **dict.fromkeys(tensors.REDUCTIONS, tensors.reduced),
+    **dict.fromkeys(("pad", "constant_pad_nd"), tensors.padded),
+}
+"""By operator; what torch tags as pointwise needs none.."""
+
+MIXES: Final[Mapping[str, str]] = {
+    "layer_norm": "a LayerNorm takes the mean over all of them",
+    "group_norm": "a GroupNorm takes the mean over several of them",
+    "softmax": "a softmax compares them with each other",
+}
+"""Why an operator without a rule holds the units that it reads, where more can be said of it."""
+
+
+def rule_of(call: Call) -> Rule | None:
+    """Return the rule for an operator, if there is one."""
+    if call.name in RULES:
+        return RULES[call.name]
+    return tensors.elementwise if tensors.is_elementwise(call.operator) else None
