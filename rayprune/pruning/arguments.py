@@ -13,7 +13,7 @@ from rayprune.errors import ConfigError, InputError, did_you_mean
 from rayprune.pruning.checks import is_finite
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.layers.attach import Exclusions, join
-from rayprune.pruning.layers.masked import MaskedLayer
+from rayprune.pruning.layers.masked import MaskedLayer, own_parameters
 from rayprune.pruning.precision import HALVES
 from rayprune.pruning.schedules.times import BEGAN, waits_for_return
 
@@ -59,7 +59,7 @@ def check_arguments(module: object, *, groups: object, seed: object) -> None:
 def check_types(layers: Mapping[str, MaskedLayer]) -> None:
     """Raise InputError if a layer's weights are of a type that can't be ranked."""
     for name, layer in layers.items():
-        for key, weight in layer.named_parameters(recurse=False):
+        for key, weight in own_parameters(layer).items():
             if weight.dtype not in RANKED:
                 known = ", ".join(map(str, RANKED))
                 raise InputError(

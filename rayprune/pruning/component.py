@@ -108,6 +108,8 @@ class GranularityRules(Component):
     """Whether it leaves output units without weights: structured pruning, for compaction."""
     whole_rows: ClassVar[bool] = False
     """Whether output units are all that goes: each with all of its weights, none by itself."""
+    whole_heads: ClassVar[bool] = False
+    """Whether heads of attention are all that goes, each with all of its weights."""
     spans_layers: ClassVar[bool] = False
     """Whether what is removed together lies in several layers."""
     becomes_identity: ClassVar[bool] = False

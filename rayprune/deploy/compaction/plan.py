@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from rayprune.pruning.layers.resizing import tell_sizes
+from rayprune.pruning.layers.resizing import put, tell_sizes
 
 Kept = tuple[Tensor, ...]
 """For each leading axis of a parameter the indices that are kept."""
@@ -110,12 +111,11 @@ def apply_plan(module: nn.Module, plan: Plan) -> nn.Module:
             picked = plan.pick(name, parameter, fold=True)
             new[id(parameter)] = nn.Parameter(picked, requires_grad=parameter.requires_grad)
     for prefix, layer in module.named_modules():
-        for key, parameter in list(layer.named_parameters(recurse=False, remove_duplicate=False)):
-            if id(parameter) in new:
-                setattr(layer, key, new[id(parameter)])
-                masks = layer.__dict__.get("masks", {})
-                if key in masks:
-                    masks[key] = plan.pick(f"{prefix}.{key}" if prefix else key, masks[key])
+        masks = layer.__dict__.get("masks", {})
+        for key in [key for key in masks if id(attrgetter(key)(layer)) in new]:
+            masks[key] = plan.pick(f"{prefix}.{key}" if prefix else key, masks[key])
+    put(module, new)
+    for layer in module.modules():
         tell_sizes(layer)
     return module
 

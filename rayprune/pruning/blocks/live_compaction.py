@@ -24,8 +24,8 @@ def conflicts(prefix: str, chosen: Chosen) -> Faults:
     if not chosen.granularity.removes_units:
         yield (
             f"`{prefix}compact_every` needs a `{prefix}granularity` that removes whole units, "
-            f"'neuron' or 'hybrid', but it is {chosen.granularity_name!r}. Take one of these, or "
-            f"{way_out}."
+            f"'neuron', 'head' or 'hybrid', but it is {chosen.granularity_name!r}. Take one of "
+            f"these, or {way_out}."
         )
     if chosen.schedule.undoes:
         yield (

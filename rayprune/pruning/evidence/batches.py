@@ -21,6 +21,7 @@ from rayprune.pruning.evidence.per_sample import (
 )
 from rayprune.pruning.evidence.reduce import Reduce, SingleProcess
 from rayprune.pruning.layers.attach import join
+from rayprune.pruning.layers.attention_projections import project_again
 from rayprune.pruning.layers.hooks import unit_axis, unit_means
 from rayprune.pruning.layers.prunable import PrunableLayer
 from rayprune.pruning.layers.recurrent import unroll
@@ -308,5 +309,20 @@ def _units(layer: nn.Module, call: LayerCall) -> dict[str, Tensor]:
     if isinstance(layer, nn.RNNBase):
         strands = unroll(layer, call.args[0], call.args[1:]).directions
         return {f"weight_ih_{s.suffix}": scored(s.outputs.flatten(0, 1)) for s in strands}
+    if isinstance(layer, nn.MultiheadAttention):
+        return _projected_units(layer, call)
     assert call.activation is not None
     return {"weight": unit_means(scored(call.activation), unit_axis(layer))}
+
+
+def _projected_units(layer: nn.MultiheadAttention, call: LayerCall) -> dict[str, Tensor]:
+    seen, *_ = project_again(layer, call.args)
+    if len({made.shape[:2] for each in seen.outputs.values() for made in each}) > 1:
+        raise InputError(
+            f"Activations of {type(layer).__name__} units can't be laid side by side where queries "
+            "and keys differ in number. Take a criterion of weights, such as 'fisher'."
+        )
+    return {
+        name: scored(torch.cat(each, -1).detach().flatten(0, 1))
+        for name, each in seen.outputs.items()
+    }

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from rayprune.pruning.layers.attention_projections import arranged
 from rayprune.pruning.layers.hooks import UnitActivations, followers, hooked, unit_axis
 from rayprune.pruning.layers.masked import MaskedLayer
 
@@ -20,7 +21,8 @@ class LayerCall:
     """One call of one layer."""
 
     args: list[Tensor]
-    """Its input, and a recurrent layer's initial states."""
+    """Its input, and a recurrent layer's initial states; of an attention layer what
+    `rayprune.pruning.layers.attention_projections.arranged` makes of all its arguments."""
     edges: list[GradientEdge | None]
     """Where its outputs lie in the autograd graph; None where none is."""
     activation: Tensor | None
@@ -88,9 +90,9 @@ def recording(
     names: dict[nn.Module, str] = {layer: name for name, layer in layers.items()}
     units = UnitActivations()
 
-    def on_layer(layer: nn.Module, args: Any, output: Any) -> None:
+    def on_layer(layer: nn.Module, args: Any, named: Any, output: Any) -> None:
         outputs = _flat([output])
-        call = LayerCall([x.detach() for x in _flat(args)], [], None)
+        call = LayerCall(_arguments(layer, args, named), [], None)
         if edges:
             call.edges = [get_gradient_edge(y) if y.requires_grad else None for y in outputs]
         if activations:
@@ -98,8 +100,15 @@ def recording(
         record.calls.setdefault(names[layer], []).append(call)
 
     following = followers(module) if activations else ()
-    with hooked(names, on_layer), hooked(following, units.passed):
+    with hooked(names, on_layer, with_kwargs=True), hooked(following, units.passed):
         yield record
+
+
+def _arguments(layer: nn.Module, args: Any, named: Any) -> list[Tensor]:
+    if isinstance(layer, nn.MultiheadAttention):
+        call = arranged(layer, args, named)
+        return [*call.inputs, *([] if call.mask is None else [call.mask])]
+    return [x.detach() for x in _flat(args)]
 
 
 def _flat(values: Sequence[Any]) -> list[Tensor]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rayprune.pruning.layers.attention_projections import project_again
 from rayprune.pruning.layers.recurrent import unroll
 from rayprune.pruning.precision import scored
 
@@ -38,8 +39,8 @@ def samples_of(
     """Return the rows of each weight of a layer in one call.
 
     Args:
-        layer: Linear, Conv1d, Conv2d, LSTM or GRU.
-        args: what it was called with: its input, and a recurrent layer's initial states.
+        layer: Linear, Conv1d, Conv2d, LSTM, GRU or MultiheadAttention.
+        args: as `rayprune.pruning.evidence.layer_calls.LayerCall` has them.
         deltas: the gradients at its outputs (a recurrent layer's final states too); empty if only
             the inputs are asked for.
         samples: of the minibatch. Where a module folds time into the batch, each sample's steps
@@ -47,6 +48,8 @@ def samples_of(
     """
     if isinstance(layer, nn.RNNBase):
         return _recurrent_rows(layer, args, deltas)
+    if isinstance(layer, nn.MultiheadAttention):
+        return _attention_rows(layer, args, deltas, samples)
     x, delta = args[0].detach(), deltas[0] if deltas else None
     if isinstance(layer, nn.Linear):
         inputs = x.reshape(len(x), -1, 1, x.shape[-1])
@@ -126,6 +129,53 @@ def _patches(layer: nn.Conv1d | nn.Conv2d, x: Tensor) -> Tensor:
     width = x.shape[1] // layer.groups * math.prod(kernel)
     shaped = columns.reshape(count, layer.groups, width, places)
     return shaped.permute(0, 3, 1, 2)
+
+
+def _attention_rows(
+    layer: nn.MultiheadAttention,
+    args: Sequence[Tensor],
+    deltas: Sequence[Tensor | None],
+    samples: int,
+) -> dict[str, LayerSamples]:
+    """Return what each projection reads, with the gradients that come back to it.
+
+    A packed weight is seen in groups of rows that read the same, as many as it takes for all to be
+    of one size: one where a sequence attends to itself.
+    """
+    at_weights = deltas[1] if len(deltas) > 1 else None
+    seen, output, weights = project_again(layer, args, need_weights=at_weights is not None)
+    known = [] if not deltas or deltas[0] is None else [(output, deltas[0])]
+    if at_weights is not None and weights is not None:
+        averaged = at_weights.numel() < weights.numel()
+        known.append((weights.mean(1) if averaged else weights, at_weights))
+    opened = [zeros for each in seen.opened.values() for zeros in each]
+    gradients: list[Tensor | None] = [None] * len(opened)
+    if known:
+        ends = [end for end, _ in known]
+        at_ends = [delta.reshape(end.shape) for end, delta in known]  # a batch may be left out
+        gradients = list(torch.autograd.grad(ends, opened, at_ends, allow_unused=True))
+    rows: dict[str, LayerSamples] = {}
+    for name, inputs in seen.inputs.items():
+        sizes = [made.shape[-1] for made in seen.outputs[name]]
+        size, longest = math.gcd(*sizes), max(x.shape[1] for x in inputs)
+        repeated = [
+            _padded(x, longest)[:, :, None].expand(-1, -1, rows_of // size, -1)
+            for x, rows_of in zip(inputs, sizes, strict=True)
+        ]
+        found = [gradients.pop(0) for _ in inputs]
+        at_rows = None
+        if known:
+            whole = [
+                _padded(torch.zeros_like(z) if delta is None else delta, longest)
+                for z, delta in zip(seen.outputs[name], found, strict=True)
+            ]
+            at_rows = _refold(torch.cat(whole, -1).unflatten(-1, (-1, size)), samples)
+        rows[name] = LayerSamples(_refold(torch.cat(repeated, 2), samples), at_rows)
+    return rows
+
+
+def _padded(x: Tensor, length: int) -> Tensor:
+    return functional.pad(x, (0, 0, 0, length - x.shape[1]))
 
 
 def _recurrent_rows(

@@ -13,6 +13,7 @@ from typing import Any
 from rayprune.pruning.checks import Faults, choice_fault
 from rayprune.pruning.granularity.base import POOLINGS, Granularity, Named, Network, Part
 from rayprune.pruning.granularity.block import BlockGranularity
+from rayprune.pruning.granularity.head import HeadGranularity
 from rayprune.pruning.granularity.hybrid import HybridGranularity
 from rayprune.pruning.granularity.input import InputGranularity
 from rayprune.pruning.granularity.layer import LayerGranularity
@@ -41,6 +42,7 @@ _REGISTRY: Registry[type[Granularity]] = Registry(
         "neuron": NeuronGranularity,
         "block": BlockGranularity,
         "n:m": NofMGranularity,
+        "head": HeadGranularity,
         "input": InputGranularity,
         "layer": LayerGranularity,
         "hybrid": HybridGranularity,

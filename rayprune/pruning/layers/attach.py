@@ -14,7 +14,7 @@ Exclusions = Iterable["str | nn.Module"]
 
 
 def make_maskable(module: nn.Module, *, exclude: Exclusions = ()) -> nn.Module:
-    """Turn a module's Linear, Conv1d, Conv2d, LSTM and GRU layers into maskable ones, in place.
+    """Turn the layers of a module that are in `MASKABLE` into maskable ones, in place.
 
     Only the class of a layer changes: parameters keep their identity, their names and what an
     optimizer knows of them. Doing it twice changes nothing. Subclasses are left alone, since
@@ -38,7 +38,7 @@ def make_maskable(module: nn.Module, *, exclude: Exclusions = ()) -> nn.Module:
       (1): Tanh()
     )
     """
-    found = list(not_excluded(module, exclude))
+    found = _by_themselves(not_excluded(module, exclude))
     ours = (*MASKABLE, *MASKABLE.values())
     for name, layer in found:
         if type(layer) in ours:
@@ -115,6 +115,15 @@ def tied_layers(module: nn.Module, *, exclude: Exclusions = ()) -> frozenset[str
             for weight in prunable_parameters(layer).values():
                 users.setdefault(id(weight), []).append(name)
     return frozenset(name for names in users.values() if len(names) > 1 for name in names)
+
+
+def _by_themselves(
+    found: Iterable[tuple[str, nn.Module]],
+) -> list[tuple[str, nn.Module]]:
+    """Leave out the output projections of attention layers, which those run as a part of theirs."""
+    found = list(found)
+    parts = {id(x.out_proj) for _, x in found if isinstance(x, nn.MultiheadAttention)}
+    return [(name, layer) for name, layer in found if id(layer) not in parts]
 
 
 def join(layer: str, parameter: str) -> str:

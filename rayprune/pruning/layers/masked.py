@@ -7,9 +7,12 @@ no buffers: ``state_dict``, polyak averaging and DDP's broadcasts must not see t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import Any
 
 from torch import Tensor, nn
+
+from rayprune.pruning.layers.attention import OUT, PACKED, SEPARATE, NarrowAttention
 
 
 class MaskedLayer(nn.Module):
@@ -28,17 +31,17 @@ class MaskedLayer(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MaskedLayer:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, mask in self.masks.items():
-            self.masks[name] = mask.to(getattr(self, name).device)
+            self.masks[name] = mask.to(attrgetter(name)(self).device)
         return self
 
     def extra_repr(self) -> str:
         """Add to what torch shows the layer's sparsity, once it is pruned, and that it is gone."""
-        shown = super().extra_repr() + (", removed: the identity" if self.bypassed else "")
+        shown = [super().extra_repr(), "removed: the identity" if self.bypassed else ""]
         if not self.masks:
-            return shown
+            return ", ".join(filter(None, shown))
         total = sum(weight.numel() for weight in prunable_parameters(self).values())
         pruned = sum(int((~mask).sum()) for mask in self.masks.values())
-        return f"{shown}, sparsity={pruned / total:.3f}"
+        return ", ".join(filter(None, [*shown, f"sparsity={pruned / total:.3f}"]))
 
 
 class MaskedLinear(MaskedLayer, nn.Linear):
@@ -68,30 +71,54 @@ class MaskedGRU(MaskedLayer, nn.GRU):
     """A GRU that knows its masks."""
 
 
+class MaskedNarrowAttention(MaskedLayer, NarrowAttention):
+    """Attention that compaction has made narrower, and that knows its masks."""
+
+
+class MaskedMultiheadAttention(MaskedLayer, nn.MultiheadAttention):
+    """A MultiheadAttention that knows its masks: of its input projections, and of its output's."""
+
+    narrowed = MaskedNarrowAttention
+
+
 MASKABLE: Mapping[type[nn.Module], type[MaskedLayer]] = {
     nn.Linear: MaskedLinear,
     nn.Conv1d: MaskedConv1d,
     nn.Conv2d: MaskedConv2d,
     nn.LSTM: MaskedLSTM,
     nn.GRU: MaskedGRU,
+    nn.MultiheadAttention: MaskedMultiheadAttention,
+    NarrowAttention: MaskedNarrowAttention,
 }
 """torch's class -> the maskable one. Subclasses of torch's classes are left alone."""
+
+
+_NAMES = frozenset({"weight", PACKED, *SEPARATE, OUT})
 
 
 def prunable_parameters(layer: nn.Module) -> dict[str, nn.Parameter]:
     """Return the parameters of a maskable layer that can be pruned, by their name in the layer.
 
-    The weight of a Linear or Conv, the input and hidden weights of an LSTM or GRU; never a bias,
-    and nothing of a layer without inputs or outputs.
+    The weight of a Linear or Conv, the input and hidden weights of an LSTM or GRU, all projections
+    of a MultiheadAttention; never a bias, and nothing of a layer without inputs or outputs.
 
     >>> list(prunable_parameters(MaskedGRU(2, 3, bidirectional=True)))[:3]
     ['weight_ih_l0', 'weight_hh_l0', 'weight_ih_l0_reverse']
     """
     return {
         name: parameter
-        for name, parameter in layer.named_parameters(recurse=False)
+        for name, parameter in own_parameters(layer).items()
         if prunable_name(name) and parameter.numel()
     }
+
+
+def own_parameters(layer: nn.Module) -> dict[str, nn.Parameter]:
+    """Return a maskable layer's parameters; an attention layer's output projection is its own.
+
+    >>> list(own_parameters(nn.MultiheadAttention(2, 1, bias=False)))
+    ['in_proj_weight', 'out_proj.weight']
+    """
+    return dict(layer.named_parameters(recurse=isinstance(layer, nn.MultiheadAttention)))
 
 
 def prunable_name(name: str) -> bool:
@@ -100,4 +127,4 @@ def prunable_name(name: str) -> bool:
     >>> [prunable_name(name) for name in ("weight", "weight_hh_l0_reverse", "bias", "weight_hr_l0")]
     [True, True, False, False]
     """
-    return name == "weight" or name.startswith(("weight_ih_l", "weight_hh_l"))
+    return name in _NAMES or name.startswith(("weight_ih_l", "weight_hh_l"))

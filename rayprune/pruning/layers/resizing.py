@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from rayprune.pruning.layers.attention import fit_attention
+from rayprune.pruning.layers.masked import own_parameters
+
 
 def fit_to(module: nn.Module, state: Mapping[str, Any]) -> bool:
     """Make parameters as large as those of a state dict, in place, where they differ in size.
@@ -32,15 +35,28 @@ def fit_to(module: nn.Module, state: Mapping[str, Any]) -> bool:
         old = module.get_parameter(name)
         empty = torch.zeros(tuple(state[name].shape), dtype=old.dtype, device=old.device)
         new.setdefault(id(old), nn.Parameter(empty, requires_grad=old.requires_grad))
+    put(module, new)
+    fresh = {id(parameter) for parameter in new.values()}
     for layer in module.modules():
-        own = layer.named_parameters(recurse=False, remove_duplicate=False)
-        replaced = {key: new[id(parameter)] for key, parameter in own if id(parameter) in new}
-        for key, parameter in replaced.items():
-            setattr(layer, key, parameter)
+        own = [key for key, parameter in own_parameters(layer).items() if id(parameter) in fresh]
+        for key in own:
             layer.__dict__.get("masks", {}).pop(key, None)
-        if replaced:
+        if own:
             tell_sizes(layer)
     return bool(new)
+
+
+def put(module: nn.Module, new: Mapping[int, nn.Parameter]) -> None:
+    """Put parameters in the place of others, wherever a module has those; no layer is told.
+
+    Args:
+        module: any module.
+        new: by the ``id`` of what each takes the place of.
+    """
+    for layer in module.modules():
+        for key, parameter in list(layer.named_parameters(recurse=False, remove_duplicate=False)):
+            if id(parameter) in new:
+                setattr(layer, key, new[id(parameter)])
 
 
 def misfits(module: nn.Module, state: Mapping[str, Any]) -> list[str]:
@@ -64,6 +80,8 @@ def tell_sizes(layer: nn.Module) -> None:
         layer.out_features, layer.in_features = layer.weight.shape
     elif isinstance(layer, (nn.Conv1d, nn.Conv2d)) and layer.groups == 1:
         layer.out_channels, layer.in_channels = layer.weight.shape[:2]
+    elif isinstance(layer, nn.MultiheadAttention):
+        fit_attention(layer)
     elif isinstance(layer, nn.RNNBase) and not layer.proj_size:
         layer.input_size = layer.get_parameter("weight_ih_l0").shape[1]
         layer.hidden_size = layer.get_parameter("weight_hh_l0").shape[1]

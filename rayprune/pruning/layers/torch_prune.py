@@ -42,16 +42,18 @@ def adopt_torch_pruning(name: str, layer: nn.Module) -> dict[str, Tensor]:
     (2, ['bias', 'weight'])
     """
     check_adoptable(name, layer)
-    pruned = _torch_pruned(layer)
-    masks = {key: getattr(layer, key + _MASK).detach() != 0 for key in pruned}
-    for key in pruned:
-        torch_prune.remove(layer, key)
+    masks: dict[str, Tensor] = {}
+    for prefix, part in _parts(layer):
+        pruned = _torch_pruned(part)
+        masks |= {prefix + key: getattr(part, key + _MASK).detach() != 0 for key in pruned}
+        for key in pruned:
+            torch_prune.remove(part, key)
     return masks
 
 
 def check_adoptable(name: str, layer: nn.Module) -> None:
     """Raise InputError if a layer's pruning by torch has no counterpart here."""
-    for key in _torch_pruned(layer):
+    for key in [prefix + key for prefix, part in _parts(layer) for key in _torch_pruned(part)]:
         if not prunable_name(key):
             raise InputError(
                 f"Layer {name!r} has its {key!r} pruned by torch.nn.utils.prune, and only weights "
@@ -108,6 +110,12 @@ def plain_state(state: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Ten
         else:
             plain[key] = value
     return plain, masks
+
+
+def _parts(layer: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return a layer, and what it runs as a part of its own, with what their names begin with."""
+    output = [("out_proj.", layer.out_proj)] if isinstance(layer, nn.MultiheadAttention) else []
+    return [("", layer), *output]
 
 
 def _torch_pruned(layer: nn.Module) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from rayprune.pruning.granularity.neuron import unit_parts
+from rayprune.pruning.layers.attention_projections import uses
 from rayprune.pruning.layers.hooks import hooked
 from rayprune.pruning.layers.masked import MASKABLE, prunable_parameters
 
@@ -66,9 +67,10 @@ def sparsity_of(weights: Iterable[Tensor]) -> float:
 
 
 def count_flops(module: nn.Module, run: Callable[[], object]) -> Flops:
-    """Count what one forward computes in Linear, Conv1d, Conv2d, LSTM and GRU layers.
+    """Count what one forward computes in maskable layers.
 
-    Two operations per multiply-add; biases and activations are left out. What runs more than
+    Two operations per multiply-add; biases, activations and the products of queries with keys and
+    of attention with values are left out. What runs more than
     once counts as often; what doesn't run doesn't count.
 
     Args:
@@ -82,16 +84,14 @@ def count_flops(module: nn.Module, run: Callable[[], object]) -> Flops:
     """
     dense = sparse = 0
 
-    def count(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+    def count(layer: nn.Module, *call: Any) -> None:
         nonlocal dense, sparse
-        positions = _positions(layer, inputs, output)
-        for name, weight in layer.named_parameters(recurse=False):
-            if name.startswith("weight"):
-                dense += 2 * positions * weight.numel()
-                sparse += 2 * positions * int(torch.count_nonzero(weight))
+        for positions, weight in _uses(layer, *call):
+            dense += 2 * positions * weight.numel()
+            sparse += 2 * positions * int(torch.count_nonzero(weight))
 
     counted = [layer for layer in module.modules() if isinstance(layer, COUNTED)]
-    with hooked(counted, count), torch.no_grad():
+    with hooked(counted, count, with_kwargs=True), torch.no_grad():
         run()
     return Flops(dense, sparse)
 
@@ -121,6 +121,17 @@ def dead_units(module: nn.Module) -> dict[str, int]:
         if dead:
             counts[name] = dead
     return counts
+
+
+def _uses(
+    layer: nn.Module, inputs: tuple[Any, ...], named: Mapping[str, Any], output: Any
+) -> list[tuple[int, Tensor]]:
+    """Return the weights that a call used, and how often."""
+    if isinstance(layer, nn.MultiheadAttention):
+        return uses(layer, inputs, named)
+    positions = _positions(layer, inputs, output)
+    own = layer.named_parameters(recurse=False)
+    return [(positions, weight) for name, weight in own if name.startswith("weight")]
 
 
 def _positions(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> int:

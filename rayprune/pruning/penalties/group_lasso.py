@@ -36,7 +36,7 @@ class GroupLassoPenalty(Penalty):
     def conflicts(cls, prefix: str, chosen: Chosen) -> Faults:
         """Yield the fault of units that are shrunk, but never go."""
         yield from super().conflicts(prefix, chosen)
-        if not chosen.granularity.removes_units:
+        if not chosen.granularity.removes_units or chosen.granularity.whole_heads:
             kind = chosen.values["penalty"]["kind"]
             yield (
                 f"`{prefix}penalty.kind` {kind!r} shrinks output units, so `{prefix}granularity` "

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from rayprune.pruning.layers.attention import OUT
 from rayprune.pruning.layers.masked import prunable_parameters
 from rayprune.pruning.tracing.operator_rules import Call, rule_for, tensors_in
 from rayprune.pruning.tracing.unit_numbers import NONE, carries, same
@@ -195,7 +196,9 @@ class UnitTags(TorchDispatchMode):
         return held is not None and held.weight
 
     def _tag_rows(self, name: str, layer: nn.Module) -> None:
-        for weight in prunable_parameters(layer).values():
+        for name_in_layer, weight in prunable_parameters(layer).items():
+            if isinstance(layer, nn.MultiheadAttention) and name_in_layer != OUT:
+                continue  # its output projection reads them: they never leave it
             held = self._hold(weight)
             rows = len(weight)
             # An LSTM's and a GRU's gates are rows of one unit.

@@ -15,7 +15,11 @@ from torch import nn
 from rayprune.pruning.checks import listed
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.granularity import granularity_of
-from rayprune.pruning.layers.masked import prunable_name, prunable_parameters
+from rayprune.pruning.layers.masked import (
+    own_parameters,
+    prunable_name,
+    prunable_parameters,
+)
 from rayprune.pruning.layers.prunable import PrunableLayer
 from rayprune.pruning.pruner_part import PrunerPart
 
@@ -114,7 +118,7 @@ def frozen_faults(
 
 
 def _frozen(layer: nn.Module) -> frozenset[str]:
-    own = layer.named_parameters(recurse=False)
+    own = own_parameters(layer).items()
     return frozenset(name for name, parameter in own if not parameter.requires_grad)
 
 
