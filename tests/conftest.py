@@ -33,6 +33,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     )
 
 
+def pytest_collection_finish() -> None:
+    """Spare the tests what RLlib's connectors cost under pytest."""
+    from tests.doubles.quick_frames import look_up_one_frame
+
+    look_up_one_frame()
+
+
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """Start a Ray of our own, whatever cluster may be discoverable, and stop it at the end."""
