@@ -51,9 +51,9 @@ def _algorithms() -> dict[str, str]:
 
 
 def _methods() -> dict[str, str]:
-    from rayprune.search.config import METHODS
+    from rayprune.search.methods import METHODS
 
-    return dict(METHODS)
+    return {name: method.line for name, method in METHODS.items()}
 
 
 def _penalties() -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import types
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
@@ -11,26 +10,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from rayprune.errors import ConfigError
 from rayprune.pruning.checks import choice_fault
-from rayprune.search.domains import Choices, Range
+from rayprune.search.methods import METHODS
 from rayprune.search.objectives import LATENCY, Objectives
 from rayprune.search.space import Space
 from rayprune.validation import faults_from, shown
 
-METHODS: Final[Mapping[str, str]] = types.MappingProxyType(
-    {
-        "mo_pbt": "multi-objective population-based training: spreads along the Pareto front",
-        "pbt": "population-based training on the first objective, or under the constraint",
-        "pb2": "population-based bandits: as pbt, with a Gaussian process in place of chance",
-        "asha": "asynchronous successive halving on the first objective; stops the worse early",
-        "random": "independent trials with values drawn from the space",
-        "grid": "every combination of the space's choices",
-    }
-)
-"""What `search.method` may be, in the order in which one would try them."""
-
-_ONE_OBJECTIVE: Final = ("pbt", "pb2", "asha")
-_UNCONSTRAINED: Final = ("pb2", "asha")
-_COPYING: Final = ("mo_pbt", "pbt", "pb2")
 _TIMING: Final = ("onnx", "onnxscript", "onnxruntime")
 """What the objective `latency` needs."""
 
@@ -56,6 +40,11 @@ class SearchConfig(BaseModel):
     """Env steps between two measurements of a trial, at which it may be replaced by a clone."""
     synch: bool | None = None
     """Whether all trials wait for each other at every interval; null: where not all fit at once."""
+    reduction_factor: Annotated[int, BeforeValidator(_whole), Field(ge=2)] | None = None
+    """One in how many goes on at a rung of `mo_asha` or `asha`; rungs lie at the interval, and at
+    this many times the one before. Null: 4."""
+    generation: Count | None = None
+    """Trials of one generation of `nsga2`; null: the root of `population`."""
     reference: Annotated[tuple[float, ...], Field(strict=False)] | None = None
     """Reference point of the hypervolume, a value per objective; from the first results if not
     given. Trials that are worse than a given one in any objective are never copied from, as long as
@@ -82,8 +71,8 @@ def search_faults(raw: object) -> tuple[list[str], SearchConfig | None]:
     """Return every fault of a ``search`` block, and its config when there is none.
 
     >>> search_faults({"method": "mopbt", "space": {"pruning.sparsity": {"uniform": [0.5, 0.9]}}})
-    (["`search.method` must be one of ['asha', 'grid', 'mo_pbt', 'pb2', 'pbt', 'random'], but is
-    'mopbt'. Did you mean 'mo_pbt'?"], None)
+    (["`search.method` must be one of ['asha', 'grid', 'mo_asha', 'mo_pbt', 'nsga2', 'pb2', 'pbt',
+    'random', 'tpe'], but is 'mopbt'. Did you mean 'mo_pbt'?"], None)
     """
     if not isinstance(raw, Mapping):
         return ["`search` is missing: give at least {space: {pruning.sparsity: ...}}."], None
@@ -108,14 +97,9 @@ def search_faults(raw: object) -> tuple[list[str], SearchConfig | None]:
 def _together(config: SearchConfig) -> list[str]:
     """Return the faults of keys that are sound by themselves."""
     space, objectives = Space.from_dict(config.space), Objectives.from_dict(config.objectives)
-    faults = _method_faults(config.method, objectives) + _domain_faults(config.method, space)
-    if config.method in _COPYING and config.population < 2:
-        faults.append(
-            f"`search.population` must be at least 2 for `{config.method}`, whose worst copy the "
-            f"best, but is {config.population}. Raise it, or use `random`."
-        )
+    faults = _method_faults(config, space, objectives)
     missing = [name for name in _TIMING if importlib.util.find_spec(name) is None]
-    if LATENCY in objectives.names and missing:
+    if LATENCY in objectives.keys and missing:
         faults.append(
             f"`search.objectives.latency` times exported policies, which needs "
             f"{' and '.join(missing)}: pip install 'rayprune[deploy]'. Or use `flops`."
@@ -130,28 +114,25 @@ def _together(config: SearchConfig) -> list[str]:
     return faults
 
 
-def _method_faults(method: str, objectives: Objectives) -> list[str]:
-    names = list(objectives.names)
-    if method in _ONE_OBJECTIVE and len(names) > 1:
-        return [
-            f"`search.objectives` must name one objective for `{method}`, but names {names}. Name "
+def _method_faults(config: SearchConfig, space: Space, objectives: Objectives) -> list[str]:
+    name, method, named = config.method, METHODS[config.method], list(objectives.names)
+    faults = []
+    if method.one_objective and len(named) > 1:
+        faults.append(
+            f"`search.objectives` must name one objective for `{name}`, but names {named}. Name "
             "one, constrain the return by `subject_to`, or use `mo_pbt`."
-        ]
-    if method in _UNCONSTRAINED and objectives.return_at_least is not None:
-        return [
-            f"`search.objectives.subject_to` can't be used with `{method}`. Use `pbt` or `mo_pbt`."
-        ]
-    return []
+        )
+    elif not method.constrained and objectives.constrained:
+        faults.append(
+            f"`search.objectives.subject_to` can't be used with `{name}`. Use `pbt` or `mo_pbt`."
+        )
+    faults += method.faults(name, config, space)
+    return faults + [
+        f"`search.{field}` belongs to {_those_with(field)}, and `search.method` is {name}. Drop it."
+        for field in ("reduction_factor", "generation")
+        if getattr(config, field) is not None and field not in method.options
+    ]
 
 
-def _domain_faults(method: str, space: Space) -> list[str]:
-    if method == "grid":
-        return [
-            f"`search.space.{key}` must be a `choice` for `grid`, which runs every combination. "
-            "List its values, or use `random`."
-            for key, domain in space.items()
-            if not isinstance(domain, Choices)
-        ]
-    if method == "pb2" and not any(isinstance(d, Range) and not d.whole for d in space.values()):
-        return ["`search.space` must have a range of real numbers for `pb2`. Use `pbt`."]
-    return []
+def _those_with(field: str) -> str:
+    return " and ".join(f"`{name}`" for name, other in METHODS.items() if field in other.options)

@@ -1,4 +1,4 @@
-"""What a search is after: objectives that compete, or one under a constraint on the return."""
+"""What a search is after: objectives that compete, or that are sought under constraints."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 from rayprune.errors import ConfigError
 from rayprune.pruning.checks import choice_fault
 from rayprune.search import pareto
+from rayprune.search.bounds import Bound, bound_faults, bound_keys, bound_of
 from rayprune.validation import shown, unknown_key
 
 RETURN: Final = "return"
@@ -30,6 +31,8 @@ LATENCY: Final = "latency"
 """Microseconds of one action of the exported policy; measured only where it is an objective."""
 
 DIRECTIONS: Final = ("max", "min")
+_BOUNDED: Final = tuple(name for name in KNOWN if name != RETURN)
+"""What `subject_to` bounds by a value; the return by a share of the dense policy's."""
 _SUBJECT_TO: Final = "subject_to"
 _SHARE: Final = "return_at_least"
 _DENSE: Final = "dense_return"
@@ -37,13 +40,14 @@ _DENSE: Final = "dense_return"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objectives:
-    """Which results are better: directions, and perhaps a floor under the return.
+    """Which results are better: directions, and perhaps constraints.
 
     A result is a mapping that holds a number per objective. What is missing, no number, NaN or
     infinite counts as not measured, and ranks below all that was.
 
-    Under a constraint feasible results beat infeasible ones; among the feasible the objectives
-    decide, among the infeasible the return.
+    Under constraints feasible results beat infeasible ones; among the feasible the objectives
+    decide, among the infeasible the sum of what each constraint is missed by, as a share of it
+    (constrained domination: Deb et al. 2002, doi:10.1109/4235.996017).
 
     >>> spread = Objectives(directions={"return": "max", "flops": "min"})
     >>> spread.rank([{"return": 5.0, "flops": 9}, {"return": 5.0, "flops": 7}, {"flops": 1}])
@@ -66,6 +70,9 @@ class Objectives:
 
     return_key: str = RETURN
     """Where a result holds the return that the constraint is about."""
+
+    bounds: tuple[Bound, ...] = ()
+    """Further constraints, such as at most 1000 FLOPs."""
 
     reference: tuple[float, ...] | None = None
     """A value per objective. What is worse in any of them adds no hypervolume, and ranks below all
@@ -99,7 +106,7 @@ class Objectives:
         for name, direction in values.items():
             field = f"{prefix}.{name}"
             if name == _SUBJECT_TO:
-                faults += _constraint_faults(direction, field)
+                faults += _constraint_faults(direction, values, field)
             elif name not in KNOWN:
                 faults.append(unknown_key(field, [*KNOWN, _SUBJECT_TO]))
             elif direction not in DIRECTIONS:
@@ -119,6 +126,11 @@ class Objectives:
             directions={name: way for name, way in values.items() if name != _SUBJECT_TO},
             return_at_least=constraint.get(_SHARE),
             dense_return=constraint.get(_DENSE),
+            bounds=tuple(
+                bound_of(key, value)
+                for key, value in constraint.items()
+                if key not in (_SHARE, _DENSE)
+            ),
         )
 
     def with_dense_return(self, dense_return: float) -> Objectives:
@@ -126,10 +138,15 @@ class Objectives:
         return replace(self, dense_return=float(dense_return))
 
     def unconstrained(self) -> Objectives:
-        """Return the objectives with the return among them in place of the floor under it."""
-        if self.return_at_least is None:
+        """Return the objectives with what is constrained among them in place of the constraints."""
+        if not self.constrained:
             return self
-        return Objectives(directions={**self.directions, self.return_key: "max"})
+        wider = dict(self.directions)
+        if self.return_at_least is not None:
+            wider.setdefault(self.return_key, "max")
+        for bound in self.bounds:
+            wider.setdefault(bound.key, bound.direction)
+        return Objectives(directions=wider)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -139,8 +156,22 @@ class Objectives:
     @property
     def keys(self) -> tuple[str, ...]:
         """What a result must hold to be ranked."""
-        constrained = self.return_at_least is not None and self.return_key not in self.directions
-        return (*self.directions, self.return_key) if constrained else self.names
+        floored = [] if self.return_at_least is None else [self.return_key]
+        # A dict, for each once.
+        return tuple(dict.fromkeys([*self.names, *floored, *(bound.key for bound in self.bounds)]))
+
+    @property
+    def constrained(self) -> bool:
+        """Whether there is any constraint."""
+        return self.return_at_least is not None or bool(self.bounds)
+
+    @property
+    def limits(self) -> tuple[Bound, ...]:
+        """All constraints as bounds, that on the return first."""
+        floor = self.floor
+        if floor is None:
+            return self.bounds
+        return (Bound(key=self.return_key, at_least=True, value=floor), *self.bounds)
 
     @property
     def needs_dense_return(self) -> bool:
@@ -174,9 +205,8 @@ class Objectives:
         return all(_finite(result.get(key)) for key in self.keys)
 
     def feasible(self, result: Mapping[str, Any]) -> bool:
-        """Whether a result was measured and keeps to the constraint, if there is one."""
-        floor = self.floor
-        return self.measured(result) and (floor is None or result[self.return_key] >= floor)
+        """Whether a result was measured and keeps to the constraints, if there are any."""
+        return self.measured(result) and all(limit.holds(result) for limit in self.limits)
 
     def vector(self, result: Mapping[str, Any]) -> list[float]:
         """Return a measured result's objectives as numbers to be maximised, shape ``(m,)``."""
@@ -186,7 +216,7 @@ class Objectives:
         ]
 
     def rank(self, results: Sequence[Mapping[str, Any]]) -> list[int]:
-        """Return all indices, best first: feasible by front, infeasible by return, unmeasured.
+        """Return all indices, best first: feasible by front, infeasible by violation, unmeasured.
 
         Among the feasible, those below the reference come after the others.
 
@@ -194,8 +224,8 @@ class Objectives:
             results: one mapping per member of the population, length n.
         """
         known = [index for index, result in enumerate(results) if self.measured(result)]
-        floor = self.floor
-        kept = [i for i in known if floor is None or results[i][self.return_key] >= floor]
+        limits = self.limits
+        kept = [i for i in known if all(limit.holds(results[i]) for limit in limits)]
         broken = sorted(set(known) - set(kept))
         high: list[int] = []
         low: list[int] = []
@@ -205,8 +235,8 @@ class Objectives:
         for group in (high, low):
             ranked = pareto.rank([self.vector(results[index]) for index in group])
             order += [group[i] for i in ranked]
-        # sorted() is stable: of equal returns the lower index comes first.
-        order += sorted(broken, key=lambda index: -float(results[index][self.return_key]))
+        # sorted() is stable: of equal ones the lower index comes first.
+        order += sorted(broken, key=lambda i: sum(limit.violation(results[i]) for limit in limits))
         unmeasured = set(range(len(results))) - set(order)
         return order + sorted(unmeasured)
 
@@ -299,24 +329,25 @@ def _finite(value: object) -> bool:
     return math.isfinite(value)
 
 
-def _constraint_faults(values: object, field: str) -> list[str]:
+def _constraint_faults(values: object, objectives: Mapping[Any, Any], field: str) -> list[str]:
     if not isinstance(values, Mapping):
         return [f"`{field}` must be a mapping such as {{{_SHARE}: 0.95}}, but is {shown(values)}."]
-    faults = [unknown_key(f"{field}.{key}", [_SHARE, _DENSE]) for key in values if key not in _KEYS]
-    share, dense = values.get(_SHARE), values.get(_DENSE)
-    if _SHARE not in values:
+    known = [_SHARE, _DENSE, *bound_keys(_BOUNDED)]
+    faults = [unknown_key(f"{field}.{key}", known) for key in values if key not in known]
+    if _SHARE in values:
+        faults += _share_faults(values[_SHARE], f"{field}.{_SHARE}")
+    elif _DENSE in values or not values:
         faults.append(f"`{field}.{_SHARE}` is missing: give a share of the dense return: 0.95.")
-    elif not _finite(share) or not 0 < share <= 1:  # type: ignore[operator]
-        hint = ""
-        if _finite(share) and 1 < share <= 100:  # type: ignore[operator]
-            hint = f" For {share} % give {share / 100}."  # type: ignore[operator]
-        faults.append(
-            f"`{field}.{_SHARE}` must be a share of the dense return in (0, 1], "
-            f"but is {shown(share)}.{hint}"
-        )
+    dense = values.get(_DENSE)
     if dense is not None and not _finite(dense):
         faults.append(f"`{field}.{_DENSE}` must be a finite number, but is {shown(dense)}.")
-    return faults
+    return faults + bound_faults(values, objectives, _BOUNDED, field)
 
 
-_KEYS: Final = frozenset({_SHARE, _DENSE})
+def _share_faults(share: Any, field: str) -> list[str]:
+    if _finite(share) and 0 < share <= 1:
+        return []
+    hint = f" For {share} % give {share / 100}." if _finite(share) and 1 < share <= 100 else ""
+    return [
+        f"`{field}` must be a share of the dense return in (0, 1], but is {shown(share)}.{hint}"
+    ]

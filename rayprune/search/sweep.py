@@ -8,14 +8,12 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from ray import tune
 from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from rayprune import yaml12
 from rayprune.errors import ConfigError, RunError
@@ -25,13 +23,10 @@ from rayprune.rllib.experiment.algorithm_config import base_config, build_config
 from rayprune.rllib.export.exportable import export_limits
 from rayprune.rllib.training.interruption import Interrupted, Interruption
 from rayprune.rllib.training.twins import dense_reference
-from rayprune.search.domains import Choices
+from rayprune.search.methods import METHODS, SearchTask
 from rayprune.search.outcome import SUMMARY_FILE, write_outcome
 from rayprune.search.planning.placement import Placement, place
 from rayprune.search.reporter import SweepReporter
-from rayprune.search.schedulers.mo_pbt import MultiObjectivePBT
-from rayprune.search.schedulers.pb2 import make_pb2
-from rayprune.search.schedulers.pbt import PopulationPBT
 from rayprune.search.sweep_spec import Sweep
 from rayprune.search.trials.journal import Journal
 from rayprune.search.trials.trial import RAW, PruningTrial
@@ -196,14 +191,14 @@ def _fit(sweep: Sweep, placement: Placement, resume: bool) -> list[Trial]:
 
 def _tuner(sweep: Sweep, trainable: Any, placement: Placement) -> tune.Tuner:
     raw = {**sweep.raw, "search": sweep.search.model_dump()}
-    # PBT writes a checkpoint at each decision itself.
-    decides = sweep.search.method in ("mo_pbt", "pbt", "pb2")
+    method, task = METHODS[sweep.search.method], _task(sweep, placement)
     return tune.Tuner(
         trainable,
-        param_space={RAW: to_json(raw), **_domains(sweep)},
+        param_space={RAW: to_json(raw), **sweep.space.apply({}, method.drawn(sweep.space))},
         tune_config=TuneConfig(
-            scheduler=_scheduler(sweep, placement),
-            num_samples=1 if sweep.search.method == "grid" else sweep.search.population,
+            scheduler=method.scheduler(task),
+            search_alg=method.searcher(task),
+            num_samples=method.samples(sweep.search),
             reuse_actors=True,
             trial_name_creator=_trial_id,
             trial_dirname_creator=_trial_id,
@@ -214,7 +209,8 @@ def _tuner(sweep: Sweep, trainable: Any, placement: Placement) -> tune.Tuner:
             stop={"env_steps": sweep.experiment.stop.env_steps},
             failure_config=FailureConfig(max_failures=sweep.search.max_failures),
             checkpoint_config=CheckpointConfig(
-                checkpoint_frequency=0 if decides else 1,
+                # One that copies writes a checkpoint at each decision itself.
+                checkpoint_frequency=0 if method.copies else 1,
                 checkpoint_at_end=True,
                 num_to_keep=CHECKPOINTS_KEPT,
             ),
@@ -224,43 +220,19 @@ def _tuner(sweep: Sweep, trainable: Any, placement: Placement) -> tune.Tuner:
     )
 
 
-def _scheduler(sweep: Sweep, placement: Placement) -> TrialScheduler:
-    search, first = sweep.search, sweep.objectives.names[0]
-    synch = search.synch if search.synch is not None else placement.at_once < sweep.trials
-    if search.method in ("mo_pbt", "pbt"):
-        kind = MultiObjectivePBT if search.method == "mo_pbt" else PopulationPBT
-        return kind(
-            objectives=sweep.objectives,
-            space=sweep.space,
-            time_attr="env_steps",
-            perturbation_interval=search.interval,
-            synch=synch,
-            on_exploit=Lineage(sweep.out),
-            seed=sweep.experiment.seed,
-        )
-    if search.method == "pb2":
-        return make_pb2(sweep, synch)
-    if search.method == "asha":
-        return ASHAScheduler(
-            time_attr="env_steps",
-            metric=first,
-            mode=sweep.objectives.directions[first],
-            max_t=sweep.experiment.stop.env_steps or 1,
-            grace_period=search.interval,
-        )
-    return FIFOScheduler()
-
-
-def _domains(sweep: Sweep) -> dict[str, Any]:
-    """Return Tune's domains, nested as they lie in an experiment."""
-    drawn: dict[str, Any] = {}
-    for key, domain in sweep.space.items():
-        if sweep.search.method == "grid":
-            drawn[key] = tune.grid_search(domain.probes())
-        else:
-            free = replace(domain, grid=False) if isinstance(domain, Choices) else domain
-            drawn[key] = free.to_tune()
-    return sweep.space.apply({}, drawn)
+def _task(sweep: Sweep, placement: Placement) -> SearchTask:
+    search = sweep.search
+    return SearchTask(
+        fields=search,
+        space=sweep.space,
+        objectives=sweep.objectives,
+        interval=search.interval,
+        env_steps=sweep.experiment.stop.env_steps or 1,
+        seed=sweep.experiment.seed,
+        synch=search.synch if search.synch is not None else placement.at_once < sweep.trials,
+        at_once=placement.at_once,
+        on_exploit=Lineage(sweep.out),
+    )
 
 
 def _dense(sweep: Sweep, reporter: SweepReporter) -> dict[str, Any] | None:
@@ -283,12 +255,11 @@ def _dense(sweep: Sweep, reporter: SweepReporter) -> dict[str, Any] | None:
 
 
 def _headline(sweep: Sweep) -> dict[str, str]:
-    objectives = ", ".join(f"{name} {way}" for name, way in sweep.objectives.directions.items())
-    floor = sweep.objectives.floor
+    objectives = [f"{name} {way}" for name, way in sweep.objectives.directions.items()]
     return {
         "name": sweep.experiment.name,
         "method": sweep.search.method,
-        "objectives": objectives if floor is None else f"{objectives}, return >= {floor:.1f}",
+        "objectives": ", ".join([*objectives, *(bound.text for bound in sweep.objectives.limits)]),
     }
 
 

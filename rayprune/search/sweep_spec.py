@@ -13,6 +13,7 @@ from rayprune.errors import ConfigError
 from rayprune.pruning.schedules import schedule_of
 from rayprune.rllib.experiment.experiment_checks import experiment_parts_faults
 from rayprune.search.config import SearchConfig, search_faults
+from rayprune.search.methods import METHODS
 from rayprune.search.objectives import Objectives
 from rayprune.search.space import Space
 from rayprune.validation import shown
@@ -66,9 +67,7 @@ class Sweep:
     @property
     def trials(self) -> int:
         """How many there will be."""
-        if self.search.method == "grid":
-            return self.space.grid_size
-        return self.search.population
+        return METHODS[self.search.method].trials(self.search, self.space)
 
 
 def load_sweep(

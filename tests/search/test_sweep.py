@@ -204,6 +204,36 @@ def test_a_driver_that_is_killed_three_times_loses_and_repeats_nothing(tmp_path:
     assert len(events) == len(set(events))
 
 
+@pytest.mark.slow  # three drivers start Ray and their trials: minutes
+@pytest.mark.parametrize("method", ["nsga2", "mo_asha"])
+def test_a_driver_that_is_killed_twice_goes_on_with_its_study_and_its_rungs(
+    method: str, tmp_path: Path
+) -> None:
+    lean = {"return": "max", "sparsity": "max", "subject_to": {"sparsity_at_least": 0.4}}
+    chosen = {"method": method, "population": 6, "objectives": lean}
+    config, out = write(tmp_path / "c.yaml", chosen), tmp_path / "out"
+    for least in (3, 9):
+        resume = ["--resume"] if least > 3 else []
+        process = start("sweep", config, "--out", out, *resume)
+        wait_for_rows(process, out, least)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    rayprune("sweep", config, "--out", out, "--resume")
+    outcome, found = load(out / "sweep.json"), rows_of(out)
+    assert [trial["status"] for trial in outcome["trials"]] == ["done"] * 6
+    for trial, rows in found.items():
+        steps = [row["env_steps"] for row in rows]
+        assert steps == sorted(set(steps)), trial
+    ends = sorted(rows[-1]["env_steps"] for rows in found.values())
+    if method == "nsga2":
+        assert ends[0] >= STEPS
+        assert len({json.dumps(rows[0]["values"]) for rows in found.values()}) == 6
+    else:
+        # The first is never stopped; of six at one rung the best may go on beside it, or more.
+        assert ends[0] < STEPS <= ends[-1]
+    assert all(point["sparsity"] >= 0.4 for point in load(out / "front.json")["points"])
+
+
 def descendants(pid: int) -> list[int]:
     parents: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
@@ -341,6 +371,9 @@ def test_faults_of_search_and_experiment_come_together(tmp_path: Path) -> None:
         # What they run through differs in little from the other tests here.
         pytest.param("pb2", marks=pytest.mark.slow),
         pytest.param("pbt", marks=pytest.mark.slow),
+        pytest.param("mo_asha", marks=pytest.mark.slow),
+        pytest.param("nsga2", marks=pytest.mark.slow),
+        pytest.param("tpe", marks=pytest.mark.slow),
         pytest.param("random", marks=pytest.mark.slow),
     ],
 )
@@ -349,12 +382,13 @@ def test_faults_of_search_and_experiment_come_together(tmp_path: Path) -> None:
 def test_every_method_ends_with_its_front(ray_session: None, method: str, tmp_path: Path) -> None:
     if method == "pb2":
         pytest.importorskip("sklearn", reason="PB2's Gaussian process is scikit-learn's")
+    population = 3 if method == "nsga2" else 2
     config = write(
         tmp_path / "c.yaml",
-        search={"method": method, "population": 2, "objectives": {"return": "max"}},
+        search={"method": method, "population": population, "objectives": {"return": "max"}},
     )
     out = tmp_path / "out"
-    assert len(search(config, out)["trials"]) == 2
+    assert len(search(config, out)["trials"]) == population
     (point,) = load(out / "front.json")["points"]
     assert point["return"] == max(
         row["validation"]["iqm"]

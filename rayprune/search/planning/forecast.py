@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from rayprune.search.methods import METHODS
 from rayprune.search.sweep_spec import Sweep
-
-_COPYING = ("mo_pbt", "pbt", "pb2")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +48,8 @@ def forecast(sweep: Sweep, at_once: int, calibration: Calibration) -> Forecast:
         calibration: of one trial.
 
     Returns:
-        Bounds. Left out is what isn't known before: trials that are stopped early (`asha`), that
-        die and start again, and how much trials slow each other down on shared cores.
+        Bounds. Left out is what isn't known before: trials that are stopped early (`mo_asha`,
+        `asha`), that die and start again, and how much trials slow each other down on shared cores.
     """
     rounds = math.ceil(sweep.trials / at_once)
     least, most = (_trial(sweep, rounds, calibration, longest) for longest in (False, True))
@@ -67,7 +66,7 @@ def _trial(sweep: Sweep, rounds: int, calibration: Calibration, longest: bool) -
     steps, interval = sweep.experiment.stop.env_steps or 0, sweep.search.interval
     intervals = math.ceil(steps / interval)
     each = _evaluation(calibration, longest) + calibration.save_s
-    if rounds > 1 and sweep.search.method in _COPYING:
+    if rounds > 1 and METHODS[sweep.search.method].copies:
         # Members take turns on the actors: each turn builds an algorithm and restores a checkpoint.
         each += calibration.start_s + calibration.restore_s
     return calibration.start_s + steps * calibration.step_s + intervals * each

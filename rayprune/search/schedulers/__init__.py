@@ -1,1 +1,1 @@
-"""Schedulers of populations for Ray Tune: multi-objective PBT, and PB2."""
+"""Schedulers and searchers of populations for Ray Tune: MO-PBT, MO-ASHA, PB2, Optuna."""

@@ -2,47 +2,41 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Any
 
 from ray.tune.schedulers import TrialScheduler
+from ray.tune.schedulers.pb2 import PB2
 
-from rayprune.errors import InputError
 from rayprune.search.domains import Range
-from rayprune.search.sweep_spec import Sweep
+from rayprune.search.space import Space
 
 
-def make_pb2(sweep: Sweep, synch: bool) -> TrialScheduler:
-    """Return Tune's PB2 for a sweep's first objective.
+def make_pb2(
+    *, metric: str, mode: str, space: Space, interval: float, synch: bool
+) -> TrialScheduler:
+    """Return Tune's PB2, on the clock of env steps.
 
     Parker-Holder et al. 2020 (arXiv:2002.02518). It moves real numbers, on a linear scale; what the
     space has beside them stays as each trial drew it, or as its donor had it.
 
     Args:
-        sweep: of one objective, with a range in its space.
+        metric: key of the result to optimise.
+        mode: ``max`` or ``min``.
+        space: with a range of real numbers in it.
+        interval: env steps between two decisions on a trial.
         synch: whether trials wait for each other.
-
-    Raises:
-        InputError: scikit-learn, which PB2's Gaussian process is from, is not installed.
     """
-    if importlib.util.find_spec("sklearn") is None:
-        raise InputError(
-            "`search.method: pb2` needs scikit-learn: pip install 'rayprune[pb2]', or use `pbt`."
-        )
-    from ray.tune.schedulers.pb2 import PB2
-
     bounds: dict[str, Any] = {
         key: [domain.low, domain.high]
-        for key, domain in sweep.space.items()
+        for key, domain in space.items()
         if isinstance(domain, Range) and not domain.whole
     }
-    first = sweep.objectives.names[0]
     scheduler: TrialScheduler = PB2(
         time_attr="env_steps",
-        metric=first,
-        mode=sweep.objectives.directions[first],
-        perturbation_interval=sweep.search.interval,
-        hyperparam_bounds=sweep.space.apply({}, bounds),
+        metric=metric,
+        mode=mode,
+        perturbation_interval=interval,
+        hyperparam_bounds=space.apply({}, bounds),
         log_config=False,
         synch=synch,
     )

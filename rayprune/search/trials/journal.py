@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from rayprune.search.methods import METHODS
 from rayprune.search.reporter import SweepReporter
 from rayprune.search.sweep_spec import Sweep
 from rayprune.search.trials.trial_files import TrialFiles
@@ -46,7 +47,7 @@ class Journal:
     def result(self, trial: str, result: dict[str, Any]) -> None:
         """Record a result; its rows are taken out of it, for Tune need not keep them."""
         files = self.files(trial)
-        if self._sweep.search.method == "pb2":
+        if not METHODS[self._sweep.search.method].tells_copies:
             self._infer_exploit(files, trial, result)
         before = files.exploits
         files.append(result)

@@ -29,7 +29,7 @@ from rayprune.rllib.export.latency import policy_latency
 from rayprune.rllib.learner.extensions.signals import begin_if_reached
 from rayprune.rllib.training import rows
 from rayprune.rllib.training.failures import build, check_loss
-from rayprune.search.objectives import LATENCY
+from rayprune.search.objectives import LATENCY, Objectives
 from rayprune.search.space import Space
 from rayprune.tracking.versions import versions
 
@@ -61,7 +61,7 @@ class PruningTrial(tune.Trainable):
         self._values = space.read(config)
         self._experiment = experiment_of(raw, space, self._values)
         self._interval = int(raw["search"]["interval"])
-        self._timed = LATENCY in raw["search"].get("objectives", {})
+        self._timed = LATENCY in Objectives.from_dict(raw["search"]["objectives"]).keys
         self._yaml = to_yaml(self._experiment, versions())
         self._env_steps, self._updates, self._iterations, self._wall_time_s = 0, 0, 0, 0.0
         self._since: list[str] | None = None

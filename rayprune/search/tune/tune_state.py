@@ -24,7 +24,15 @@ TUNER_FILE: Final = "tuner.pkl"
 _READERS: Final[Mapping[str, Callable[[bytes], object]]] = {
     "experiment_state-*.json": json.loads,
     "basic-variant-state-*.json": pickle.loads,  # whatever its name says
+    "search_gen_state-*.json": pickle.loads,
+    "searcher-state-*.pkl": pickle.loads,
 }
+_STATE: Final = "experiment_state-*.json"
+_SEARCHERS: Final = (
+    ("basic-variant-state-*.json",),
+    ("search_gen_state-*.json", "searcher-state-*.pkl"),
+)
+"""What there is of the searcher: Tune's own, or another with its generator of trials."""
 _EVERY_S: Final = 0.5
 """At most so often: reading a state of thousands of trials takes its time."""
 
@@ -84,7 +92,9 @@ def can_restore(held: Path, kept: Path) -> bool:
             shutil.copy2(path, held)
     tuner = held / TUNER_FILE
     whole = tuner.is_file() and _is_whole(tuner.read_bytes(), TUNER_FILE)
-    return whole and all(any(held.glob(pattern)) for pattern in _READERS)
+    if not whole or not any(held.glob(_STATE)):
+        return False
+    return any(all(any(held.glob(pattern)) for pattern in files) for files in _SEARCHERS)
 
 
 def _files(directory: Path) -> Iterator[tuple[Path, str]]:

@@ -1,7 +1,8 @@
 import pytest
 
 from rayprune.errors import ConfigError
-from rayprune.search.config import METHODS, SearchConfig, search_faults
+from rayprune.search.config import SearchConfig, search_faults
+from rayprune.search.methods import METHODS
 
 SPACE = {"pruning.sparsity": {"uniform": [0.5, 0.98]}}
 
@@ -35,13 +36,18 @@ def test_whole_floats_are_counts_as_elsewhere_in_the_yaml():
         ({"resources": {"cpu": -1}}, "`search.resources.cpu`"),
         ({"reference": [0.0]}, "must have a value for each of ['return', 'sparsity']"),
         ({"method": "pbt"}, "must name one objective for `pbt`"),
+        ({"method": "asha"}, "must name one objective for `asha`"),
+        ({"method": "mo_asha", "reduction_factor": 1}, "`search.reduction_factor` must be"),
+        ({"method": "nsga2", "generation": 8}, "`search.generation` must be at least 2 and less"),
+        ({"generation": 4}, "belongs to `nsga2`, and `search.method` is mo_pbt"),
+        ({"method": "tpe", "reduction_factor": 4}, "belongs to `mo_asha` and `asha`"),
         ({"method": "grid"}, "must be a `choice` for `grid`"),
         (
             {
-                "method": "asha",
-                "objectives": {"sparsity": "max", "subject_to": {"return_at_least": 0.9}},
+                "method": "pb2",
+                "objectives": {"sparsity": "max", "subject_to": {"flops_at_most": 9}},
             },
-            "`search.objectives.subject_to` can't be used with `asha`",
+            "`search.objectives.subject_to` can't be used with `pb2`",
         ),
         (
             {
@@ -69,3 +75,16 @@ def test_latency_is_an_objective_where_policies_can_be_exported(monkeypatch):
 def test_a_missing_block_says_what_to_give():
     with pytest.raises(ConfigError, match="`search` is missing"):
         SearchConfig.from_raw(None)
+
+
+@pytest.mark.parametrize(
+    ("method", "extra"), [("nsga2", "optuna"), ("tpe", "optuna"), ("pb2", "pb2")]
+)
+def test_an_extra_that_is_missing_is_told_with_its_install_line(monkeypatch, method, extra):
+    values = {"method": method, "objectives": {"return": "max"}}
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    assert faults(**values) == []
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    (told,) = faults(**values)
+    assert f"`search.method: {method}` needs" in told
+    assert f"pip install 'rayprune[{extra}]'" in told

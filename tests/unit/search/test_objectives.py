@@ -47,8 +47,6 @@ def test_all_faults_come_together():
         "Did you mean 'min'?",
         "`search.objectives.subject_to.return_at_last` is not a known key. "
         "Did you mean 'return_at_least'?",
-        "`search.objectives.subject_to.return_at_least` is missing: "
-        "give a share of the dense return: 0.95.",
     ]
 
 
@@ -176,3 +174,50 @@ def test_without_its_constraint_the_return_competes_again():
     assert free.directions == {"sparsity": "max", "return": "max"}
     assert free.front(results((10.0, 0.9), (99.0, 0.1), (5.0, 0.5))) == [0, 1]
     assert SPREAD.unconstrained() is SPREAD
+
+
+def test_any_measurement_can_be_bounded():
+    bounds = {"flops_at_most": 100, "sparsity_at_least": 0.5}
+    lean = Objectives.from_dict({"return": "max", "subject_to": bounds})
+    assert lean.keys == ("return", "flops", "sparsity")
+    assert not lean.needs_dense_return
+    population = [
+        result(return_=9.0, flops=101, sparsity=0.5),  # a hundredth too many
+        result(return_=1.0, flops=100, sparsity=0.5),
+        result(return_=8.0, flops=90, sparsity=0.4),  # a fifth too dense
+        result(return_=7.0, flops=150, sparsity=0.9),  # half too many
+        result(return_=99.0, sparsity=0.9),  # not measured
+    ]
+    assert lean.rank(population) == [1, 0, 2, 3, 4]
+    assert lean.front(population) == [1]
+    # A trial keeps the checkpoints that come near the bounds, too.
+    assert lean.unconstrained().directions == {"return": "max", "flops": "min", "sparsity": "max"}
+
+
+def test_bounds_and_the_floor_under_the_return_add_up():
+    constraint = {"return_at_least": 0.9, "dense_return": 100, "parameters_at_most": 0}
+    both = Objectives.from_dict({"sparsity": "max", "subject_to": constraint})
+    population = [
+        result(sparsity=0.1, return_=45.0, parameters=0),  # half of the floor: 0.5
+        result(sparsity=0.1, return_=81.0, parameters=0.3),  # 0.1, and 0.3 above zero
+    ]
+    assert both.rank(population) == [1, 0]
+    assert [limit.text for limit in both.limits] == ["return >= 90", "parameters <= 0"]
+
+
+@pytest.mark.parametrize(
+    ("values", "part"),
+    [
+        ({"flops_at_most": -1}, "`search.objectives.subject_to.flops_at_most` must be a number"),
+        ({"latency_at_most": "fast"}, "must be a number of at least 0, but is 'fast'"),
+        ({"sparsity_at_least": 90}, "sparsity_at_least` must be a sparsity in [0, 1], but is 90"),
+        ({"flop_at_most": 1}, "Did you mean 'flops_at_most'?"),
+        ({"return_at_most": 1}, "`search.objectives.subject_to.return_at_most` is not a known key"),
+        ({"sparsity_at_most": 0.9}, "contradicts `sparsity: max`"),
+        ({"flops_at_least": 9, "flops_at_most": 3}, "must not exceed `flops_at_most` (3.0)"),
+        ({"flops_at_most": 9, "dense_return": 3}, "`search.objectives.subject_to.return_at_least`"),
+    ],
+)
+def test_a_bound_that_makes_no_sense_is_refused(values, part):
+    (fault,) = Objectives.faults_of({"sparsity": "max", "subject_to": values})
+    assert part in fault

@@ -74,3 +74,15 @@ def test_without_a_whole_file_of_each_kind_there_is_nothing_to_go_on_with(held, 
 
 def test_without_a_directory_there_is_nothing_either(tmp_path):
     assert not can_restore(tmp_path / "tune", tmp_path / "kept")
+
+
+def test_another_searcher_is_kept_and_restored_with_its_generator(held):
+    (held / SEARCHER).unlink()
+    assert not can_restore(held, held / KEPT_DIRECTORY)
+    both = [held / "search_gen_state-1.json", held / "searcher-state-1.pkl"]
+    for path in both:
+        path.write_bytes(pickle.dumps({"counter": 3}))
+    keeper_of(held).keep(held)
+    both[1].write_bytes(b"half")
+    assert can_restore(held, held / KEPT_DIRECTORY)
+    assert pickle.loads(both[1].read_bytes()) == {"counter": 3}
