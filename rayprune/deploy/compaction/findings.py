@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rayprune.deploy.compaction.abstract_values import AbstractValue, Columns
 from rayprune.deploy.compaction.channels import FREE, PINNED, Channels
+from rayprune.deploy.compaction.norm_calls import NormCall
 
 Arguments = Mapping[str, Any]
 """An operator's arguments by the names of its schema; tensors as :class:`AbstractValue`."""
@@ -38,6 +39,17 @@ class Use:
 
 
 @dataclass(frozen=True, slots=True)
+class NormUse:
+    """One use of a norm that takes the mean over units: it reads all that are not constant."""
+
+    call: NormCall
+    channels: Tensor
+    """Channel of each column that it is over; shape ``(in,)``."""
+    patterns: Tensor
+    """What is constant of each column, over all places, else NaN; shape ``(places, in)``."""
+
+
+@dataclass(frozen=True, slots=True)
 class Hold:
     """Units that something holds back, and what."""
 
@@ -50,7 +62,9 @@ class Findings:
     """What has been found so far in a forward."""
 
     parameters: Mapping[str, Tensor]
-    """By full name, on the CPU, in double precision."""
+    """By full name, on the CPU, in double precision; buffers of floats too."""
+    live: bool = False
+    """Whether the network goes on learning: then what is told must hold in training as well."""
     channels: Channels = field(default_factory=Channels)
     units: dict[str, Tensor] = field(default_factory=dict)
     """Channel of each unit, by the layer's (first) weight; shape ``(units,)``."""
@@ -63,6 +77,12 @@ class Findings:
     returned: dict[int, Tensor] = field(default_factory=dict)
     """Likewise of outputs, by the output's place."""
 
+    norms: list[NormUse] = field(default_factory=list)
+    normalised: dict[str, tuple[torch.Size, int, Tensor]] = field(default_factory=dict)
+    """By norm module: the shape that its weights have or would have, along which of its axes units
+    are, and their channels."""
+    carried: dict[str, tuple[int, Tensor]] = field(default_factory=dict)
+    """Parameters and buffers of a value for each unit: along which axis, and its channels."""
     grounded: list[Tensor] = field(default_factory=list)
     """Channels of hidden units that stay at zero if their state starts there."""
 
@@ -84,6 +104,11 @@ class Findings:
         """Remember why units may have to stay, without keeping them."""
         if channels.numel():
             self.holds.append(Hold(channels.unique(), reason))
+
+    def carry(self, name: str, axis: int, channels: Tensor) -> None:
+        """Say that a parameter or buffer has a value for each unit along an axis."""
+        before = self.carried.setdefault(name, (axis, channels))
+        self.channels.tie(before[1], channels)
 
     def columns_of(self, value: AbstractValue, columns: Columns, reader: str) -> Tensor:
         """Return the channels of a layer's columns; mixed ones are held."""

@@ -12,9 +12,11 @@ from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 from rayprune.deploy.compaction.abstract_values import AbstractValue, made, unknown
-from rayprune.deploy.compaction.findings import Arguments, Findings, Shapes
+from rayprune.deploy.compaction.findings import Arguments, Findings, Shapes, named
+from rayprune.deploy.compaction.norm_calls import NormCall
 from rayprune.deploy.compaction.operators import tensors as operators
 from rayprune.deploy.compaction.operators.call import Call, Run, values_in
+from rayprune.deploy.compaction.operators.norms import read_norm
 from rayprune.deploy.compaction.operators.readers import READERS
 from rayprune.deploy.compaction.operators.rules import MIXES, rule_of
 from rayprune.deploy.compaction.recurrent_states import find_states, operator_name
@@ -36,18 +38,17 @@ _FORM = "`{}` reads them in a form that compaction doesn't know"
 _UNKNOWN = "`{}` is not among the operators that compaction knows"
 
 
-def read(traced: Trace, parameters: Mapping[str, Tensor], *, shrink_states: bool) -> Findings:
+def read(findings: Findings, traced: Trace, *, shrink_states: bool) -> None:
     """Read a traced forward.
 
     Args:
+        findings: what is found is added here.
         traced: the forward.
-        parameters: by full name, on the CPU, in double precision.
         shrink_states: whether recurrent states may come and go with fewer units.
 
     Raises:
         InputError: the forward writes into a tensor that others see.
     """
-    findings = Findings(parameters)
     states = find_states(traced)
     values: dict[fx.Node, Any] = {}
     for node in traced.graph.nodes:
@@ -59,11 +60,14 @@ def read(traced: Trace, parameters: Mapping[str, Tensor], *, shrink_states: bool
             values[node] = _input(findings, node, traced.inputs[node], shrinks=shrinks)
         elif node.op == "get_attr":
             values[node] = _held(traced, node)
+        elif node in traced.norms.results:
+            values[node] = _normalised(findings, traced.norms.results[node], values)
+        elif node in traced.norms.inner:
+            continue
         elif node.op == "call_function" and not _sets_a_mode(node):
             values[node] = _called(findings, node, values)
     for place, node in enumerate(traced.outputs):
         _return(findings, values[node], place, shrinks=shrink_states and place in states.outputs)
-    return findings
 
 
 def _input(findings: Findings, node: fx.Node, place: int, *, shrinks: bool) -> AbstractValue:
@@ -113,6 +117,17 @@ def _called(findings: Findings, node: fx.Node, values: Mapping[fx.Node, Any]) ->
         why = f"`{_shown(node)}` can't be followed: {type(error).__name__}: {error}"
         results = _opaque(findings, read, shapes, why)
     return _as_returned(results, returned)
+
+
+def _normalised(findings: Findings, call: NormCall, values: Mapping[fx.Node, Any]) -> AbstractValue:
+    value: AbstractValue = values[call.given]
+    try:
+        return read_norm(findings, call, value)
+    # As for operators.
+    except Exception as error:
+        why = f"{named(call.layer)} can't be followed: {type(error).__name__}: {error}"
+        findings.elsewhere |= set(call.names.values())
+        return _opaque(findings, [value], [value.channels.shape], why)[0]
 
 
 def _followed(

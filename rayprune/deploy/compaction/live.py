@@ -22,6 +22,7 @@ from rayprune.deploy.compaction.proof import prove
 from rayprune.deploy.compaction.trace import Forward
 from rayprune.errors import InputError
 from rayprune.pruning.layers.masked import MASKABLE
+from rayprune.pruning.layers.norm_sizes import NORMS
 
 # Not zero for whoever reads which weights there are, and nothing to whoever multiplies by it.
 _LIVE_ZERO = 1e-30
@@ -70,6 +71,7 @@ def plan_live(network: TrainedNetwork) -> Plan:
         merge=network.merge,
         keep=network.keep,
         tied=network.targets,
+        live=True,
     )
     missed = sorted(set(_layers(traced)) - set(plan.units))
     if missed:
@@ -112,9 +114,10 @@ def _with_live_zeros(network: TrainedNetwork) -> nn.Module:
     named = dict(module.named_parameters())
     masks = {name: mask.cpu() for name, mask in network.masks.items()}
     masks |= {copied: masks[name] for name, copied in network.targets if name in masks}
+    scales = {f"{name}.weight" for name, part in module.named_modules() if type(part) in NORMS}
     with torch.no_grad():
         for name, weight in named.items():
-            if weight.dim() > 1:
+            if weight.dim() > 1 or name in scales:
                 live = weight == 0
                 if name in masks:
                     live &= masks[name]

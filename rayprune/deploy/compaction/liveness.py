@@ -8,7 +8,7 @@ only dead ones read is never reached.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rayprune.deploy.compaction.abstract_values import NAN
 from rayprune.deploy.compaction.channels import PINNED
-from rayprune.deploy.compaction.findings import Findings, Use, by_column
+from rayprune.deploy.compaction.findings import Findings, NormUse, Use, by_column
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,44 @@ class Matrix:
         return read
 
 
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """All uses of one norm that takes the mean over units, over sets of channels."""
+
+    columns: Tensor
+    patterns: Tensor
+    """What is constant of each column at every use, else NaN; shape ``(places, in)``."""
+
+    def reads(self, live: Tensor) -> Tensor:
+        """Return which columns are needed if these sets of channels live; bool, ``(in,)``."""
+        varying = self.patterns.isnan().any(0)
+        return varying if bool(live[self.columns].any()) else torch.zeros_like(varying)
+
+
+Reader = Matrix | Norm
+"""What needs units that other units are made of."""
+
+
+def read_norms(findings: Findings) -> dict[str, Norm]:
+    """Gather the uses of each norm that takes the mean over units, by layer.
+
+    Its weights keep the same places at all of its uses, and so do its constants.
+    """
+    by_layer: dict[str, list[NormUse]] = defaultdict(list)
+    for use in findings.norms:
+        by_layer[use.call.layer].append(use)
+    for uses in by_layer.values():
+        for use in uses[1:]:
+            findings.channels.tie(use.channels, uses[0].channels)
+    return {layer: _norm(findings, uses) for layer, uses in by_layer.items()}
+
+
+def _norm(findings: Findings, uses: list[NormUse]) -> Norm:
+    first = uses[0].patterns
+    same = torch.stack([use.patterns == first for use in uses]).all(0)
+    return Norm(findings.channels.sets(uses[0].channels), first.where(same, NAN))
+
+
 def read_matrices(findings: Findings, *, merge: bool) -> list[Matrix]:
     """Gather the uses of each weight; all uses of a parameter keep the same rows and columns.
 
@@ -60,7 +98,7 @@ def read_matrices(findings: Findings, *, merge: bool) -> list[Matrix]:
     return list(_matrices(findings, merge=merge))
 
 
-def liveness(findings: Findings, matrices: list[Matrix]) -> tuple[Tensor, Tensor]:
+def liveness(findings: Findings, readers: Sequence[Reader]) -> tuple[Tensor, Tensor]:
     """Return which sets of channels live, and which are held only so that no layer is empty.
 
     Returns:
@@ -68,13 +106,16 @@ def liveness(findings: Findings, matrices: list[Matrix]) -> tuple[Tensor, Tensor
     """
     live = torch.zeros(len(findings.channels), dtype=torch.bool)
     live[PINNED] = True
-    live = _living(matrices, live)
+    live = _living(readers, live)
     held = _placeholders(findings, live)
     # What a placeholder's state would be is no longer known; one that is returned lives in earnest.
     for channels in findings.returned.values():
         sets = findings.channels.sets(channels)
         live[sets] |= held[sets]
-    live = _living(matrices, live)
+    # And one that a norm would take for a zero, instead of for the constant that it was.
+    for norm in (reader for reader in readers if isinstance(reader, Norm)):
+        live[norm.columns] |= held[norm.columns] & live[norm.columns].any()
+    live = _living(readers, live)
     return live, held & ~live
 
 
@@ -89,6 +130,9 @@ def _tie_shared(findings: Findings) -> None:
             if name in findings.elsewhere:
                 findings.hold(use.rows, f"something else reads {name!r}")
                 findings.hold(use.columns, f"something else reads {name!r}")
+    for name, (_, channels) in findings.carried.items():
+        if name in findings.elsewhere:
+            findings.hold(channels, f"something else reads {name!r}")
 
 
 def _matrices(findings: Findings, *, merge: bool) -> Iterator[Matrix]:
@@ -122,12 +166,12 @@ def _carried(uses: list[Use]) -> Tensor:
     return first.where(torch.stack([use.carried == first for use in uses]).all(0), NAN)
 
 
-def _living(matrices: list[Matrix], needed: Tensor) -> Tensor:
+def _living(readers: Sequence[Reader], needed: Tensor) -> Tensor:
     """Return which sets of channels are needed by what needs these; bool, ``(sets,)``."""
     live, before = needed.clone(), -1
     while before != (before := int(live.sum())):
-        for matrix in reversed(matrices):
-            live[matrix.columns[matrix.reads(live)]] = True
+        for reader in reversed(readers):
+            live[reader.columns[reader.reads(live)]] = True
     return live
 
 

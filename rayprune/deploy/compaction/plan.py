@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from rayprune.pruning.layers.partial_norm import shorten
 from rayprune.pruning.layers.resizing import put, tell_sizes
 
 Kept = tuple[Tensor, ...]
@@ -57,6 +58,11 @@ class Plan:
     grounded: Mapping[int, Tensor] = field(default_factory=dict)
     """Places in states that come in which must be zero: of hidden units that are zero from a zero
     state on, by the input's place. All states that the old module itself returns are so."""
+    norms: Mapping[str, Tensor] = field(default_factory=dict)
+    """By layer, what a LayerNorm or RMSNorm keeps of the constants that went from its inputs; see
+    `rayprune.pruning.layers.partial_norm.shorten`."""
+    normalised: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """By norm module, the shape that its weights have then, or would have."""
     removed: tuple[Removed, ...] = ()
     left: tuple[HeldBack, ...] = ()
 
@@ -105,18 +111,24 @@ def apply_plan(module: nn.Module, plan: Plan) -> nn.Module:
     Parameters are replaced by new ones, shared ones by one that is shared again; masks that layers
     hold shrink with them; layers say their new sizes.
     """
-    new: dict[int, nn.Parameter] = {}
+    new: dict[int, Tensor] = {}
     for name, parameter in module.named_parameters():
         if name in plan.kept or name in plan.emptied or name in plan.folds:
             picked = plan.pick(name, parameter, fold=True)
             new[id(parameter)] = nn.Parameter(picked, requires_grad=parameter.requires_grad)
+    for name, buffer in module.named_buffers():
+        if name in plan.kept:
+            new[id(buffer)] = plan.pick(name, buffer)
+    for name, constants in plan.norms.items():
+        like = next(module.parameters())
+        shorten(module.get_submodule(name), constants.to(like.device, like.dtype))
     for prefix, layer in module.named_modules():
         masks = layer.__dict__.get("masks", {})
         for key in [key for key in masks if id(attrgetter(key)(layer)) in new]:
             masks[key] = plan.pick(f"{prefix}.{key}" if prefix else key, masks[key])
     put(module, new)
-    for layer in module.modules():
-        tell_sizes(layer)
+    for prefix, layer in module.named_modules():
+        tell_sizes(layer, plan.normalised.get(prefix))
     return module
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from rayprune.deploy.compaction.channels import PINNED
 from rayprune.deploy.compaction.findings import Findings, by_column, layer_of
 from rayprune.deploy.compaction.interpreter import read
-from rayprune.deploy.compaction.liveness import Matrix, liveness, read_matrices
+from rayprune.deploy.compaction.liveness import Matrix, Norm, liveness, read_matrices, read_norms
 from rayprune.deploy.compaction.plan import HeldBack, Kept, Plan, Removed
 from rayprune.deploy.compaction.trace import Forward, as_arguments, trace
 from rayprune.deploy.compaction.unremovable_weights import Stranded, stranded
+from rayprune.pruning.layers.partial_norm import merged
 
 _TIED = "no weight reaches them, but they can only go together with units that live"
+_UNREAD = "nothing reads them, but they change, and a norm takes the mean over all of them"
 _UNKNOWN = "no weight reaches them, but what constants they become where they are read isn't known"
 
 KINDS = {2: "neuron", 3: "filter", 4: "filter"}
@@ -33,6 +35,7 @@ def plan_compaction(
     merge: bool = True,
     keep: Iterable[str] = (),
     tied: Iterable[tuple[str, str]] = (),
+    live: bool = False,
 ) -> Plan:
     """Find what of a module can go without changing what it computes; change nothing.
 
@@ -48,6 +51,7 @@ def plan_compaction(
         keep: names of layers that keep all of their units.
         tied: pairs of weights, by full name, whose layers keep the same units: of a network and its
             target network.
+        live: whether the module goes on learning, so that all must hold in training mode, too.
 
     Raises:
         InputError: the forward can't be traced.
@@ -59,7 +63,9 @@ def plan_compaction(
     """
     traced = trace(module, as_arguments(example_input), forward)
     parameters = {n: p.detach().cpu().double() for n, p in module.named_parameters()}
-    findings = read(traced, parameters, shrink_states=shrink_states)
+    buffers = {n: b.detach().cpu().double() for n, b in module.named_buffers()}
+    findings = Findings(parameters | buffers, live=live)
+    read(findings, traced, shrink_states=shrink_states)
     for weight, units in findings.units.items():
         if layer_of(weight) in set(keep):
             findings.channels.pin(units)
@@ -74,11 +80,12 @@ def plan_compaction(
 
 def _plan(findings: Findings, *, merge: bool) -> Plan:
     matrices = read_matrices(findings, merge=merge)
-    live, held = liveness(findings, matrices)
+    norms = read_norms(findings)
+    live, held = liveness(findings, [*matrices, *norms.values()])
     kept = live | held
     states = {place: _indices(findings, c, kept) for place, c in findings.states.items()}
     returned = {place: _indices(findings, c, kept) for place, c in findings.returned.items()}
-    picks = dict(_picks(matrices, kept))
+    picks = dict(_picks(matrices, kept)) | dict(_carried(findings, kept))
     return Plan(
         kept={n: p for n, p in picks.items() if _shrinks(findings.parameters[n], p)},
         emptied=dict(_emptied(matrices, kept, live)),
@@ -87,8 +94,10 @@ def _plan(findings: Findings, *, merge: bool) -> Plan:
         states=states,
         returned=returned,
         grounded=dict(_grounded(findings)),
+        norms=dict(_norms(findings, norms, kept)),
+        normalised=dict(_normalised(findings, kept)),
         removed=tuple(_removed(findings, kept)),
-        left=tuple(_left(findings, live)),
+        left=tuple(_left(findings, live, live & ~liveness(findings, matrices)[0])),
     )
 
 
@@ -111,6 +120,30 @@ def _picks(matrices: list[Matrix], kept: Tensor) -> Iterator[tuple[str, Kept]]:
         yield matrix.weight, (rows, kept[matrix.columns].nonzero().flatten())
         for bias in matrix.biases:
             yield bias, (rows,)
+
+
+def _carried(findings: Findings, kept: Tensor) -> Iterator[tuple[str, Kept]]:
+    for name, (axis, channels) in findings.carried.items():
+        whole = [torch.arange(size) for size in findings.parameters[name].shape[:axis]]
+        yield name, (*whole, _indices(findings, channels, kept))
+
+
+def _norms(
+    findings: Findings, norms: Mapping[str, Norm], kept: Tensor
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield the constants of norms that lose inputs."""
+    modules = {use.call.layer: use.call.module for use in findings.norms}
+    for layer, norm in norms.items():
+        gone = ~kept[norm.columns]
+        if gone.any():
+            # Of a norm that nothing reads they may not even be constants.
+            yield layer, merged(modules[layer], norm.patterns[:, gone].nan_to_num())
+
+
+def _normalised(findings: Findings, kept: Tensor) -> Iterator[tuple[str, tuple[int, ...]]]:
+    for layer, (shape, axis, channels) in findings.normalised.items():
+        size = _indices(findings, channels, kept).numel()
+        yield layer, (*shape[:axis], size, *shape[axis + 1 :])
 
 
 def _shrinks(parameter: Tensor, kept: Kept) -> bool:
@@ -174,8 +207,14 @@ def _by_layer(found: Iterable[Stranded]) -> Iterator[HeldBack]:
         yield HeldBack(layer, one.units, one.reason)
 
 
-def _left(findings: Findings, live: Tensor) -> Iterator[HeldBack]:
-    """Tell what holds units back that compaction doesn't understand, or can't make up for."""
+def _left(findings: Findings, live: Tensor, unread: Tensor) -> Iterator[HeldBack]:
+    """Tell what holds units back that compaction doesn't understand, or can't make up for.
+
+    Args:
+        findings: of the forward.
+        live: which sets of channels live.
+        unread: those of them that only a norm's mean needs.
+    """
     told: set[tuple[str, str]] = set()
     for hold in findings.holds:
         for weight, units in findings.units.items():
@@ -184,7 +223,11 @@ def _left(findings: Findings, live: Tensor) -> Iterator[HeldBack]:
             if held.any() and key not in told:
                 told.add(key)
                 yield HeldBack(key[0], int(held.sum()), hold.reason)
-    yield from _silent(findings, live)
+    for weight, units in findings.units.items():
+        count = int(unread[findings.channels.sets(units)].sum())
+        if count:
+            yield HeldBack(layer_of(weight), count, _UNREAD)
+    yield from _silent(findings, live & ~unread)
 
 
 def _silent(findings: Findings, live: Tensor) -> Iterator[HeldBack]:

@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
+from rayprune.deploy.compaction.norm_calls import NormCalls, Watch
 from rayprune.errors import InputError
 
 Forward = Callable[..., Any]
@@ -28,6 +29,7 @@ class Trace:
     """Placeholder -> place among :func:`tensors_in` of the arguments."""
     outputs: list[fx.Node]
     """In the order of :func:`tensors_in` of what the forward returns."""
+    norms: NormCalls
 
 
 def trace(module: nn.Module, arguments: tuple[Any, ...], forward: Forward | None = None) -> Trace:
@@ -62,8 +64,10 @@ def trace(module: nn.Module, arguments: tuple[Any, ...], forward: Forward | None
 
     # Copies: one tensor given twice would be one input.
     inputs = [list(parameters.values()), [leaves[place].detach().clone() for place in places]]
-    recorded = _try(lambda: make_fx(run, pre_dispatch=True)(*inputs), _UNTRACEABLE)
-    return _named(recorded.graph, [name.removeprefix("module.") for name in parameters])
+    watch = Watch(module)
+    with watch.installed():
+        recorded = _try(lambda: make_fx(run, pre_dispatch=True)(*inputs), _UNTRACEABLE)
+    return _named(recorded.graph, [name.removeprefix("module.") for name in parameters], watch)
 
 
 def check_runs(module: nn.Module, arguments: tuple[Any, ...], forward: Forward | None) -> None:
@@ -125,7 +129,7 @@ def _try(run: Callable[[], Any], message: str) -> Any:
         raise InputError(message.format(f"{type(error).__name__}: {error}")) from error
 
 
-def _named(graph: fx.Graph, parameters: list[str]) -> Trace:
+def _named(graph: fx.Graph, parameters: list[str], watch: Watch) -> Trace:
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     weights, inputs = placeholders[: len(parameters)], placeholders[len(parameters) :]
     (outputs,) = next(node for node in graph.nodes if node.op == "output").args
@@ -134,4 +138,5 @@ def _named(graph: fx.Graph, parameters: list[str]) -> Trace:
         parameters=dict(zip(weights, parameters, strict=True)),
         inputs={node: place for place, node in enumerate(inputs)},
         outputs=list(outputs),
+        norms=watch.calls(graph, weights),
     )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rayprune.pruning.layers.attention import fit_attention
 from rayprune.pruning.layers.masked import own_parameters
+from rayprune.pruning.layers.norm_sizes import NORMS, fit_norms, tell_norm
 
 
 def fit_to(module: nn.Module, state: Mapping[str, Any]) -> bool:
@@ -30,33 +31,39 @@ def fit_to(module: nn.Module, state: Mapping[str, Any]) -> bool:
     >>> fit_to(net, small.state_dict()), net[0]
     (True, Linear(in_features=2, out_features=1, bias=True))
     """
-    new: dict[int, nn.Parameter] = {}
-    for name in misfits(module, state):
-        old = module.get_parameter(name)
+    changed = fit_norms(module, state)
+    new: dict[int, Tensor] = {}
+    for name, old in _misfitting(module, state):
         empty = torch.zeros(tuple(state[name].shape), dtype=old.dtype, device=old.device)
-        new.setdefault(id(old), nn.Parameter(empty, requires_grad=old.requires_grad))
+        if isinstance(old, nn.Parameter):
+            empty = nn.Parameter(empty, requires_grad=old.requires_grad)
+        new.setdefault(id(old), empty)
     put(module, new)
-    fresh = {id(parameter) for parameter in new.values()}
+    fresh = {id(tensor) for tensor in new.values()}
     for layer in module.modules():
-        own = [key for key, parameter in own_parameters(layer).items() if id(parameter) in fresh]
+        norm = dict(_tensors(layer, recurse=False)) if type(layer) in NORMS else {}
+        held = {**own_parameters(layer), **norm}
+        own = [key for key, tensor in held.items() if id(tensor) in fresh]
         for key in own:
             layer.__dict__.get("masks", {}).pop(key, None)
         if own:
             tell_sizes(layer)
-    return bool(new)
+    return changed or bool(new)
 
 
-def put(module: nn.Module, new: Mapping[int, nn.Parameter]) -> None:
-    """Put parameters in the place of others, wherever a module has those; no layer is told.
+def put(module: nn.Module, new: Mapping[int, Tensor]) -> None:
+    """Put parameters, and buffers of norms, in the place of others, wherever a module has those.
+
+    No layer is told.
 
     Args:
         module: any module.
         new: by the ``id`` of what each takes the place of.
     """
     for layer in module.modules():
-        for key, parameter in list(layer.named_parameters(recurse=False, remove_duplicate=False)):
-            if id(parameter) in new:
-                setattr(layer, key, new[id(parameter)])
+        for key, tensor in list(_tensors(layer, recurse=False)):
+            if id(tensor) in new:
+                setattr(layer, key, new[id(tensor)])
 
 
 def misfits(module: nn.Module, state: Mapping[str, Any]) -> list[str]:
@@ -65,17 +72,34 @@ def misfits(module: nn.Module, state: Mapping[str, Any]) -> list[str]:
     >>> misfits(nn.Linear(2, 3), nn.Linear(2, 1).state_dict())
     ['weight', 'bias']
     """
-    return [
-        name
-        for name, parameter in module.named_parameters(remove_duplicate=False)
-        if name in state
-        and tuple(state[name].shape) != tuple(parameter.shape)
-        and len(state[name].shape) == parameter.dim()
-    ]
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    return [name for name, _ in _misfitting(module, state) if name in parameters]
 
 
-def tell_sizes(layer: nn.Module) -> None:
-    """Make a layer say the sizes that its parameters have."""
+def _misfitting(module: nn.Module, state: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    for name, tensor in _tensors(module, recurse=True):
+        if name in state:
+            size = tuple(state[name].shape)
+            if size != tuple(tensor.shape) and len(size) == tensor.dim():
+                yield name, tensor
+
+
+def _tensors(module: nn.Module, *, recurse: bool) -> Iterator[tuple[str, Tensor]]:
+    yield from module.named_parameters(recurse=recurse, remove_duplicate=False)
+    for prefix, part in module.named_modules(remove_duplicate=False) if recurse else [("", module)]:
+        # Other buffers are no one's units.
+        if type(part) in NORMS:
+            yield from part.named_buffers(prefix, recurse=False, remove_duplicate=False)
+
+
+def tell_sizes(layer: nn.Module, shape: tuple[int, ...] | None = None) -> None:
+    """Make a layer say the sizes that its parameters have.
+
+    Args:
+        layer: any module.
+        shape: the weights that it has or would have, for a norm that may have none.
+    """
+    tell_norm(layer, shape)
     if isinstance(layer, nn.Linear):
         layer.out_features, layer.in_features = layer.weight.shape
     elif isinstance(layer, (nn.Conv1d, nn.Conv2d)) and layer.groups == 1:
