@@ -7,6 +7,7 @@ from typing import Any, Final, TypeVar
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.callbacks.callbacks import RLlibCallback
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils import force_list
 
 from rayprune.errors import ConfigError
@@ -16,6 +17,7 @@ from rayprune.rllib.connectors.filter_state import MEAN_STD, freeze, take_statis
 from rayprune.rllib.connectors.pipelines import EnvToModule
 from rayprune.rllib.connectors.sampling import hand_over, let_buffer_normalise, replays
 from rayprune.rllib.learner.extensions.distillation import Distillation
+from rayprune.rllib.models.simba import wants_normalised
 from rayprune.rllib.settings.keys import START
 from rayprune.rllib.settings.module_configs import pruning_in
 
@@ -94,14 +96,14 @@ def normalise(config: Config, *, observations: bool = True, rewards: bool = Fals
 
 
 def as_configured(config: Config) -> Config:
-    """Return ``config``, normalising where its ``observation_filter`` says so.
+    """Return ``config``, normalising where its ``observation_filter`` or its network says so.
 
     Raises:
-        ConfigError: there is no such filter.
+        ConfigError: there is no such filter, or nothing that could be normalised.
     """
     wanted = config.observation_filter
     if wanted == NO_FILTER:
-        return config
+        return normalise(config) if _network_wants_it(config) else config
     if wanted != MEAN_STD:
         raise ConfigError(
             f"`observation_filter` must be 'MeanStdFilter' or 'NoFilter', but is {wanted!r}: "
@@ -109,6 +111,22 @@ def as_configured(config: Config) -> Config:
             "a connector as `env_to_module_connector`."
         )
     return normalise(config)
+
+
+def _network_wants_it(config: AlgorithmConfig) -> bool:
+    spec = config._rl_module_spec
+    if not isinstance(spec, RLModuleSpec):
+        return False
+    settings = {**config.model_config, **spec._get_model_config()}
+    if not wants_normalised(spec.module_class, settings):
+        return False
+    if config.is_offline:
+        raise ConfigError(
+            "`model_config.normalise_observations` must be false with an algorithm that learns "
+            "from recorded data: it samples nothing to count. Set it so, and normalise what you "
+            "record."
+        )
+    return True
 
 
 def _teaching(algorithm: Any) -> dict[str, Any]:

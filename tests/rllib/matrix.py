@@ -12,7 +12,10 @@ from ray.rllib.algorithms.appo import APPOConfig
 from ray.rllib.algorithms.bc import BCConfig
 from ray.rllib.algorithms.cql import CQLConfig
 from ray.rllib.algorithms.impala import IMPALAConfig
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
+from rayprune.rllib import models
+from rayprune.rllib.normalisation import as_configured
 from tests.doubles.envs import Images
 from tests.rllib import configs
 
@@ -25,7 +28,15 @@ NETS: Mapping[str, dict[str, Any]] = {
         "fcnet_hiddens": [],
     },
     "lstm": {"fcnet_hiddens": [16], "use_lstm": True, "lstm_cell_size": 16, "max_seq_len": 8},
+    "simba": {},
 }
+_STREAMS = {"policy_width": 16, "policy_blocks": [32], "value_width": 16, "value_blocks": [32]}
+SIMBA: Mapping[str, tuple[type, dict[str, Any]]] = {
+    "SAC": (models.PrunableSimBaSAC, _STREAMS),
+    "CQL": (models.PrunableSimBaCQL, _STREAMS),
+    "DQN": (models.PrunableSimBaDQN, {"width": 16, "blocks": [32]}),
+}
+"""Of algorithms with Q-networks; all others take the actor-critic."""
 GRANULARITIES = ("weight", "neuron", "2:4")
 ASYNCHRONOUS = ("APPO", "IMPALA")
 OFFLINE = {"BC": "discrete", "CQL": "continuous"}
@@ -78,7 +89,16 @@ def config_of(algorithm: str, net: str, data: Mapping[str, Path]) -> AlgorithmCo
     """
     config = _config_of(algorithm, net, data)
     env = Images if net == "cnn" else config.env
-    return config.environment(env).rl_module(model_config=NETS[net])
+    config = config.environment(env).rl_module(model_config=NETS[net])
+    return with_simba(config, algorithm) if net == "simba" else config
+
+
+def with_simba(config: AlgorithmConfig, algorithm: str) -> AlgorithmConfig:
+    """Return a config whose network is SimBa's; what samples normalises."""
+    kind, settings = SIMBA.get(algorithm.split("_")[0], (models.PrunableSimBa, _STREAMS))
+    settings = {**settings, "normalise_observations": not config.is_offline}
+    spec = RLModuleSpec(module_class=kind, model_config=settings)
+    return as_configured(config.rl_module(rl_module_spec=spec))
 
 
 def _config_of(algorithm: str, net: str, data: Mapping[str, Path]) -> AlgorithmConfig:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
-from rayprune.rllib import normalise, prune
+from rayprune.rllib import models, normalise, prune
 from tests.rllib import configs
 
 pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(300)]
@@ -96,5 +97,21 @@ def test_the_same_weights_moments_and_masks_come_out(algorithm: str, way: str) -
 )
 def test_so_it_does_with_normalisation(algorithm: str) -> None:
     config = normalise(ALGORITHMS[algorithm](), rewards=True)
+    lean, own = (trained(config, configs.pruning(schedule=LATE), lean=on) for on in (True, False))
+    check_same(lean, own)
+
+
+@pytest.mark.slow  # the same parts as of RLlib's nets, which are in every run
+@pytest.mark.parametrize(
+    ("algorithm", "module_class", "settings"),
+    [
+        ("ppo", models.PrunableSimBa, {"policy_width": 8, "value_width": 8}),
+        ("dqn", models.PrunableSimBaDQN, {"width": 8}),
+        ("sac", models.PrunableSimBaSAC, {"policy_width": 8, "value_width": 8}),
+    ],
+)
+def test_so_it_does_with_simba(algorithm: str, module_class: type, settings: Any) -> None:
+    spec = RLModuleSpec(module_class=module_class, model_config=settings)
+    config = ALGORITHMS[algorithm]().rl_module(rl_module_spec=spec, model_config={})
     lean, own = (trained(config, configs.pruning(schedule=LATE), lean=on) for on in (True, False))
     check_same(lean, own)

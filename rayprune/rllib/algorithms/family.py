@@ -9,7 +9,7 @@ import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.models.catalog import Catalog
-from ray.rllib.core.rl_module.apis import ValueFunctionAPI
+from ray.rllib.core.rl_module.apis import QNetAPI, ValueFunctionAPI
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from torch import Tensor
 
@@ -20,7 +20,7 @@ from rayprune.rllib.algorithms.target_networks import target_pairs
 from rayprune.rllib.algorithms.values import Values, values_by_api
 from rayprune.rllib.environments.action_spaces import action_space_faults
 from rayprune.rllib.environments.environment import guarded_env
-from rayprune.rllib.models.modules import ActorCritic
+from rayprune.rllib.models import OWN_MODULES, ActorCritic
 
 LEAVE_OUT: Final = "Leave it out."
 SET_MODEL: Final = "Set `rllib.rl_module.model_config` instead."
@@ -160,6 +160,19 @@ class AlgorithmFamily:
             f"in a {names} space, but they are {space}. Choose another `algorithm` or `env`."
         ]
 
+    def module_faults(self, config: AlgorithmConfig) -> list[str]:
+        """Return the fault of a module of ours that is made for other algorithms."""
+        given = getattr(config._rl_module_spec, "module_class", None)
+        default: Any = config.get_default_rl_module_spec()
+        if given not in OWN_MODULES or _fits(given, default.module_class):
+            return []
+        fitting = [own.__name__ for own in OWN_MODULES if _fits(own, default.module_class)]
+        instead = f"Take one of {fitting}, or leave it out" if fitting else "Leave it out"
+        return [
+            f"`rllib.rl_module.module_class` {given.__name__} is no network for {self.name}, which "
+            f"asks for what {default.module_class.__name__} has. {instead}."
+        ]
+
     def policy(self, module: Any, batch: dict[str, Any]) -> Policy:
         """Return a module's policy in a minibatch, with its graph.
 
@@ -250,6 +263,15 @@ def distribution_inputs(teacher: Any, batch: dict[str, Any]) -> Tensor:
     """Return the inputs of a teacher's action distribution."""
     inputs: Tensor = teacher.forward_inference(batch)[Columns.ACTION_DIST_INPUTS]
     return inputs
+
+
+def _fits(own: type, default: type) -> bool:
+    # What samples or clones needs a policy alone, and perhaps values; Q-networks are each
+    # algorithm's own.
+    if issubclass(own, ActorCritic):
+        return not issubclass(default, QNetAPI)
+    rllibs = next(base for base in own.__mro__ if base.__module__.startswith("ray."))
+    return rllibs is default
 
 
 def has_own_module(config: AlgorithmConfig) -> bool:

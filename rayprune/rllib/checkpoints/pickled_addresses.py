@@ -38,6 +38,10 @@ ADDRESSES: Final = (
     "rayprune.rllib.models.modules.PrunableMLP",
     "rayprune.rllib.models.modules.PrunableNatureCNN",
     "rayprune.rllib.models.modules.PrunableResidualCNN",
+    "rayprune.rllib.models.simba.PrunableSimBa",
+    "rayprune.rllib.models.simba.PrunableSimBaCQL",
+    "rayprune.rllib.models.simba.PrunableSimBaDQN",
+    "rayprune.rllib.models.simba.PrunableSimBaSAC",
     # Replay buffers that normalise.
     "rayprune.rllib.connectors.filters.Scaling",
     "rayprune.rllib.connectors.sampling.NormalisingEpisodeReplayBuffer",

@@ -61,6 +61,8 @@ def base_config(experiment: ExperimentConfig) -> AlgorithmConfig:
             getattr(config, method)(**_translated(method, keywords))
         if config._rl_module_spec is None:
             family.allow_linear(config)
+        elif faults := family.module_faults(config):
+            raise ConfigError(faults)
         own = own_makers(config)
         connect(config, raw=has_own_module(config))
         join(config, own)

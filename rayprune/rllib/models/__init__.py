@@ -1,4 +1,4 @@
-"""Maskable actor-critic RLModules for people who start fresh, for PPO, APPO and IMPALA.
+"""Maskable RLModules for people who start fresh; actor-critics, and SimBa for Q-networks too.
 
 Their policy and value nets have their own widths, which RLlib's default modules can't have, and
 pruning (later compaction) finds everything it needs in the names::
@@ -13,12 +13,19 @@ pruning (later compaction) finds everything it needs in the names::
     config = PPOConfig().environment("CartPole-v1").rl_module(rl_module_spec=spec)
 """
 
+from typing import Final
+
+from ray.rllib.core.rl_module.torch import TorchRLModule
+
 from rayprune.rllib.models.configs import (
     LSTMConfig,
     MLPConfig,
     ModelConfig,
     NatureCNNConfig,
     ResidualCNNConfig,
+    SimBaConfig,
+    SimBaDQNConfig,
+    SimBaSACConfig,
 )
 from rayprune.rllib.models.modules import (
     ActorCritic,
@@ -27,8 +34,27 @@ from rayprune.rllib.models.modules import (
     PrunableNatureCNN,
     PrunableResidualCNN,
 )
+from rayprune.rllib.models.simba import (
+    PrunableSimBa,
+    PrunableSimBaCQL,
+    PrunableSimBaDQN,
+    PrunableSimBaSAC,
+)
+
+OWN_MODULES: Final[tuple[type[TorchRLModule], ...]] = (
+    PrunableMLP,
+    PrunableNatureCNN,
+    PrunableResidualCNN,
+    PrunableLSTM,
+    PrunableSimBa,
+    PrunableSimBaSAC,
+    PrunableSimBaCQL,
+    PrunableSimBaDQN,
+)
+"""All of them, as messages list them."""
 
 __all__ = [
+    "OWN_MODULES",
     "ActorCritic",
     "LSTMConfig",
     "MLPConfig",
@@ -38,5 +64,12 @@ __all__ = [
     "PrunableMLP",
     "PrunableNatureCNN",
     "PrunableResidualCNN",
+    "PrunableSimBa",
+    "PrunableSimBaCQL",
+    "PrunableSimBaDQN",
+    "PrunableSimBaSAC",
     "ResidualCNNConfig",
+    "SimBaConfig",
+    "SimBaDQNConfig",
+    "SimBaSACConfig",
 ]

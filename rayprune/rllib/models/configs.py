@@ -13,7 +13,7 @@ from rayprune.errors import ConfigError, did_you_mean
 ACTIVATIONS: Final = ("elu", "gelu", "relu", "silu", "tanh")
 
 # PPO, APPO and IMPALA put this key into every model_config by themselves, as False.
-_FROM_RLLIB: Final = "vf_share_layers"
+_SHARES_LAYERS: Final = "vf_share_layers"
 
 Config = TypeVar("Config", bound="ModelConfig")
 Check = Callable[[Any], bool]
@@ -55,6 +55,16 @@ def _cell(default: int) -> Any:
     return _checked(default, _is_count, "a whole number, 0 for no LSTM")
 
 
+def _width(default: int) -> Any:
+    return _checked(default, lambda v: _is_count(v, 1), "a positive whole number")
+
+
+def _inner_widths(*default: int) -> Any:
+    return _checked(
+        default, lambda v: _is_widths(v, 0), "a list of whole numbers (0 leaves a block out)"
+    )
+
+
 def _maybe_blocks() -> Any:
     return _checked(
         None,
@@ -64,15 +74,19 @@ def _maybe_blocks() -> Any:
 
 
 _IS_ACTIVATION: Final = (lambda v: v in ACTIVATIONS, f"one of {list(ACTIVATIONS)}")
+_IS_SWITCH: Final = (lambda v: isinstance(v, bool), "true or false")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """What all modules have in common."""
 
+    from_rllib: ClassVar[frozenset[str]] = frozenset()
+    """Keys that RLlib puts into the ``model_config`` by itself, and reads there."""
+
     activation: str = _checked("tanh", *_IS_ACTIVATION)
     """After every hidden layer. Each activation offered maps 0 to 0."""
-    free_log_std: bool = _checked(False, lambda v: isinstance(v, bool), "true or false")
+    free_log_std: bool = _checked(False, *_IS_SWITCH)
     """For Box actions: the log-std is a parameter of its own, not an output of the policy net."""
 
     def __post_init__(self) -> None:
@@ -89,7 +103,11 @@ class ModelConfig:
         >>> MLPConfig.from_dict({"policy_hiddens": [64, 32]}).policy_hiddens
         (64, 32)
         """
-        given = {k: v for k, v in given.items() if not (k == _FROM_RLLIB and v is False)}
+        given = {
+            key: value
+            for key, value in given.items()
+            if key not in cls.from_rllib and not (key == _SHARES_LAYERS and value is False)
+        }
         known = [f.name for f in fields(cls)]
         faults = [
             f"`model_config.{key}` is not a setting of {cls.__name__.removesuffix('Config')} "
@@ -162,6 +180,57 @@ class LSTMConfig(ModelConfig):
                 "`model_config.policy_cell` must be positive where `shared_cell` and `value_cell` "
                 "are 0: no net has a memory. For nets without one take PrunableMLP."
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimBaConfig(ModelConfig):
+    """The residual nets of Lee et al. 2024 (arXiv:2410.09754); the defaults are the paper's."""
+
+    activation: str = _checked("relu", *_IS_ACTIVATION)
+    normalise_observations: bool = _checked(True, *_IS_SWITCH)
+    """As ``normalise: {observations: true}`` does, which `prune` and the YAML see to."""
+    policy_width: int = _width(128)
+    """Of the policy net's residual stream."""
+    policy_blocks: tuple[int, ...] = _inner_widths(512)
+    """Units inside each of its residual blocks; 0 leaves one out, and the others' names stay."""
+    value_width: int = _width(512)
+    """Likewise of the value net, or of each Q-network."""
+    value_blocks: tuple[int, ...] = _inner_widths(2048, 2048)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimBaSACConfig(SimBaConfig):
+    """SimBa's nets where Q-networks take the value net's place."""
+
+    from_rllib: ClassVar[frozenset[str]] = frozenset({"twin_q", "num_actions"})
+
+    def _conflicts(self) -> Iterator[str]:
+        if self.free_log_std:
+            yield (
+                "`model_config.free_log_std` must be false: the policy bounds its deviation "
+                "itself, which depends on the observation. Leave it out."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimBaDQNConfig(ModelConfig):
+    """One net of SimBa's for all Q-values, or for advantages and value."""
+
+    from_rllib: ClassVar[frozenset[str]] = frozenset(
+        {"double_q", "dueling", "epsilon", "num_atoms", "std_init", "v_max", "v_min"}
+    )
+
+    activation: str = _checked("relu", *_IS_ACTIVATION)
+    normalise_observations: bool = _checked(True, *_IS_SWITCH)
+    """See :class:`SimBaConfig`."""
+    width: int = _width(512)
+    """Of the residual stream."""
+    blocks: tuple[int, ...] = _inner_widths(2048, 2048)
+    """Units inside each residual block; 0 leaves a block out, and the others' names stay."""
+
+    def _conflicts(self) -> Iterator[str]:
+        if self.free_log_std:
+            yield "`model_config.free_log_std` must be false: DQN has no deviation. Leave it out."
 
 
 @dataclass(frozen=True, kw_only=True)

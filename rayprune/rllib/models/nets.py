@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import torch
+from ray.rllib.core.models.base import ENCODER_OUT
 from torch import Tensor, nn
 
 from rayprune.errors import ConfigError
@@ -78,6 +79,52 @@ class Block(nn.Module):
         return x + update
 
 
+class FeedForward(nn.Module):
+    """A pre-norm residual block, ``x + fc1(act(fc0(norm(x))))``.
+
+    Without biases: a dead unit inside is exactly zero, and a block that is all zeros is exactly the
+    identity, so it can be dropped whole. The norm has the bias that ``fc0`` reads.
+    """
+
+    residual_branch = ("fc0", "fc1")
+    """What goes whole under granularity ``layer``."""
+
+    def __init__(self, width: int, inner: int, activation: str) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.fc0 = nn.Linear(width, inner, bias=False)
+        self.act = _ACTIVATIONS[activation]()
+        self.fc1 = nn.Linear(inner, width, bias=False)
+        for layer in (self.fc0, self.fc1):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(..., width)`` to the same shape."""
+        update: Tensor = self.fc1(self.act(self.fc0(self.norm(x))))
+        return x + update
+
+
+def residual_layers(
+    size: int, width: int, inners: Sequence[int], activation: str
+) -> Iterator[NamedLayer]:
+    """Yield ``embed``, ``block0``, ``block1``, ..., ``norm``: SimBa, arXiv:2410.09754.
+
+    Args:
+        size: inputs.
+        width: of the residual stream, and of what comes out.
+        inners: units inside each block; with 0 there is none, and the others keep their names.
+        activation: inside the blocks.
+    """
+    embed = nn.Linear(size, width)
+    nn.init.orthogonal_(embed.weight)
+    nn.init.zeros_(embed.bias)
+    yield "embed", embed
+    for place, inner in enumerate(inners):
+        if inner:
+            yield f"block{place}", FeedForward(width, inner, activation)
+    yield "norm", nn.LayerNorm(width)
+
+
 def stages(
     channels: int, widths: Sequence[int], blocks: Sequence[Sequence[int]], activation: str
 ) -> Iterator[NamedLayer]:
@@ -123,3 +170,23 @@ class FreeLogStd(nn.Module):
     def forward(self, mean: Tensor) -> Tensor:
         """Map ``(..., size)`` to ``(..., 2 * size)``."""
         return torch.cat([mean, self.log_std.expand_as(mean)], dim=-1)
+
+
+class ColumnEncoder(nn.Module):
+    """A net over columns of a batch, as RLlib's modules with Q-networks call their encoders.
+
+    Args:
+        layers: of the net.
+        columns: what it reads, side by side.
+    """
+
+    def __init__(self, layers: Iterable[NamedLayer], columns: Sequence[str]) -> None:
+        super().__init__()
+        self.net = chain(layers)
+        self._columns = tuple(columns)
+
+    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return ``{ENCODER_OUT: (batch, width)}``."""
+        columns = [batch[column] for column in self._columns]
+        whole = columns[0] if len(columns) == 1 else torch.cat(columns, dim=-1)
+        return {ENCODER_OUT: self.net(whole)}

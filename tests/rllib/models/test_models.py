@@ -30,7 +30,9 @@ from rayprune.rllib.models import (
     PrunableMLP,
     PrunableNatureCNN,
     PrunableResidualCNN,
+    PrunableSimBa,
     ResidualCNNConfig,
+    SimBaConfig,
 )
 from rayprune.rllib.models.configs import ACTIVATIONS
 from rayprune.rllib.models.nets import Block, chain, hidden_layers
@@ -59,6 +61,12 @@ SMALL = {
         "value_cell": 6,
         "max_seq_len": 4,
     },
+    PrunableSimBa: {
+        "policy_width": 8,
+        "policy_blocks": [16],
+        "value_width": 6,
+        "value_blocks": [12, 10],
+    },
 }
 SHARED = {
     PrunableMLP: {"shared_hiddens": [16], "policy_hiddens": [], "value_hiddens": [8]},
@@ -68,6 +76,9 @@ SHARED = {
     | {"policy_hiddens": [8], "value_hiddens": [4]},
     PrunableLSTM: {"shared_hiddens": [8], "shared_cell": 12, "policy_cell": 0, "value_cell": 0}
     | {"policy_hiddens": [], "value_hiddens": [4], "max_seq_len": 4},
+    # It shares nothing: here a block is left out.
+    PrunableSimBa: {"policy_width": 8, "policy_blocks": [0, 16]}
+    | {"value_width": 6, "value_blocks": []},
 }
 MODULES = list(SMALL)
 ACTIONS = {
@@ -78,7 +89,7 @@ ACTIONS = {
 
 
 def observation_space(module_class: type[ActorCritic]) -> gym.spaces.Box:
-    return FLAT if module_class in (PrunableMLP, PrunableLSTM) else IMAGE
+    return IMAGE if module_class in (PrunableNatureCNN, PrunableResidualCNN) else FLAT
 
 
 def build(
@@ -274,7 +285,9 @@ def test_a_module_can_be_copied_and_pickled(module_class):
 # -- inference only, states, targets --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("module_class", [PrunableMLP, PrunableNatureCNN, PrunableResidualCNN])
+@pytest.mark.parametrize(
+    "module_class", [PrunableMLP, PrunableNatureCNN, PrunableResidualCNN, PrunableSimBa]
+)
 def test_an_env_runner_has_no_value_net(module_class):
     module = build(module_class, inference_only=True)
     assert not hasattr(module, "value")
@@ -359,6 +372,8 @@ def test_all_faults_of_a_config_come_together():
         (ResidualCNNConfig, {"value_blocks": [8, 8]}, "for each stage, a list of whole numbers"),
         (LSTMConfig, {"policy_cell": 0, "value_cell": 0}, "no net has a memory"),
         (LSTMConfig, {"max_seq_len": 0}, "must be a positive whole number"),
+        (SimBaConfig, {"policy_width": 0}, "must be a positive whole number"),
+        (SimBaConfig, {"value_blocks": 64}, "must be a list of whole numbers (0 leaves a block"),
     ],
 )
 def test_a_wrong_setting_is_refused(config_class, given, fault):
