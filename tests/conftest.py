@@ -34,10 +34,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Spare the tests what RLlib's connectors cost under pytest."""
-    from tests.doubles.quick_frames import look_up_one_frame
+    """Spare the tests what each start of a training would cost."""
+    from tests.doubles.quick_starts import ask_about_exports_once, look_up_one_frame
 
     look_up_one_frame()
+    ask_about_exports_once()
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from typing import Any
 from rayprune.config import ExperimentConfig, experiment_faults
 from rayprune.rllib.training.train import run_training
 from rayprune.tracking.reporter import NullReporter, Reporter
+from tests.rllib.configs import REPLAY
 
 PPO: dict[str, Any] = {
     "name": "tiny",
@@ -52,6 +53,7 @@ SAC: dict[str, Any] = {
         "training": {
             "num_steps_sampled_before_learning_starts": 50,
             "train_batch_size_per_learner": 16,
+            "replay_buffer_config": REPLAY,
         },
         "env_runners": {"num_env_runners": 0},
         "reporting": {"min_sample_timesteps_per_iteration": 50},

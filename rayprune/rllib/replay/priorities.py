@@ -129,12 +129,14 @@ class PriorityTrees:
         Raises:
             TypeError: a priority is of a type that arrays can't hold, see `PRIORITY_TYPES`.
         """
-        used = [n for n, low in enumerate(minima[self.leaves :]) if low != float("inf")]
+        lows = minima[self.leaves :]
+        if lows.count(float("inf")) == len(lows):  # a million leaves of a new buffer
+            return
+        used = [n for n, low in enumerate(lows) if low != float("inf")]
         values = [sums[self.leaves + n] for n in used]
         if not {*map(type, values)} <= PRIORITY_TYPES:
             raise TypeError("a priority is no Python number and no np.float32")
-        if used:
-            self.set(used, values)
+        self.set(used, values)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a pickle holds: no views."""

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten
 
 
 class NotRecordable(Exception):  # noqa: N818 - no error: it says why, and all goes on
@@ -146,4 +145,11 @@ def _is_written(argument: Any) -> bool:
 
 
 def _tensors_in(held: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_flatten(held)[0] if isinstance(leaf, Tensor)]
+    """Return the tensors in what an operator takes or returns; sooner than torch's pytree does."""
+    if isinstance(held, Tensor):
+        return [held]
+    if isinstance(held, dict):
+        held = held.values()
+    elif not isinstance(held, (list, tuple)):
+        return []
+    return [tensor for one in held for tensor in _tensors_in(one)]
