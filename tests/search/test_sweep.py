@@ -279,6 +279,7 @@ def test_a_trial_whose_actor_is_killed_goes_on(ray_session: None, tmp_path: Path
     check_rows(out, 2)
 
 
+@pytest.mark.slow  # test_mo_pbt.py has it in seconds
 def test_a_trial_that_fails_for_good_is_named_and_the_others_end(
     ray_session: None, tmp_path: Path
 ) -> None:

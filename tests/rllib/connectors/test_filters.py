@@ -146,7 +146,9 @@ def test_evaluation_applies_the_statistics_and_adds_nothing_to_them(trained: Pat
     ("base", "crash_at"),
     [
         (filtered({**experiments.PPO, "stop": {"env_steps": 800}}), 410),
-        (filtered({**experiments.DQN, "stop": {"env_steps": 400}}), 310),
+        pytest.param(
+            filtered({**experiments.DQN, "stop": {"env_steps": 400}}), 310, marks=pytest.mark.slow
+        ),
     ],
     ids=["ppo", "dqn"],
 )

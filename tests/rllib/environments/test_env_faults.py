@@ -370,7 +370,12 @@ class Breaks(NullReporter):
             EnvError,
             r"with seed 1000\d: RuntimeError: only in val.*\(at env step 800\).*0800",
         ),
-        ("interrupt", Interrupted, r"Interrupted at env step 800; checkpoint 000000800 is written"),
+        pytest.param(
+            "interrupt",
+            Interrupted,
+            r"Interrupted at env step 800; checkpoint 000000800 is written",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_what_ends_in_a_validation_loses_nothing_and_validates_when_it_is_resumed(

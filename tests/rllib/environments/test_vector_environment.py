@@ -89,6 +89,7 @@ def test_an_env_runner_samples_from_the_vector_and_again_after_a_barrier(env: st
     assert not alike(episodes[:2], sampled(config, seed=1)[:2])
 
 
+@pytest.mark.slow  # three whole runs
 @pytest.mark.usefixtures("ray_session")
 def test_a_resumed_run_equals_the_uninterrupted_one(env: str, tmp_path: Path) -> None:
     what = vectorised(env, stop={"env_steps": 500}, evaluation={"every": 200, "episodes": 1})

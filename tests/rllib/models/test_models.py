@@ -449,14 +449,14 @@ def weights(algorithm: PPO) -> dict[str, np.ndarray]:
     ("module_class", "space", "configs"),
     [
         (PrunableMLP, "discrete", SMALL),
-        (PrunableMLP, "multi_discrete", SHARED),
+        pytest.param(PrunableMLP, "multi_discrete", SHARED, marks=pytest.mark.slow),
         (PrunableMLP, "box", {PrunableMLP: {"free_log_std": True}}),
         (PrunableNatureCNN, "discrete", SMALL),
-        (PrunableResidualCNN, "discrete", SMALL),
+        pytest.param(PrunableResidualCNN, "discrete", SMALL, marks=pytest.mark.slow),
         (PrunableResidualCNN, "box", SHARED),
         (PrunableLSTM, "discrete", SMALL),
-        (PrunableLSTM, "multi_discrete", SHARED),
-        (PrunableLSTM, "box", SMALL),
+        pytest.param(PrunableLSTM, "multi_discrete", SHARED, marks=pytest.mark.slow),
+        pytest.param(PrunableLSTM, "box", SMALL, marks=pytest.mark.slow),
     ],
 )
 def test_ppo_trains_and_comes_back_from_its_checkpoint(

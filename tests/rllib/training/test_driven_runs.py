@@ -204,7 +204,7 @@ LAWS: dict[str, Mapping[str, Any]] = {
         ("lottery", 900),
         ("gated", 500),
         pytest.param("gated", 700, marks=pytest.mark.slow),  # after a roll-back
-        ("waiting", 700),
+        pytest.param("waiting", 700, marks=pytest.mark.slow),
     ],
 )
 def test_a_resumed_run_equals_the_uninterrupted_one(
