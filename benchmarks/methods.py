@@ -41,6 +41,7 @@ class Table:
     """Arms that are compared on one task."""
 
     config: str
+    """Path in the repository."""
     seeds: int
     arms: Mapping[str, Sequence[str]]
     """Name -> overrides of the config, as ``--set`` takes them."""
@@ -50,6 +51,15 @@ ERK, UNIFORM = "pruning.distribution=erk", "pruning.distribution=uniform"
 RIGL = "{kind: rigl, begin: 0.0, end: 0.75, every: 4000, minibatches: 100}"
 DENSE = ("pruning.sparsity=0",)
 NEURONS = ("pruning.granularity=neuron", "pruning.sparsity=0.75")
+
+
+# The first layers' six inputs are no multiple of eight.
+N_OF_M = (
+    "pruning.granularity='1:8'",
+    "pruning.sparsity=null",
+    "pruning.distribution=uniform",
+    "pruning.protect=['encoder.*.mlp.0']",
+)
 
 
 def small(hidden: int) -> tuple[str, ...]:
@@ -65,7 +75,7 @@ def schedule(text: str) -> str:
 TABLES = {
     # 79 x 79 has 6,875 parameters in the policy; 256 x 256 at 90.5 % keeps 6,886, biases included.
     "cartpole": Table(
-        "ppo_cartpole.yaml",
+        "tune_configs/ppo_cartpole.yaml",
         5,
         {
             "dense": DENSE,
@@ -82,7 +92,7 @@ TABLES = {
         },
     ),
     "lunarlander": Table(
-        "ppo_lunarlander.yaml",
+        "tune_configs/ppo_lunarlander.yaml",
         3,
         {
             "dense": DENSE,
@@ -92,6 +102,20 @@ TABLES = {
             "RigL": (ERK, schedule(RIGL.replace("4000", "16384"))),
             "neurons": (*NEURONS, UNIFORM),
             "neurons live": (*NEURONS, UNIFORM, "pruning.compact_every=20000"),
+        },
+    ),
+    # No ceiling that a net of this size reaches: what a method costs is seen.
+    "acrobot": Table(
+        "benchmarks/ppo_acrobot.yaml",
+        3,
+        {
+            "dense": DENSE,
+            "cubic": (),
+            "1:8 cubic": N_OF_M,
+            "1:8 from the start": (
+                *N_OF_M,
+                schedule("{kind: rigl, begin: 0.0, end: 0.75, every: 16384, minibatches: 64}"),
+            ),
         },
     ),
 }
@@ -104,7 +128,7 @@ def run(table: str, arm: str, seed: int) -> dict[str, Any]:
         ROOT / "runs" / "methods" / table / f"{arm.replace(' ', '_')}-{seed}",
     )
     overrides = ["evaluation.dense=null", "tracking={wandb: off, tensorboard: false}"]
-    command = [sys.executable, "-m", "rayprune", "train", str(ROOT / "tune_configs" / spec.config)]
+    command = [sys.executable, "-m", "rayprune", "train", str(ROOT / spec.config)]
     for override in [*overrides, *spec.arms[arm]]:
         command += ["--set", override]
     resume = ["--resume"] if (home / "config.yaml").is_file() else []

@@ -104,6 +104,8 @@ class GranularityRules(Component):
 
     single_weights: ClassVar[bool] = False
     """Whether each weight goes by itself: unstructured pruning, whose weights can grow back."""
+    swaps_weights: ClassVar[bool] = False
+    """Whether one weight can be dropped for another, wherever it is or in a group: N:M sparsity."""
     removes_units: ClassVar[bool] = False
     """Whether it leaves output units without weights: structured pruning, for compaction."""
     whole_rows: ClassVar[bool] = False

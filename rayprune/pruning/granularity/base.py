@@ -75,6 +75,19 @@ class Part(ABC):
             scores: as given to `pool` where `ranks_within`; else it may be empty.
         """
 
+    def swap_rows(self, values: Tensor) -> Tensor | None:
+        """Lay a parameter's values out with those in a row that may take each other's place.
+
+        Returns:
+            Shape ``(rows, n)``; None where each may take any other's.
+        """
+        del values
+        return None
+
+    def from_swap_rows(self, rows: Tensor) -> Tensor:
+        """Return values shaped like the parameter again."""
+        return rows.view(self.shapes[self.parameters[0]])
+
     def live(self, free: Mapping[str, Tensor | None]) -> Tensor | None:
         """Return which may still be chosen: units with any weight left.
 

@@ -55,8 +55,10 @@ class GroupPart(Part):
     scores pooled. While sparsity rises, the *share of groups that are cut* rises with it; a group
     is cut once, at full, so that masks nest and the sparsity due is met to within a group at every
     step. (Decaying N from M instead, Kao et al. 2022, arXiv:2209.07617, knows only M - N levels.)
-    ``schedule: {kind: one_shot, begin: 0}`` holds the pattern from the first update on, as RNM-TD3
-    does (arXiv:2602.14578).
+    Schedules that are sparse from the start hold the pattern from the first update on, as RNM-TD3
+    does (Vrce et al. 2026, arXiv:2602.14578): ``static`` for good, ``set`` and ``rigl`` with mask
+    changes that keep it at every moment. They find that rare changes serve reinforcement learning
+    best, so take a large ``every``.
 
     >>> part = GroupPart({"weight": torch.Size([1, 8])}, NofM(2, 4))
     >>> scores = {"weight": torch.tensor([[1.0, 2.0, 3.0, 4.0, 9.0, 8.0, 7.0, 6.0]])}
@@ -89,13 +91,22 @@ class GroupPart(Part):
 
     def expand(self, keep: Tensor, scores: Named) -> Iterator[tuple[str, Tensor]]:
         """Yield the mask that keeps N of M, ties to the lower index, in groups not kept whole."""
-        ((name, shape),) = self.shapes.items()
+        name = self.parameters[0]
         order = self._grouped(scores[name]).argsort(dim=1, descending=True, stable=True)
         best = torch.zeros(order.shape, dtype=torch.bool, device=order.device)
         best.scatter_(1, order[:, : self.pattern.n], True)
         best |= keep[:, None]
+        yield name, self.from_swap_rows(best)
+
+    def swap_rows(self, values: Tensor) -> Tensor:
+        """Return the groups: what is dropped in one grows back in it, so that the pattern holds."""
+        return self._grouped(values)
+
+    def from_swap_rows(self, rows: Tensor) -> Tensor:
+        """Return values shaped like the parameter again."""
+        shape = self.shapes[self.parameters[0]]
         outer = [shape[0], *shape[2:], shape[1]]
-        yield name, best.view(outer).movedim(-1, 1).contiguous()
+        return rows.view(outer).movedim(-1, 1).contiguous()
 
     def live(self, free: Mapping[str, Tensor | None]) -> Tensor | None:
         """Return the groups that still have more than N weights."""
@@ -112,6 +123,7 @@ class NofMGranularity(WithinLayers):
 
     __slots__ = ("pattern",)
 
+    swaps_weights = True
     form = "Of n:m, 0 < n < m, such as '2:4'."
 
     def __init__(self, name: str, pattern: NofM) -> None:

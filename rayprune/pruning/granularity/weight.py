@@ -38,7 +38,7 @@ class WeightGranularity(WithinLayers):
 
     __slots__ = ()
 
-    single_weights = True
+    single_weights = swaps_weights = True
 
     def split(self, layer: nn.Module, parameters: Mapping[str, Tensor]) -> list[Part]:
         """Make each parameter a part in which each weight competes for itself."""

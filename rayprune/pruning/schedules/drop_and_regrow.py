@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from rayprune.pruning.checks import Faults, number
+from rayprune.pruning.component import Chosen
 from rayprune.pruning.schedules.sparse_from_start import SparseSchedule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DropAndRegrow(SparseSchedule):
-    """Dynamic sparse training: drop a fraction of the weights, regrow as many in the same layer."""
+    """Dynamic sparse training: drop a fraction of the weights, regrow as many in the same layer.
+
+    With granularity ``n:m`` each grows back in the group that the dropped one was in.
+    """
 
     # Evci et al. 2020 drop 30 % at first, and end at three quarters of the training.
     defaults: ClassVar[Mapping[str, Any]] = {"drop_fraction": 0.3}
@@ -31,6 +35,15 @@ class DropAndRegrow(SparseSchedule):
 
     def _annealed(self, progress: float) -> float:
         raise NotImplementedError
+
+    @classmethod
+    def growth_faults(cls, what: str, prefix: str, chosen: Chosen) -> Faults:
+        """Yield the fault of a granularity in which no weight can take another's place."""
+        if not chosen.granularity.swaps_weights:
+            yield (
+                f"{what} drops single weights for others, so `{prefix}granularity` must be "
+                f"'weight' or n:m, such as '2:4', but is {chosen.values.get('granularity')!r}."
+            )
 
     @classmethod
     def own_faults(cls, field: str, block: Mapping[str, Any]) -> Faults:

@@ -84,7 +84,12 @@ class SparseSchedule(Span):
                 f"but is {dict(operation)!r}: its weights are off from the start, or go for others."
             )
         if cls.grows:
-            yield from weight_faults(what, prefix, chosen)
+            yield from cls.growth_faults(what, prefix, chosen)
+
+    @classmethod
+    def growth_faults(cls, what: str, prefix: str, chosen: Chosen) -> Faults:
+        """Yield the fault of growth that the granularity doesn't allow."""
+        yield from weight_faults(what, prefix, chosen)
 
 
 def weight_faults(what: str, prefix: str, chosen: Chosen) -> Faults:

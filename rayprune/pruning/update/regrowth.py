@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -9,8 +10,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from rayprune.errors import InputError
+from rayprune.errors import InputError, NonFiniteError
 from rayprune.pruning.evidence.gradients import WindowMean
+from rayprune.pruning.granularity import Part, granularity_of
 from rayprune.pruning.layers.prunable import PrunableLayer
 from rayprune.pruning.masks.topk import keep_top
 from rayprune.pruning.measures.itop import Coverage
@@ -128,15 +130,16 @@ class DropAndGrow:
 
     def _exchange(self, layer: PrunableLayer, keeps: Masks, grows: Masks) -> None:
         fraction = 0.0 if self.schedule is None else self.schedule.drop_fraction_at(self.step)
-        for key, weight in layer.parameters.items():
-            name = layer.full_name(key)
+        for part in granularity_of(self.selection.config.granularity).parts([layer]):
+            name = part.parameters[0]  # where weights can be swapped each part is one parameter
             mask = self.masks.get(name)
             if mask is None or fraction == 0.0:
                 continue
+            weight = self.selection.weights[name]
             active = mask & keeps[name] if name in keeps else mask
             scores = self.selection.score(name, weight)
             growth = self._growth(name, weight, self._by_gradient([name]))
-            after = drop_and_regrow(active, scores, growth, fraction, name)
+            after = _swapped(part, active, scores, growth, fraction)
             keeps[name], grows[name] = after.clone(), after & ~mask
 
     def _grow(self, scope: Scope, keeps: Masks, grows: Masks) -> None:
@@ -184,6 +187,16 @@ class DropAndGrow:
             )
 
 
+def _swapped(part: Part, active: Tensor, scores: Tensor, growth: Tensor, fraction: float) -> Tensor:
+    """Return a parameter's mask after dropping and regrowing, within rows where there are any."""
+    name, rows = part.parameters[0], part.swap_rows(active)
+    if rows is None:
+        return drop_and_regrow(active, scores, growth, fraction, name)
+    laid_out = [values for x in (scores, growth) if (values := part.swap_rows(x)) is not None]
+    after = drop_and_regrow(rows, laid_out[0], laid_out[1], fraction, name, in_rows=True)
+    return part.from_swap_rows(after)
+
+
 def drop_count(active: int, fraction: float) -> int:
     """Return how many of a layer's active weights are dropped, rounded down as in google-research.
 
@@ -195,7 +208,13 @@ def drop_count(active: int, fraction: float) -> int:
 
 
 def drop_and_regrow(
-    mask: Tensor, scores: Tensor, growth: Tensor, fraction: float, name: str = ""
+    mask: Tensor,
+    scores: Tensor,
+    growth: Tensor,
+    fraction: float,
+    name: str = "",
+    *,
+    in_rows: bool = False,
 ) -> Tensor:
     """Drop the lowest scores of one parameter, and let as many weights grow by another score.
 
@@ -209,6 +228,8 @@ def drop_and_regrow(
         growth: shaped like ``mask``, higher = regrow.
         fraction: of the active weights, dropped.
         name: the parameter's, for an error.
+        in_rows: whether as many grow in each row of ``mask`` as were dropped in it, for N:M
+            sparsity; what is dropped competes over all of them even so.
 
     Returns:
         The new mask, with as many active weights as ``mask``.
@@ -227,8 +248,25 @@ def drop_and_regrow(
     if count == 0:
         return mask
     (kept,) = keep_top([scores], active - count, live=[mask], names=[name])
+    if in_rows:
+        return kept | _grown_in_rows(growth, ~kept, mask.sum(dim=1) - kept.sum(dim=1), name)
     (grown,) = keep_top([growth], count, live=[~kept], names=[name])
     return kept | grown
+
+
+def _grown_in_rows(growth: Tensor, off: Tensor, missing: Tensor, name: str) -> Tensor:
+    """Choose what grows in each row, ties to the lower index.
+
+    Args:
+        growth: shape ``(rows, n)``, higher = grow.
+        off: bool, likewise, what may grow.
+        missing: how many grow, ``(rows,)``.
+        name: the parameter's, for an error.
+    """
+    if growth.isnan().any():
+        raise NonFiniteError(f"A growth score of {name!r} is NaN.")
+    order = growth.masked_fill(~off, -math.inf).argsort(dim=1, descending=True, stable=True)
+    return (order.argsort(dim=1) < missing[:, None]) & off
 
 
 def grow(
