@@ -114,7 +114,7 @@ TABLES = {
             "1:8 cubic": N_OF_M,
             "1:8 from the start": (
                 *N_OF_M,
-                schedule("{kind: rigl, begin: 0.0, end: 0.75, every: 16384, minibatches: 64}"),
+                schedule("{kind: rigl, begin: 0.0, end: 0.75, every: 8192, minibatches: 64}"),
             ),
         },
     ),
