@@ -205,4 +205,5 @@ def test_tune_brings_the_rungs_back(tmp_path: Any, monkeypatch: pytest.MonkeyPat
     reached = {row["sparsity"]: row["training_iteration"] for row in ends}
     # The densest came first and is the best, before the driver was gone and after it.
     assert reached[0.1] == 9
-    assert [reached[s] for s in (0.5, 0.7, 0.9, 0.95)] == [1] * 4
+    # One that Tune had not yet ended when it was killed trains on to its next result.
+    assert all(reached[s] in (1, 2) for s in (0.5, 0.7, 0.9, 0.95))
