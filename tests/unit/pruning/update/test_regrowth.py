@@ -441,7 +441,10 @@ def test_weights_from_elsewhere_are_pruned_by_the_criterion():
         ({"schedule": {"kind": "grow", "start": 0.4}}, "`schedule.start` must not be below"),
         ({"schedule": {"kind": "cubic", "drop_fraction": 0.3}}, "is not a known key"),
         ({"schedule": {"kind": "set", "end": 0.1, "begin": 0.5}}, "must not be less than `begin`"),
-        ({"schedule": {"kind": "set"}, "granularity": "neuron"}, "or n:m, such as '2:4', but is 'neu"),
+        (
+            {"schedule": {"kind": "set"}, "granularity": "neuron"},
+            "or n:m, such as '2:4', but is 'neu",
+        ),
         ({"on_clone": "regrow", "granularity": "neuron"}, "'regrow' grows single weights"),
         ({"on_clone": "regrow", "operation": {"scale": 0.5, "steps": 2}}, "leave `on_clone` at"),
         (
