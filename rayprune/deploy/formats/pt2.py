@@ -16,6 +16,8 @@ import torch
 from torch.export import ExportedProgram
 
 from rayprune.deploy.formats.base import ExportedFile, ExportJob, Format
+from rayprune.deploy.formats.rewriting.batch_norms import fold_batch_norms
+from rayprune.deploy.formats.rewriting.graphs import rewritten
 from rayprune.deploy.formats.semi_structured import report
 from rayprune.deploy.policy.artifact import Artifact
 from rayprune.deploy.policy.capture import capture, quiet
@@ -75,7 +77,7 @@ class TorchFormat(Format):
 
     def write(self, job: ExportJob, path: Path) -> ExportedFile:
         """See `Format.write`."""
-        captured = capture(job.policy)
+        captured = rewritten(capture(job.policy), fold_batch_norms)
         write_torch(captured, path, job.metadata)
         inputs = [torch.from_numpy(given) for given in job.examples.inputs]
         told = report(job.policy, inputs)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule
 
 from rayprune.deploy.policy.policy import DeployablePolicy
 from rayprune.errors import InputError, first_line
@@ -79,14 +80,18 @@ def _without_unused(captured: ExportedProgram) -> nn.Module:
         module: Any = captured.module(check_guards=False)
     # An LSTM counts as impure, for its dropout; here nothing but inputs and outputs is.
     module.graph.eliminate_dead_code(is_impure_node=lambda n: n.op in ("placeholder", "output"))
+    drop_unused(module)
+    module.recompile()
+    return module  # type: ignore[no-any-return]
+
+
+def drop_unused(module: GraphModule) -> None:
+    """Delete parameters and buffers that a graph doesn't read."""
     used = {node.target for node in module.graph.nodes if node.op == "get_attr"}
-    held = [*module.named_parameters(), *module.named_buffers()]
-    for name, _ in held:
+    for name, _ in [*module.named_parameters(), *module.named_buffers()]:
         if name not in used:
             owner, _, attribute = name.rpartition(".")
             delattr(module.get_submodule(owner), attribute)
-    module.recompile()
-    return module  # type: ignore[no-any-return]
 
 
 @contextmanager

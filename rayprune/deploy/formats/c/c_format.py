@@ -9,6 +9,7 @@ from rayprune.deploy.formats.base import ExportedFile, ExportJob, ExportOptions,
 from rayprune.deploy.formats.c.compiler import CArtifact, metadata_text
 from rayprune.deploy.formats.c.lowering import lower
 from rayprune.deploy.formats.c.writer import write_c
+from rayprune.deploy.formats.rewriting.batch_norms import fold_batch_norms
 from rayprune.deploy.formats.rewriting.channels_last import read_as_it_lies
 from rayprune.deploy.formats.rewriting.graphs import rewritten
 from rayprune.deploy.policy.capture import capture
@@ -37,13 +38,13 @@ class CFormat(Format):
 
     def check_policy(self, policy: DeployablePolicy) -> None:
         """See `Format.check_policy`."""
-        graph = rewritten(capture(policy, batch=1), read_as_it_lies)
+        graph = rewritten(capture(policy, batch=1), fold_batch_norms, read_as_it_lies)
         lower(graph, policy.interface, _LANES)
 
     def write(self, job: ExportJob, path: Path) -> ExportedFile:
         """See `Format.write`."""
         captured = capture(job.policy, batch=1)
-        graph = rewritten(captured, read_as_it_lies)
+        graph = rewritten(captured, fold_batch_norms, read_as_it_lies)
         lanes = job.options.lanes or _LANES
         source, told = write_c(graph, path, job.metadata, job.name, job.examples, lanes)
         tested = told["self_test"]["passed"] is not None

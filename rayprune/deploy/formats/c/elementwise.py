@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -31,15 +32,20 @@ UNARY: Final[Mapping[str, Expression]] = {
     "hardtanh": Expression("at_most_({high}, at_least_({low}, {a}))", ("at_least_", "at_most_")),
     "leaky_relu": Expression("{a} > 0.0f ? {a} : {alpha} * {a}"),
     "neg": Expression("-{a}"),
+    "reciprocal": Expression("1.0f / {a}"),
     "relu": Expression("{a} < 0.0f ? 0.0f : {a}"),
+    "rsqrt": Expression("1.0f / sqrtf({a})", (), ("math",)),
     "sigmoid": Expression("sigmoid_({a})", ("sigmoid_",)),
     "silu": Expression("{a} * sigmoid_({a})", ("sigmoid_",)),
     "softplus": Expression("{a} > 20.0f ? {a} : logf(1.0f + exp_({a}))", ("exp_",), ("math",)),
+    "sqrt": Expression("sqrtf({a})", (), ("math",)),
+    "square": Expression("{a} * {a}"),
     "tanh": Expression("tanh_({a})", ("tanh_",)),
 }
 BINARY: Final[Mapping[str, Expression]] = {
     "add": Expression("{a} + {b}"),
     "sub": Expression("{a} - {b}"),
+    "rsub": Expression("{b} - {a}"),
     "mul": Expression("{a} * {b}"),
     "div": Expression("{a} / {b}"),
     "eq": Expression("{a} == {b}"),
@@ -78,7 +84,7 @@ def add_unary(program: Program, name: str, x: Value, **parameters: float) -> Val
 def add_binary(program: Program, name: str, a: Value, b: Value) -> Value | None:
     """Add one of `BINARY` to a program; None where the shapes broadcast in a way C hasn't."""
     shape = np.broadcast_shapes(a.shape, b.shape)
-    places = [_place(value, shape) for value in (a, b)]
+    places = [place(value, shape) for value in (a, b)]
     if None in places:
         return None
     what = BINARY[name]
@@ -92,19 +98,26 @@ def add_binary(program: Program, name: str, a: Value, b: Value) -> Value | None:
     return result
 
 
-def _place(value: Value, shape: tuple[int, ...]) -> str | None:
-    """Return the index of the element that stands at ``i`` of the whole shape."""
-    size = int(np.prod(shape))
+def place(value: Value, shape: tuple[int, ...]) -> str | None:
+    """Return the index of the element that stands at ``i`` of the whole shape.
+
+    None where a value is repeated in between: over axes that are neither its first nor its last.
+
+    >>> [place(Value("x", own), (2, 3, 4)) for own in ((4,), (3, 1), (2, 1, 1), (2, 1, 4))]
+    ['[i % 4]', '[i / 4 % 3]', '[i / 12 % 2]', None]
+    """
+    size = math.prod(shape)
     if value.size == size:
         return "[i]"
     if value.size == 1:
         return "[0]"
-    own = list(value.shape)
-    while own and own[0] == 1:
-        own.pop(0)
-    if tuple(own) == shape[len(shape) - len(own) :]:
-        return f"[i % {value.size}]"
-    return None
+    own = [1] * (len(shape) - len(value.shape)) + list(value.shape)
+    axes = [axis for axis in range(len(shape)) if own[axis] > 1]
+    first, last = axes[0], axes[-1]
+    if own[first : last + 1] != list(shape[first : last + 1]):
+        return None
+    repeats = math.prod(shape[last + 1 :])
+    return f"[i / {repeats} % {value.size}]" if repeats > 1 else f"[i % {value.size}]"
 
 
 def _need(program: Program, what: Expression) -> None:

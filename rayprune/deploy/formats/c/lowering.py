@@ -18,7 +18,7 @@ from rayprune.deploy.formats.c.elementwise import BINARY, UNARY, add_binary, add
 from rayprune.deploy.formats.c.matrices import add_linear
 from rayprune.deploy.formats.c.program import C_TYPES, Program, Value, c_name
 from rayprune.deploy.formats.c.recurrent_operators import add_gru, add_lstm
-from rayprune.deploy.formats.c.reductions import add_argmax, add_mean, add_normalised
+from rayprune.deploy.formats.c.reductions import add_affine, add_argmax, add_mean, add_normalised
 from rayprune.deploy.policy.interface import Array, Interface
 from rayprune.errors import InputError
 
@@ -223,8 +223,13 @@ def _slice(
 
 
 def _select(program: Program, node: fx.Node, x: Value, axis: int, index: int) -> Value:
-    index %= x.shape[axis]
-    return add_sliced(program, x, axis, index, index + 1).shaped(_shape(node))
+    return _select_of(program, x, axis, index)
+
+
+def _select_of(program: Program, x: Value, axis: int, index: int) -> Value:
+    axis, index = axis % len(x.shape), index % x.shape[axis]
+    part = add_sliced(program, x, axis, index, index + 1)
+    return part.shaped((*x.shape[:axis], *x.shape[axis + 1 :]))
 
 
 def _split(program: Program, node: fx.Node, x: Value, _: Any, axis: int = 0) -> list[Value]:
@@ -400,7 +405,75 @@ def _layer_norm(
     eps: float = 1e-5,
     *_: Any,
 ) -> Value:
-    return add_normalised(program, x, int(np.prod(over)), weight, bias, eps)
+    size = math.prod(over)
+    return add_normalised(program, x, size, eps, centre=True, weight=weight, bias=bias)
+
+
+def _rms_norm(
+    program: Program,
+    node: fx.Node,
+    x: Value,
+    over: Sequence[int],
+    weight: Value | None = None,
+    eps: float | None = None,
+) -> Value:
+    eps = float(np.finfo(np.float32).eps) if eps is None else eps
+    return add_normalised(program, x, math.prod(over), eps, centre=False, weight=weight)
+
+
+def _group_norm(
+    program: Program,
+    node: fx.Node,
+    x: Value,
+    groups: int,
+    weight: Value | None = None,
+    bias: Value | None = None,
+    eps: float = 1e-5,
+    *_: Any,
+) -> Value:
+    normalised = add_normalised(program, x, x.size // groups, eps, centre=True)
+    return add_affine(program, normalised, *(_by_channel(x, each) for each in (weight, bias)))
+
+
+def _batch_norm(
+    program: Program,
+    node: fx.Node,
+    x: Value,
+    weight: Value | None,
+    bias: Value | None,
+    mean: Value | None,
+    variance: Value | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    *_: Any,
+) -> Value:
+    if mean is None or variance is None or training:
+        raise _unsupported(node, "it normalises by the batch that it is given")
+    if any(each is not None and each.constant is None for each in (weight, bias, mean, variance)):
+        raise _unsupported(node, "its weights are computed")
+    scale = torch.rsqrt(_tensors(variance).double() + eps)
+    scale = scale if weight is None else scale * _tensors(weight)
+    shift = -_tensors(mean) * scale + (0.0 if bias is None else _tensors(bias))
+    result = program.buffer(x.shape)
+    program.loop(x.size, f"{result.pointer}[i] = {program.pointer(x)}[i];")
+    by_channel = (_by_channel(x, _constant(each.float())) for each in (scale, shift))
+    return add_affine(program, result, *by_channel)
+
+
+def _by_channel(x: Value, each: Value | None) -> Value | None:
+    """Return a value for each channel as it broadcasts over an image."""
+    return None if each is None else each.shaped((each.size, *[1] * (len(x.shape) - 2)))
+
+
+def _power(program: Program, node: fx.Node, x: Value, exponent: Any) -> Value:
+    if exponent != 2:
+        raise _unsupported(node, "only squares are known")
+    return add_unary(program, "square", x)
+
+
+def _unbind(program: Program, node: fx.Node, x: Value, axis: int = 0) -> list[Value]:
+    return [_select_of(program, x, axis, place) for place in range(x.shape[axis])]
 
 
 def _nan_to_num(
@@ -434,11 +507,21 @@ def _mean(
     keep: bool = False,
     *,
     skip_nan: bool = False,
+    divide: bool = True,
     **_: Any,
 ) -> Value:
-    if axes is None or [axis % len(x.shape) for axis in axes] != [len(x.shape) - 1]:
-        raise _unsupported(node, "it must be over the last axis")
-    return add_mean(program, x, skip_nan=skip_nan).shaped(_shape(node))
+    given = range(len(x.shape)) if axes is None or axes == [] else axes
+    over = sorted(axis % len(x.shape) for axis in ([given] if isinstance(given, int) else given))
+    if over != list(range(over[0], len(x.shape))):
+        raise _unsupported(node, "it must be over the last axes")
+    size = math.prod(x.shape[over[0] :])
+    return add_mean(program, x, size, skip_nan=skip_nan, divide=divide).shaped(_shape(node))
+
+
+def _sum(
+    program: Program, node: fx.Node, x: Value, axes: Any = None, *rest: Any, **_: Any
+) -> Value:
+    return _mean(program, node, x, axes, *rest, divide=False)
 
 
 def _argmax(
@@ -465,12 +548,14 @@ OPERATORS: Final[Mapping[str, Operator]] = {
     # Without an input they are folded.
     **dict.fromkeys(("zeros", "ones", "full", "arange", "repeat", "zeros_like"), _view),
     "argmax": _argmax,
+    "batch_norm": _batch_norm,
     "cat": _cat,
     "constant_pad_nd": _zero_pad,
     "conv2d": _conv2d,
     "elu": _elu,
     "gelu": _gelu,
     "getitem": _getitem,
+    "group_norm": _group_norm,
     "gru": _gru,
     "layer_norm": _layer_norm,
     "leaky_relu": _leaky,
@@ -482,10 +567,14 @@ OPERATORS: Final[Mapping[str, Operator]] = {
     "nanmean": _nanmean,
     "pad": _pad,
     "permute": _permute,
+    "pow": _power,
+    "rms_norm": _rms_norm,
     "select": _select,
     "slice": _slice,
     "softplus": _softplus,
     "stack": _stack,
+    "sum": _sum,
     "transpose": _transpose,
+    "unbind": _unbind,
 }
 """Operator's name -> what adds it to a program; elementwise ones stand in a module of their own."""

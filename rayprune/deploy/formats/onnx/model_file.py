@@ -10,6 +10,7 @@ import torch
 from torch.export import ExportedProgram
 
 from rayprune.deploy.formats.onnx.packages import require
+from rayprune.deploy.formats.rewriting.batch_norms import fold_batch_norms
 from rayprune.deploy.formats.rewriting.channels_last import read_as_it_lies
 from rayprune.deploy.formats.rewriting.direct_actions import compute_action_directly
 from rayprune.deploy.formats.rewriting.graphs import rewritten
@@ -83,6 +84,7 @@ def _plain(model: Any, metadata: Metadata) -> Any:
 
 
 def _for_onnx_runtime(captured: ExportedProgram, lanes: int | None) -> ExportedProgram:
+    captured = rewritten(captured, fold_batch_norms)
     if sees_single_steps(captured):
         captured = recapture(written_out(captured), captured)
     if lanes is not None:

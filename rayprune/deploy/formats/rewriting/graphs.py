@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import Graph, GraphModule, Node
 
-from rayprune.deploy.policy.capture import quiet, recapture
+from rayprune.deploy.policy.capture import drop_unused, quiet, recapture
 
 Rewrite: TypeAlias = Callable[[GraphModule], bool]
 """Changes a graph where it can and says whether it did; what is unused then, others remove."""
@@ -48,6 +48,7 @@ def rewritten(captured: ExportedProgram, *rewrites: Rewrite) -> ExportedProgram:
             for view in calls(module.graph, torch.ops.aten.view.default):
                 view.target = torch.ops.aten.reshape.default
             module.graph.eliminate_dead_code()
+            drop_unused(module)
             module.recompile()
             captured = recapture(module, captured)
     return captured

@@ -33,6 +33,7 @@ from rayprune.deploy.policy.odd_inputs import Odd, prove_odd
 from rayprune.deploy.policy.policy import DeployablePolicy, Flatten, Observe
 from rayprune.deploy.policy.runs import module_run
 from rayprune.errors import InputError
+from rayprune.pruning.layers.partial_norm import shorten
 from tests.doubles import policies
 
 needs_compiler = pytest.mark.skipif(c_compiler.find_compiler() is None, reason="needs a C compiler")
@@ -105,6 +106,28 @@ class Skipping(nn.Module):
         return self.last(torch.cat([*(act(3 * y) for act in self.each), x], dim=-1))
 
 
+def norms() -> nn.Module:
+    """Norms of all kinds, and those that compaction leaves."""
+    layers = [
+        nn.Linear(4, 24),
+        shorten(nn.LayerNorm(24), torch.tensor([0.4, 0.3, 0.2])),
+        nn.Linear(24, 24),
+        shorten(nn.RMSNorm(24), torch.tensor([0.4, 0.3])),
+        nn.Linear(24, 24),
+        nn.RMSNorm(24),
+        nn.Unflatten(1, (6, 2, 2)),
+        nn.GroupNorm(3, 6),
+        nn.BatchNorm2d(6),
+        nn.Flatten(),
+        nn.BatchNorm1d(24),
+        nn.Linear(24, 3),
+    ]
+    for tensor in nn.Sequential(*layers).state_dict().values():
+        if tensor.is_floating_point():
+            tensor.add_(0.2 * torch.rand(tensor.shape))
+    return nn.Sequential(*layers)
+
+
 class Seeing(nn.Module):
     """A padded convolution, a pooling, a strided convolution, channels last at both ends."""
 
@@ -175,6 +198,7 @@ def thinned() -> DeployablePolicy:
 NETWORKS = {
     "dueling": lambda: policies.discrete(Dueling()),
     "skipping": lambda: policies.discrete(Skipping()),
+    "norms": lambda: policies.discrete(norms()),
     "seeing": seeing,
     "gated": gated,
     "recurrent": policies.recurrent,
@@ -250,7 +274,7 @@ def self_tested(source: Path, compiler: str, *options: str) -> str:
 
 
 @pytest.mark.skipif(not COMPILERS, reason="needs gcc or clang")
-@pytest.mark.parametrize("name", ["blocked", "seeing", "skipping", "gated"])
+@pytest.mark.parametrize("name", ["blocked", "seeing", "skipping", "gated", "norms"])
 def test_it_is_c99_without_warnings_and_needs_no_vectors(name, tmp_path):
     path, _, _ = written(NETWORKS[name](), tmp_path)
     for compiler in COMPILERS:
@@ -260,7 +284,7 @@ def test_it_is_c99_without_warnings_and_needs_no_vectors(name, tmp_path):
             )
     text = path.read_text()
     assert "malloc" not in text
-    assert ("math.h" in text) == (name == "skipping")
+    assert ("math.h" in text) == (name in ("skipping", "norms"))
 
 
 @needs_compiler

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from rayprune.deploy.formats.rewriting import narrow_filters
+from rayprune.deploy.formats.rewriting.batch_norms import fold_batch_norms
 from rayprune.deploy.formats.rewriting.channels_last import read_as_it_lies
 from rayprune.deploy.formats.rewriting.direct_actions import compute_action_directly
 from rayprune.deploy.formats.rewriting.graphs import Rewrite, rewritten
@@ -49,6 +50,45 @@ def assert_same(module: nn.Module, program: ExportedProgram, *inputs: Tensor) ->
 
 def _several(outputs: Any) -> tuple[Tensor, ...]:
     return outputs if isinstance(outputs, tuple) else (outputs,)
+
+
+def normalising(*layers: nn.Module) -> nn.Module:
+    module = nn.Sequential(*layers).double().eval()
+    for tensor in module.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.uniform_(0.5, 1.5)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("module", "x"),
+    [
+        (normalising(nn.Linear(3, 4, bias=False), nn.BatchNorm1d(4)), torch.zeros(3, 3)),
+        (normalising(nn.BatchNorm1d(3, affine=False), nn.Linear(3, 2)), torch.zeros(3, 3)),
+        (normalising(nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4)), torch.zeros(3, 2, 5, 5)),
+        (normalising(nn.BatchNorm2d(2), nn.Conv2d(2, 4, 3)), torch.zeros(3, 2, 5, 5)),
+        (normalising(nn.Conv1d(2, 4, 3, groups=2), nn.BatchNorm1d(4)), torch.zeros(3, 2, 5)),
+    ],
+    ids=["behind", "before", "padded", "image", "grouped"],
+)
+def test_a_batch_norm_becomes_part_of_the_layer_beside_it(module, x):
+    captured = captured_of(module, x.double())
+    program = rewritten(captured, fold_batch_norms)
+    assert len(operators(program)) == 1
+    assert_same(module, program, x.double())
+
+
+@pytest.mark.parametrize(
+    ("module", "x"),
+    [
+        (normalising(nn.BatchNorm2d(2), nn.Conv2d(2, 4, 3, padding=1)), torch.zeros(3, 2, 5, 5)),
+        (normalising(nn.Linear(3, 4), nn.BatchNorm1d(6)), torch.zeros(3, 6, 3)),
+        (normalising(nn.Tanh(), nn.BatchNorm1d(3), nn.Tanh()), torch.zeros(3, 3)),
+    ],
+    ids=["zeros around", "other axis", "no layer"],
+)
+def test_a_batch_norm_stays_where_no_layer_could_do_it(module, x):
+    assert unchanged_by(fold_batch_norms, module, x.double())
 
 
 class Seeing(nn.Module):
