@@ -97,7 +97,7 @@ def _plan(findings: Findings, *, merge: bool) -> Plan:
         norms=dict(_norms(findings, norms, kept)),
         normalised=dict(_normalised(findings, kept)),
         removed=tuple(_removed(findings, kept)),
-        left=tuple(_left(findings, live, live & ~liveness(findings, matrices)[0])),
+        left=tuple(_left(findings, matrices, live, live & ~liveness(findings, matrices)[0])),
     )
 
 
@@ -207,11 +207,14 @@ def _by_layer(found: Iterable[Stranded]) -> Iterator[HeldBack]:
         yield HeldBack(layer, one.units, one.reason)
 
 
-def _left(findings: Findings, live: Tensor, unread: Tensor) -> Iterator[HeldBack]:
+def _left(
+    findings: Findings, matrices: list[Matrix], live: Tensor, unread: Tensor
+) -> Iterator[HeldBack]:
     """Tell what holds units back that compaction doesn't understand, or can't make up for.
 
     Args:
         findings: of the forward.
+        matrices: its weights.
         live: which sets of channels live.
         unread: those of them that only a norm's mean needs.
     """
@@ -227,16 +230,17 @@ def _left(findings: Findings, live: Tensor, unread: Tensor) -> Iterator[HeldBack
         count = int(unread[findings.channels.sets(units)].sum())
         if count:
             yield HeldBack(layer_of(weight), count, _UNREAD)
-    yield from _silent(findings, live & ~unread)
+    reached = {m.weight: m.filled[:, live[m.columns]].any(1) for m in matrices}
+    yield from _silent(findings, reached, live & ~unread)
 
 
-def _silent(findings: Findings, live: Tensor) -> Iterator[HeldBack]:
+def _silent(findings: Findings, reached: Mapping[str, Tensor], live: Tensor) -> Iterator[HeldBack]:
     """Tell of units that no weight reaches, that stay, and that nothing was said of."""
     told = torch.cat([torch.empty(0, dtype=torch.long), *(h.channels for h in findings.holds)])
     members = findings.channels.sets(torch.arange(len(findings.channels))).bincount()
     for weight, units in findings.units.items():
         sets = findings.channels.sets(units)
-        silent = (findings.parameters[weight] == 0).flatten(1).all(1)
+        silent = ~reached.get(weight, torch.ones(0, dtype=torch.bool))
         if len(silent) != len(units):  # gates have several rows a unit
             continue
         stays = silent & live[sets] & (sets != PINNED) & ~torch.isin(units, told)
