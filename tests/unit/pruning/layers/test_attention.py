@@ -183,9 +183,9 @@ def test_gradients_of_single_samples_are_those_of_one_sample_at_a_time(
         torch.testing.assert_close(found_ones, one_by_one.to(found_ones))
     if name == "plain":
         # Rows of queries read the queries, all others the keys.
-        squares = squared_inputs(rows["in_proj_weight"])
-        torch.testing.assert_close(squares[0, 0], given[0].square().sum((0, 1)).to(squares))
-        torch.testing.assert_close(squares[-1, 0], given[2].square().sum((0, 1)).to(squares))
+        squares = squared_inputs(layers["attn"], call.args, 3)["in_proj_weight"]
+        torch.testing.assert_close(squares[0], given[0].square().sum((0, 1)).to(squares))
+        torch.testing.assert_close(squares[-1], given[2].square().sum((0, 1)).to(squares))
 
 
 def test_operations_are_counted_where_queries_and_keys_differ_in_number() -> None:
