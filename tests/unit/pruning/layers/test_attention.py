@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rayprune import make_maskable
 from rayprune.errors import InputError
 from rayprune.pruning.evidence.layer_calls import recording
-from rayprune.pruning.evidence.per_sample import samples_of, summed_squares, squared_inputs
+from rayprune.pruning.evidence.per_sample import samples_of, squared_inputs, summed_squares
 from rayprune.pruning.layers.attach import maskable_layers, unmask
 from rayprune.pruning.layers.attention import NarrowAttention, fit_attention, told_heads
 from rayprune.pruning.layers.masked import MaskedMultiheadAttention, prunable_parameters
