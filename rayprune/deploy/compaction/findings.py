@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rayprune.deploy.compaction.abstract_values import AbstractValue, Columns
+from rayprune.deploy.compaction.attention.heads import Heads
 from rayprune.deploy.compaction.channels import FREE, PINNED, Channels
 from rayprune.deploy.compaction.norm_calls import NormCall
 
@@ -50,6 +51,15 @@ class NormUse:
 
 
 @dataclass(frozen=True, slots=True)
+class Reliance:
+    """Units that are needed wherever others are, though no weight reads them."""
+
+    readers: Tensor
+    """Channels, any of which needs all of the others."""
+    channels: Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class Hold:
     """Units that something holds back, and what."""
 
@@ -69,6 +79,9 @@ class Findings:
     units: dict[str, Tensor] = field(default_factory=dict)
     """Channel of each unit, by the layer's (first) weight; shape ``(units,)``."""
     uses: list[Use] = field(default_factory=list)
+    reliances: list[Reliance] = field(default_factory=list)
+    heads: dict[str, Heads] = field(default_factory=dict)
+    """Of attention layers, by layer."""
     holds: list[Hold] = field(default_factory=list)
     elsewhere: set[str] = field(default_factory=set)
     """Parameters that something else than a layer reads."""

@@ -63,7 +63,19 @@ class Norm:
         return varying if bool(live[self.columns].any()) else torch.zeros_like(varying)
 
 
-Reader = Matrix | Norm
+@dataclass(frozen=True, slots=True)
+class Needed:
+    """A `Reliance`, over sets of channels."""
+
+    readers: Tensor
+    columns: Tensor
+
+    def reads(self, live: Tensor) -> Tensor:
+        """Return which columns are needed if these sets of channels live; bool, ``(in,)``."""
+        return live[self.readers].any().expand(self.columns.shape)
+
+
+Reader = Matrix | Norm | Needed
 """What needs units that other units are made of."""
 
 
@@ -106,6 +118,7 @@ def liveness(findings: Findings, readers: Sequence[Reader]) -> tuple[Tensor, Ten
     """
     live = torch.zeros(len(findings.channels), dtype=torch.bool)
     live[PINNED] = True
+    readers = [*readers, *_reliances(findings)]
     live = _living(readers, live)
     held = _placeholders(findings, live)
     # What a placeholder's state would be is no longer known; one that is returned lives in earnest.
@@ -116,6 +129,7 @@ def liveness(findings: Findings, readers: Sequence[Reader]) -> tuple[Tensor, Ten
     for norm in (reader for reader in readers if isinstance(reader, Norm)):
         live[norm.columns] |= held[norm.columns] & live[norm.columns].any()
     live = _living(readers, live)
+    held = _with_heads_of_one_width(findings, live, held)
     return live, held & ~live
 
 
@@ -182,4 +196,20 @@ def _placeholders(findings: Findings, live: Tensor) -> Tensor:
         sets = findings.channels.sets(units)
         if units.numel() and not (live | held)[sets].any():
             held[sets[0]] = True
+    return held
+
+
+def _reliances(findings: Findings) -> list[Needed]:
+    sets = findings.channels.sets
+    return [Needed(sets(one.readers), sets(one.channels)) for one in findings.reliances]
+
+
+def _with_heads_of_one_width(findings: Findings, live: Tensor, held: Tensor) -> Tensor:
+    """Return what is held so that the heads of each attention layer are of one width, too."""
+    held, every = held.clone(), findings.channels.sets(torch.arange(len(findings.channels)))
+    before = -1
+    while before != (before := int(held.sum())):
+        for heads in findings.heads.values():
+            fillers = heads.fillers((live | held)[every], told=findings.live)
+            held[every[fillers]] = True
     return held

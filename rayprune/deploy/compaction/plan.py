@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from rayprune.pruning.layers.masked import MaskedLayer
 from rayprune.pruning.layers.partial_norm import shorten
 from rayprune.pruning.layers.resizing import put, tell_sizes
 
@@ -23,7 +24,7 @@ class Removed:
 
     layer: str
     kind: str
-    """``neuron``, ``filter`` or ``hidden unit``."""
+    """``neuron``, ``filter``, ``hidden unit`` or ``head``."""
     units: int
     of: int
 
@@ -63,6 +64,8 @@ class Plan:
     `rayprune.pruning.layers.partial_norm.shorten`."""
     normalised: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """By norm module, the shape that its weights have then, or would have."""
+    heads: Mapping[str, int] = field(default_factory=dict)
+    """How many heads attention layers have then, by layer."""
     removed: tuple[Removed, ...] = ()
     left: tuple[HeldBack, ...] = ()
 
@@ -123,12 +126,12 @@ def apply_plan(module: nn.Module, plan: Plan) -> nn.Module:
         like = next(module.parameters())
         shorten(module.get_submodule(name), constants.to(like.device, like.dtype))
     for prefix, layer in module.named_modules():
-        masks = layer.__dict__.get("masks", {})
+        masks = layer.masks if isinstance(layer, MaskedLayer) else {}
         for key in [key for key in masks if id(attrgetter(key)(layer)) in new]:
             masks[key] = plan.pick(f"{prefix}.{key}" if prefix else key, masks[key])
     put(module, new)
     for prefix, layer in module.named_modules():
-        tell_sizes(layer, plan.normalised.get(prefix))
+        tell_sizes(layer, plan.normalised.get(prefix), plan.heads.get(prefix))
     return module
 
 

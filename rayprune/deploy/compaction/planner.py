@@ -20,6 +20,7 @@ from rayprune.pruning.layers.partial_norm import merged
 
 _TIED = "no weight reaches them, but they can only go together with units that live"
 _UNREAD = "nothing reads them, but they change, and a norm takes the mean over all of them"
+_FILLING = "nothing reads them, but all heads of a layer are as wide as the widest"
 _UNKNOWN = "no weight reaches them, but what constants they become where they are read isn't known"
 
 KINDS = {2: "neuron", 3: "filter", 4: "filter"}
@@ -88,7 +89,8 @@ def _plan(findings: Findings, *, merge: bool) -> Plan:
     picks = dict(_picks(matrices, kept)) | dict(_carried(findings, kept))
     return Plan(
         kept={n: p for n, p in picks.items() if _shrinks(findings.parameters[n], p)},
-        emptied=dict(_emptied(matrices, kept, live)),
+        emptied=dict(_emptied(matrices, kept, live))
+        | dict(_emptied_in_heads(findings, kept, live)),
         folds=dict(_folds(findings, matrices, live)),
         units={layer_of(w): _lives_on(findings, u, kept, live) for w, u in findings.units.items()},
         states=states,
@@ -96,8 +98,12 @@ def _plan(findings: Findings, *, merge: bool) -> Plan:
         grounded=dict(_grounded(findings)),
         norms=dict(_norms(findings, norms, kept)),
         normalised=dict(_normalised(findings, kept)),
+        heads=dict(_heads(findings, kept)),
         removed=tuple(_removed(findings, kept)),
-        left=tuple(_left(findings, matrices, live, live & ~liveness(findings, matrices)[0])),
+        left=(
+            *_left(findings, matrices, live, live & ~liveness(findings, matrices)[0]),
+            *_filling(findings, kept, live),
+        ),
     )
 
 
@@ -146,6 +152,12 @@ def _normalised(findings: Findings, kept: Tensor) -> Iterator[tuple[str, tuple[i
         yield layer, (*shape[:axis], size, *shape[axis + 1 :])
 
 
+def _heads(findings: Findings, kept: Tensor) -> Iterator[tuple[str, int]]:
+    every = findings.channels.sets(torch.arange(len(findings.channels)))
+    for layer, heads in findings.heads.items():
+        yield layer, heads.left(kept[every])
+
+
 def _shrinks(parameter: Tensor, kept: Kept) -> bool:
     return any(k.numel() < size for k, size in zip(kept, parameter.shape, strict=False))
 
@@ -160,6 +172,16 @@ def _emptied(matrices: list[Matrix], kept: Tensor, live: Tensor) -> Iterator[tup
             yield matrix.weight, axes
             for bias in matrix.biases:
                 yield bias, axes[:1]
+
+
+def _emptied_in_heads(findings: Findings, kept: Tensor, live: Tensor) -> Iterator[tuple[str, Kept]]:
+    """Yield what a head's biases and learned keys have of rows that only fill it."""
+    for name, (axis, channels) in findings.carried.items():
+        if layer_of(name) in findings.heads:
+            sets = findings.channels.sets(channels)
+            dead = (~live[sets[kept[sets]]]).nonzero().flatten()
+            if dead.numel():
+                yield name, (*[torch.empty(0, dtype=torch.long)] * axis, dead)
 
 
 def _folds(
@@ -188,8 +210,16 @@ def _lives_on(findings: Findings, units: Tensor, kept: Tensor, live: Tensor) -> 
 
 
 def _removed(findings: Findings, kept: Tensor) -> Iterator[Removed]:
+    left = dict(_heads(findings, kept))
+    for layer, count in left.items():
+        of = len(findings.heads[layer].queries)
+        if count < of:
+            yield Removed(layer, "head", of - count, of)
     for weight, units in findings.units.items():
         gone = int((~kept[findings.channels.sets(units)]).sum())
+        if layer_of(weight) in left:
+            heads = len(findings.heads[layer_of(weight)].queries)
+            gone -= (heads - left[layer_of(weight)]) * units.numel() // heads
         if gone:
             recurrent = not weight.endswith("weight")
             kind = "hidden unit" if recurrent else KINDS[findings.parameters[weight].dim()]
@@ -232,6 +262,15 @@ def _left(
             yield HeldBack(layer_of(weight), count, _UNREAD)
     reached = {m.weight: m.filled[:, live[m.columns]].any(1) for m in matrices}
     yield from _silent(findings, reached, live & ~unread)
+
+
+def _filling(findings: Findings, kept: Tensor, live: Tensor) -> Iterator[HeldBack]:
+    """Tell of dead rows that make heads as wide as the widest."""
+    for layer, heads in findings.heads.items():
+        sets = findings.channels.sets(torch.cat([heads.queries, heads.queries, heads.values], 1))
+        dead = int((kept[sets] & ~live[sets]).sum())
+        if dead and live[sets].any():
+            yield HeldBack(layer, dead, _FILLING)
 
 
 def _silent(findings: Findings, reached: Mapping[str, Tensor], live: Tensor) -> Iterator[HeldBack]:

@@ -171,7 +171,9 @@ def first_departure(pair: NetworkPair, arguments: tuple[Any, ...], bound: float)
         (pair.masked, pair.plan.ground(arguments)),
         (pair.small, pair.plan.adapt(pair.plan.ground(arguments))),
     ):
-        names = {network.get_submodule(name): name for name in pair.plan.units}
+        layers = {network.get_submodule(name): name for name in pair.plan.units}
+        # What an attention layer gives are other units: those of its output projection.
+        names = {x: n for x, n in layers.items() if not isinstance(x, nn.MultiheadAttention)}
         outputs: dict[str, Tensor] = {}
         with hooked(names, _recorder(outputs, names)), in_precision(DTYPES[pair.precision]):
             call(network, given, pair.forward)

@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
+from rayprune.deploy.compaction.attention.layer_operator import as_operators, forget_unread_weights
 from rayprune.deploy.compaction.norm_calls import NormCalls, Watch
 from rayprune.errors import InputError
 
@@ -65,8 +66,9 @@ def trace(module: nn.Module, arguments: tuple[Any, ...], forward: Forward | None
     # Copies: one tensor given twice would be one input.
     inputs = [list(parameters.values()), [leaves[place].detach().clone() for place in places]]
     watch = Watch(module)
-    with watch.installed():
+    with watch.installed(), as_operators(module):
         recorded = _try(lambda: make_fx(run, pre_dispatch=True)(*inputs), _UNTRACEABLE)
+    forget_unread_weights(recorded.graph)
     return _named(recorded.graph, [name.removeprefix("module.") for name in parameters], watch)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -208,7 +208,8 @@ def merged_mask(
 def fit_attention(layer: nn.MultiheadAttention, heads: int | None = None) -> None:
     """Make an attention layer say the sizes that its parameters have, in place.
 
-    Where torch's own class can't have them its class becomes `NarrowAttention`.
+    Where torch's own class can't have them its class becomes `NarrowAttention`. A subclass of a
+    user's is left alone.
 
     Args:
         layer: whose parameters may be of other sizes than it says.
@@ -222,6 +223,8 @@ def fit_attention(layer: nn.MultiheadAttention, heads: int | None = None) -> Non
     >>> type(layer).__name__, layer.num_heads, layer(*torch.ones(3, 1, 5, 8))[0].shape
     ('NarrowAttention', 2, torch.Size([1, 5, 8]))
     """
+    if not is_known(layer):
+        return
     weights = dict(layer.named_parameters())
     rows, out = _rows(weights)
     narrow = isinstance(layer, NarrowAttention)
@@ -241,6 +244,29 @@ def fit_attention(layer: nn.MultiheadAttention, heads: int | None = None) -> Non
     layer.num_heads, layer.head_dim = heads, rows // heads
     layer.embed_dim, layer.kdim, layer.vdim = (weight.shape[1] for weight in read)
     layer.out_proj.out_features, layer.out_proj.in_features = layer.out_proj.weight.shape
+
+
+def arranged_sizes(
+    query: Tensor, key: Tensor, *, batch_first: bool
+) -> tuple[tuple[int, ...], int, int]:
+    """Return the batch's size, if there is a batch, and how many queries and keys there are.
+
+    >>> arranged_sizes(torch.zeros(5, 2, 8), torch.zeros(6, 2, 8), batch_first=False)
+    ((2,), 5, 6)
+    """
+    if query.dim() == 2:
+        return (), query.shape[0], key.shape[0]
+    batch, time = (0, 1) if batch_first else (1, 0)
+    return (query.shape[batch],), query.shape[time], key.shape[time]
+
+
+def is_known(layer: nn.Module) -> TypeGuard[nn.MultiheadAttention]:
+    """Whether a layer is torch's own attention, or a narrow one, with masks or without.
+
+    Not so of a subclass of a user's, whose forward may be another.
+    """
+    kind = type(layer)
+    return kind in (nn.MultiheadAttention, NarrowAttention) or "narrowed" in vars(kind)
 
 
 def _is_torchs(

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from rayprune.pruning.layers.attach import join
-from rayprune.pruning.layers.kinds import axes_of
 from rayprune.pruning.layers.masked import MaskedLayer, prunable_parameters
 from rayprune.pruning.layers.original_shapes import OriginalShapes
 
@@ -65,8 +64,7 @@ class PrunableLayer:
     @property
     def dims(self) -> tuple[int, ...]:
         """The layer's shape as one matrix, ``(out, in, ...)``, before any compaction."""
-        axes = axes_of(self.module)
-        return matrix_shape([axes.shape(weight.shape) for weight in self.whole.values()])
+        return matrix_shape([weight.shape for weight in self.whole.values()])
 
     @property
     def whole(self) -> dict[str, Tensor]:

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rayprune.pruning.layers.attention import fit_attention
-from rayprune.pruning.layers.kinds import CONVOLUTIONS, axes_of
-from rayprune.pruning.layers.masked import own_parameters
+from rayprune.pruning.layers.masked import MaskedLayer, own_parameters
 from rayprune.pruning.layers.norm_sizes import NORMS, fit_norms, tell_norm
 
 
@@ -45,8 +44,9 @@ def fit_to(module: nn.Module, state: Mapping[str, Any]) -> bool:
         norm = dict(_tensors(layer, recurse=False)) if type(layer) in NORMS else {}
         held = {**own_parameters(layer), **norm}
         own = [key for key, tensor in held.items() if id(tensor) in fresh]
-        for key in own:
-            layer.__dict__.get("masks", {}).pop(key, None)
+        if isinstance(layer, MaskedLayer):
+            for key in own:
+                layer.masks.pop(key, None)
         if own:
             tell_sizes(layer)
     return changed or bool(new)
@@ -93,27 +93,23 @@ def _tensors(module: nn.Module, *, recurse: bool) -> Iterator[tuple[str, Tensor]
             yield from part.named_buffers(prefix, recurse=False, remove_duplicate=False)
 
 
-def tell_sizes(layer: nn.Module, shape: tuple[int, ...] | None = None) -> None:
+def tell_sizes(
+    layer: nn.Module, shape: tuple[int, ...] | None = None, heads: int | None = None
+) -> None:
     """Make a layer say the sizes that its parameters have.
 
     Args:
         layer: any module.
         shape: the weights that it has or would have, for a norm that may have none.
+        heads: of an attention layer; None where the shapes tell.
     """
     tell_norm(layer, shape)
     if isinstance(layer, nn.Linear):
         layer.out_features, layer.in_features = layer.weight.shape
-    elif isinstance(layer, CONVOLUTIONS) and layer.groups == 1:
-        rows: Tensor = axes_of(layer).rows(layer.get_parameter("weight"))
-        layer.out_channels, layer.in_channels = rows.shape[:2]  # type: ignore[assignment]
+    elif isinstance(layer, (nn.Conv1d, nn.Conv2d)) and layer.groups == 1:
+        layer.out_channels, layer.in_channels = layer.weight.shape[:2]
     elif isinstance(layer, nn.MultiheadAttention):
-        fit_attention(layer)
-    elif isinstance(layer, nn.Bilinear):
-        layer.out_features, layer.in1_features, layer.in2_features = layer.weight.shape
-    elif isinstance(layer, nn.Embedding):
-        layer.num_embeddings, layer.embedding_dim = layer.weight.shape
-    elif isinstance(layer, nn.RNNCellBase):
-        layer.input_size, layer.hidden_size = layer.weight_ih.shape[1], layer.weight_hh.shape[1]
+        fit_attention(layer, heads)
     elif isinstance(layer, nn.RNNBase) and not layer.proj_size:
         layer.input_size = layer.get_parameter("weight_ih_l0").shape[1]
         layer.hidden_size = layer.get_parameter("weight_hh_l0").shape[1]

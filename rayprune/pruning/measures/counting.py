@@ -13,9 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 from rayprune.pruning.granularity.neuron import unit_parts
 from rayprune.pruning.layers.attention_projections import uses
 from rayprune.pruning.layers.hooks import hooked
-from rayprune.pruning.layers.kinds import kind_of
 from rayprune.pruning.layers.masked import MASKABLE, prunable_parameters
-from rayprune.pruning.layers.parametrised import effective, lists_of
 
 COUNTED = tuple(MASKABLE)
 
@@ -72,8 +70,8 @@ def count_flops(module: nn.Module, run: Callable[[], object]) -> Flops:
     """Count what one forward computes in maskable layers.
 
     Two operations per multiply-add; biases, activations and the products of queries with keys and
-    of attention with values are left out, and those of a Bilinear's inputs. What runs more than
-    once counts as often; what doesn't run doesn't count. An Embedding computes nothing.
+    of attention with values are left out. What runs more than
+    once counts as often; what doesn't run doesn't count.
 
     Args:
         module: whose layers are watched.
@@ -101,7 +99,7 @@ def count_flops(module: nn.Module, run: Callable[[], object]) -> Flops:
 def dead_units(module: nn.Module) -> dict[str, int]:
     """Count the units of each layer whose incoming weights are all zero.
 
-    A unit is a row of a Linear, a filter of a Conv, a hidden unit of a recurrent layer.
+    A unit is a row of a Linear, a filter of a Conv, a hidden unit of an LSTM or GRU.
 
     Returns:
         By layer name, layers without a dead unit left out.
@@ -116,7 +114,7 @@ def dead_units(module: nn.Module) -> dict[str, int]:
         if not isinstance(layer, COUNTED):
             continue
         weights = prunable_parameters(layer)
-        magnitudes = {key: effective(layer, key).detach().abs() for key in weights}
+        magnitudes = {key: weight.detach().abs() for key, weight in weights.items()}
         dead = sum(
             int((part.pool(magnitudes, "sum") == 0).sum()) for part in unit_parts(layer, weights)
         )
@@ -131,26 +129,15 @@ def _uses(
     """Return the weights that a call used, and how often."""
     if isinstance(layer, nn.MultiheadAttention):
         return uses(layer, inputs, named)
-    positions = positions_of(layer, inputs, output)
-    own = [name for name, _ in layer.named_parameters(recurse=False)]
-    names = [name for name in (*own, *lists_of(layer)) if name.startswith("weight")]
-    return [(positions, effective(layer, name)) for name in names]
+    positions = _positions(layer, inputs, output)
+    own = layer.named_parameters(recurse=False)
+    return [(positions, weight) for name, weight in own if name.startswith("weight")]
 
 
-def positions_of(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> int:
-    """Return how often each weight of a layer was multiplied in one call.
-
-    >>> layer, x = nn.ConvTranspose1d(2, 3, 4), torch.zeros(1, 2, 5)
-    >>> positions_of(layer, (x,), layer(x))
-    5
-    """
-    kind = kind_of(layer)
-    if isinstance(layer, nn.Embedding):
-        return 0
-    if kind.recurrent:
+def _positions(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> int:
+    """Return how often each weight of a layer was used."""
+    if isinstance(layer, nn.RNNBase):
         given = inputs[0].data if isinstance(inputs[0], PackedSequence) else inputs[0]
-        return int(given.numel()) // int(layer.input_size)  # type: ignore[arg-type]
-    if kind.transposed:
-        return int(inputs[0].numel()) // int(layer.in_channels)  # type: ignore[arg-type]
-    rows = effective(layer, "weight").shape[0]
+        return int(given.numel()) // layer.input_size
+    rows = layer.get_parameter("weight").shape[0]
     return int(output.numel()) // rows

@@ -11,6 +11,7 @@ from rayprune.deploy.compaction.operators.linear_and_convolution import (
     read_convolution,
     read_linear,
 )
+from rayprune.deploy.compaction.operators.multihead_attention import read_attention
 from rayprune.deploy.compaction.operators.recurrent import read_recurrent
 
 READERS: Final[Mapping[str, Callable[[Findings, Arguments, Shapes], list[AbstractValue]]]] = {
@@ -19,5 +20,6 @@ READERS: Final[Mapping[str, Callable[[Findings, Arguments, Shapes], list[Abstrac
     "conv2d": read_convolution,
     "lstm": read_recurrent,
     "gru": read_recurrent,
+    "multihead_attention": read_attention,
 }
 """By operator."""

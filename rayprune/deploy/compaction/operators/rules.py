@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from rayprune.deploy.compaction.abstract_values import AbstractValue
-from rayprune.deploy.compaction.operators import tensors
+from rayprune.deploy.compaction.operators import attention, tensors
 from rayprune.deploy.compaction.operators.call import Call
 
 Rule = Callable[[Call], "list[AbstractValue] | None"]
@@ -19,6 +19,10 @@ RULES: Final[Mapping[str, Rule]] = {
     **dict.fromkeys(tensors.CUTS, tensors.cut),
     **dict.fromkeys(tensors.POOLS, tensors.pooled),
     **dict.fromkeys(tensors.REDUCTIONS, tensors.reduced),
+    "mT": tensors.moved,
+    **dict.fromkeys(("softmax", "_softmax"), attention.normalised),
+    **dict.fromkeys(("matmul", "bmm"), attention.multiplied),
+    "scaled_dot_product_attention": attention.attended,
     **dict.fromkeys(("pad", "constant_pad_nd"), tensors.padded),
 }
 """By operator; what torch tags as pointwise needs none.."""

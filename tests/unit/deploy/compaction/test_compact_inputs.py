@@ -364,19 +364,6 @@ class Functional(nn.Module):
         return output
 
 
-class Attention(nn.Module):
-    def __init__(self, other: bool) -> None:
-        super().__init__()
-        self.cell, self.other = nn.MultiheadAttention(UNITS, 4, batch_first=True), other
-        with torch.no_grad():
-            self.cell.in_proj_weight.view(3, UNITS, UNITS)[:, :8] = 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = functional.pad(x[:, None], (0, UNITS - 6))
-        output: Tensor = self.cell(y, 2 * y if self.other else y, y)[0]
-        return output
-
-
 class Bilinear(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -403,8 +390,6 @@ UNREAD: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "RNNCell": (lambda: cell(nn.RNNCell), "aten.rnn_tanh_cell"),
     "GRUCell": (lambda: cell(nn.GRUCell), "aten.gru_cell"),
     "LSTMCell": (lambda: cell(nn.LSTMCell), "aten.lstm_cell"),
-    "attention": (lambda: Attention(False), "by position"),
-    "attention to others": (lambda: Attention(True), "aten.chunk"),
     "bilinear": (Bilinear, "aten.bilinear"),
     "grouped": (Grouped, "aten.conv1d"),
     "x @ w.T": (lambda: Functional(lambda w, x: x @ w.T), "aten.matmul"),
@@ -429,8 +414,7 @@ def test_of_each_layer_with_dead_units_that_stay_it_is_said_why(name: str) -> No
     assert layer not in removed(small)
     (found,) = [x for x in small.left if x.layer == layer and operator in x.reason]
     assert found.units >= len(DEAD)
-    if "position" not in operator and "Attention" not in type(net).__name__:
-        assert found.units == len(DEAD)
+    assert found.units == len(DEAD)
 
 
 def test_a_weight_without_dead_units_is_not_told_of() -> None:
