@@ -81,6 +81,8 @@ class ScheduleRules(Component):
     """Whether weights grow back: dynamic sparse training, and growth."""
     fixed: ClassVar[bool] = False
     """Whether the masks never change."""
+    measures_first: ClassVar[bool] = False
+    """Whether it prunes before the first optimizer step, by what the first minibatches say."""
     in_rounds: ClassVar[bool] = False
     """Whether it prunes in rounds, each at once."""
     finds_sparsity: ClassVar[bool] = False

@@ -1,8 +1,8 @@
 """Schedules: when how much is pruned; one file per kind, and the registry of all.
 
 Gradual pruning (``linear``, ``cubic``, ``exponential``), one-shot, iterative, lottery tickets, what
-a driver gates by the return, and what is sparse from the start: static masks and dynamic sparse
-training (``set``, ``rigl``), or growth.
+a driver gates by the return, and what is sparse from the start: pruning at initialisation
+(``at_init``), static masks and dynamic sparse training (``set``, ``rigl``), or growth.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from rayprune.errors import ConfigError
 from rayprune.pruning.checks import Faults, choice_fault, must, unknown_keys
 from rayprune.pruning.registry import Registry
+from rayprune.pruning.schedules.at_init import AtInitSchedule
 from rayprune.pruning.schedules.base import DEFAULT_KIND, Schedule, Span
 from rayprune.pruning.schedules.cubic import CubicSchedule
 from rayprune.pruning.schedules.exponential import ExponentialSchedule
@@ -30,6 +31,7 @@ from rayprune.pruning.schedules.static import StaticSchedule
 
 __all__ = [
     "SCHEDULES",
+    "AtInitSchedule",
     "CubicSchedule",
     "ExponentialSchedule",
     "GatedSchedule",
@@ -60,6 +62,7 @@ _REGISTRY: Registry[type[Any]] = Registry(
         "iterative": IterativeSchedule,
         "lottery": LotterySchedule,
         "gated": GatedSchedule,
+        "at_init": AtInitSchedule,
         "static": StaticSchedule,
         "set": SetSchedule,
         "rigl": RiglSchedule,

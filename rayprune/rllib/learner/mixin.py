@@ -140,6 +140,11 @@ class PruningMixin(LeanUpdates):
 
     def apply_gradients(self, gradients_dict: Any) -> None:
         """Step the optimizers, then put pruned weights back to exactly zero."""
+        if self._modules.measures_first():
+            with self._mask_lock:
+                self._modules.prune_at_start()
+            self.distrust_recordings()
+            return
         rewrites = self._final_masks.rewrites
         with self._mask_lock:
             if rewrites:

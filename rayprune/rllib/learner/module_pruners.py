@@ -62,6 +62,8 @@ class ModulePruners:
         self._configs = ModuleConfigs()
         self._gathers: dict[str, bool] = {}
         self._churn: dict[str, float] = {}
+        self._begun: set[str] = set()
+        self._measured = 0
         self.sparsity: dict[str, float] = {}
         """By module id, as of the last change of the masks."""
 
@@ -91,6 +93,7 @@ class ModulePruners:
     def detach(self, module_id: str) -> None:
         """Let a module go."""
         self.pruners.pop(module_id, None)
+        self._begun.discard(module_id)
         self.chosen.frozen_too.discard(module_id)
         for detach in self.events.detach:
             detach(module_id)
@@ -114,6 +117,28 @@ class ModulePruners:
             if self._gathers.get(module_id):
                 pruner.gather_gradients(gradients)
             pruner.mask_gradients(gradients)
+
+    def measures_first(self) -> bool:
+        """Whether a module is to be pruned at its initialisation, and isn't yet: no step is due."""
+        return any(self._awaits_start(mid, pruner) for mid, pruner in self.pruners.items())
+
+    def prune_at_start(self) -> None:
+        """Count a minibatch that took no step; after enough of them prune what awaits its start."""
+        self._measured += 1
+        for module_id, pruner in self.pruners.items():
+            enough = self._measured >= pruner.config.schedule.get("minibatches", 1)
+            if self._awaits_start(module_id, pruner) and enough:
+                self._begun.add(module_id)
+                self.update(module_id, pruner)
+
+    def _awaits_start(self, module_id: str, pruner: Pruner) -> bool:
+        config = pruner.config
+        return (
+            config.chosen.schedule.measures_first
+            and not config.dense
+            and module_id not in self._begun
+            and self.chosen.trains(module_id)
+        )
 
     def penalise(self) -> None:
         """Do the penalties' proximal steps, after the optimizers' step."""
@@ -220,6 +245,8 @@ class ModulePruners:
         return {
             "step": self.clock,
             "updates": self.updates,
+            "begun": sorted(self._begun),
+            "measured": self._measured,
             # Arrays, as all of RLlib's states are: their pickle is the same each time.
             "modules": {
                 mid: convert_to_numpy(pruner.state_dict()) for mid, pruner in self.pruners.items()
@@ -230,6 +257,7 @@ class ModulePruners:
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Take over what `get_state` returned; a module that was pruned is pruned on."""
         self.clock, self.updates = state["step"], state["updates"]
+        self._begun, self._measured = set(state.get("begun", ())), state.get("measured", 0)
         for module_id, held in state["modules"].items():
             known = module_id in self.learner.module.keys()  # noqa: SIM118 - it is no dict
             if module_id not in self.pruners and known and is_pruned(self._config, module_id):
@@ -275,7 +303,7 @@ class ModulePruners:
 
     def _update_masks(self, module_id: str, pruner: Pruner) -> MaskChange | None:
         """Do the mask update that is due, if the module is trained at all."""
-        if not self.chosen.trains(module_id):
+        if not self.chosen.trains(module_id) or self._awaits_start(module_id, pruner):
             return None
         source = partial(self._evidence.gather, module_id, pruner)
         return self._agreed(pruner, pruner.update(self.clock, evidence=source))

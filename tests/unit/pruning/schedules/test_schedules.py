@@ -159,3 +159,20 @@ def test_a_registered_schedule_brings_its_own_faults_and_conflicts():
         "`pruning.schedule.stairs` must be at least 1.",
         "`pruning.on_clone` can't be 'regrow' on stairs.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("values", "part"),
+    [
+        ({"schedule": {"kind": "at_init", "minibatches": 0}}, "`schedule.minibatches`"),
+        ({"schedule": {"kind": "at_init", "begin": 0.2}}, "`schedule.begin` must be left out"),
+        ({"criterion": "movement"}, "is measured while a policy is trained"),
+        ({"operation": {"scale": 0.5, "steps": 2}}, "`operation` must be 'zero'"),
+        ({"penalty": {"kind": "l1", "strength": 0.1}}, "a at_init mask never changes"),
+        ({"distillation": {"weight": 1.0}}, "distillation"),
+    ],
+)
+def test_what_can_not_be_at_initialisation_is_refused(values, part):
+    given = {"sparsity": 0.5, "schedule": {"kind": "at_init"}, "criterion": "snip", **values}
+    (fault,) = PruningConfig.faults_of(given, prefix="")
+    assert part in fault
