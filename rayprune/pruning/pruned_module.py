@@ -22,6 +22,7 @@ from rayprune.pruning.granularity import Network
 from rayprune.pruning.granularity.sensors import Sensors
 from rayprune.pruning.layers.attach import Exclusions, make_maskable, maskable_layers, tied_layers
 from rayprune.pruning.layers.identity import IdentityLayers
+from rayprune.pruning.layers.kinds import axes_of
 from rayprune.pruning.layers.masked import MASKABLE, MaskedLayer
 from rayprune.pruning.layers.original_shapes import Kept, OriginalShapes
 from rayprune.pruning.layers.prunable import PrunableLayer
@@ -116,11 +117,16 @@ class PrunedModule:
         return self._store.masks
 
     @property
+    def written_masks(self) -> dict[str, Tensor]:
+        """The masks as they are written into parameters by full name; see `MaskStore.written`."""
+        return self._store.written
+
+    @property
     def uncovered(self) -> Uncovered:
         """What the sparsity is not of: weights without masks, frozen and exempt ones.
 
         >>> from rayprune import Pruner
-        >>> module = nn.ModuleDict({"enc": nn.Embedding(8, 4), "out": nn.Linear(4, 2)})
+        >>> module = nn.ModuleDict({"enc": nn.EmbeddingBag(8, 4), "out": nn.Linear(4, 2)})
         >>> Pruner(module, PruningConfig(sparsity=0.5)).uncovered.line()
         'sparsity is of 8 of 40 weights; not covered: enc.weight (32)'
         """
@@ -293,7 +299,8 @@ class PrunedModule:
         self.origins.note(step, self.config.compact_every or 1, self._progress.updates)
         if kept:
             whole_rows = self.config.chosen.granularity.whole_rows
-            self.origins.narrow(before, kept, by_unit=whole_rows)
+            axes = {x.full_name(n): axes_of(x.module) for x in self.prunable for n in x.parameters}
+            self.origins.narrow(before, kept, by_unit=whole_rows, axes=axes)
             self._store.forget()
             self._store.fading.pick(pick)
             for follow in self._parts.on_compaction:

@@ -113,10 +113,18 @@ class ScoredModule(PrunedModule):
         limits = self.config.evidence
         return measure(self.module, self.prunable, wanted, batch, loss, limits, across)
 
+    def _scored_weights(self) -> dict[str, Tensor]:
+        """Return what the criterion scores: weights as the layers compute with them.
+
+        Beside a gradient it is the parameter that the gradient is of: what zeroing it would cost.
+        """
+        asked = self.config.chosen.criterion.evidence & ACCUMULATED
+        return dict(self.weights) if asked else self._store.effective
+
     def _selection(self, evidence: Evidence) -> Selection:
         return Selection(
             self.config,
-            self.weights,
+            self._scored_weights(),
             self._store.eligible,
             self.seed,
             self._progress.updates,

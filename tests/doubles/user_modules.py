@@ -240,7 +240,7 @@ class _Pairs(nn.Module):
         self.both, self.layer = nn.Bilinear(size, size, WIDTH), nn.Linear(WIDTH, WIDTH)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(self.layer(torch.relu(self.both(x, x))))
+        return torch.tanh(self.layer(torch.tanh(self.both(x, x))))
 
 
 class _Residual(nn.Module):
@@ -282,7 +282,25 @@ class _Volume(nn.Module):
         self.conv, self.layer = nn.Conv3d(1, 4, 1), nn.Linear(4 * size, WIDTH)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(self.layer(torch.relu(self.conv(x[:, None, None, None])).flatten(1)))
+        return torch.tanh(self.layer(torch.tanh(self.conv(x[:, None, None, None])).flatten(1)))
+
+
+class _Decoder(nn.Module):
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.up, self.layer = nn.ConvTranspose1d(1, 4, 2), nn.Linear(4 * (size + 1), WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.layer(torch.tanh(self.up(x[:, None])).flatten(1)))
+
+
+class _Sequence(nn.Module):
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.rnn, self.cell = nn.RNN(1, 8, batch_first=True), nn.LSTMCell(8, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.cell(self.rnn(x[..., None])[0][:, -1])[0]
 
 
 class _Tied(nn.Module):
@@ -379,6 +397,8 @@ BODIES: Mapping[str, Callable[[int], nn.Module]] = {
     "gated": _Gated,
     "conv1d": _Series,
     "conv3d": _Volume,
+    "transposed": _Decoder,
+    "sequence": _Sequence,
     "tied": _Tied,
     "scripted": _Scripted,
     "compiled": _Compiled,

@@ -21,6 +21,7 @@ from rayprune.deploy.compaction.planner import plan_compaction
 from rayprune.deploy.compaction.proof import prove
 from rayprune.deploy.compaction.trace import Forward
 from rayprune.errors import InputError
+from rayprune.pruning.layers.hooks import hooked
 from rayprune.pruning.layers.masked import MASKABLE
 from rayprune.pruning.layers.norm_sizes import NORMS
 
@@ -74,6 +75,7 @@ def plan_live(network: TrainedNetwork) -> Plan:
         live=True,
     )
     missed = sorted(set(_layers(traced)) - set(plan.units))
+    missed = sorted({*missed} - _called(network, traced, missed))
     if missed:
         raise InputError(
             f"its known forwards don't reach {missed[0]!r}"
@@ -128,3 +130,16 @@ def _with_live_zeros(network: TrainedNetwork) -> nn.Module:
 def _layers(module: nn.Module) -> Iterable[str]:
     kinds = (*MASKABLE, *MASKABLE.values())
     return (name for name, layer in module.named_modules() if isinstance(layer, kinds))
+
+
+def _called(network: TrainedNetwork, module: nn.Module, names: Sequence[str]) -> set[str]:
+    """Return which layers the forward calls: the trace has seen them, and holds what they touch."""
+    found: set[str] = set()
+    if names:
+        layers = {module.get_submodule(name): name for name in names}
+        with (
+            hooked(layers, lambda layer, inputs, output: found.add(layers[layer])),
+            torch.no_grad(),
+        ):
+            network.forward(module, network.example)
+    return found

@@ -13,18 +13,16 @@ from rayprune.pruning.evidence.coalitions import coalitions_of
 from rayprune.pruning.evidence.evidence import GRADIENT, Evidence
 from rayprune.pruning.evidence.layer_calls import LayerCall, LayerCalls, recording
 from rayprune.pruning.evidence.objectives import ANY_GROUP, Actions, Objective
-from rayprune.pruning.evidence.per_sample import (
-    joined,
-    samples_of,
-    squared_gradients,
-    squared_inputs,
-)
+from rayprune.pruning.evidence.per_sample import squared_gradients, squared_inputs
 from rayprune.pruning.evidence.reduce import Reduce, SingleProcess
 from rayprune.pruning.layers.attach import join
 from rayprune.pruning.layers.attention_projections import project_again
 from rayprune.pruning.layers.hooks import unit_axis, unit_means
+from rayprune.pruning.layers.kinds import kind_of
+from rayprune.pruning.layers.parametrised import tensor_name
 from rayprune.pruning.layers.prunable import PrunableLayer
 from rayprune.pruning.layers.recurrent import unroll
+from rayprune.pruning.layers.subclasses import has_own_forward
 from rayprune.pruning.precision import scored
 
 FISHER = "fisher_diagonal"
@@ -115,6 +113,11 @@ class _Sums:
         self._groups = {
             layer.full_name(name): layer.group for layer in layers for name in layer.parameters
         }
+        self._names = {
+            join(layer.name, tensor_name(name)): layer.full_name(name)
+            for layer in layers
+            for name in layer.parameters
+        }
         self._wanted = wanted
         self._batches = 0
         self._samples = 0
@@ -187,36 +190,28 @@ class _Sums:
         self, name: str, calls: Sequence[tuple[list[Tensor], list[Tensor | None]]], samples: int
     ) -> None:
         layer = self._layers[name]
-        rows = [
-            samples_of(layer, args, deltas, samples)
-            for args, deltas in calls
-            if any(delta is not None for delta in deltas)
-        ]
-        for key in rows[0] if rows else ():
-            weight = layer.get_parameter(key)
-            for together in joined([row[key] for row in rows]):
-                self._sum(FISHER, join(name, key), squared_gradients(together).view_as(weight))
+        known = [call for call in calls if any(delta is not None for delta in call[1])]
+        if known and not has_own_forward(layer):
+            for key, squares in squared_gradients(layer, known, samples).items():
+                self._sum_of(FISHER, name, key, squares)
 
     def _add_inputs(self, record: LayerCalls, samples: int) -> None:
         if INPUT_NORM not in self._wanted:
             return
         for name, calls in record.calls.items():
             layer = self._layers[name]
-            for call in calls:
-                for key, rows in samples_of(layer, call.args, (), samples).items():
-                    weight = layer.get_parameter(key)
-                    squares = squared_inputs(rows)
-                    groups = len(squares)
-                    shaped = squares.expand(-1, len(weight) // groups if groups > 1 else 1, -1)
-                    total = shaped.reshape(-1, *weight.shape[1:])
-                    self._sum(INPUT_NORM, join(name, key), total)
+            for call in () if has_own_forward(layer) else calls:
+                for key, squares in squared_inputs(layer, call.args, samples).items():
+                    self._sum_of(INPUT_NORM, name, key, squares)
 
     def _add_units(self, record: LayerCalls, actions: Mapping[str, Actions]) -> None:
         for group, policy in actions.items():
             self._actions.setdefault(group, []).append(policy)
         for name, calls in record.calls.items():
             for key, values in _units(self._layers[name], calls[0]).items():
-                full = join(name, key)
+                full = self._named(name, key)
+                if full is None:
+                    continue
                 policy = _of_group(actions, self._groups[full])
                 if policy.valid is not None and len(policy.valid) == len(values):
                     values = values[policy.valid]
@@ -229,6 +224,15 @@ class _Sums:
         policies = {group: _joined(rows, across) for group, rows in self._actions.items()}
         actions = {name: _of_group(policies, self._groups[name]) for name in self._weights}
         return {ACTIVATIONS: values, ACTIONS: actions}
+
+    def _named(self, layer: str, tensor: str) -> str | None:
+        """Return the parameter that a layer's tensor is made of; None if it is not scored."""
+        return self._names.get(join(layer, tensor))
+
+    def _sum_of(self, kind: str, layer: str, tensor: str, value: Tensor) -> None:
+        name = self._named(layer, tensor)
+        if name is not None:
+            self._sum(kind, name, value)
 
     def _sum(self, kind: str, name: str, value: Tensor) -> None:
         held = self._tables[kind].get(name)
@@ -308,11 +312,12 @@ def _units(layer: nn.Module, call: LayerCall) -> dict[str, Tensor]:
     """Return the activations of a layer's units, ``(rows, units)``, by the part's parameter."""
     if isinstance(layer, nn.RNNBase):
         strands = unroll(layer, call.args[0], call.args[1:]).directions
-        return {f"weight_ih_{s.suffix}": scored(s.outputs.flatten(0, 1)) for s in strands}
+        return {f"weight_ih{s.suffix}": scored(s.outputs.flatten(0, 1)) for s in strands}
     if isinstance(layer, nn.MultiheadAttention):
         return _projected_units(layer, call)
     assert call.activation is not None
-    return {"weight": unit_means(scored(call.activation), unit_axis(layer))}
+    first = "weight_ih" if kind_of(layer).recurrent else "weight"
+    return {first: unit_means(scored(call.activation), unit_axis(layer))}
 
 
 def _projected_units(layer: nn.MultiheadAttention, call: LayerCall) -> dict[str, Tensor]:

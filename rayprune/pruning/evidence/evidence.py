@@ -44,8 +44,8 @@ class Evidence:
         if name not in table:
             raise InputError(
                 f"Criterion {criterion!r} needs `{wanted}` of {name!r}, which the batches never "
-                "reached, or which is frozen. Protect that layer, or give batches and a loss that "
-                "use it."
+                "reached, or which is frozen, or whose layer has a forward of its own. Protect "
+                "that layer, or give batches and a loss that use it."
             )
         return table[name]
 

@@ -90,7 +90,10 @@ def recording(
     names: dict[nn.Module, str] = {layer: name for name, layer in layers.items()}
     units = UnitActivations()
 
-    def on_layer(layer: nn.Module, args: Any, named: Any, output: Any) -> None:
+    def on_layer(layer: nn.Module, args: Any, named: Any, output: Any) -> Any:
+        if edges and isinstance(layer, nn.LSTMCell):
+            # Its h is made of its c: the gradient at c itself would hold that at h once more.
+            output = tuple(y.view_as(y) for y in output)
         outputs = _flat([output])
         call = LayerCall(_arguments(layer, args, named), [], None)
         if edges:
@@ -98,6 +101,7 @@ def recording(
         if activations:
             units.follow(outputs[0], unit_axis(layer), call.keep)
         record.calls.setdefault(names[layer], []).append(call)
+        return output
 
     following = followers(module) if activations else ()
     with hooked(names, on_layer, with_kwargs=True), hooked(following, units.passed):

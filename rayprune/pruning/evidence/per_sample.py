@@ -10,17 +10,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rayprune.pruning.evidence.lookups import squared_lookups, squared_row_gradients
+from rayprune.pruning.evidence.patches import ones_written, patches, written
 from rayprune.pruning.layers.attention_projections import project_again
+from rayprune.pruning.layers.kinds import kind_of
+from rayprune.pruning.layers.parametrised import effective
 from rayprune.pruning.layers.recurrent import unroll
 from rayprune.pruning.precision import scored
 
 # Floats of per-sample gradients at a time: small enough for a core's cache to help.
 CHUNK = 1 << 22
+TRANSPOSED: Final = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,41 +39,88 @@ class LayerSamples:
     """Gradients at its outputs, ``(samples, positions, groups, out)``; None where not asked for."""
 
 
+Call = tuple[Sequence[Tensor], Sequence["Tensor | None"]]
+"""What a layer was called with (its input, and a recurrent layer's initial states), and the
+gradients at its outputs (a recurrent layer's final states too)."""
+
+
+def squared_gradients(layer: nn.Module, calls: Sequence[Call], samples: int) -> dict[str, Tensor]:
+    """Return the sum over samples of the squared gradient in each weight of a layer.
+
+    Args:
+        layer: a maskable one, with torch's own forward.
+        calls: those of one pass; a sample's gradient is the sum over all of them.
+        samples: of the minibatch. Where a module folds time into the batch, each sample's steps
+            lie side by side and are gathered again.
+
+    Returns:
+        Shaped like the weights, by their name in the layer.
+    """
+    if isinstance(layer, nn.Embedding):
+        return {"weight": _looked_up(layer, calls, samples)}
+    rows = [samples_of(layer, args, deltas, samples) for args, deltas in calls]
+    sums: dict[str, Tensor] = {}
+    for key in rows[0]:
+        for together in joined([row[key] for row in rows]):
+            squares = summed_squares(together).view_as(effective(layer, key))
+            sums[key] = squares if key not in sums else sums[key] + squares
+    return sums
+
+
+def squared_inputs(layer: nn.Module, args: Sequence[Tensor], samples: int) -> dict[str, Tensor]:
+    """Return the sum over samples and positions of the square of each weight's input, in one call.
+
+    Returns:
+        Shaped like the weights, with one row for all where they read the same, by their name.
+    """
+    if isinstance(layer, nn.Embedding):
+        return {"weight": squared_lookups(layer, args[0])}
+    if isinstance(layer, TRANSPOSED):
+        return {"weight": _squares_before_transposed(layer, args[0].detach())}
+    found: dict[str, Tensor] = {}
+    for key, rows in samples_of(layer, args, (), samples).items():
+        weight = effective(layer, key)
+        squares = scored(rows.inputs).square().sum(dim=(0, 1))[:, None, :]
+        groups = len(squares)
+        shaped = squares.expand(-1, len(weight) // groups if groups > 1 else 1, -1)
+        found[key] = shaped.reshape(-1, *weight.shape[1:])
+    return found
+
+
 def samples_of(
     layer: nn.Module, args: Sequence[Tensor], deltas: Sequence[Tensor | None], samples: int
 ) -> dict[str, LayerSamples]:
-    """Return the rows of each weight of a layer in one call.
+    """Return the rows of each weight of a layer in one call; see `squared_gradients`.
 
     Args:
-        layer: Linear, Conv1d, Conv2d, LSTM, GRU or MultiheadAttention.
+        layer: a maskable one that isn't an Embedding.
         args: as `rayprune.pruning.evidence.layer_calls.LayerCall` has them.
-        deltas: the gradients at its outputs (a recurrent layer's final states too); empty if only
-            the inputs are asked for.
-        samples: of the minibatch. Where a module folds time into the batch, each sample's steps
-            lie side by side and are gathered again.
+        deltas: the gradients at its outputs; empty if only the inputs are asked for.
+        samples: of the minibatch.
     """
-    if isinstance(layer, nn.RNNBase):
+    if kind_of(layer).recurrent:
         return _recurrent_rows(layer, args, deltas)
     if isinstance(layer, nn.MultiheadAttention):
         return _attention_rows(layer, args, deltas, samples)
     x, delta = args[0].detach(), deltas[0] if deltas else None
-    if isinstance(layer, nn.Linear):
-        inputs = x.reshape(len(x), -1, 1, x.shape[-1])
-        at_outputs = None if delta is None else delta.reshape(len(x), -1, 1, delta.shape[-1])
+    if isinstance(layer, TRANSPOSED):
+        assert delta is not None
+        # Each weight multiplies an input and adds to an output: as in a convolution, turned round.
+        inputs, at_outputs = written(layer, delta, x.shape[2:]), _by_group(x, layer.groups)
+        return {"weight": LayerSamples(_refold(inputs, samples), _refold(at_outputs, samples))}
+    if isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+        inputs = patches(layer, x)
+        found = None if delta is None else _by_group(delta, layer.groups)
     else:
-        assert isinstance(layer, (nn.Conv1d, nn.Conv2d))
-        inputs = _patches(layer, x)
-        groups = layer.groups
-        at_outputs = None
-        if delta is not None:
-            shaped = delta.reshape(len(x), groups, delta.shape[1] // groups, -1)
-            at_outputs = shaped.permute(0, 3, 1, 2)
-    if at_outputs is not None:
-        at_outputs = _refold(at_outputs, samples)
-    return {"weight": LayerSamples(_refold(inputs, samples), at_outputs)}
+        if isinstance(layer, nn.Bilinear):
+            x = (x[..., :, None] * args[1].detach()[..., None, :]).flatten(-2)
+        inputs = x.reshape(len(x), -1, 1, x.shape[-1])
+        found = None if delta is None else delta.reshape(len(x), -1, 1, delta.shape[-1])
+    found = None if found is None else _refold(found, samples)
+    return {"weight": LayerSamples(_refold(inputs, samples), found)}
 
 
-def squared_gradients(rows: LayerSamples) -> Tensor:
+def summed_squares(rows: LayerSamples) -> Tensor:
     """Return the sum over samples of the squared gradient in each weight.
 
     Args:
@@ -77,7 +130,7 @@ def squared_gradients(rows: LayerSamples) -> Tensor:
         Shape ``(groups, out, in)``.
 
     >>> inputs, deltas = torch.tensor([[[[1.0]]], [[[2.0]]]]), torch.tensor([[[[3.0]]], [[[1.0]]]])
-    >>> squared_gradients(LayerSamples(inputs, deltas))
+    >>> summed_squares(LayerSamples(inputs, deltas))
     tensor([[[13.]]])
     """
     assert rows.deltas is not None
@@ -96,11 +149,6 @@ def squared_gradients(rows: LayerSamples) -> Tensor:
     return total
 
 
-def squared_inputs(rows: LayerSamples) -> Tensor:
-    """Return the sum over samples and positions of each squared input, ``(groups, 1, in)``."""
-    return scored(rows.inputs).square().sum(dim=(0, 1))[:, None, :]
-
-
 def joined(rows: Sequence[LayerSamples]) -> list[LayerSamples]:
     """Join the calls of one layer in one pass: a sample's gradient is the sum over all of them."""
     if len({len(row.inputs) for row in rows}) > 1:
@@ -116,18 +164,9 @@ def _refold(rows: Tensor, samples: int) -> Tensor:
     return rows.reshape(samples, -1, *rows.shape[2:])
 
 
-def _patches(layer: nn.Conv1d | nn.Conv2d, x: Tensor) -> Tensor:
-    """Return what each place of a Conv's output sees, ``(n, places, groups, in * kernel)``."""
-    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-    x = functional.pad(x, layer._reversed_padding_repeated_twice, mode=mode)
-    kernel, dilation, stride = layer.kernel_size, layer.dilation, layer.stride
-    if isinstance(layer, nn.Conv1d):
-        x = x.unsqueeze(2)
-        kernel, dilation, stride = (1, *kernel), (1, *dilation), (1, *stride)
-    columns: Tensor = functional.unfold(x, kernel, dilation=dilation, stride=stride)
-    count, _, places = columns.shape
-    width = x.shape[1] // layer.groups * math.prod(kernel)
-    shaped = columns.reshape(count, layer.groups, width, places)
+def _by_group(values: Tensor, groups: int) -> Tensor:
+    """Reshape ``(n, channels, *places)`` to ``(n, places, groups, channels of a group)``."""
+    shaped = values.reshape(len(values), groups, values.shape[1] // groups, -1)
     return shaped.permute(0, 3, 1, 2)
 
 
@@ -178,8 +217,22 @@ def _padded(x: Tensor, length: int) -> Tensor:
     return functional.pad(x, (0, 0, 0, length - x.shape[1]))
 
 
+def _looked_up(layer: nn.Embedding, calls: Sequence[Call], samples: int) -> Tensor:
+    pairs = [(args[0], deltas[0]) for args, deltas in calls if deltas[0] is not None]
+    indices = [index.reshape(samples, -1) for index, _ in pairs]
+    deltas = [delta.reshape(samples, -1, layer.embedding_dim) for _, delta in pairs]
+    return squared_row_gradients(layer, torch.cat(indices, 1), torch.cat(deltas, 1), samples)
+
+
+def _squares_before_transposed(layer: Any, x: Tensor) -> Tensor:
+    """Return the squared norm of what each weight multiplies, without what padding cuts off."""
+    squares = scored(x).square().sum(0).flatten(1) @ scored(ones_written(layer, x))
+    shape = layer.weight.shape
+    return squares.view(shape[0], 1, *shape[2:]).expand(shape)
+
+
 def _recurrent_rows(
-    layer: nn.RNNBase, args: Sequence[Tensor], deltas: Sequence[Tensor | None]
+    layer: nn.Module, args: Sequence[Tensor], deltas: Sequence[Tensor | None]
 ) -> dict[str, LayerSamples]:
     with torch.enable_grad():
         run = unroll(layer, args[0], args[1:])
@@ -194,7 +247,7 @@ def _recurrent_rows(
     for strand in run.directions:
         for kind, inputs in (("ih", strand.inputs), ("hh", strand.hidden)):
             delta = gates.pop(0)
-            rows[f"weight_{kind}_{strand.suffix}"] = LayerSamples(
+            rows[f"weight_{kind}{strand.suffix}"] = LayerSamples(
                 inputs.detach().unsqueeze(2), None if delta is None else delta.unsqueeze(2)
             )
     return rows

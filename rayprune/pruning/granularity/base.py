@@ -15,6 +15,7 @@ from rayprune.pruning.checks import Faults, listed
 from rayprune.pruning.component import Chosen, GranularityRules
 from rayprune.pruning.distributions import is_even
 from rayprune.pruning.granularity.sensors import Sensors
+from rayprune.pruning.layers.kinds import kind_of
 from rayprune.pruning.layers.masked import prunable_name
 from rayprune.pruning.layers.prunable import PrunableLayer
 
@@ -236,6 +237,24 @@ class Granularity(GranularityRules, ABC):
         return []
 
 
+def unmultiplied_faults(name: str, layers: Iterable[PrunableLayer]) -> list[str]:
+    """Return why layers can't be pruned by what sparse matrix products know.
+
+    Args:
+        name: the granularity's.
+        layers: those that are not protected.
+    """
+    wrong = [layer.name for layer in layers if not kind_of(layer.module).multiplies]
+    if not wrong:
+        return []
+    return [
+        f"`pruning.granularity` {name!r} means nothing to {listed(wrong)}, which no matrix product "
+        f"computes: an Embedding looks its vectors up, a Bilinear multiplies two inputs. List "
+        f"{'it' if len(wrong) == 1 else 'them'} under `pruning.protect`, or take granularity "
+        "'weight'."
+    ]
+
+
 class WithinLayers(Granularity):
     """A granularity of which nothing lies in more than one layer."""
 
@@ -246,7 +265,7 @@ class WithinLayers(Granularity):
         """Split one layer into sets of what competes.
 
         Args:
-            layer: Linear, Conv1d, Conv2d, LSTM or GRU.
+            layer: a maskable one.
             parameters: the layer's prunable parameters, by a name that ends in theirs in the layer.
         """
 
@@ -257,14 +276,3 @@ class WithinLayers(Granularity):
     def count(self, layers: Iterable[PrunableLayer]) -> int:
         """Add up what competes in each layer."""
         return sum(part.count for x in layers for part in self.split(x.module, x.whole))
-
-
-def by_gate(layer: nn.Module) -> int:
-    """Return how often a unit's rows come in each parameter: once, or once in each gate.
-
-    >>> by_gate(nn.Linear(2, 2)), by_gate(nn.LSTM(2, 2)), by_gate(nn.GRU(2, 2))
-    (1, 4, 3)
-    """
-    if not isinstance(layer, nn.RNNBase):
-        return 1
-    return 4 if isinstance(layer, nn.LSTM) else 3

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from rayprune.pruning.granularity.base import POOLINGS, Named, Part, WithinLayers, by_gate
+from rayprune.pruning.granularity.base import (
+    POOLINGS,
+    Named,
+    Part,
+    WithinLayers,
+    unmultiplied_faults,
+)
+from rayprune.pruning.layers.kinds import ROWS_FIRST, Axes, axes_of, kind_of
+from rayprune.pruning.layers.prunable import PrunableLayer
 
 BLOCK_ROWS = 16
 
@@ -19,7 +27,7 @@ class BlockPart(Part):
     """Blocks of 16 output rows by one input column (in a Conv, one weight of the kernel).
 
     Where 16 doesn't divide the rows, the last blocks have what rows are left, and count as one
-    each. In an LSTM or GRU a block lies within one gate.
+    each. In a recurrent layer a block lies within one gate.
 
     >>> part = BlockPart({"weight": torch.Size([17, 2])}, gates=1)
     >>> part.count
@@ -30,6 +38,7 @@ class BlockPart(Part):
     """
 
     gates: int
+    axes: Axes = ROWS_FIRST
 
     @property
     def count(self) -> int:
@@ -39,11 +48,12 @@ class BlockPart(Part):
 
     @property
     def _shape(self) -> torch.Size:
-        return self.shapes[self.parameters[0]]
+        return self.axes.shape(self.shapes[self.parameters[0]])
 
     def pool(self, scores: Named, pooling: str) -> Tensor:
         """Return each block's score, ``(gates, blocks of rows, columns)``."""
-        rows = scores[self.parameters[0]].reshape(self.gates, self._shape[0] // self.gates, -1)
+        own = self.axes.rows(scores[self.parameters[0]])
+        rows = own.reshape(self.gates, self._shape[0] // self.gates, -1)
         whole = rows.shape[1] // BLOCK_ROWS * BLOCK_ROWS
         pieces = [rows[:, :whole].reshape(self.gates, -1, BLOCK_ROWS, rows.shape[2])]
         if whole < rows.shape[1]:
@@ -55,7 +65,7 @@ class BlockPart(Part):
     def expand(self, keep: Tensor, scores: Named) -> Iterator[tuple[str, Tensor]]:
         """Yield the mask of whole blocks."""
         rows = keep.repeat_interleave(BLOCK_ROWS, dim=1)[:, : self._shape[0] // self.gates]
-        yield self.parameters[0], rows.reshape(self._shape).contiguous()
+        yield self.parameters[0], self.axes.weight(rows.reshape(self._shape)).contiguous()
 
 
 def _pooled(blocks: Tensor, pooling: str) -> Tensor:
@@ -72,5 +82,13 @@ class BlockGranularity(WithinLayers):
 
     def split(self, layer: nn.Module, parameters: Mapping[str, Tensor]) -> list[Part]:
         """Make each parameter a part whose blocks compete."""
-        gates = by_gate(layer)
-        return [BlockPart({name: weight.shape}, gates) for name, weight in parameters.items()]
+        gates, axes = kind_of(layer).gates, axes_of(layer)
+        return [BlockPart({name: weight.shape}, gates, axes) for name, weight in parameters.items()]
+
+    def layer_faults(
+        self, layers: Sequence[PrunableLayer], protected: Collection[str], tied: Collection[str]
+    ) -> list[str]:
+        """Return a fault if blocks mean nothing to a layer."""
+        return super().layer_faults(layers, protected, tied) + unmultiplied_faults(
+            self.name, layers
+        )

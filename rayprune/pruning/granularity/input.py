@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from rayprune.errors import ConfigError, InputError
 from rayprune.pruning.checks import listed
 from rayprune.pruning.granularity.base import POOLINGS, Granularity, Named, Network, Part
 from rayprune.pruning.granularity.sensors import reading_parameters
+from rayprune.pruning.layers.kinds import ROWS_FIRST, Axes, axes_of
 from rayprune.pruning.layers.masked import prunable_name
 from rayprune.pruning.layers.prunable import Columns, PrunableLayer
 
@@ -35,6 +36,8 @@ class SensorPart(Part):
 
     columns: Mapping[str, Columns]
     """By parameter name."""
+    axes: Mapping[str, Axes] = field(default_factory=dict)
+    """Likewise, of those whose units are no rows."""
 
     @property
     def count(self) -> int:
@@ -56,15 +59,17 @@ class SensorPart(Part):
         """Yield masks of whole columns."""
         gone = (~keep).tolist()
         for name, shape in self.shapes.items():
-            mask = torch.ones(shape, dtype=torch.bool, device=keep.device)
+            axes = self.axes.get(name, ROWS_FIRST)
+            mask = torch.ones(axes.shape(shape), dtype=torch.bool, device=keep.device)
             for column, drops in zip(self.columns[name], gone, strict=True):
                 if drops and column is not None:
                     mask[:, column] = False
-            yield name, mask
+            yield name, axes.weight(mask).contiguous()
 
     def _by_sensor(self, scores: Tensor, name: str) -> tuple[Tensor, Tensor]:
         """Return ``(sensors, weights)``, and how many weights of each sensor there are."""
-        by_column = scores.movedim(1, 0).reshape(scores.shape[1], -1)
+        rows = self.axes.get(name, ROWS_FIRST).rows(scores)
+        by_column = rows.movedim(1, 0).reshape(rows.shape[1], -1)
         columns = self.columns[name]
         reads = torch.tensor([c is not None for c in columns], device=scores.device)
         index = torch.tensor([c or 0 for c in columns], device=scores.device)
@@ -81,14 +86,15 @@ class InputGranularity(Granularity):
 
     def parts(self, layers: Iterable[PrunableLayer]) -> tuple[Part, ...]:
         """Make the sensors compete, each over all layers."""
-        columns = {
-            layer.full_name(name): (layer.parameters[name].shape, layer.columns)
+        read = [
+            (layer.full_name(name), layer.parameters[name].shape, layer.columns, layer.module)
             for layer in layers
             for name in reading_parameters(layer.module, layer.parameters)
             if layer.columns is not None
-        }
-        shapes = {name: shape for name, (shape, _) in columns.items()}
-        return (SensorPart(shapes, {name: places for name, (_, places) in columns.items()}),)
+        ]
+        shapes = {name: shape for name, shape, _, _ in read}
+        columns = {name: places for name, _, places, _ in read}
+        return (SensorPart(shapes, columns, {name: axes_of(layer) for name, _, _, layer in read}),)
 
     def count(self, layers: Iterable[PrunableLayer]) -> int:
         """Count the sensors."""

@@ -14,7 +14,14 @@ from torch import Tensor, nn
 from rayprune.pruning.checks import Faults
 from rayprune.pruning.component import Chosen
 from rayprune.pruning.distributions import is_even
-from rayprune.pruning.granularity.base import POOLINGS, Named, Part, WithinLayers
+from rayprune.pruning.granularity.base import (
+    POOLINGS,
+    Named,
+    Part,
+    WithinLayers,
+    unmultiplied_faults,
+)
+from rayprune.pruning.layers.kinds import ROWS_FIRST, Axes, axes_of
 from rayprune.pruning.layers.prunable import PrunableLayer
 
 _FORM = re.compile(r"([1-9]\d*):([1-9]\d*)")
@@ -69,6 +76,7 @@ class GroupPart(Part):
     """
 
     pattern: NofM
+    axes: Axes = ROWS_FIRST
     ranks_within: ClassVar[bool] = True
 
     @property
@@ -104,9 +112,9 @@ class GroupPart(Part):
 
     def from_swap_rows(self, rows: Tensor) -> Tensor:
         """Return values shaped like the parameter again."""
-        shape = self.shapes[self.parameters[0]]
+        shape = self.axes.shape(self.shapes[self.parameters[0]])
         outer = [shape[0], *shape[2:], shape[1]]
-        return rows.view(outer).movedim(-1, 1).contiguous()
+        return self.axes.weight(rows.view(outer).movedim(-1, 1)).contiguous()
 
     def live(self, free: Mapping[str, Tensor | None]) -> Tensor | None:
         """Return the groups that still have more than N weights."""
@@ -114,8 +122,8 @@ class GroupPart(Part):
         return None if mask is None else self._grouped(mask).sum(dim=1) > self.pattern.n
 
     def _grouped(self, values: Tensor) -> Tensor:
-        """Reshape ``(out, in, *kernel)`` to ``(groups, m)``."""
-        return values.movedim(1, -1).reshape(-1, self.pattern.m)
+        """Reshape a weight to ``(groups, m)``, groups lying along its inputs."""
+        return self.axes.rows(values).movedim(1, -1).reshape(-1, self.pattern.m)
 
 
 class NofMGranularity(WithinLayers):
@@ -149,12 +157,18 @@ class NofMGranularity(WithinLayers):
 
     def split(self, layer: nn.Module, parameters: Mapping[str, Tensor]) -> list[Part]:
         """Make each parameter a part whose groups compete."""
-        return [GroupPart({n: weight.shape}, self.pattern) for n, weight in parameters.items()]
+        axes = axes_of(layer)
+        return [
+            GroupPart({n: weight.shape}, self.pattern, axes) for n, weight in parameters.items()
+        ]
 
     def layer_faults(
         self, layers: Sequence[PrunableLayer], protected: Collection[str], tied: Collection[str]
     ) -> list[str]:
-        """Return a fault if M does not divide the inputs of a layer."""
+        """Return a fault if M does not divide a layer's inputs, or groups of them mean nothing."""
+        meaningless = unmultiplied_faults(self.name, layers)
+        if meaningless:
+            return meaningless
         sizes = {x.name: undivided(x.module, x.parameters, self.pattern) for x in layers}
         wrong = {name: size for name, size in sizes.items() if size is not None}
         if not wrong:
@@ -173,7 +187,8 @@ def undivided(layer: nn.Module, parameters: Mapping[str, Tensor], pattern: NofM)
     >>> undivided(nn.Linear(6, 2), dict(nn.Linear(6, 2).named_parameters()), NofM(2, 4))
     6
     """
-    sizes = [weight.shape[1] for weight in parameters.values() if weight.dim() > 1]
+    axes = axes_of(layer)
+    sizes = [axes.shape(weight.shape)[1] for weight in parameters.values() if weight.dim() > 1]
     return next((size for size in sizes if size % pattern.m), None)
 
 

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from rayprune.pruning.granularity.base import POOLINGS, Named, Part, WithinLayers, by_gate
+from rayprune.pruning.granularity.base import POOLINGS, Named, Part, WithinLayers
+from rayprune.pruning.layers.kinds import ROWS_FIRST, Axes, axes_of, kind_of
+from rayprune.pruning.layers.parametrised import tensor_name
 
 
 @dataclass(frozen=True, slots=True)
 class UnitPart(Part):
-    """Output units: rows of a Linear, filters of a Conv, hidden units of an LSTM or GRU.
+    """Output units: rows of a Linear, filters of a Conv, hidden units of a recurrent layer.
 
     >>> rows = UnitPart({"weight": torch.Size([2, 2])}, units=2, gates=1)
     >>> rows.pool({"weight": torch.tensor([[1.0, 2.0], [3.0, 5.0]])}, "mean")
@@ -26,6 +28,8 @@ class UnitPart(Part):
     units: int
     gates: int
     """How often a unit's rows come in each parameter."""
+    axes: Axes = ROWS_FIRST
+    """Where the parameters have their units."""
 
     @property
     def count(self) -> int:
@@ -40,11 +44,12 @@ class UnitPart(Part):
         """Yield masks of whole rows."""
         for name, shape in self.shapes.items():
             column = keep.repeat(self.gates).view(-1, *[1] * (len(shape) - 1))
-            yield name, column.expand(shape).contiguous()
+            whole = column.expand(self.axes.shape(shape))
+            yield name, self.axes.weight(whole).contiguous()
 
     def _by_unit(self, scores: Tensor) -> Tensor:
         """Reshape ``(gates * units, ...)`` to ``(units, weights of the unit)``."""
-        gated = scores.reshape(self.gates, self.units, -1)
+        gated = self.axes.rows(scores).reshape(self.gates, self.units, -1)
         return gated.transpose(0, 1).reshape(self.units, -1)
 
 
@@ -65,13 +70,17 @@ class NeuronGranularity(WithinLayers):
 def unit_parts(layer: nn.Module, parameters: Mapping[str, Tensor]) -> list[Part]:
     """Split a layer into sets of units that compete.
 
-    A hidden unit of an LSTM or GRU is its row in every gate, input and hidden weights together;
-    each direction of each stacked layer is a part of its own.
+    A hidden unit of a recurrent layer is its row in every gate, input and hidden weights together;
+    each direction of each stacked layer is a part of its own. A unit of a transposed convolution is
+    one of its output channels, and of an Embedding one dimension of all its vectors.
     """
-    if not isinstance(layer, nn.RNNBase):
-        return [UnitPart({n: w.shape}, w.shape[0], 1) for n, w in parameters.items()]
+    kind, axes = kind_of(layer), axes_of(layer)
+    if not kind.recurrent:
+        shapes = {name: weight.shape for name, weight in parameters.items()}
+        return [UnitPart({n: s}, axes.shape(s)[0], 1, axes) for n, s in shapes.items()]
     stacked: dict[str, dict[str, torch.Size]] = {}
     for name, weight in parameters.items():
-        place = name.rpartition(".")[2].partition("h_l")[2]
+        place = tensor_name(name).rpartition(".")[2].partition("h_l")[2]
         stacked.setdefault(place, {})[name] = weight.shape
-    return [UnitPart(shapes, layer.hidden_size, by_gate(layer)) for shapes in stacked.values()]
+    size = int(layer.hidden_size)  # type: ignore[arg-type]
+    return [UnitPart(shapes, size, kind.gates) for shapes in stacked.values()]

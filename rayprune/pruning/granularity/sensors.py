@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from rayprune.errors import InputError
-from rayprune.pruning.layers.hooks import hooked
+from rayprune.pruning.layers.hooks import hooked, unit_axis
+from rayprune.pruning.layers.kinds import CONVOLUTIONS, axes_of, kind_of
 from rayprune.pruning.layers.masked import prunable_parameters
+from rayprune.pruning.layers.parametrised import tensor_name
 from rayprune.pruning.layers.prunable import Columns
 
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
 Run = Callable[[Sequence[Tensor]], object]
 
 
@@ -75,17 +76,17 @@ def reading_parameters(layer: nn.Module, parameters: Mapping[str, Tensor]) -> li
     """Return the parameters of a layer that its inputs meet: all but hidden-to-hidden ones.
 
     Args:
-        layer: Linear, Conv, LSTM or GRU; of a stack the first layer, in both directions.
+        layer: a maskable one; of a stack the first layer, in both directions.
         parameters: its prunable parameters.
 
     >>> lstm = nn.LSTM(2, 2, num_layers=2)
     >>> reading_parameters(lstm, dict(lstm.named_parameters()))
     ['weight_ih_l0']
     """
-    if not isinstance(layer, nn.RNNBase):
+    if not kind_of(layer).recurrent:
         return list(parameters)
-    first = ("weight_ih_l0", "weight_ih_l0_reverse")
-    return [name for name in parameters if name.rpartition(".")[2] in first]
+    first = ("weight_ih", "weight_ih_l0", "weight_ih_l0_reverse")
+    return [name for name in parameters if tensor_name(name).rpartition(".")[2] in first]
 
 
 def unplugged(sensors: Sensors, layers: Mapping[str, nn.Module]) -> list[bool]:
@@ -99,7 +100,8 @@ def unplugged(sensors: Sensors, layers: Mapping[str, nn.Module]) -> list[bool]:
     for name, columns in sensors.columns.items():
         weights = prunable_parameters(layers[name])
         for parameter in reading_parameters(layers[name], weights):
-            used = weights[parameter].detach().movedim(1, 0).flatten(1).any(dim=1).tolist()
+            rows = axes_of(layers[name]).rows(weights[parameter].detach())
+            used = rows.movedim(1, 0).flatten(1).any(dim=1).tolist()
             dead = [d and (c is None or not used[c]) for d, c in zip(dead, columns, strict=True)]
     return dead
 
@@ -143,6 +145,11 @@ def _read(
         if isinstance(layer, CONVOLUTIONS) is convolutions:
             base, up, down = (_by_input(layer, held[name]) for held in (ones, forwards, backwards))
             found[name] = _matched(name, base, up, down, total)
+            if found[name] and not kind_of(layer).multiplies:
+                raise InputError(
+                    f"Sensors have no columns in layer {name!r}: an Embedding looks its inputs up, "
+                    "and a Bilinear multiplies them. Choose another granularity than 'input'."
+                )
     return found
 
 
@@ -196,7 +203,7 @@ def _by_input(layer: nn.Module, given: Tensor) -> Tensor:
     """Return one number for each input of a layer, shape ``(inputs,)``; a channel's is its sum."""
     values = given.detach().double()
     if isinstance(layer, CONVOLUTIONS):
-        values = values.movedim(-len(layer.kernel_size) - 1, -1)
+        values = values.movedim(unit_axis(layer), -1)
     return values.reshape(-1, values.shape[-1]).sum(dim=0)
 
 
@@ -207,7 +214,8 @@ def _inputs(
     inputs: dict[nn.Module, Tensor] = {}
 
     def catch(layer: nn.Module, given: tuple[Any, ...], output: Any) -> Any:
-        inputs[layer] = given[0]
+        both = [g for g in given if isinstance(g, Tensor)] if isinstance(layer, nn.Bilinear) else []
+        inputs[layer] = torch.cat(both, dim=-1) if both else given[0]
         return _zeros(output)
 
     with hooked({*layers.values()}, catch), torch.no_grad():

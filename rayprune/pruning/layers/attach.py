@@ -7,19 +7,20 @@ from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
 
-from rayprune.pruning.layers.masked import MASKABLE, MaskedLayer, prunable_parameters
+from rayprune.pruning.layers.masked import MaskedLayer, prunable_parameters
+from rayprune.pruning.layers.parametrised import parametrised_base
+from rayprune.pruning.layers.subclasses import masked_class, masked_class_of, plain_class
 from rayprune.pruning.layers.torch_prune import adopt_torch_pruning, check_adoptable
 
 Exclusions = Iterable["str | nn.Module"]
 
 
 def make_maskable(module: nn.Module, *, exclude: Exclusions = ()) -> nn.Module:
-    """Turn the layers of a module that are in `MASKABLE` into maskable ones, in place.
+    """Turn a module's layers into maskable ones, in place: those of `MASKABLE`, and of subclasses.
 
     Only the class of a layer changes: parameters keep their identity, their names and what an
-    optimizer knows of them. Doing it twice changes nothing. Subclasses are left alone, since
-    theirs may be a forward of their own. What ``torch.nn.utils.prune`` has pruned is taken over:
-    its masks become the layer's, and its parametrisation goes.
+    optimizer knows of them. Doing it twice changes nothing. What ``torch.nn.utils.prune`` has
+    pruned is taken over: its masks become the layer's, and its parametrisation goes.
 
     Args:
         module: any module; it may be a layer itself.
@@ -39,14 +40,14 @@ def make_maskable(module: nn.Module, *, exclude: Exclusions = ()) -> nn.Module:
     )
     """
     found = _by_themselves(not_excluded(module, exclude))
-    ours = (*MASKABLE, *MASKABLE.values())
-    for name, layer in found:
-        if type(layer) in ours:
-            check_adoptable(name, layer)
-    for name, layer in found:
-        adopted = adopt_torch_pruning(name, layer) if type(layer) in ours else {}
-        if type(layer) in MASKABLE and prunable_parameters(layer):
-            layer.__class__ = MASKABLE[type(layer)]
+    ours = [(name, layer) for name, layer in found if is_maskable(layer)]
+    for name, layer in ours:
+        check_adoptable(name, layer)
+    for name, layer in ours:
+        adopted = adopt_torch_pruning(name, layer)
+        masked = masked_class_of(layer)
+        if masked is not None and prunable_parameters(layer):
+            layer.__class__ = masked
             layer.masks = {}  # type: ignore[assignment]
         for key, mask in adopted.items():
             held = layer.masks.get(key)  # type: ignore[union-attr, operator]
@@ -66,19 +67,23 @@ def unmask(module: nn.Module) -> dict[str, Tensor]:
     >>> unmask(layer), layer
     ({}, Linear(in_features=2, out_features=1, bias=True))
     """
-    plain: dict[type[nn.Module], type[nn.Module]] = {
-        masked: original for original, masked in MASKABLE.items()
-    }
     masks: dict[str, Tensor] = {}
     for name, layer in module.named_modules():
-        kind = plain.get(type(layer))
+        kind = plain_class(layer) if isinstance(layer, MaskedLayer) else None
         if kind is not None:
-            assert isinstance(layer, MaskedLayer)
             masks.update({join(name, key): mask for key, mask in layer.masks.items()})
             del layer.masks
             layer.__dict__.pop("bypassed", None)
-            layer.__class__ = kind  # type: ignore[assignment]
+            layer.__class__ = kind
     return masks
+
+
+def is_maskable(layer: nn.Module) -> bool:
+    """Whether a layer is maskable, or is made so by `make_maskable` if it has weights."""
+    if isinstance(layer, nn.Embedding) and layer.sparse:
+        return False
+    kind = parametrised_base(layer) or type(layer)
+    return isinstance(layer, MaskedLayer) or masked_class(kind) is not None
 
 
 def maskable_layers(module: nn.Module, *, exclude: Exclusions = ()) -> dict[str, MaskedLayer]:

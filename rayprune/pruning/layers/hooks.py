@@ -15,6 +15,8 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils.hooks import RemovableHandle
 
+from rayprune.pruning.layers.kinds import is_of_known_kind, kind_of
+
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm, _NormBase)
 """Modules that norm a layer's output before its activation function."""
 
@@ -108,6 +110,8 @@ def unit_axis(layer: nn.Module) -> int:
     >>> unit_axis(nn.Conv2d(1, 2, 3)), unit_axis(nn.Conv1d(1, 2, 3)), unit_axis(nn.Linear(1, 2))
     (-3, -2, -1)
     """
+    if is_of_known_kind(layer):
+        return -1 - kind_of(layer).places
     weight = getattr(layer, "weight", None)
     return min(1 - weight.dim(), -1) if isinstance(weight, Tensor) else -1
 

@@ -8,7 +8,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from rayprune.pruning.layers.masked import MaskedConv1d, MaskedConv2d, MaskedLayer, MaskedLinear
+from rayprune.pruning.layers.masked import (
+    MaskedConv1d,
+    MaskedConv2d,
+    MaskedConv3d,
+    MaskedLayer,
+    MaskedLinear,
+)
+from rayprune.pruning.layers.subclasses import has_own_forward
 from rayprune.pruning.pruner_part import PrunerPart
 from rayprune.pruning.reports import MaskChange
 
@@ -41,9 +48,11 @@ def can_be_identity(layer: MaskedLayer) -> bool:
     A Linear of one width; a convolution of one width and one group, with stride 1, a kernel of odd
     sides, and padding that keeps the size.
     """
+    if has_own_forward(layer):
+        return False
     if isinstance(layer, MaskedLinear):
         return layer.in_features == layer.out_features > 1
-    if not isinstance(layer, (MaskedConv1d, MaskedConv2d)):
+    if not isinstance(layer, (MaskedConv1d, MaskedConv2d, MaskedConv3d)):
         return False
     return (
         layer.in_channels == layer.out_channels > 1
@@ -139,7 +148,7 @@ def _is_identity(layer: MaskedLayer) -> bool:
     return torch.equal(mask, identity_weight(mask.shape).to(mask.device))
 
 
-def _keeps_size(layer: nn.Conv1d | nn.Conv2d) -> bool:
+def _keeps_size(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> bool:
     if isinstance(layer.padding, str):
         return layer.padding == "same" or set(layer.kernel_size) == {1}
     return all(

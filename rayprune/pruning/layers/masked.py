@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from rayprune.pruning.layers.attention import OUT, PACKED, SEPARATE, NarrowAttention
+from rayprune.pruning.layers.parametrised import originals, tensor_name
 
 
 class MaskedLayer(nn.Module):
@@ -63,6 +64,30 @@ class MaskedConv2d(MaskedLayer, nn.Conv2d):
     """A Conv2d that knows its masks."""
 
 
+class MaskedConv3d(MaskedLayer, nn.Conv3d):
+    """A Conv3d that knows its masks."""
+
+
+class MaskedConvTranspose1d(MaskedLayer, nn.ConvTranspose1d):
+    """A ConvTranspose1d that knows its masks."""
+
+
+class MaskedConvTranspose2d(MaskedLayer, nn.ConvTranspose2d):
+    """A ConvTranspose2d that knows its masks."""
+
+
+class MaskedConvTranspose3d(MaskedLayer, nn.ConvTranspose3d):
+    """A ConvTranspose3d that knows its masks."""
+
+
+class MaskedEmbedding(MaskedLayer, nn.Embedding):
+    """An Embedding that knows its masks: a unit of it is one dimension of all vectors."""
+
+
+class MaskedBilinear(MaskedLayer, nn.Bilinear):
+    """A Bilinear that knows its masks."""
+
+
 class MaskedLSTM(MaskedLayer, nn.LSTM):
     """An LSTM that knows its masks; a projection (``proj_size``) is never pruned."""
 
@@ -85,34 +110,65 @@ class MaskedMultiheadAttention(MaskedLayer, nn.MultiheadAttention):
 
 MaskedNarrowAttention.narrowed = MaskedNarrowAttention
 
+
+class MaskedRNN(MaskedLayer, nn.RNN):
+    """An RNN, of tanh or ReLU, that knows its masks."""
+
+
+class MaskedLSTMCell(MaskedLayer, nn.LSTMCell):
+    """An LSTMCell that knows its masks."""
+
+
+class MaskedGRUCell(MaskedLayer, nn.GRUCell):
+    """A GRUCell that knows its masks."""
+
+
+class MaskedRNNCell(MaskedLayer, nn.RNNCell):
+    """An RNNCell that knows its masks."""
+
+
 MASKABLE: Mapping[type[nn.Module], type[MaskedLayer]] = {
     nn.Linear: MaskedLinear,
     nn.Conv1d: MaskedConv1d,
     nn.Conv2d: MaskedConv2d,
+    nn.Conv3d: MaskedConv3d,
+    nn.ConvTranspose1d: MaskedConvTranspose1d,
+    nn.ConvTranspose2d: MaskedConvTranspose2d,
+    nn.ConvTranspose3d: MaskedConvTranspose3d,
     nn.LSTM: MaskedLSTM,
     nn.GRU: MaskedGRU,
     nn.MultiheadAttention: MaskedMultiheadAttention,
     NarrowAttention: MaskedNarrowAttention,
+    nn.RNN: MaskedRNN,
+    nn.LSTMCell: MaskedLSTMCell,
+    nn.GRUCell: MaskedGRUCell,
+    nn.RNNCell: MaskedRNNCell,
+    nn.Embedding: MaskedEmbedding,
+    nn.Bilinear: MaskedBilinear,
 }
-"""torch's class -> the maskable one. Subclasses of torch's classes are left alone."""
+"""torch's class -> the maskable one; `rayprune.pruning.layers.subclasses` makes others."""
 
-
-_NAMES = frozenset({"weight", PACKED, *SEPARATE, OUT})
+_NAMES = frozenset({"weight", "weight_ih", "weight_hh", PACKED, *SEPARATE, OUT})
 
 
 def prunable_parameters(layer: nn.Module) -> dict[str, nn.Parameter]:
     """Return the parameters of a maskable layer that can be pruned, by their name in the layer.
 
-    The weight of a Linear or Conv, the input and hidden weights of an LSTM or GRU, all projections
-    of a MultiheadAttention; never a bias, and nothing of a layer without inputs or outputs.
+    The weight of a Linear, Conv, Embedding or Bilinear, the input and hidden weights of a recurrent
+    layer or cell, all projections of a MultiheadAttention; never a bias, and nothing of a layer
+    without inputs or outputs. Of a weight that torch computes, what a mask can be written into; see
+    `rayprune.pruning.layers.parametrised`. An Embedding with sparse gradients has none: those tell
+    of some rows only.
 
     >>> list(prunable_parameters(MaskedGRU(2, 3, bidirectional=True)))[:3]
     ['weight_ih_l0', 'weight_hh_l0', 'weight_ih_l0_reverse']
     """
+    if isinstance(layer, nn.Embedding) and layer.sparse:
+        return {}
+    own = {name: weight for name, weight in own_parameters(layer).items() if _is_weight(name)}
+    found = {**own, **dict(originals(layer))}
     return {
-        name: parameter
-        for name, parameter in own_parameters(layer).items()
-        if prunable_name(name) and parameter.numel()
+        name: weight for name, weight in found.items() if prunable_name(name) and weight.numel()
     }
 
 
@@ -131,4 +187,8 @@ def prunable_name(name: str) -> bool:
     >>> [prunable_name(name) for name in ("weight", "weight_hh_l0_reverse", "bias", "weight_hr_l0")]
     [True, True, False, False]
     """
-    return name in _NAMES or name.startswith(("weight_ih_l", "weight_hh_l"))
+    return _is_weight(tensor_name(name))
+
+
+def _is_weight(tensor: str) -> bool:
+    return tensor in _NAMES or tensor.startswith(("weight_ih_l", "weight_hh_l"))

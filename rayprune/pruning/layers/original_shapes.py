@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from rayprune.pruning.layers.kinds import ROWS_FIRST, Axes
 from rayprune.pruning.packing import copied
 from rayprune.pruning.pruner_part import PrunerPart
 
@@ -28,6 +29,8 @@ class Origin:
     shape: tuple[int, ...]
     kept: Kept
     """Original indices that are left, by leading axis; on the CPU."""
+    axes: Axes = ROWS_FIRST
+    """Where the parameter has its units."""
 
     @property
     def size(self) -> int:
@@ -41,7 +44,7 @@ class Origin:
             kept: indices of what is there now, by leading axis.
         """
         further = tuple(held[now.cpu()] for held, now in zip(self.kept, kept, strict=True))
-        return Origin(self.shape, further)
+        return Origin(self.shape, further, self.axes)
 
     def inflated(self, tensor: Tensor) -> Tensor:
         """Return a tensor of the original shape, zero (or False) where its rows have gone.
@@ -94,7 +97,12 @@ class OriginalShapes(PrunerPart):
         self._tick, self._seen = int(clock // every), updates
 
     def narrow(
-        self, before: Mapping[str, Sequence[int]], kept: Mapping[str, Kept], *, by_unit: bool
+        self,
+        before: Mapping[str, Sequence[int]],
+        kept: Mapping[str, Kept],
+        *,
+        by_unit: bool,
+        axes: Mapping[str, Axes] | None = None,
     ) -> None:
         """Take a compaction in.
 
@@ -102,13 +110,15 @@ class OriginalShapes(PrunerPart):
             before: the parameters' shapes before it.
             kept: what is left of those that shrank.
             by_unit: see the attribute.
+            axes: of parameters whose units are no rows.
         """
         self.by_unit = by_unit
+        columns = axes or {}
         for name, indices in kept.items():
             held = self.held.get(name)
             if held is None:
                 whole = tuple(torch.arange(size) for size in before[name][: len(indices)])
-                held = Origin(tuple(before[name]), whole)
+                held = Origin(tuple(before[name]), whole, columns.get(name, ROWS_FIRST))
             self.held[name] = held.narrowed(indices)
 
     def shape(self, name: str, parameter: Tensor) -> tuple[int, ...]:
@@ -132,8 +142,10 @@ class OriginalShapes(PrunerPart):
         if not self.by_unit:
             assert mask is not None
             return int(torch.count_nonzero(mask))
-        rows = parameter.shape[0] if mask is None else int(mask.flatten(1).any(1).sum())
-        return rows * math.prod(held.shape[1:])
+        whole = held.axes.shape(held.shape)
+        if mask is None:
+            return held.axes.shape(parameter.shape)[0] * math.prod(whole[1:])
+        return int(held.axes.rows(mask).flatten(1).any(1).sum()) * math.prod(whole[1:])
 
     def inflate(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return tensors by parameter name in their original shapes; see `Origin.inflated`.
@@ -164,18 +176,21 @@ class OriginalShapes(PrunerPart):
         if self.by_unit:
             # A column that went is no pruned weight: units are what is masked, in whole rows.
             for name in known:
-                rows = inflated[name].flatten(1).any(1)
-                inflated[name] = (
-                    rows.view(-1, *[1] * (inflated[name].dim() - 1))
-                    .expand(inflated[name].shape)
-                    .contiguous()
-                )
+                axes = self.held[name].axes
+                rows = axes.rows(inflated[name])
+                alive = rows.flatten(1).any(1).view(-1, *[1] * (rows.dim() - 1))
+                inflated[name] = axes.weight(alive.expand(rows.shape)).contiguous()
         return inflated
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything as plain values and tensors."""
         parameters = {
-            name: {"shape": list(held.shape), "kept": [axis.clone() for axis in held.kept]}
+            name: {
+                "shape": list(held.shape),
+                "kept": [axis.clone() for axis in held.kept],
+                "transposed": int(held.axes.transposed),
+                "groups": held.axes.groups,
+            }
             for name, held in self.held.items()
         }
         return {
@@ -189,7 +204,11 @@ class OriginalShapes(PrunerPart):
         """Return the origins, and what else `state_dict` returned."""
         given = state or {}
         held = {
-            name: Origin(tuple(one["shape"]), tuple(copied(axis) for axis in one["kept"]))
+            name: Origin(
+                tuple(one["shape"]),
+                tuple(copied(axis) for axis in one["kept"]),
+                Axes(bool(one.get("transposed", False)), int(one.get("groups", 1))),
+            )
             for name, one in given.get("parameters", {}).items()
         }
         seen, tick = int(given.get("seen", 0)), int(given.get("tick", 0))

@@ -13,6 +13,8 @@ from torch.nn.utils.spectral_norm import SpectralNorm, remove_spectral_norm
 from torch.nn.utils.weight_norm import WeightNorm, remove_weight_norm
 from torch.utils import _pytree as pytree
 
+from rayprune.pruning.layers.parametrised import tensor_name
+
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -80,5 +82,13 @@ def _bake_parametrized(part: nn.Module) -> None:
         if originals:
             trains = any(original.requires_grad for original in originals)
             setattr(part, name, nn.Parameter(value, requires_grad=trains))
+            _rename_mask(part, name)
         else:
             part.register_buffer(name, value)
+
+
+def _rename_mask(part: nn.Module, tensor: str) -> None:
+    """Let the mask of what a tensor was made of be the tensor's own."""
+    masks: dict[str, Tensor] = part.__dict__.get("masks", {})
+    for key in [key for key in masks if key != tensor and tensor_name(key) == tensor]:
+        masks[tensor] = masks.pop(key)

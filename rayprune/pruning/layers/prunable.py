@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rayprune.pruning.layers.attach import join
+from rayprune.pruning.layers.kinds import axes_of
 from rayprune.pruning.layers.masked import MaskedLayer, prunable_parameters
 from rayprune.pruning.layers.original_shapes import OriginalShapes
 
@@ -64,7 +65,8 @@ class PrunableLayer:
     @property
     def dims(self) -> tuple[int, ...]:
         """The layer's shape as one matrix, ``(out, in, ...)``, before any compaction."""
-        return matrix_shape([weight.shape for weight in self.whole.values()])
+        axes = axes_of(self.module)
+        return matrix_shape([axes.shape(weight.shape) for weight in self.whole.values()])
 
     @property
     def whole(self) -> dict[str, Tensor]:

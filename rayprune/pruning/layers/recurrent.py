@@ -1,6 +1,6 @@
-"""An LSTM or GRU unrolled in plain torch, so that its states and gates can be looked at.
+"""Recurrent layers and cells unrolled in plain torch, so that states and gates can be seen.
 
-torch's own recurrent layers run in one fused call that shows neither the states in between nor the
+torch's own run in one fused call that shows neither the states in between nor the
 gradients at the gates. Fisher information and input norms need both.
 """
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rayprune.errors import InputError
+from rayprune.pruning.layers.kinds import kind_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,7 @@ class Direction:
     """One direction of one stacked layer, over time."""
 
     suffix: str
-    """Of its parameters' names: ``l0``, ``l1_reverse``."""
+    """Of its parameters' names: ``_l0``, ``_l1_reverse``; empty in a cell."""
     inputs: Tensor
     """What its input weights see, shape ``(batch, time, in)``."""
     hidden: Tensor
@@ -44,11 +45,11 @@ class Unrolled:
     directions: list[Direction]
 
 
-def unroll(layer: nn.RNNBase, x: Tensor, states: Sequence[Tensor] = ()) -> Unrolled:
+def unroll(layer: nn.Module, x: Tensor, states: Sequence[Tensor] = ()) -> Unrolled:
     """Compute what ``layer(x, states)`` does, in a graph of its own. Leaves dropout out.
 
     Args:
-        layer: an LSTM or GRU of any depth, direction and projection.
+        layer: an LSTM, GRU or RNN of any depth, direction and projection, or a cell of either.
         x: its input, batched or not, time first or not.
         states: its initial states: h, and c of an LSTM; zeros if left out.
 
@@ -58,6 +59,9 @@ def unroll(layer: nn.RNNBase, x: Tensor, states: Sequence[Tensor] = ()) -> Unrol
     """
     if not isinstance(x, Tensor):
         raise InputError("A packed sequence can't be looked into. Pass a padded batch.")
+    if isinstance(layer, nn.RNNCellBase):
+        return _unrolled_cell(layer, x.detach(), [state.detach() for state in states])
+    assert isinstance(layer, nn.RNNBase)
     batched = x.dim() == 3
     x = x.detach() if batched else x.detach().unsqueeze(0 if layer.batch_first else 1)
     x = x if layer.batch_first else x.transpose(0, 1)
@@ -69,7 +73,7 @@ def unroll(layer: nn.RNNBase, x: Tensor, states: Sequence[Tensor] = ()) -> Unrol
         sides = []
         for direction in range(ways):
             start = [state[depth * ways + direction] for state in initial]
-            one, final = _run(layer, f"l{depth}{'_reverse' * direction}", x, start)
+            one, final = _run(layer, f"_l{depth}{'_reverse' * direction}", x, start)
             directions.append(one)
             finals.append(final)
             sides.append(one.outputs)
@@ -87,23 +91,37 @@ def _initial(layer: nn.RNNBase, x: Tensor, states: list[Tensor]) -> list[Tensor]
         return states
     rows = layer.num_layers * (2 if layer.bidirectional else 1)
     h = x.new_zeros(rows, x.shape[0], layer.proj_size or layer.hidden_size)
-    if isinstance(layer, nn.GRU):
+    if not isinstance(layer, nn.LSTM):
         return [h]
     return [h, x.new_zeros(rows, x.shape[0], layer.hidden_size)]
 
 
+def _unrolled_cell(layer: nn.RNNCellBase, x: Tensor, states: list[Tensor]) -> Unrolled:
+    """Compute one call of a cell, as a sequence of one step."""
+    batched = x.dim() == 2
+    if not batched:
+        x, states = x[None], [state[None] for state in states]
+    if not states:
+        kept = 2 if isinstance(layer, nn.LSTMCell) else 1
+        states = [x.new_zeros(len(x), layer.hidden_size) for _ in range(kept)]
+    one, finals = _run(layer, "", x[:, None], states)
+    if not batched:
+        finals = tuple(state.squeeze(0) for state in finals)
+    return Unrolled(finals[0], finals[1:], [one])
+
+
 def _run(
-    layer: nn.RNNBase, suffix: str, x: Tensor, state: list[Tensor]
+    layer: nn.RNNBase | nn.RNNCellBase, suffix: str, x: Tensor, state: list[Tensor]
 ) -> tuple[Direction, tuple[Tensor, ...]]:
     batch, time, _ = x.shape
-    rows = (4 if isinstance(layer, nn.LSTM) else 3) * layer.hidden_size
+    rows = kind_of(layer).gates * layer.hidden_size
     gates = [x.new_zeros(batch, time, rows).requires_grad_() for _ in range(2)]
-    w_ih, w_hh = (getattr(layer, f"weight_{kind}_{suffix}").detach() for kind in ("ih", "hh"))
+    w_ih, w_hh = (getattr(layer, f"weight_{kind}{suffix}").detach() for kind in ("ih", "hh"))
     b_ih, b_hh = (
-        getattr(layer, f"bias_{kind}_{suffix}").detach() if layer.bias else x.new_zeros(rows)
+        getattr(layer, f"bias_{kind}{suffix}").detach() if layer.bias else x.new_zeros(rows)
         for kind in ("ih", "hh")
     )
-    project = getattr(layer, f"weight_hr_{suffix}", None)
+    project = getattr(layer, f"weight_hr{suffix}", None)
     from_input = x @ w_ih.T + b_ih + gates[0]
     before: list[Tensor] = []
     after: list[Tensor] = []
@@ -111,10 +129,13 @@ def _run(
     for step in steps:
         before.append(state[0])
         from_hidden = state[0] @ w_hh.T + b_hh + gates[1][:, step]
-        if isinstance(layer, nn.LSTM):
+        if isinstance(layer, (nn.LSTM, nn.LSTMCell)):
             state = _lstm_cell(from_input[:, step] + from_hidden, state[1])
-        else:
+        elif isinstance(layer, (nn.GRU, nn.GRUCell)):
             state = [_gru_cell(from_input[:, step], from_hidden, state[0])]
+        else:
+            together = from_input[:, step] + from_hidden
+            state = [together.tanh() if layer.nonlinearity == "tanh" else together.relu()]
         if project is not None:
             state[0] = state[0] @ project.detach().T
         after.append(state[0])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rayprune.pruning.layers.attention import fit_attention
+from rayprune.pruning.layers.kinds import CONVOLUTIONS, axes_of
 from rayprune.pruning.layers.masked import MaskedLayer, own_parameters
 from rayprune.pruning.layers.norm_sizes import NORMS, fit_norms, tell_norm
 
@@ -106,10 +107,17 @@ def tell_sizes(
     tell_norm(layer, shape)
     if isinstance(layer, nn.Linear):
         layer.out_features, layer.in_features = layer.weight.shape
-    elif isinstance(layer, (nn.Conv1d, nn.Conv2d)) and layer.groups == 1:
-        layer.out_channels, layer.in_channels = layer.weight.shape[:2]
+    elif isinstance(layer, CONVOLUTIONS) and layer.groups == 1:
+        rows: Tensor = axes_of(layer).rows(layer.get_parameter("weight"))
+        layer.out_channels, layer.in_channels = rows.shape[:2]  # type: ignore[assignment]
     elif isinstance(layer, nn.MultiheadAttention):
         fit_attention(layer, heads)
+    elif isinstance(layer, nn.Bilinear):
+        layer.out_features, layer.in1_features, layer.in2_features = layer.weight.shape
+    elif isinstance(layer, nn.Embedding):
+        layer.num_embeddings, layer.embedding_dim = layer.weight.shape
+    elif isinstance(layer, nn.RNNCellBase):
+        layer.input_size, layer.hidden_size = layer.weight_ih.shape[1], layer.weight_hh.shape[1]
     elif isinstance(layer, nn.RNNBase) and not layer.proj_size:
         layer.input_size = layer.get_parameter("weight_ih_l0").shape[1]
         layer.hidden_size = layer.get_parameter("weight_hh_l0").shape[1]

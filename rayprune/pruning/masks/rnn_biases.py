@@ -1,22 +1,24 @@
 """Biases of hidden units that have lost all incoming weights: they go with the last of those.
 
-An LSTM's or GRU's unit without incoming weights would still move, from step to step, by its biases
+A recurrent unit without incoming weights would still move, from step to step, by its biases
 alone: no constant, so that nothing behind it could make up for its absence. With them at zero it
 stays at zero from a zero state on, and can be removed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from rayprune.pruning.layers.kinds import kind_of
 from rayprune.pruning.layers.masked import MaskedLayer
+from rayprune.pruning.layers.parametrised import tensor_name
 
 
 def silent_biases(layer: MaskedLayer) -> dict[str, Tensor]:
-    """Return the masks of an LSTM's or GRU's biases; none for others, or if all units live.
+    """Return the masks of a recurrent layer's biases; none for others, or if all units live.
 
     Returns:
         By the bias' name in the layer: bool, its shape, False for units that have lost all of
@@ -32,21 +34,21 @@ def silent_biases(layer: MaskedLayer) -> dict[str, Tensor]:
     >>> silent_biases(gru)["bias_hh_l0"].tolist()
     [False, True, False, True, False, True]
     """
-    if not isinstance(layer, nn.RNNBase) or not layer.bias or layer.proj_size:
+    if not kind_of(layer).recurrent or not layer.bias or getattr(layer, "proj_size", False):
         return {}
     found: dict[str, Tensor] = {}
-    for name in layer.masks:
-        if name.startswith("weight_ih_"):
-            strand = name.removeprefix("weight_ih_")
-            speaks = _speaks(layer, [name, f"weight_hh_{strand}"])
+    masks = {tensor_name(name): mask for name, mask in layer.masks.items()}
+    for name in masks:
+        if name.startswith("weight_ih"):
+            strand = name.removeprefix("weight_ih")  # empty in a cell
+            speaks = _speaks(layer, [masks[name], masks.get(f"weight_hh{strand}")])
             if speaks is not None:
-                found[f"bias_ih_{strand}"] = found[f"bias_hh_{strand}"] = speaks
+                found[f"bias_ih{strand}"] = found[f"bias_hh{strand}"] = speaks
     return found
 
 
-def _speaks(layer: MaskedLayer, names: Iterable[str]) -> Tensor | None:
+def _speaks(layer: MaskedLayer, masks: Sequence[Tensor | None]) -> Tensor | None:
     """Return which rows belong to a unit that anything reaches; None if all do."""
-    masks = [layer.masks.get(name) for name in names]
     if any(mask is None for mask in masks):
         return None
     size = int(layer.hidden_size)  # type: ignore[arg-type]

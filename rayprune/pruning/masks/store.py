@@ -8,9 +8,18 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rayprune.errors import InputError, did_you_mean
+from rayprune.errors import InputError, RunError, did_you_mean
+from rayprune.pruning.layers.kinds import kind_of
+from rayprune.pruning.layers.masked import MaskedLayer, prunable_parameters
+from rayprune.pruning.layers.parametrised import (
+    divides_by_all,
+    effective,
+    length_of,
+    tensor_name,
+)
 from rayprune.pruning.layers.prunable import PrunableLayer
 from rayprune.pruning.masks.fading import Fading
+from rayprune.pruning.masks.normalised_weights import silent_lengths, written_mask
 from rayprune.pruning.masks.rnn_biases import silent_biases
 from rayprune.pruning.masks.topk import keep_only
 from rayprune.pruning.naming import check_tensor
@@ -51,7 +60,7 @@ class MaskStore:
         self._places = {
             layer.full_name(name): (layer, name) for layer in layers for name in layer.parameters
         }
-        self._cells = [layer for layer in layers if isinstance(layer.module, nn.RNNBase)]
+        self._followed = [layer for layer in layers if _is_followed(layer.module)]
         self._multipliers: dict[str, Tensor] = {}
         self._pairs: list[tuple[nn.Parameter, Tensor]] | None = None
         self.prunable: tuple[PrunableLayer, ...] = tuple(layers)
@@ -83,18 +92,39 @@ class MaskStore:
 
     @property
     def silenced(self) -> dict[str, tuple[nn.Parameter, Tensor]]:
-        """Biases masked in part, with their masks; see `rayprune.pruning.masks.rnn_biases`."""
+        """What goes with the last weight of a unit, with masks: biases and magnitudes.
+
+        See `rayprune.pruning.masks.rnn_biases` and `rayprune.pruning.masks.normalised_weights`.
+        """
         return {
             layer.full_name(name): (layer.module.get_parameter(name), mask)
-            for layer in self._cells
-            for name, mask in silent_biases(layer.module).items()
+            for layer in self._followed
+            for name, mask in {
+                **silent_biases(layer.module),
+                **silent_lengths(layer.module),
+            }.items()
             if layer.full_name(name) not in self.spared
+        }
+
+    @property
+    def written(self) -> dict[str, Tensor]:
+        """The masks as they are written into the parameters, with those of `silenced`.
+
+        Those of weight-normalised directions keep what has no magnitude any more.
+        """
+        return {name: self._written(name) for name in self.masks} | {
+            name: mask for name, (_, mask) in self.silenced.items()
         }
 
     @property
     def weights(self) -> dict[str, nn.Parameter]:
         """The parameters by full name, masked or not."""
         return {name: self.weight(name) for name in self._places}
+
+    @property
+    def effective(self) -> dict[str, Tensor]:
+        """The weights as their layers compute with them, by full name; see `parametrised`."""
+        return {name: effective(x.module, key) for name, (x, key) in self._places.items()}
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -132,7 +162,11 @@ class MaskStore:
             step: the clock, for the report.
             operation: how a weight that is dropped goes.
             around: called for each parameter before and after weights of it go.
+
+        Raises:
+            RunError: a weight that is divided by its own norm would go; nothing was changed.
         """
+        self._check_left(keeps)
         pruned, changed, scales = 0, dict[str, None](), dict[str, float]()
         for name in self.names:
             if name not in keeps and name not in self.fading.ages:
@@ -159,6 +193,21 @@ class MaskStore:
         churn = (pruned + grown) / sum(layer.total for layer in self.prunable)
         sparsity = self.masked()
         return MaskChange(step, pruned, churn, sparsity, tuple(changed), grown, regrown, scales)
+
+    def _check_left(self, keeps: Mapping[str, Tensor]) -> None:
+        """Raise RunError if a weight would go as a whole that is divided by its own norm."""
+        for name, keep in keeps.items():
+            layer, key = self._places[name]
+            if divides_by_all(layer.module, key) and not bool((self._left(name) & keep).any()):
+                raise RunError(
+                    f"No weight of {layer.name!r} would be left, whose spectral norm it is divided "
+                    "by. List it under `pruning.protect`, or give `pruning.distribution` a "
+                    "sparsity for each layer."
+                )
+
+    def _left(self, name: str) -> Tensor:
+        mask = self.mask(name)
+        return all_true(self.weight(name)) if mask is None else mask
 
     def _newly_gone(self, name: str, keep: Tensor | None, operation: Operation) -> Tensor:
         free = self.eligible(name)
@@ -224,7 +273,7 @@ class MaskStore:
 
     def mask_tensors(self, tensors: Mapping[nn.Parameter, Tensor]) -> None:
         """Zero the pruned entries of other tensors, in place; see `Pruner.mask_tensors`."""
-        held = [(name, self.weight(name), mask) for name, mask in self.masks.items()]
+        held = [(name, self.weight(name), self._written(name)) for name in self.masks]
         held += [(name, bias, mask) for name, (bias, mask) in self.silenced.items()]
         held = [(name, p, mask) for name, p, mask in held if p in tensors]
         for name, parameter, _ in held:
@@ -242,8 +291,9 @@ class MaskStore:
     @torch.no_grad()
     def stray(self, name: str) -> int:
         """Return how many masked weights of a parameter are not zero."""
-        mask = self.mask(name)
-        return 0 if mask is None else int(torch.count_nonzero((self.weight(name) != 0) & ~mask))
+        if self.mask(name) is None:
+            return 0
+        return int(torch.count_nonzero((self.weight(name) != 0) & ~self._written(name)))
 
     def drop(self, name: str, gone: Tensor) -> None:
         """Mask weights and zero them.
@@ -254,15 +304,18 @@ class MaskStore:
         """
         layer, key = self._places[name]
         stays = gone.logical_not_()
-        keep_only(self.weight(name), stays)
+        if key == tensor_name(key):
+            keep_only(self.weight(name), stays)
         mask = layer.module.masks.get(key)
         if mask is None:
             layer.module.masks[key] = stays
             self._pairs = None
         else:
             mask.logical_and_(stays)
+        if key != tensor_name(key):
+            keep_only(self.weight(name), self._written(name))
         self._rewrite_multiplier(name)
-        if isinstance(layer.module, nn.RNNBase):
+        if layer in self._followed:
             self._pairs = None  # biases may have fallen silent
             for bias, speaks in self.silenced.values():
                 keep_only(bias, speaks)
@@ -275,11 +328,15 @@ class MaskStore:
             fresh: bool, shaped like the parameter.
         """
         layer, key = self._places[name]
-        # They are zero already, unless something other than the caller wrote them.
-        keep_only(self.weight(name), ~fresh)
+        # They are zero already, unless something other than the caller wrote them. Directions of a
+        # row without a magnitude are not, and go on from where they are.
+        stays = ~fresh if key == tensor_name(key) else self._written(name).clone()
         layer.module.masks[key].logical_or_(fresh)
+        keep_only(self.weight(name), stays)
+        if key != tensor_name(key):
+            keep_only(self.weight(name), self._written(name))
         self._rewrite_multiplier(name)
-        if isinstance(layer.module, nn.RNNBase):
+        if layer in self._followed:
             self._pairs = None
 
     def replace(self, masks: Mapping[str, Tensor], ages: Mapping[str, Tensor]) -> None:
@@ -334,8 +391,11 @@ class MaskStore:
             multiplier.copy_(self._bytes(name))
 
     def _bytes(self, name: str) -> Tensor:
+        return self._written(name).view(torch.uint8)
+
+    def _written(self, name: str) -> Tensor:
         layer, key = self._places[name]
-        return layer.module.masks[key].view(torch.uint8)
+        return written_mask(layer.module, key)
 
 
 def all_true(weight: Tensor) -> Tensor:
@@ -345,3 +405,10 @@ def all_true(weight: Tensor) -> Tensor:
     (torch.Size([2, 3]), 1)
     """
     return torch.ones((), dtype=torch.bool, device=weight.device).expand(weight.shape)
+
+
+def _is_followed(layer: MaskedLayer) -> bool:
+    """Whether something else in the layer goes with the last weight of a unit."""
+    return kind_of(layer).recurrent or any(
+        length_of(layer, name) is not None for name in prunable_parameters(layer)
+    )

@@ -13,7 +13,9 @@ from torch.nn.utils.rnn import PackedSequence
 from rayprune.pruning.granularity.neuron import unit_parts
 from rayprune.pruning.layers.attention_projections import uses
 from rayprune.pruning.layers.hooks import hooked
+from rayprune.pruning.layers.kinds import kind_of
 from rayprune.pruning.layers.masked import MASKABLE, prunable_parameters
+from rayprune.pruning.layers.parametrised import effective, lists_of
 
 COUNTED = tuple(MASKABLE)
 
@@ -70,8 +72,8 @@ def count_flops(module: nn.Module, run: Callable[[], object]) -> Flops:
     """Count what one forward computes in maskable layers.
 
     Two operations per multiply-add; biases, activations and the products of queries with keys and
-    of attention with values are left out. What runs more than
-    once counts as often; what doesn't run doesn't count.
+    of attention with values are left out, and those of a Bilinear's inputs. What runs more than
+    once counts as often; what doesn't run doesn't count. An Embedding computes nothing.
 
     Args:
         module: whose layers are watched.
@@ -99,7 +101,7 @@ def count_flops(module: nn.Module, run: Callable[[], object]) -> Flops:
 def dead_units(module: nn.Module) -> dict[str, int]:
     """Count the units of each layer whose incoming weights are all zero.
 
-    A unit is a row of a Linear, a filter of a Conv, a hidden unit of an LSTM or GRU.
+    A unit is a row of a Linear, a filter of a Conv, a hidden unit of a recurrent layer.
 
     Returns:
         By layer name, layers without a dead unit left out.
@@ -114,7 +116,7 @@ def dead_units(module: nn.Module) -> dict[str, int]:
         if not isinstance(layer, COUNTED):
             continue
         weights = prunable_parameters(layer)
-        magnitudes = {key: weight.detach().abs() for key, weight in weights.items()}
+        magnitudes = {key: effective(layer, key).detach().abs() for key in weights}
         dead = sum(
             int((part.pool(magnitudes, "sum") == 0).sum()) for part in unit_parts(layer, weights)
         )
@@ -129,15 +131,26 @@ def _uses(
     """Return the weights that a call used, and how often."""
     if isinstance(layer, nn.MultiheadAttention):
         return uses(layer, inputs, named)
-    positions = _positions(layer, inputs, output)
-    own = layer.named_parameters(recurse=False)
-    return [(positions, weight) for name, weight in own if name.startswith("weight")]
+    positions = positions_of(layer, inputs, output)
+    own = [name for name, _ in layer.named_parameters(recurse=False)]
+    names = [name for name in (*own, *lists_of(layer)) if name.startswith("weight")]
+    return [(positions, effective(layer, name)) for name in names]
 
 
-def _positions(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> int:
-    """Return how often each weight of a layer was used."""
-    if isinstance(layer, nn.RNNBase):
+def positions_of(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> int:
+    """Return how often each weight of a layer was multiplied in one call.
+
+    >>> layer, x = nn.ConvTranspose1d(2, 3, 4), torch.zeros(1, 2, 5)
+    >>> positions_of(layer, (x,), layer(x))
+    5
+    """
+    kind = kind_of(layer)
+    if isinstance(layer, nn.Embedding):
+        return 0
+    if kind.recurrent:
         given = inputs[0].data if isinstance(inputs[0], PackedSequence) else inputs[0]
-        return int(given.numel()) // layer.input_size
-    rows = layer.get_parameter("weight").shape[0]
+        return int(given.numel()) // int(layer.input_size)  # type: ignore[arg-type]
+    if kind.transposed:
+        return int(inputs[0].numel()) // int(layer.in_channels)  # type: ignore[arg-type]
+    rows = effective(layer, "weight").shape[0]
     return int(output.numel()) // rows

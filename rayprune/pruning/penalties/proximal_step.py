@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from torch import nn
 
 from rayprune.errors import InputError
-from rayprune.pruning.layers.prunable import protected_names
+from rayprune.pruning.checks import listed
+from rayprune.pruning.layers.parametrised import length_of
+from rayprune.pruning.layers.prunable import PrunableLayer, protected_names
 from rayprune.pruning.penalties import penalty_of
 from rayprune.pruning.pruner_part import PrunerPart
+
+
+def penalty_faults(penalty: object, layers: Iterable[PrunableLayer]) -> list[str]:
+    """Return why layers can't be shrunk.
+
+    Args:
+        penalty: a config's; None for none.
+        layers: those that would be.
+    """
+    wrong = [x.name for x in layers if any(length_of(x.module, name) for name in x.parameters)]
+    if penalty is None or not wrong:
+        return []
+    return [
+        f"`pruning.penalty` can't shrink {listed(wrong)}: of weight-normalised weights the length "
+        "of a direction means nothing. Leave the penalty out, or list the layers under "
+        "`pruning.protect`."
+    ]
 
 
 class ProximalStep(PrunerPart):

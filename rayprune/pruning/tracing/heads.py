@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from rayprune.pruning.layers.attach import Exclusions, make_maskable, maskable_layers
+from rayprune.pruning.layers.kinds import axes_of
 from rayprune.pruning.layers.masked import prunable_parameters
 from rayprune.pruning.tracing.replica import replica, undisturbed
 from rayprune.pruning.tracing.tags import UnitTags
@@ -123,7 +124,7 @@ def _alike(module: nn.Module, layers: Mapping[str, nn.Module]) -> dict[str, set[
     places: defaultdict[tuple[Any, ...], set[str]] = defaultdict(set)
     of: defaultdict[str, list[tuple[Any, ...]]] = defaultdict(list)
     for name, layer in layers.items():
-        width = next(iter(prunable_parameters(layer).values())).shape[0]
+        width = axes_of(layer).shape(next(iter(prunable_parameters(layer).values())).shape)[0]
         steps = name.split(".") if name else []
         for at in range(len(steps)):
             holder = ".".join(steps[:at])

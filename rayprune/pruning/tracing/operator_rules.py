@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from rayprune.pruning.tracing.unit_numbers import NONE, joined, or_none, spread
+from rayprune.pruning.tracing.unit_numbers import NONE, joined, or_none, same, spread
 
 # fmt: off
 _MOVES: Final = frozenset({
@@ -34,7 +34,7 @@ _PRODUCTS: Final[Mapping[str, tuple[int, int]]] = {
 _SOURCES: Final = ("src", "source", "values")
 """What operators that put numbers in the place of others call those."""
 _LAYERS: Final = frozenset({
-    "embedding", "_embedding_bag", "_trilinear", "mkldnn_rnn_layer", "_cudnn_rnn", "miopen_rnn",
+    "_embedding_bag", "mkldnn_rnn_layer", "_cudnn_rnn", "miopen_rnn",
     "_native_multi_head_attention", "_transformer_encoder_layer_fwd",
 })
 """Whole layers in one operator: nothing passes but the units of their own weights."""
@@ -112,6 +112,10 @@ def rule_for(call: Call) -> Rule:
         return _multiplied
     if call.name in ("convolution", "_convolution"):
         return _convolved
+    if call.name == "embedding":
+        return _looked_up
+    if call.name == "_trilinear":
+        return _of_two_inputs
     if call.name in _SUMS:
         return _summed
     if call.name in _MOVES:
@@ -203,10 +207,34 @@ def _multiplied(tags: Tags, call: Call, layer: str) -> list[Tensor | None]:
 def _convolved(tags: Tags, call: Call, layer: str) -> list[Tensor | None]:
     weight = call.args[1]
     tags.readable([call.args[0], weight], layer)
-    filters = tags.same(weight, layer, list(range(1, weight.dim())))
-    if filters is None or call.argument("transposed"):
+    kernel = list(range(2, weight.dim()))
+    if call.argument("transposed"):
+        filters = tags.same(weight, layer, kernel)
+        if filters is not None:
+            # Inputs come first, those of each group together.
+            grouped = filters.unflatten(0, (call.argument("groups"), -1))
+            filters = same(grouped, [1]).flatten(0, 2)
+    else:
+        filters = tags.same(weight, layer, [1, *kernel])
+    if filters is None:
         return [None]
-    return [filters.view(-1, *[1] * (weight.dim() - 2)).expand(call.made[0].shape)]
+    return [filters.reshape(-1, *[1] * len(kernel)).expand(call.made[0].shape)]
+
+
+def _looked_up(tags: Tags, call: Call, layer: str) -> list[Tensor | None]:
+    """Rows of a table: each of their numbers is of the dimension that its column is."""
+    columns = tags.same(call.args[0], layer, [0])
+    return [None if columns is None else columns.squeeze(0).expand(call.made[0].shape)]
+
+
+def _of_two_inputs(tags: Tags, call: Call, layer: str) -> list[Tensor | None]:
+    """A Bilinear: each of its units has a matrix of weights."""
+    weight = call.args[1]
+    tags.readable([call.args[0], weight, call.args[2]], layer)
+    units = tags.same(weight, layer, list(range(1, weight.dim())))
+    flat = None if units is None else units.reshape(-1)
+    fits = flat is not None and flat.numel() == call.made[0].shape[-1]
+    return [flat.expand(call.made[0].shape) if fits and flat is not None else None]
 
 
 def tensors_in(tree: Any) -> list[Tensor]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rayprune.pruning.layers.attention import OUT
+from rayprune.pruning.layers.kinds import axes_of, kind_of
 from rayprune.pruning.layers.masked import prunable_parameters
 from rayprune.pruning.tracing.operator_rules import Call, rule_for, tensors_in
 from rayprune.pruning.tracing.unit_numbers import NONE, carries, same
@@ -29,8 +30,12 @@ class _Rows:
     length: int
     """Numbers in a row."""
     count: int
-    """Rows; those of an LSTM or GRU have one for each gate of a unit."""
+    """Rows; those of a recurrent layer have one for each gate of a unit. Of a weight whose inputs
+    come first, each kernel is a row."""
     units: int
+    """Of each block."""
+    block: int
+    """Rows of one group of a grouped transposed convolution; all rows of any other layer."""
 
     def of(self, tensor: Tensor, ends: Mapping[int, int] | None = None) -> Tensor:
         """Return the row of each number of a tensor over the same storage.
@@ -48,7 +53,8 @@ class _Rows:
             places = places + (steps * stride).view(shape)
         rows = places.div(self.length, rounding_mode="floor")
         inside = (rows >= 0) & (rows < self.count)
-        return torch.where(inside, rows % self.units, NONE)
+        group = rows.div(self.block, rounding_mode="floor")
+        return torch.where(inside, group * self.units + rows % self.units, NONE)
 
 
 @dataclass(slots=True)
@@ -196,15 +202,17 @@ class UnitTags(TorchDispatchMode):
         return held is not None and held.weight
 
     def _tag_rows(self, name: str, layer: nn.Module) -> None:
+        kind, axes = kind_of(layer), axes_of(layer)
         for name_in_layer, weight in prunable_parameters(layer).items():
             if isinstance(layer, nn.MultiheadAttention) and name_in_layer != OUT:
                 continue  # its output projection reads them: they never leave it
             held = self._hold(weight)
-            rows = len(weight)
-            # An LSTM's and a GRU's gates are rows of one unit.
-            units = int(layer.hidden_size) if isinstance(layer, nn.RNNBase) else rows
+            rows = weight.shape[:2].numel() if kind.transposed else len(weight)
+            # The gates of a recurrent layer are rows of one unit.
+            units = weight.shape[1] if kind.transposed else rows // kind.gates
             length = weight.numel() // max(rows, 1)
-            held.rows[name] = _Rows(int(weight.storage_offset()), length, rows, units)
+            start, block = int(weight.storage_offset()), max(rows // axes.groups, 1)
+            held.rows[name] = _Rows(start, length, rows, units, block)
 
     def same(self, tensor: Tensor, layer: str, dims: Sequence[int]) -> Tensor | None:
         """Return the one unit that numbers carry along some dimensions, kept with length 1."""

@@ -20,6 +20,7 @@ from rayprune.pruning.layers.masked import (
     prunable_name,
     prunable_parameters,
 )
+from rayprune.pruning.layers.parametrised import computed_parameters, originals, tensor_name
 from rayprune.pruning.layers.prunable import PrunableLayer
 from rayprune.pruning.pruner_part import PrunerPart
 
@@ -118,8 +119,11 @@ def frozen_faults(
 
 
 def _frozen(layer: nn.Module) -> frozenset[str]:
-    own = own_parameters(layer).items()
-    return frozenset(name for name, parameter in own if not parameter.requires_grad)
+    own = {**own_parameters(layer), **dict(computed_parameters(layer))}
+    names = {name for name, weight in own.items() if not weight.requires_grad}
+    # Directions and magnitudes of a weight-normalised weight go together, or not at all.
+    parts = {tensor_name(name) for name in names if tensor_name(name) != name}
+    return frozenset(names | {n for n, _ in originals(layer) if tensor_name(n) in parts})
 
 
 def _spared(names: Iterable[str]) -> frozenset[str]:

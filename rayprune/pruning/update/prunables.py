@@ -10,7 +10,9 @@ from rayprune.errors import ConfigError
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.granularity import Network, granularity_of
 from rayprune.pruning.layers.attach import join
+from rayprune.pruning.layers.parametrised import effective, lists_of
 from rayprune.pruning.layers.prunable import PrunableLayer, protected_names
+from rayprune.pruning.penalties.proximal_step import penalty_faults
 from rayprune.pruning.reports import LayerCount
 from rayprune.pruning.update.frozen import Frozen, frozen_faults, frozen_in, without_frozen
 from rayprune.pruning.update.phases import Phase, phase_faults, phases_of
@@ -56,7 +58,8 @@ class Prunables:
         if self.config.frozen != "keep":
             return False
         # Asked at every update, where names would cost more than the rest.
-        held = [p for x in self.every for p in x.module._parameters.values()]
+        parts = [part for x in self.every for part in (x.module, *lists_of(x.module).values())]
+        held = [p for part in parts for p in part._parameters.values()]
         flags = [p.requires_grad for p in held if p is not None]
         if flags == self._flags:
             return False
@@ -84,6 +87,7 @@ class Prunables:
         protected = protected_names(layers, config.protect)
         free = [layer for layer in layers if layer.name not in protected]
         faults = granularity.layer_faults(free, protected, network.tied)
+        faults += penalty_faults(config.penalty, free)
         phases = phases_of(config, layers, heads)
         faults += phase_faults(phases, exempt, heads)
         if faults:
@@ -125,7 +129,9 @@ class Prunables:
             parameters=tuple(weights),
             shape=layer.dims,
             total=layer.total,
-            nonzero=sum(int(torch.count_nonzero(weight)) for weight in weights.values()),
+            nonzero=sum(
+                int(torch.count_nonzero(effective(layer.module, name))) for name in layer.parameters
+            ),
             sparsity=layer.pruned / layer.total,
             protected=protected,
             group=layer.group,

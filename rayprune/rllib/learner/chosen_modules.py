@@ -8,7 +8,7 @@ import torch
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 
 from rayprune.errors import ConfigError
-from rayprune.pruning.layers.attach import not_excluded
+from rayprune.pruning.layers.attach import is_maskable, not_excluded
 from rayprune.pruning.layers.masked import MASKABLE, prunable_parameters
 from rayprune.pruning.layers.torch_prune import is_torch_pruned
 from rayprune.pruning.measures.unmaskable import weights_of
@@ -17,7 +17,6 @@ from rayprune.rllib.algorithms.target_networks import target_networks
 from rayprune.rllib.learner import ranks
 from rayprune.rllib.settings.module_configs import is_asked_for, is_named, is_pruned, is_trained
 
-KINDS: Final = frozenset({*MASKABLE, *MASKABLE.values()})
 KIND_NAMES: Final = ", ".join(kind.__name__ for kind in MASKABLE)
 
 
@@ -113,7 +112,7 @@ def prunable_layers(module: Any) -> list[torch.nn.Module]:
     if not isinstance(module, torch.nn.Module):
         return []
     parts = not_excluded(module, target_networks(module))
-    return [part for _, part in parts if type(part) in KINDS and _can_be_pruned(part)]
+    return [part for _, part in parts if is_maskable(part) and _can_be_pruned(part)]
 
 
 def _can_be_pruned(layer: torch.nn.Module) -> bool:

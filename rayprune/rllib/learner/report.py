@@ -86,7 +86,7 @@ def _report(modules: ModulePruners, module_id: str, pruner: Pruner) -> dict[str,
 
 def _stale_targets(pruner: Pruner) -> dict[str, int]:
     """Return how many pruned weights of target networks are not zero; empty if right."""
-    masks = pruner.held_masks
+    masks = pruner.written_masks
     found = {
         f"target of {name}": int(torch.count_nonzero(target[~masks[name]]))
         for name, target in masked_targets(pruner)

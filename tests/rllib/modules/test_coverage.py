@@ -24,6 +24,7 @@ from torch import nn
 
 from rayprune import Pruner, PruningConfig
 from rayprune.errors import ConfigError, InputError
+from rayprune.pruning.layers.masked import MASKABLE
 from rayprune.rllib import prune
 from rayprune.rllib.callback import RESULT_KEY, learner_reports
 from rayprune.rllib.modules.cut_off import Teller, constant_outputs
@@ -209,7 +210,7 @@ def test_a_module_without_layers_to_prune_is_left_alone_beside_others() -> None:
     learner = learner_of_two(Own, NoLayers)
     assert list(learner.pruners) == ["p0"]
     (line,) = (line for line in learner.uncovered_lines() if "p1" in line)
-    kinds = "Linear, Conv1d, Conv2d, LSTM, GRU"
+    kinds = ", ".join(kind.__name__ for kind in MASKABLE)
     assert line == f"'p1' is left alone: none of its layers is a {kinds}."
     with pytest.raises(ConfigError, match=r"None of \['p0', 'p1'\] has a layer to prune"):
         learner_of_two(NoLayers, NoLayers)

@@ -54,7 +54,7 @@ class Rewinding(Extension):
         snapshot = self._held.get(module_id)
         if snapshot is None:
             return
-        snapshot.rewind(pruner.module, pruner.held_masks)
+        snapshot.rewind(pruner.module, pruner.written_masks)
         pruner.mask_weights()  # biases of silent hidden units, which hold no mask of their own
         for source, target in target_tensors(pruner.module):
             target.copy_(source)

@@ -33,6 +33,41 @@ class Twice(nn.Module):
         return self.head(torch.relu_(self.body(self.body(x).tanh())))
 
 
+class Stepping(nn.Module):
+    """A cell that is called step by step."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.body, self.head = kind(3, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        state = None
+        for step in x.unbind(1):
+            state = self.body(step, state)
+        return self.head(state[0] if isinstance(state, tuple) else state)
+
+
+class Table(nn.Module):
+    """An Embedding with a padding index, looked up twice by what numbers say."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Embedding(6, 4, padding_idx=1), nn.Linear(4, 2)
+
+    def forward(self, x):
+        index = x.abs().mul(3).long().clamp(max=5)
+        return self.head((self.body(index) * self.body(index.flip(-1))).tanh().sum(1))
+
+
+class Both(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Bilinear(4, 4, 3), nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.head(self.body(x, x.flip(-1)).tanh())
+
+
 def cnn(**options):
     return nn.Sequential(
         nn.Conv2d(2, 4, 3, stride=2, **options),
@@ -53,6 +88,29 @@ NETS = {
         lambda: nn.Sequential(nn.Conv1d(2, 4, 3, padding=2), nn.Flatten(), nn.LazyLinear(2)),
         (6, 2, 9),
     ),
+    "conv3d": (
+        lambda: nn.Sequential(
+            nn.Conv3d(2, 4, (2, 3, 1), stride=2, padding=1, groups=2),
+            nn.Flatten(),
+            nn.LazyLinear(2),
+        ),
+        (4, 2, 4, 5, 3),
+    ),
+    "transposed": (
+        lambda: nn.Sequential(
+            nn.ConvTranspose2d(4, 6, (3, 2), 2, (2, 1), (1, 0), groups=2, dilation=2),
+            nn.Tanh(),
+            nn.ConvTranspose2d(6, 2, 2, padding=1),
+            nn.Flatten(),
+            nn.LazyLinear(2),
+        ),
+        (4, 4, 3, 4),
+    ),
+    "embedding": (Table, (5, 6)),
+    "bilinear": (Both, (5, 4)),
+    "gru_cell": (lambda: Stepping(nn.GRUCell), (4, 5, 3)),
+    "lstm_cell": (lambda: Stepping(nn.LSTMCell), (4, 5, 3)),
+    "rnn": (lambda: Recurrent(nn.RNN, num_layers=2, bidirectional=True), (4, 5, 3)),
     "lstm": (lambda: Recurrent(nn.LSTM), (5, 6, 3)),
     "lstm_deep": (lambda: Recurrent(nn.LSTM, num_layers=2, bidirectional=True), (5, 6, 3)),
     "gru": (lambda: Recurrent(nn.GRU, num_layers=2), (5, 6, 3)),
@@ -136,7 +194,51 @@ def test_a_convolutions_input_norm_is_that_of_what_each_weight_sees():
     assert grouped.shape == module[2].weight.shape
 
 
-@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_a_transposed_convolutions_input_norm_leaves_out_what_padding_cuts_off():
+    module, x = built("transposed")
+    layer, found = module[0], gathered(module, INPUT_NORM, [x])["0.weight"]
+    assert found.shape == layer.weight.shape
+    for channel, unit, row, column in ((0, 0, 0, 0), (3, 2, 2, 1), (1, 1, 0, 1)):
+        only = torch.zeros_like(layer.weight)
+        only[channel, unit, row, column] = 1.0
+        options = (None, layer.stride, layer.padding, layer.output_padding, 2, layer.dilation)
+        seen = nn.functional.conv_transpose2d(x, only, *options)
+        slow = float(seen.norm())
+        assert float(found[channel, unit, row, column]) == pytest.approx(slow, rel=1e-4)
+
+
+def test_an_embeddings_input_norm_counts_how_often_each_row_is_looked_up():
+    module, x = built("embedding")
+    found = gathered(module, INPUT_NORM, x.split(2))["body.weight"]
+    index = x.abs().mul(3).long().clamp(max=5).flatten().tolist()
+    slow = [(2 * index.count(row)) ** 0.5 if row != 1 else 0.0 for row in range(6)]
+    assert found.flatten().tolist() == pytest.approx(slow)
+
+
+def test_a_layer_with_a_forward_of_its_own_has_no_per_sample_gradients():
+    class Scaled(nn.Linear):
+        def forward(self, x):
+            return nn.functional.linear(x, self.weight / self.weight.norm())
+
+    module = make_maskable(nn.Sequential(Scaled(4, 3), nn.Linear(3, 2)))
+    assert list(gathered(module, FISHER, [torch.randn(5, 4)])) == ["1.weight"]
+    assert set(gathered(module, GRADIENT, [torch.randn(5, 4)])) == {"0.weight", "1.weight"}
+
+
+@pytest.mark.parametrize("kind", [nn.LSTMCell, nn.GRUCell, nn.RNNCell])
+@pytest.mark.parametrize("shape", [(5, 3), (3,)])
+def test_an_unrolled_cell_computes_what_torch_does(kind, shape):
+    layer, x = kind(3, 4), torch.randn(shape)
+    states = layer(x)
+    states = states if isinstance(states, tuple) else (states,)
+    torch.testing.assert_close(unroll(layer, x).output, states[0])
+    again = layer(x, states if kind is nn.LSTMCell else states[0])
+    torch.testing.assert_close(
+        unroll(layer, x, states).output, again[0] if isinstance(again, tuple) else again
+    )
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
 @pytest.mark.parametrize("batch_first", [True, False])
 @pytest.mark.parametrize("batched", [True, False])
 def test_an_unrolled_layer_computes_what_torch_does(kind, batch_first, batched):

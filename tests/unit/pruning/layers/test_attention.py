@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rayprune import make_maskable
 from rayprune.errors import InputError
 from rayprune.pruning.evidence.layer_calls import recording
-from rayprune.pruning.evidence.per_sample import samples_of, squared_gradients, squared_inputs
+from rayprune.pruning.evidence.per_sample import samples_of, squared_inputs, summed_squares
 from rayprune.pruning.layers.attach import maskable_layers, unmask
 from rayprune.pruning.layers.attention import NarrowAttention, fit_attention, told_heads
 from rayprune.pruning.layers.masked import MaskedMultiheadAttention, prunable_parameters
@@ -179,13 +179,13 @@ def test_gradients_of_single_samples_are_those_of_one_sample_at_a_time(
                 for i in range(3)
             ]
         ).sum(0)
-        found_ones = squared_gradients(rows[key]).view_as(weight)
+        found_ones = summed_squares(rows[key]).view_as(weight)
         torch.testing.assert_close(found_ones, one_by_one.to(found_ones))
     if name == "plain":
         # Rows of queries read the queries, all others the keys.
-        squares = squared_inputs(rows["in_proj_weight"])
-        torch.testing.assert_close(squares[0, 0], given[0].square().sum((0, 1)).to(squares))
-        torch.testing.assert_close(squares[-1, 0], given[2].square().sum((0, 1)).to(squares))
+        squares = squared_inputs(layers["attn"], call.args, 3)["in_proj_weight"]
+        torch.testing.assert_close(squares[0], given[0].square().sum((0, 1)).to(squares))
+        torch.testing.assert_close(squares[-1], given[2].square().sum((0, 1)).to(squares))
 
 
 def test_operations_are_counted_where_queries_and_keys_differ_in_number() -> None:
