@@ -42,6 +42,7 @@ ADDRESSES: Final = (
     "rayprune.rllib.models.simba.PrunableSimBaCQL",
     "rayprune.rllib.models.simba.PrunableSimBaDQN",
     "rayprune.rllib.models.simba.PrunableSimBaSAC",
+    "rayprune.rllib.models.transformer.PrunableTransformer",
     # Replay buffers that normalise.
     "rayprune.rllib.connectors.filters.Scaling",
     "rayprune.rllib.connectors.sampling.NormalisingEpisodeReplayBuffer",

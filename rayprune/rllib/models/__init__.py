@@ -26,6 +26,7 @@ from rayprune.rllib.models.configs import (
     SimBaConfig,
     SimBaDQNConfig,
     SimBaSACConfig,
+    TransformerConfig,
 )
 from rayprune.rllib.models.modules import (
     ActorCritic,
@@ -40,12 +41,14 @@ from rayprune.rllib.models.simba import (
     PrunableSimBaDQN,
     PrunableSimBaSAC,
 )
+from rayprune.rllib.models.transformer import PrunableTransformer
 
 OWN_MODULES: Final[tuple[type[TorchRLModule], ...]] = (
     PrunableMLP,
     PrunableNatureCNN,
     PrunableResidualCNN,
     PrunableLSTM,
+    PrunableTransformer,
     PrunableSimBa,
     PrunableSimBaSAC,
     PrunableSimBaCQL,
@@ -68,8 +71,10 @@ __all__ = [
     "PrunableSimBaCQL",
     "PrunableSimBaDQN",
     "PrunableSimBaSAC",
+    "PrunableTransformer",
     "ResidualCNNConfig",
     "SimBaConfig",
     "SimBaDQNConfig",
     "SimBaSACConfig",
+    "TransformerConfig",
 ]

@@ -183,6 +183,40 @@ class LSTMConfig(ModelConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TransformerConfig(ModelConfig):
+    """Attention over the last observations, in each net."""
+
+    activation: str = _checked("relu", *_IS_ACTIVATION)
+    memory: int = _checked(16, lambda v: _is_count(v, 2), "a whole number of at least 2")
+    """How many observations are seen at once, the newest included."""
+    policy_width: int = _width(64)
+    """Of the policy net's residual stream, which has a token for each observation."""
+    policy_heads: int = _width(4)
+    """Of each of its attention layers; they share the width."""
+    policy_blocks: tuple[int, ...] = _inner_widths(256)
+    """Units in the feed-forward part of each block; with 0 it has attention alone."""
+    value_width: int = _width(64)
+    value_heads: int = _width(4)
+    value_blocks: tuple[int, ...] = _inner_widths(256)
+    max_seq_len: int = _checked(20, lambda v: _is_count(v, 1), "a positive whole number")
+    """Steps per training sequence; RLlib's connectors read it under this name."""
+
+    def _conflicts(self) -> Iterator[str]:
+        for net in ("policy", "value"):
+            width, heads = getattr(self, f"{net}_width"), getattr(self, f"{net}_heads")
+            if width % heads:
+                yield (
+                    f"`model_config.{net}_width` must be a multiple of `{net}_heads` ({heads}), "
+                    f"but is {width}."
+                )
+            if not getattr(self, f"{net}_blocks"):
+                yield (
+                    f"`model_config.{net}_blocks` must have a block at least: without one nothing "
+                    "looks back. For nets without a memory take PrunableSimBa."
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
 class SimBaConfig(ModelConfig):
     """The residual nets of Lee et al. 2024 (arXiv:2410.09754); the defaults are the paper's."""
 

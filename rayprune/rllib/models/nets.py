@@ -104,6 +104,56 @@ class FeedForward(nn.Module):
         return x + update
 
 
+class Attention(nn.Module):
+    """A pre-norm residual block of tokens that look at each other, ``x + attention(norm(x))``.
+
+    Without biases, for the reasons of `FeedForward`: a head of zeros is exactly nothing.
+
+    Args:
+        width: of a token.
+        heads: which share the width.
+        newest: let the last token alone look, and return it alone: ``(batch, width)``.
+    """
+
+    residual_branch = ("attention",)
+    """What goes whole under granularity ``layer``."""
+
+    def __init__(self, width: int, heads: int, *, newest: bool = False) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.attention = nn.MultiheadAttention(width, heads, bias=False, batch_first=True)
+        self._newest = newest
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(batch, tokens, width)`` to the same shape, or to the last token's."""
+        keys = self.norm(x)
+        queries = keys[:, -1:] if self._newest else keys
+        update, _ = self.attention(queries, keys, keys, need_weights=False)
+        return x[:, -1] + update.squeeze(1) if self._newest else x + update
+
+
+def attention_layers(
+    size: int, width: int, heads: int, inners: Sequence[int], activation: str
+) -> Iterator[NamedLayer]:
+    """Yield ``embed``, ``attention0``, ``block0``, ..., ``norm``, from tokens to one output.
+
+    Args:
+        size: of a token that goes in; shape ``(batch, tokens, size)``.
+        width: of the residual stream, and of what comes out, ``(batch, width)``.
+        heads: of each attention layer.
+        inners: units in the feed-forward part of each block; 0 leaves that part out.
+        activation: inside the feed-forward parts.
+    """
+    yield "embed", nn.Linear(size, width)
+    for place, inner in enumerate(inners):
+        # What other tokens become in the last block nobody reads.
+        newest = place == len(inners) - 1
+        yield f"attention{place}", Attention(width, heads, newest=newest)
+        if inner:
+            yield f"block{place}", FeedForward(width, inner, activation)
+    yield "norm", nn.LayerNorm(width)
+
+
 def residual_layers(
     size: int, width: int, inners: Sequence[int], activation: str
 ) -> Iterator[NamedLayer]:

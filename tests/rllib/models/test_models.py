@@ -31,8 +31,10 @@ from rayprune.rllib.models import (
     PrunableNatureCNN,
     PrunableResidualCNN,
     PrunableSimBa,
+    PrunableTransformer,
     ResidualCNNConfig,
     SimBaConfig,
+    TransformerConfig,
 )
 from rayprune.rllib.models.configs import ACTIVATIONS
 from rayprune.rllib.models.nets import Block, chain, hidden_layers
@@ -67,6 +69,16 @@ SMALL = {
         "value_width": 6,
         "value_blocks": [12, 10],
     },
+    PrunableTransformer: {
+        "memory": 3,
+        "policy_width": 8,
+        "policy_heads": 2,
+        "policy_blocks": [16, 12],
+        "value_width": 6,
+        "value_heads": 3,
+        "value_blocks": [10],
+        "max_seq_len": 4,
+    },
 }
 SHARED = {
     PrunableMLP: {"shared_hiddens": [16], "policy_hiddens": [], "value_hiddens": [8]},
@@ -79,6 +91,8 @@ SHARED = {
     # It shares nothing: here a block is left out.
     PrunableSimBa: {"policy_width": 8, "policy_blocks": [0, 16]}
     | {"value_width": 6, "value_blocks": []},
+    PrunableTransformer: {"memory": 2, "policy_width": 8, "policy_heads": 1, "policy_blocks": [0]}
+    | {"value_width": 8, "value_heads": 8, "value_blocks": [0, 4], "max_seq_len": 4},
 }
 MODULES = list(SMALL)
 ACTIONS = {
@@ -285,9 +299,7 @@ def test_a_module_can_be_copied_and_pickled(module_class):
 # -- inference only, states, targets --------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "module_class", [PrunableMLP, PrunableNatureCNN, PrunableResidualCNN, PrunableSimBa]
-)
+@pytest.mark.parametrize("module_class", [x for x in MODULES if x is not PrunableLSTM])
 def test_an_env_runner_has_no_value_net(module_class):
     module = build(module_class, inference_only=True)
     assert not hasattr(module, "value")
@@ -310,9 +322,10 @@ def test_an_env_runner_keeps_the_value_lstm_whose_state_training_needs():
     assert not hasattr(memoryless, "value")
 
 
+@pytest.mark.parametrize("kind", [PrunableLSTM, PrunableTransformer])
 @pytest.mark.parametrize("configs", [SMALL, SHARED], ids=["apart", "shared"])
-def test_an_lstm_gives_the_same_outputs_step_by_step_and_at_once(configs):
-    module = build(PrunableLSTM, **configs[PrunableLSTM])
+def test_a_memory_gives_the_same_outputs_step_by_step_and_at_once(configs, kind):
+    module = build(kind, **configs[kind])
     batch = a_batch(module, size=3, time=5)
     at_once = module.forward_exploration(batch)
     step, outputs = dict(batch), []
@@ -372,6 +385,9 @@ def test_all_faults_of_a_config_come_together():
         (ResidualCNNConfig, {"value_blocks": [8, 8]}, "for each stage, a list of whole numbers"),
         (LSTMConfig, {"policy_cell": 0, "value_cell": 0}, "no net has a memory"),
         (LSTMConfig, {"max_seq_len": 0}, "must be a positive whole number"),
+        (TransformerConfig, {"memory": 1}, "must be a whole number of at least 2"),
+        (TransformerConfig, {"value_heads": 3}, "must be a multiple of `value_heads` (3), but is"),
+        (TransformerConfig, {"policy_blocks": []}, "without one nothing looks back"),
         (SimBaConfig, {"policy_width": 0}, "must be a positive whole number"),
         (SimBaConfig, {"value_blocks": 64}, "must be a list of whole numbers (0 leaves a block"),
     ],
