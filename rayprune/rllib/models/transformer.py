@@ -13,6 +13,7 @@ import torch
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.apis import TARGET_NETWORK_ACTION_DIST_INPUTS
 from torch import Tensor, nn
+from torch.nn import functional
 
 from rayprune.rllib.models import nets, spaces
 from rayprune.rllib.models.configs import TransformerConfig
@@ -84,7 +85,7 @@ class PrunableTransformer(ActorCritic):
     def _seen(self, batch: Batch) -> Tensor:
         """Return what is remembered and what came then, ``(batch, memory - 1 + time, place)``."""
         obs: Tensor = batch[Columns.OBS]
-        new = torch.cat([obs, torch.ones_like(obs[..., :1])], dim=-1)
+        new = functional.pad(obs, (0, 1), value=1.0)
         return torch.cat([batch[Columns.STATE_IN][MEMORY], new], dim=1)
 
     def _windows(self, seen: Tensor) -> Tensor:
@@ -93,7 +94,7 @@ class PrunableTransformer(ActorCritic):
         windows = seen
         if seen.shape[1] > memory:
             windows = seen.unfold(1, memory, 1).transpose(-1, -2).flatten(0, 1)
-        return torch.cat([windows, self.ages.expand(len(windows), -1, -1)], dim=-1)
+        return torch.cat([windows, self.ages.expand(windows.shape[0], -1, -1)], dim=-1)
 
     def _along_time(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Return outputs by step as ``(batch, time, ...)``."""

@@ -140,7 +140,8 @@ class _Rows:
         lengths: Any = columns.get(SampleBatch.SEQ_LENS)
         self._lengths = None if lengths is None else lengths.cpu().numpy()
         self._leaves, self._spec = tree_flatten(columns)
-        self._names = list(columns) if len(columns) == len(self._leaves) else []
+        flat = all(isinstance(column, Tensor) for column in columns.values())
+        self._names = list(columns) if flat else []
         self._count = len(self._leaves[0])
         steps = len(batch)
         in_steps = self._lengths is None

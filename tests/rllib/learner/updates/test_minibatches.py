@@ -28,7 +28,12 @@ def rows(count: int, first: int = 0) -> SampleBatch:
 def sequences(count: int) -> SampleBatch:
     lengths = torch.arange(count) % 4 + 1
     batch = SampleBatch(
-        {"obs": torch.arange(count * 4).reshape(count, 4), "seq_lens": lengths},
+        {
+            "obs": torch.arange(count * 4).reshape(count, 4),
+            # One leaf, as many as there would be without nesting.
+            "state_in": {"memory": torch.arange(count)},
+            "seq_lens": lengths,
+        },
         _zero_padded=True,
         _max_seq_len=4,
     )
