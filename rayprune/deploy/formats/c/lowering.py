@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
 
+from rayprune.deploy.formats.c.attention import add_attention
 from rayprune.deploy.formats.c.convolution import add_convolution, add_pool
 from rayprune.deploy.formats.c.data_movement import add_joined, add_padded, add_permuted, add_sliced
 from rayprune.deploy.formats.c.elementwise import BINARY, UNARY, add_binary, add_unary, literal
@@ -395,6 +396,24 @@ def _layers(node: fx.Node, x: Value, weights: Sequence[Value], rest: Any) -> lis
     return [arrays[i : i + each] for i in range(0, len(arrays), each)]
 
 
+def _attention(
+    program: Program,
+    node: fx.Node,
+    q: Value,
+    k: Value,
+    v: Value,
+    mask: Value | None = None,
+    dropout: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Value:
+    if mask is not None or dropout or is_causal or enable_gqa or q.shape[:-2] != k.shape[:-2]:
+        raise _unsupported(node, "masks, dropout and heads that share keys aren't known")
+    return add_attention(program, q, k, v, scale)
+
+
 def _layer_norm(
     program: Program,
     node: fx.Node,
@@ -569,6 +588,7 @@ OPERATORS: Final[Mapping[str, Operator]] = {
     "permute": _permute,
     "pow": _power,
     "rms_norm": _rms_norm,
+    "scaled_dot_product_attention": _attention,
     "select": _select,
     "slice": _slice,
     "softplus": _softplus,

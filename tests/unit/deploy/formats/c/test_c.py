@@ -156,6 +156,22 @@ class Gated(nn.Module):
         return self.out(y).squeeze(1), h.transpose(0, 1)
 
 
+class Attending(nn.Module):
+    """Two heads over three tokens, and the last token that looks at all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.out = nn.Linear(4, 24), nn.Linear(8, 3)
+        self.all = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.last = nn.MultiheadAttention(8, 4, batch_first=True, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.embed(x).unflatten(1, (3, 8))
+        tokens = tokens + self.all(tokens, tokens, tokens, need_weights=False)[0]
+        seen = self.last(tokens[:, -1:], tokens, tokens, need_weights=False)[0]
+        return self.out(seen.squeeze(1))
+
+
 def seeing() -> DeployablePolicy:
     plain = policies.discrete(Seeing())
     interface = Interface(
@@ -199,6 +215,7 @@ NETWORKS = {
     "dueling": lambda: policies.discrete(Dueling()),
     "skipping": lambda: policies.discrete(Skipping()),
     "norms": lambda: policies.discrete(norms()),
+    "attending": lambda: policies.discrete(Attending()),
     "seeing": seeing,
     "gated": gated,
     "recurrent": policies.recurrent,
