@@ -33,8 +33,9 @@ class PruningConfig(BaseModel):
             ``layer`` (residual blocks, layers of one width) or ``hybrid``.
         hybrid: with granularity ``hybrid``: ``{"neuron": u, "weight": w}``, the fraction of the
             units and the fraction of *all* prunable weights to prune, those of pruned units
-            included. Units go first, then the lowest weights of those that are left
-            (by ``l1`` where the criterion scores whole units).
+            included; or ``{"head": h, "weight": w}``, with heads of attention for units. Units go
+            first, then the lowest weights of those that are left (by ``l1`` where the criterion
+            scores whole units).
         pooling: how a unit's score comes from its weights': ``sum``, ``mean`` or ``l2``.
         distribution: ``uniform``, ``erk``, ``global``, a registered one, or
             ``{layer name: sparsity}``.

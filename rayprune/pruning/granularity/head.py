@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -101,15 +101,26 @@ class HeadGranularity(WithinLayers):
     ) -> tuple[PrunableLayer, ...]:
         """Return the attention layers of more than one head."""
         del network
-        found = tuple(
-            layer
-            for layer in layers
-            if isinstance(layer.module, nn.MultiheadAttention)
-            and head_sizes(layer.module, layer.whole).count > 1
+        return with_heads(layers, "`granularity` can't be 'head'")
+
+
+def with_heads(layers: Iterable[PrunableLayer], refusal: str) -> tuple[PrunableLayer, ...]:
+    """Return the attention layers of more than one head.
+
+    Args:
+        layers: to look among.
+        refusal: how the fault begins where there is none.
+    """
+    held = tuple(layers)
+    found = tuple(
+        layer
+        for layer in held
+        if isinstance(layer.module, nn.MultiheadAttention)
+        and head_sizes(layer.module, layer.whole).count > 1
+    )
+    if held and not found:
+        raise ConfigError(
+            f"{refusal}: the network has no nn.MultiheadAttention of more than one head. Choose "
+            "PrunableTransformer, or granularity 'neuron'."
         )
-        if layers and not found:
-            raise ConfigError(
-                "`granularity` can't be 'head': the network has no nn.MultiheadAttention of more "
-                "than one head. Choose PrunableTransformer, or granularity 'neuron'."
-            )
-        return found
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from torch import Tensor, nn
 
@@ -13,10 +13,11 @@ from rayprune.pruning.granularity.base import Part, WithinLayers
 from rayprune.pruning.granularity.weight import weight_parts
 
 TURNS = ("neuron", "weight")
+_FORMS: Final = (set(TURNS), {"head", "weight"})
 
 
 class HybridGranularity(WithinLayers):
-    """Neurons first, then weights: hybrid {neuron: s, weight: s} says how much of each."""
+    """Neurons or heads first, then weights: hybrid {neuron: s, weight: s} says how much of each."""
 
     __slots__ = ()
 
@@ -38,14 +39,15 @@ def hybrid_faults(field: str, value: Any) -> Faults:
     """
     if value is None:
         return
-    if not isinstance(value, Mapping) or set(value) != set(TURNS):
-        yield must(field, "{neuron: s, weight: s}", value)
+    if not isinstance(value, Mapping) or set(value) not in _FORMS:
+        yield must(field, "{neuron: s, weight: s} or {head: s, weight: s}", value)
         return
     faults = [fault for key in value for fault in sparsity(f"{field}.{key}", value[key])]
     yield from faults
-    if not faults and value["weight"] < value["neuron"]:
+    units = _units_in(value)
+    if not faults and value["weight"] < value[units]:
         yield (
-            f"`{field}.weight` must not be less than `neuron` ({value['neuron']}), but is "
+            f"`{field}.weight` must not be less than `{units}` ({value[units]}), but is "
             f"{value['weight']}: it counts the weights of pruned units too."
         )
 
@@ -67,6 +69,11 @@ def hybrid_conflicts(prefix: str, chosen: Chosen) -> Faults:
         return
     if given is None:
         yield f"`{prefix}hybrid` must be {{neuron: s, weight: s}} with granularity 'hybrid'."
+    elif isinstance(given, Mapping) and "head" in given and chosen.values.get("groups"):
+        yield (
+            f"`{prefix}groups` must be left out where `{prefix}hybrid` has heads: their share is "
+            "of the attention layers alone, wherever these are."
+        )
     elif isinstance(given, Mapping) and target not in (None, 0, given.get("weight")):
         yield (
             f"`{prefix}sparsity` must be left out, or be `hybrid.weight` ({given.get('weight')}), "
@@ -103,8 +110,12 @@ def turns(chosen: Chosen) -> list[dict[str, Any]]:
             "sparsity": 0.0 if values["sparsity"] == 0 else values["hybrid"][kind],
             "groups": {group: {"sparsity": spec[kind]} for group, spec in values["groups"].items()},
         }
-        for kind in TURNS
+        for kind in (_units_in(values["hybrid"]), "weight")
     ]
+
+
+def _units_in(given: Mapping[str, Any] | None) -> str:
+    return "head" if given and "head" in given else "neuron"
 
 
 def field_of(field: str, kind: str) -> str:

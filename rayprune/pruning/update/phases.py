@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from rayprune.errors import ConfigError
 from rayprune.pruning.config import PruningConfig
+from rayprune.pruning.granularity.head import with_heads
 from rayprune.pruning.granularity.hybrid import field_of, turns
 from rayprune.pruning.layers.prunable import PrunableLayer
 from rayprune.pruning.update.budgets import (
@@ -86,6 +87,8 @@ def _within(
     config: PruningConfig, layers: Iterable[PrunableLayer], heads: frozenset[str]
 ) -> tuple[PrunableLayer, ...]:
     spared = heads if config.chosen.granularity.whole_rows else ()
+    if config.chosen.granularity.whole_heads:
+        return with_heads(layers, "`hybrid` can't have heads")
     return tuple(layer for layer in layers if layer.name not in spared)
 
 

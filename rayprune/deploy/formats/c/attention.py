@@ -53,7 +53,5 @@ def add_attention(
     result, score = program.buffer((*q.shape[:-1], values)), program.buffer((keys,))
     given = ", ".join(program.pointer(x) for x in (q, k, v))
     sizes = f"{math.prod(q.shape[:-2])}, {queries}, {keys}, {width}, {values}"
-    program.add(
-        f"attend_({given}, {literal(factor)}, {sizes}, {score.pointer}, {result.pointer});"
-    )
+    program.add(f"attend_({given}, {literal(factor)}, {sizes}, {score.pointer}, {result.pointer});")
     return result

@@ -109,7 +109,7 @@ def test_each_group_can_have_its_own_pair():
     ("fields", "fault"),
     [
         ({"hybrid": None}, "`hybrid` must be {neuron: s, weight: s} with granularity 'hybrid'."),
-        ({"hybrid": {"neuron": 0.5}}, "`hybrid` must be {neuron: s, weight: s}, but is"),
+        ({"hybrid": {"neuron": 0.5}}, "`hybrid` must be {neuron: s, weight: s} or {head: s,"),
         ({"hybrid": {"neuron": 0.5, "weight": 0.3}}, "`hybrid.weight` must not be less than"),
         ({"hybrid": {"neuron": 1.0, "weight": 0.3}}, "`hybrid.neuron` must be in [0, 1)"),
         ({"sparsity": 0.5}, "`sparsity` must be left out, or be `hybrid.weight` (0.8)"),
@@ -161,3 +161,35 @@ def test_a_criterion_of_units_chooses_units_and_magnitude_the_weights_in_them():
     change = pruner.prune_to(batch=batch)
     assert change.sparsity == pytest.approx(0.8, abs=0.003)
     assert int((~pruner.masks["0.weight"].any(1)).sum()) >= 10
+
+
+class Attending(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.out = nn.Linear(3, 8), nn.Linear(8, 2)
+        self.attention = nn.MultiheadAttention(8, 4, batch_first=True, bias=False)
+
+    def forward(self, x):
+        tokens = self.embed(x)
+        return self.out(self.attention(tokens, tokens, tokens)[0])
+
+
+def test_heads_go_first_and_then_weights_everywhere():
+    config = PruningConfig(granularity="hybrid", hybrid={"head": 0.5, "weight": 0.8})
+    pruner = Pruner(Attending(), config, heads=("out",))
+    pruner.prune_to()
+    dead = ~pruner.masks["attention.out_proj.weight"].bool().any(0).view(4, 2).any(1)
+    assert int(dead.sum()) >= 2
+    rows = pruner.masks["attention.in_proj_weight"].bool().view(3, 4, 2, 8)
+    assert not rows[:, dead].any()
+    assert pruner.sparsity() == pytest.approx(0.8, abs=0.02)
+    assert not pruner.masks["embed.weight"].all()
+
+
+def test_heads_need_attention_and_one_budget():
+    hybrid = {"head": 0.5, "weight": 0.8}
+    with pytest.raises(ConfigError, match="`hybrid` can't have heads: the network has no"):
+        Pruner(net(), PruningConfig(granularity="hybrid", hybrid=hybrid))
+    with pytest.raises(ConfigError, match="`groups` must be left out where `hybrid` has heads"):
+        PruningConfig(granularity="hybrid", hybrid=hybrid, groups={"policy": {"sparsity": 0.5}})
