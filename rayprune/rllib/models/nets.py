@@ -128,7 +128,7 @@ class Attention(nn.Module):
         """Map ``(batch, tokens, width)`` to the same shape, or to the last token's."""
         keys = self.norm(x)
         queries = keys[:, -1:] if self._newest else keys
-        update, _ = self.attention(queries, keys, keys, need_weights=False)
+        update: Tensor = self.attention(queries, keys, keys, need_weights=False)[0]
         return x[:, -1] + update.squeeze(1) if self._newest else x + update
 
 

@@ -98,4 +98,5 @@ class PrunableTransformer(ActorCritic):
 
     def _along_time(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Return outputs by step as ``(batch, time, ...)``."""
-        return outputs.unflatten(0, (-1, batch[Columns.OBS].shape[1]))
+        steps: int = batch[Columns.OBS].shape[1]
+        return outputs.reshape(-1, steps, *outputs.shape[1:])
