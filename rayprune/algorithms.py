@@ -49,14 +49,28 @@ ALGORITHMS: Registry[KnownAlgorithm] = Registry(
             "soft actor-critic; replay buffer, discrete or continuous actions",
             f"{_FAMILIES}.sac:SACFamily",
         ),
+        "TQC": KnownAlgorithm(
+            "truncated quantile critics; replay buffer, continuous actions",
+            f"{_FAMILIES}.tqc:TQCFamily",
+        ),
         "BC": KnownAlgorithm(
             "behaviour cloning; offline data, discrete or continuous actions",
             f"{_FAMILIES}.bc:BCFamily",
             offline=True,
         ),
+        "MARWIL": KnownAlgorithm(
+            "cloning weighed by advantages; offline data, discrete or continuous actions",
+            f"{_FAMILIES}.marwil:MARWILFamily",
+            offline=True,
+        ),
         "CQL": KnownAlgorithm(
             "conservative Q-learning; offline data, continuous actions",
             f"{_FAMILIES}.cql:CQLFamily",
+            offline=True,
+        ),
+        "IQL": KnownAlgorithm(
+            "implicit Q-learning; offline data, continuous actions",
+            f"{_FAMILIES}.iql:IQLFamily",
             offline=True,
         ),
     },

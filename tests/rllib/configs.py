@@ -8,6 +8,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.dqn import DQNConfig
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.algorithms.sac import SACConfig
+from ray.rllib.algorithms.tqc import TQCConfig
 
 from rayprune import PruningConfig
 
@@ -55,9 +56,18 @@ def dqn(**training: Any) -> DQNConfig:
 
 def sac() -> SACConfig:
     """SAC with small nets."""
+    return _like_sac(SACConfig())
+
+
+def tqc() -> TQCConfig:
+    """TQC with small nets, and few quantiles."""
+    config: TQCConfig = _like_sac(TQCConfig().training(n_quantiles=5))
+    return config
+
+
+def _like_sac(config: Any) -> Any:
     return (
-        SACConfig()
-        .environment("Pendulum-v1")
+        config.environment("Pendulum-v1")
         .env_runners(num_env_runners=0, rollout_fragment_length=FRAGMENT)
         .training(
             num_steps_sampled_before_learning_starts=50,

@@ -12,14 +12,20 @@ from ray.rllib.algorithms.appo import APPOConfig
 from ray.rllib.algorithms.bc import BCConfig
 from ray.rllib.algorithms.cql import CQLConfig
 from ray.rllib.algorithms.impala import IMPALAConfig
+from ray.rllib.algorithms.iql import IQLConfig
+from ray.rllib.algorithms.marwil import MARWILConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from rayprune.rllib import models
 from rayprune.rllib.normalisation import as_configured
+from rayprune.rllib.offline.data import RecordedData
 from tests.doubles.envs import Images
 from tests.rllib import configs
 
-ALGORITHMS = ("PPO", "APPO", "IMPALA", "DQN", "DQN_C51", "SAC", "SAC_discrete", "BC", "CQL")
+ALGORITHMS = (
+    *("PPO", "APPO", "IMPALA", "DQN", "DQN_C51", "SAC", "SAC_discrete", "TQC"),
+    *("BC", "MARWIL", "CQL", "IQL"),
+)
 NETS: Mapping[str, dict[str, Any]] = {
     "mlp": {"fcnet_hiddens": [32, 32]},
     "cnn": {
@@ -39,17 +45,31 @@ SIMBA: Mapping[str, tuple[type, dict[str, Any]]] = {
 """Of algorithms with Q-networks; all others take the actor-critic."""
 GRANULARITIES = ("weight", "neuron", "2:4")
 ASYNCHRONOUS = ("APPO", "IMPALA")
-OFFLINE = {"BC": "discrete", "CQL": "continuous"}
+OFFLINE = {
+    "BC": "discrete",
+    "MARWIL": "discrete",
+    "CQL": "continuous",
+    "IQL": "continuous",
+}
+
+_OFFLINE_CONFIGS = {"BC": BCConfig, "MARWIL": MARWILConfig, "CQL": CQLConfig, "IQL": IQLConfig}
 
 _NO_IMAGES = "RLlib's continuous SAC concatenates actions to observations: vectors only"
 LEFT_OUT: Mapping[tuple[str, str], str] = {
     ("SAC", "cnn"): _NO_IMAGES,
+    ("TQC", "cnn"): _NO_IMAGES,
     ("CQL", "cnn"): _NO_IMAGES,
+    ("IQL", "cnn"): _NO_IMAGES,
     ("SAC", "lstm"): "RLlib's SAC fails with recurrent nets",
     ("SAC_discrete", "lstm"): "RLlib's SAC fails with recurrent nets",
+    ("TQC", "lstm"): "RLlib's TQC, like its SAC, fails with recurrent nets",
     ("CQL", "lstm"): "RLlib's CQL, like its SAC, fails with recurrent nets",
+    ("IQL", "lstm"): "RLlib's IQL, like its SAC, fails with recurrent nets",
     ("DQN_C51", "lstm"): "RLlib's distributional DQN takes sequences for batches",
     ("BC", "lstm"): "RLlib reads offline data without recurrent states",
+    ("MARWIL", "lstm"): "RLlib reads offline data without recurrent states",
+    ("TQC", "simba"): "its critics of quantiles are nets of their own",
+    ("IQL", "simba"): "a value net stands beside SAC's",
 }
 Case = tuple[str, str, str]
 
@@ -116,7 +136,7 @@ def _config_of(algorithm: str, net: str, data: Mapping[str, Path]) -> AlgorithmC
             **kinds, **({} if buffer is None else {"replay_buffer_config": buffer})
         )
         return config.reporting(min_sample_timesteps_per_iteration=60)
-    return {"PPO": configs.ppo, "SAC": configs.sac}[algorithm]()
+    return {"PPO": configs.ppo, "SAC": configs.sac, "TQC": configs.tqc}[algorithm]()
 
 
 def _asynchronous(algorithm: str) -> AlgorithmConfig:
@@ -131,8 +151,10 @@ def _asynchronous(algorithm: str) -> AlgorithmConfig:
 def _offline(algorithm: str, folder: Path, env: Any) -> AlgorithmConfig:
     import gymnasium as gym
 
-    config = BCConfig() if algorithm == "BC" else CQLConfig().training(lr=None)
-    name = "CartPole-v1" if algorithm == "BC" else "Pendulum-v1"
+    config: Any = _OFFLINE_CONFIGS[algorithm]()
+    if algorithm == "CQL":
+        config.training(lr=None)
+    name = "CartPole-v1" if OFFLINE[algorithm] == "discrete" else "Pendulum-v1"
     spaces = env() if env is not None else gym.make(name)
     config.environment(
         name,
@@ -141,6 +163,7 @@ def _offline(algorithm: str, folder: Path, env: Any) -> AlgorithmConfig:
     )
     config.env_runners(num_env_runners=0).training(train_batch_size_per_learner=32)
     config.offline_data(
+        offline_data_class=RecordedData,
         input_=[str(folder)],
         input_read_episodes=True,
         dataset_num_iters_per_learner=3,

@@ -9,6 +9,8 @@ from typing import Any
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from rayprune.rllib.environments.environment import guarded_env
+from rayprune.rllib.offline.data import RecordedData
+from rayprune.rllib.offline.minari import SCHEME, minari_faults
 
 
 def set_offline_defaults(config: AlgorithmConfig) -> None:
@@ -18,8 +20,12 @@ def set_offline_defaults(config: AlgorithmConfig) -> None:
     config.environment(observation_space=env.observation_space, action_space=env.action_space)
     env.close()
     config.env_runners(num_env_runners=0)
-    # Its own default starts two processes, and computes the same batches.
-    config.offline_data(dataset_num_iters_per_learner=100, map_batches_kwargs={"concurrency": 1})
+    config.offline_data(
+        offline_data_class=RecordedData,
+        dataset_num_iters_per_learner=100,
+        # Where RLlib streams: its own default starts two processes, and computes the same batches.
+        map_batches_kwargs={"concurrency": 1},
+    )
 
 
 def offline_faults(algorithm: str, blocks: Mapping[str, Any]) -> Iterator[str]:
@@ -28,7 +34,9 @@ def offline_faults(algorithm: str, blocks: Mapping[str, Any]) -> Iterator[str]:
     given = block.get("input_") if isinstance(block, Mapping) else None
     paths = [given] if isinstance(given, str) else given if isinstance(given, list) else []
     for path in paths:
-        if "://" not in str(path) and not Path(str(path)).exists():
+        if str(path).startswith(SCHEME):
+            yield from minari_faults(str(path))
+        elif "://" not in str(path) and not Path(str(path)).exists():
             yield (
                 f"`rllib.offline_data.input_` must be a folder of Parquet files, but there is no "
                 f"{path!r}. `rayprune record CHECKPOINT --out {path}` writes some."

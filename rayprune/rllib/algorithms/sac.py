@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import gymnasium as gym
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.sac import SACConfig
 from ray.rllib.algorithms.sac.default_sac_rl_module import DefaultSACRLModule
 from ray.rllib.algorithms.sac.sac_catalog import SACCatalog
@@ -19,6 +20,7 @@ from ray.rllib.algorithms.sac.sac_learner import (
     QF_TWIN_PREDS,
 )
 from ray.rllib.algorithms.sac.torch.default_sac_torch_rl_module import DefaultSACTorchRLModule
+from ray.rllib.core.models.catalog import Catalog
 from torch import Tensor
 
 from rayprune.pruning.evidence.divergences import categorical_kl
@@ -42,9 +44,9 @@ class LinearSACCatalog(Linear, SACCatalog):
 class SACFamily(AlgorithmFamily):
     """Soft actor-critic, Haarnoja et al. 2018 (arXiv:1812.05905)."""
 
-    config_class = SACConfig
-    module_class = DefaultSACRLModule
-    linear_catalog = LinearSACCatalog
+    config_class: ClassVar[type[AlgorithmConfig] | None] = SACConfig
+    module_class: ClassVar[type | None] = DefaultSACRLModule
+    linear_catalog: ClassVar[type[Catalog] | None] = LinearSACCatalog
     actions: ClassVar[tuple[type, ...] | None] = (gym.spaces.Box, gym.spaces.Discrete)
     squashes = True
     replays = True

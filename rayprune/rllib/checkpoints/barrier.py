@@ -20,6 +20,7 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from rayprune.rllib.actors.learners import foreach_learner
 from rayprune.rllib.connectors.filter_state import consolidate, statistics_of
 from rayprune.rllib.connectors.sampling import let_buffer_normalise
+from rayprune.rllib.offline.data import RecordedData
 
 BUFFER_FILE: Final = "replay_buffer.pkl"
 
@@ -42,6 +43,8 @@ def cross_barrier(algorithm: Algorithm, seed: int, env_steps: int) -> None:
     if hasattr(buffer, "rng"):
         # EpisodeReplayBuffer makes its generator without a seed.
         buffer.rng = np.random.default_rng(barrier_seed(seed, env_steps, "buffer"))
+    if isinstance(algorithm.offline_data, RecordedData):
+        algorithm.offline_data.cross_barrier()
     # Last, for with a local EnvRunner and Learner all of them share this process.
     reseed(barrier_seed(seed, env_steps, "driver"))
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import gymnasium as gym
 
-from rayprune.rllib.algorithms import family_named
+from rayprune.rllib.algorithms import families, family_named
 from rayprune.rllib.algorithms.family import AlgorithmFamily
 
 _HEAD_HIDDENS: Final = "head_fcnet_hiddens"
@@ -62,6 +62,12 @@ def unread_for_spaces(
             yield _fault(key, f" for actions {actions}", f"For continuous ones; {_OUT}")
 
 
+def _where(what: str) -> str:
+    """Return the names of the algorithms of which something is true, in words."""
+    *others, last = [family.name for family in families() if getattr(family, what)]
+    return f"{', '.join(others)} and {last}" if others else last
+
+
 def _set_in(model: Mapping[str, Any]) -> Iterator[str]:
     """Yield the keys that ask for something: what is off or empty is so anyway."""
     for key, value in model.items():
@@ -87,9 +93,9 @@ def _unread(family: AlgorithmFamily, key: str, model: Mapping[str, Any]) -> str 
     if key.startswith("head_fcnet_"):
         return _unread_of_head(family, key, model)
     if key == _SHARED and not family.value_net:
-        return f"Only PPO, APPO and IMPALA have a value net beside the policy; {_OUT}"
+        return f"Only {_where('value_net')} have a value net beside the policy; {_OUT}"
     if key.startswith("fusionnet_") and not family.fuses_actions:
-        return f"Only SAC and CQL fuse observations and actions; {_OUT}"
+        return f"Only {_where('fuses_actions')} fuse observations and actions; {_OUT}"
     if "log_std" in key and not family.learns_deviation:
         return f"DQN has no deviation, and the others bound it themselves; {_OUT}"
     if base != key and not model.get(base):
@@ -107,7 +113,7 @@ def _unread_of_head(family: AlgorithmFamily, key: str, model: Mapping[str, Any])
         base = key.removesuffix(_KWARGS)
         return f"Set `{base}` too, or leave it out." if not model.get(base) else None
     if key.endswith("layernorm") and not family.value_net:
-        return f"Only PPO, APPO and IMPALA read it; {_OUT}"
+        return f"Only {_where('value_net')} read it; {_OUT}"
     if key != _HEAD_HIDDENS and not model.get(_HEAD_HIDDENS):
         return f"Set `{_HEAD_HIDDENS}`, or leave it out."
     return None

@@ -202,6 +202,7 @@ class PruningMixin(LeanUpdates):
         """Give up what a checkpoint doesn't hold: minibatches, half a window."""
         for on_barrier in self._events.on_barrier:
             on_barrier()
+        self.begin_anew_with_draws()
 
     def prune_now(self) -> dict[str, float]:
         """Prune every module to its configured sparsity at once; return sparsity by module id."""

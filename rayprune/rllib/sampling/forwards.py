@@ -14,6 +14,7 @@ from ray.rllib.algorithms.dqn.default_dqn_rl_module import QF_PREDS
 from ray.rllib.algorithms.dqn.torch.default_dqn_torch_rl_module import DefaultDQNTorchRLModule
 from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
 from ray.rllib.algorithms.sac.torch.default_sac_torch_rl_module import DefaultSACTorchRLModule
+from ray.rllib.algorithms.tqc.torch.default_tqc_torch_rl_module import DefaultTQCTorchRLModule
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.distribution.torch.torch_distribution import TorchCategorical
 from ray.rllib.core.models.base import ENCODER_OUT
@@ -51,7 +52,9 @@ def _ppo(module: Any) -> Forward | None:
 
 def _sac(module: Any) -> Forward | None:
     names = ("_forward_exploration", "_forward_inference")
-    if not all(_inherits(module, DefaultSACTorchRLModule, name) for name in names):
+    # TQC's acts as SAC's does, and doesn't derive from it.
+    kinds = DefaultSACTorchRLModule, DefaultTQCTorchRLModule
+    if not any(all(_inherits(module, kind, name) for name in names) for kind in kinds):
         return None
     if not is_encoder(module.pi_encoder):
         return None

@@ -1,7 +1,7 @@
 """All algorithms, nets and granularities keep the promises: zeros, same masks, save and restore.
 
-The default suite runs a pairwise cover of what samples by itself, and one case of each offline
-algorithm (Ray Data takes long to start); `make test-all` runs every case.
+The default suite runs a pairwise cover of what samples by itself, and one case of TQC, whose loop
+and nets are SAC's, and of each offline algorithm; `make test-all` runs every case.
 """
 
 from __future__ import annotations
@@ -29,11 +29,14 @@ from tests.rllib.invariants import check_by_hand
 
 pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(300)]
 
-ONLINE = tuple(case for case in matrix.FULL if case[0] not in matrix.OFFLINE)
+ONLINE = tuple(case for case in matrix.FULL if case[0] not in {*matrix.OFFLINE, "TQC"})
 COVER = [
     *matrix.cover(ONLINE),
-    ("BC", "mlp", matrix.GRANULARITIES[0]),
-    ("CQL", "mlp", matrix.GRANULARITIES[-1]),
+    ("TQC", "mlp", "neuron"),
+    ("BC", "mlp", "weight"),
+    ("MARWIL", "mlp", "neuron"),
+    ("CQL", "mlp", "2:4"),
+    ("IQL", "mlp", "weight"),
 ]
 SIMBA_IN_EVERY_RUN = [("SAC", "simba", "neuron")]
 """It is RLlib's modules with other layers: its other pairs come in `make test-slow`."""

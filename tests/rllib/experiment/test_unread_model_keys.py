@@ -112,6 +112,9 @@ def is_refused(algorithm: str, spaces: tuple[Any, Any], model: Mapping[str, Any]
         ("CQL", (IMAGES, TORQUES)),
         ("BC", (VECTORS, TORQUES)),
         ("BC", (IMAGES, CHOICES)),
+        ("TQC", (VECTORS, TORQUES)),
+        ("MARWIL", (VECTORS, CHOICES)),
+        ("IQL", (VECTORS, TORQUES)),
     ],
 )
 def test_exactly_the_keys_that_change_nothing_are_refused(
@@ -122,14 +125,15 @@ def test_exactly_the_keys_that_change_nothing_are_refused(
         base["conv_filters"] = [[2, 3, 1]]
     if filled:
         base |= {**FILLED, "head_fcnet_hiddens": [4]}
-        base |= {"use_lstm": True, "lstm_cell_size": 5} if algorithm not in ("SAC", "CQL") else {}
+        fuses = family_named(algorithm).fuses_actions
+        base |= {} if fuses else {"use_lstm": True, "lstm_cell_size": 5}
     plain = build(algorithm, spaces, base)
     wrong = []
     for key, value in CHANGES.items():
         if key in ("use_lstm", "max_seq_len"):
             continue  # the one is read first of all, the other by connectors
         if key == "vf_share_layers":
-            value = algorithm != "IMPALA"  # of which it is the default
+            value = algorithm not in ("IMPALA", "MARWIL")  # of which it is the default
         model = {**base, key: value}
         try:
             idle = is_same(plain, build(algorithm, spaces, model))
@@ -148,12 +152,12 @@ def test_every_key_of_rllibs_is_looked_at() -> None:
 @pytest.mark.parametrize(
     ("algorithm", "model", "message"),
     [
-        ("DQN", {"vf_share_layers": False}, "does nothing with DQN. Only PPO, APPO and IMPALA"),
+        ("DQN", {"vf_share_layers": False}, "with DQN. Only PPO, APPO, IMPALA and MARWIL"),
         ("PPO", {"lstm_cell_size": 8}, "does nothing with PPO. Set `use_lstm: true`"),
         ("PPO", {"max_seq_len": 8}, "Set `use_lstm: true`, or leave it out."),
         ("PPO", {"head_fcnet_activation": "relu"}, "Set `head_fcnet_hiddens`, or leave it out."),
         ("PPO", {"head_fcnet_kernel_initializer": "ones_"}, "Only DQN reads how heads begin"),
-        ("BC", {"fusionnet_hiddens": [8]}, "Only SAC and CQL fuse"),
+        ("BC", {"fusionnet_hiddens": [8]}, "Only SAC, TQC, CQL and IQL fuse"),
         ("PPO", {"fcnet_bias_initializer_kwargs": {"val": 1}}, "Set `fcnet_bias_initializer` too"),
         ("PPO", {"use_lstm": True, "lstm_use_prev_action": True}, "env_to_module_connector"),
         ("PPO", {"fcnet_hiddens": [], "fcnet_activation": "relu"}, "Give `fcnet_hiddens` a layer"),

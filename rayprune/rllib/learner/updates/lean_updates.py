@@ -18,6 +18,7 @@ from ray.rllib.utils.minibatch_utils import MiniBatchDummyIterator
 from torch import Tensor
 
 from rayprune.rllib.learner.updates import adam, gradients
+from rayprune.rllib.learner.updates.drawn_minibatches import DrawnMinibatches, draws_of
 from rayprune.rllib.learner.updates.forwards import forward_train
 from rayprune.rllib.learner.updates.logs import LastingLogs, StepCounts
 from rayprune.rllib.learner.updates.losses import bare_loss_of
@@ -46,6 +47,8 @@ else:
     _Base = object
 
 logger = logging.getLogger(__name__)
+
+_AS_THEY_ARE = (MiniBatchDummyIterator, DrawnMinibatches)
 
 
 class LeanUpdates(_Base):
@@ -103,13 +106,28 @@ class LeanUpdates(_Base):
         self._logs, self._is_last = logs, True
         if logs:
             self._replays.begin()
-        if MINIBATCHES not in self._lean or type(source) is MiniBatchDummyIterator:
+        if MINIBATCHES not in self._lean or type(source) in _AS_THEY_ARE:
             return source
+        draws = draws_of(source)
+        if draws is not None:
+            self.iterator = DrawnMinibatches(
+                draws,
+                self.device,
+                kwargs["minibatch_size"],
+                source._num_iters,
+                self._begin_minibatch,
+            )
+            return self.iterator
         reason = reason_against(source)
         if reason:
             logger.debug("RLlib's own minibatches of the Learner are kept: %s.", reason)
             return source
         return IndexedMinibatches(source, self._begin_minibatch)
+
+    def begin_anew_with_draws(self) -> None:
+        """Let recorded steps be drawn in another order from the next update on."""
+        if type(self.iterator) is DrawnMinibatches or draws_of(self.iterator) is not None:
+            self.iterator = None  # type: ignore[assignment]  # as RLlib begins
 
     def _begin_minibatch(self, is_last: bool) -> None:
         self._is_last = is_last

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from ray.rllib.algorithms.dqn.torch.dqn_torch_learner import DQNTorchLearner
+from ray.rllib.algorithms.iql.torch.iql_torch_learner import IQLTorchLearner
+from ray.rllib.algorithms.marwil.torch.marwil_torch_learner import MARWILTorchLearner
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.algorithms.sac.torch.sac_torch_learner import SACTorchLearner
 from ray.rllib.algorithms.tqc.torch.tqc_torch_learner import TQCTorchLearner
@@ -18,15 +20,24 @@ BareLoss = Callable[..., Tensor]
 """Takes the Learner, and what its ``compute_loss_for_module`` takes."""
 
 
-_KNOWN: Final = (PPOTorchLearner, DQNTorchLearner, SACTorchLearner, TQCTorchLearner)
+_KNOWN: Final = (
+    PPOTorchLearner,
+    DQNTorchLearner,
+    SACTorchLearner,
+    TQCTorchLearner,
+    IQLTorchLearner,
+)
 
 
-def goes_by_batch(learner_class: type) -> bool:
+def goes_by_batch(learner_class: type, config: Any) -> bool:
     """Whether a loss is known to be the same function of every minibatch of an iteration.
 
-    CQL's is another one after a number of updates, for instance.
+    CQL's is another one after a number of updates, for instance, and MARWIL's, which is BC's where
+    its `beta` is 0, has a moving average in it otherwise.
     """
     loss = rllibs_own(learner_class, "compute_loss_for_module")
+    if loss is vars(MARWILTorchLearner)["compute_loss_for_module"]:
+        return bool(config.beta == 0)
     return any(loss is vars(known)["compute_loss_for_module"] for known in _KNOWN)
 
 

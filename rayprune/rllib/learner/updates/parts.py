@@ -107,7 +107,7 @@ def _reasons(part: str, learner: TorchLearner, own: set[str]) -> Iterator[str]:
         yield "the algorithm clips in a way of its own"
     if part in (LOSS, GRAPH) and _updates_in_thread(type(learner)):
         yield "it updates in a thread of its own"
-    if part == GRAPH and not goes_by_batch(type(learner)):
+    if part == GRAPH and not goes_by_batch(type(learner), config):
         yield "its loss may go by more than the minibatch"
     if part == GRAPH and config.num_learners > 1:
         yield "gradients are averaged while they are computed"

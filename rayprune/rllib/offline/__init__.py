@@ -1,0 +1,1 @@
+"""Recorded data: read once, as whole episodes, and drawn as minibatches."""
