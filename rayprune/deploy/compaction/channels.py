@@ -24,13 +24,14 @@ class Channels:
 
     def __init__(self) -> None:
         self._parents = [PINNED]
+        self._roots: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self._parents)
 
     def new(self, count: int) -> Tensor:
         """Return ``count`` channels that nothing is tied to yet, shape ``(count,)``."""
-        first = len(self._parents)
+        first, self._roots = len(self._parents), None
         self._parents.extend(range(first, first + count))
         return torch.arange(first, first + count)
 
@@ -39,6 +40,8 @@ class Channels:
         one, other = torch.broadcast_tensors(one, other)
         meets = (one != FREE) & (other != FREE) & (one != other)
         pairs = torch.stack([one[meets], other[meets]])
+        if pairs.numel():
+            self._roots = None
         for a, b in torch.unique(pairs, dim=1).T.tolist():
             a, b = self._root(a), self._root(b)
             # The lower one leads, so that PINNED leads whatever it is tied to.
@@ -50,8 +53,9 @@ class Channels:
 
     def sets(self, channels: Tensor) -> Tensor:
         """Return each channel's set, named by its lowest member; ``FREE`` counts as pinned."""
-        roots = torch.tensor([self._root(channel) for channel in range(len(self._parents))])
-        return roots[channels.clamp(min=PINNED)]
+        if self._roots is None:
+            self._roots = torch.tensor([self._root(c) for c in range(len(self._parents))])
+        return self._roots[channels.clamp(min=PINNED)]
 
     def _root(self, channel: int) -> int:
         while self._parents[channel] != channel:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
+from torch.utils import _pytree as pytree
 
+from rayprune.deploy.compaction.fitting import Sizes
 from rayprune.deploy.compaction.plan import HeldBack, Plan, Removed, apply_plan
 from rayprune.deploy.compaction.planner import plan_compaction
 from rayprune.deploy.compaction.proof import DTYPES, precision_of, prove
@@ -94,7 +97,8 @@ def compact(
         return request.fulfil(plan)
     # Whatever a forward with literal shapes may raise, and the proof.
     except Exception as error:
-        return request.fulfil_in_parts(plan, f"{type(error).__name__}: {error}")
+        failure = f"{type(error).__name__}: {error}"
+    return request.fulfil_otherwise(plan) or request.fulfil_in_parts(plan, failure)
 
 
 def _plain_copy(module: nn.Module) -> nn.Module:
@@ -130,20 +134,30 @@ class _Request:
     forward: Forward | None
     shrink_states: bool
 
-    def plan(self, keep: Iterable[str] = ()) -> Plan:
+    def plan(self, keep: Iterable[str] = (), sizes: Sizes = "trusted") -> Plan:
         return plan_compaction(
             self.evaluated,
             self.example_input,
             self.forward,
             shrink_states=self.shrink_states,
             keep=keep,
+            sizes=sizes,
         )
+
+    def fulfil_otherwise(self, plan: Plan) -> Compacted | None:
+        """Rewrite the sizes in the forward, or keep the units that they are of, if it has any."""
+        for sizes in ("rewritten", "held") if plan.misfits else ():
+            with suppress(Exception):  # whatever a forward, traced so, may raise; and the proof
+                return self.fulfil(self.plan(sizes=sizes))
+        return None
 
     def fulfil(self, plan: Plan) -> Compacted:
         small = apply_plan(copy.deepcopy(self.module), plan)
         certificate = prove(
             self.module, small, plan, self.example_input, forward=self.forward, random=2
         )
+        if plan.resized:
+            self._prove_twice_as_many(small, plan)
         adapted = plan.adapt(as_arguments(self.example_input))
         return Compacted(
             module=small,
@@ -154,6 +168,16 @@ class _Request:
             example_input=adapted if isinstance(self.example_input, tuple) else adapted[0],
             certificate=certificate,
         )
+
+    def _prove_twice_as_many(self, small: nn.Module, plan: Plan) -> None:
+        """Prove that rewritten sizes are not those of the example's batch."""
+        rows = as_arguments(self.example_input)
+        twice = pytree.tree_map_only(Tensor, lambda x: torch.cat([x, x]) if x.dim() else x, rows)
+        try:
+            check_runs(self.evaluated, twice, self.forward)
+        except InputError:
+            return  # its first axis is not a batch's
+        prove(self.module, small, plan, twice, forward=self.forward, random=0)
 
     def fulfil_in_parts(self, plan: Plan, reason: str) -> Compacted:
         """Take one layer after the other, and leave those whole whose loss is noticed."""

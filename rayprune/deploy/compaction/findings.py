@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from rayprune.deploy.compaction.abstract_values import AbstractValue, Columns
 from rayprune.deploy.compaction.attention.heads import Heads
@@ -96,6 +96,12 @@ class Findings:
     are, and their channels."""
     carried: dict[str, tuple[int, Tensor]] = field(default_factory=dict)
     """Parameters and buffers of a value for each unit: along which axis, and its channels."""
+    rectangles: list[Tensor] = field(default_factory=list)
+    """Channels of which only a rectangle can stay, though no tensor of the forward shows it."""
+    values: dict[fx.Node, Any] = field(default_factory=dict)
+    """What each step of the forward gives."""
+    given: dict[fx.Node, Arguments] = field(default_factory=dict)
+    """What each operator is given."""
     grounded: list[Tensor] = field(default_factory=list)
     """Channels of hidden units that stay at zero if their state starts there."""
 

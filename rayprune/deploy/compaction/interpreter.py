@@ -12,14 +12,16 @@ from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 from rayprune.deploy.compaction.abstract_values import AbstractValue, made, unknown
+from rayprune.deploy.compaction.double_precision import in_precision
 from rayprune.deploy.compaction.findings import Arguments, Findings, Shapes, named
+from rayprune.deploy.compaction.module_calls import operator_name
 from rayprune.deploy.compaction.norm_calls import NormCall
 from rayprune.deploy.compaction.operators import tensors as operators
 from rayprune.deploy.compaction.operators.call import Call, Run, values_in
 from rayprune.deploy.compaction.operators.norms import read_norm
 from rayprune.deploy.compaction.operators.readers import READERS
 from rayprune.deploy.compaction.operators.rules import MIXES, rule_of
-from rayprune.deploy.compaction.recurrent_states import find_states, operator_name
+from rayprune.deploy.compaction.recurrent_states import find_states
 from rayprune.deploy.compaction.trace import Trace, tensors_in
 from rayprune.errors import InputError
 
@@ -50,7 +52,7 @@ def read(findings: Findings, traced: Trace, *, shrink_states: bool) -> None:
         InputError: the forward writes into a tensor that others see.
     """
     states = find_states(traced)
-    values: dict[fx.Node, Any] = {}
+    values = findings.values
     for node in traced.graph.nodes:
         if node in traced.parameters:
             own = unknown(node.meta["val"].shape)
@@ -99,7 +101,7 @@ def _held(traced: Trace, node: fx.Node) -> AbstractValue | None:
         )
     literal = all(operator_name(user) in ("lift_fresh", "lift_fresh_copy") for user in node.users)
     # `torch.tensor(2.0)` in a forward is the number that it is; a buffer may change.
-    return _typed(made(held) if literal and held.numel() == 1 else unknown(held.shape), held)
+    return _typed(made(held) if literal else unknown(held.shape), held)
 
 
 def _called(findings: Findings, node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
@@ -136,7 +138,7 @@ def _followed(
     if not isinstance(node.target, Target):
         read = values_in(fx.node.map_arg((node.args, node.kwargs), values.get))
         return _opaque(findings, read, shapes, _UNKNOWN.format(_shown(node)))
-    given = _bound(node, values)
+    given = findings.given[node] = _bound(node, values)
     if _reads_parameters(node, given):
         return READERS[operator_name(node)](findings, given, shapes)
     return _applied(findings, node, given, shapes)
@@ -239,7 +241,10 @@ def _runner(function: Target, given: Arguments) -> Run:
             lambda leaf: part(leaf) if isinstance(leaf, AbstractValue) else leaf, dict(given)
         )
         positional = [filled[a.name] for a in arguments if not a.kwarg_only]
-        return function(*positional, **{a.name: filled[a.name] for a in arguments if a.kwarg_only})
+        named = {a.name: filled[a.name] for a in arguments if a.kwarg_only}
+        # `0.1 * torch.arange(4)` is a constant of the default type.
+        with in_precision(torch.float64):
+            return function(*positional, **named)
 
     return run
 

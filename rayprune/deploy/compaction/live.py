@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rayprune.deploy.compaction.fitting import Sizes
 from rayprune.deploy.compaction.plan import Plan, apply_plan
 from rayprune.deploy.compaction.planner import plan_compaction
 from rayprune.deploy.compaction.proof import prove
@@ -65,15 +66,9 @@ def plan_live(network: TrainedNetwork) -> Plan:
     [0, 2]
     """
     traced = _with_live_zeros(network)
-    plan = plan_compaction(
-        traced,
-        network.example,
-        network.forward,
-        merge=network.merge,
-        keep=network.keep,
-        tied=network.targets,
-        live=True,
-    )
+    plan = _plan(network, traced, "trusted")
+    if plan.misfits and not _holds(network, plan):
+        plan = _plan(network, traced, "held")
     missed = sorted(set(_layers(traced)) - set(plan.units))
     missed = sorted({*missed} - _called(network, traced, missed))
     if missed:
@@ -83,6 +78,29 @@ def plan_live(network: TrainedNetwork) -> Plan:
             + ", which might not fit what is left"
         )
     return plan
+
+
+def _plan(network: TrainedNetwork, traced: nn.Module, sizes: Sizes) -> Plan:
+    return plan_compaction(
+        traced,
+        network.example,
+        network.forward,
+        merge=network.merge,
+        keep=network.keep,
+        tied=network.targets,
+        live=True,
+        sizes=sizes,
+    )
+
+
+def _holds(network: TrainedNetwork, plan: Plan) -> bool:
+    """Whether the forward computes its sizes, so that it fits what is left as it is."""
+    try:
+        prove_live(network, plan)
+    # Whatever a forward with literal sizes may raise.
+    except Exception:
+        return False
+    return True
 
 
 def prove_live(network: TrainedNetwork, plan: Plan) -> None:

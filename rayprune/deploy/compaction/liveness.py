@@ -13,10 +13,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
-from rayprune.deploy.compaction.abstract_values import NAN
+from rayprune.deploy.compaction.abstract_values import NAN, AbstractValue
 from rayprune.deploy.compaction.channels import PINNED
 from rayprune.deploy.compaction.findings import Findings, NormUse, Use, by_column
+from rayprune.deploy.compaction.sizes.rectangles import IN_A_BLOCK, completed, rectangles
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +112,15 @@ def read_matrices(findings: Findings, *, merge: bool) -> list[Matrix]:
     return list(_matrices(findings, merge=merge))
 
 
-def liveness(findings: Findings, readers: Sequence[Reader]) -> tuple[Tensor, Tensor]:
+def liveness(
+    findings: Findings, readers: Sequence[Reader], *, note: bool = True
+) -> tuple[Tensor, Tensor]:
     """Return which sets of channels live, and which are held only so that no layer is empty.
+
+    Args:
+        findings: of a whole forward.
+        readers: what needs units that other units are made of.
+        note: whether what must stay beside others is noted.
 
     Returns:
         Two bool tensors, shape ``(sets,)``; no set is in both.
@@ -119,6 +128,25 @@ def liveness(findings: Findings, readers: Sequence[Reader]) -> tuple[Tensor, Ten
     live = torch.zeros(len(findings.channels), dtype=torch.bool)
     live[PINNED] = True
     readers = [*readers, *_reliances(findings)]
+    blocks = rectangles(_tensors(findings), findings.rectangles)
+    while True:
+        live, held = _lively(findings, readers, live)
+        missing = list(completed(findings.channels, blocks, live | held))
+        if not missing:
+            return live, held
+        more = torch.cat(missing)
+        if note:
+            findings.note(more, IN_A_BLOCK)
+        live[findings.channels.sets(more)] = True
+
+
+def _tensors(findings: Findings) -> Iterator[AbstractValue]:
+    for value in pytree.tree_leaves(list(findings.values.values())):
+        if isinstance(value, AbstractValue):
+            yield value
+
+
+def _lively(findings: Findings, readers: Sequence[Reader], live: Tensor) -> tuple[Tensor, Tensor]:
     live = _living(readers, live)
     held = _placeholders(findings, live)
     # What a placeholder's state would be is no longer known; one that is returned lives in earnest.

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from rayprune.deploy.compaction.sizes.resized_forward import ResizedForward, resize_forward
 from rayprune.pruning.layers.masked import MaskedLayer
 from rayprune.pruning.layers.partial_norm import shorten
 from rayprune.pruning.layers.resizing import put, tell_sizes
@@ -66,6 +67,10 @@ class Plan:
     """By norm module, the shape that its weights have then, or would have."""
     heads: Mapping[str, int] = field(default_factory=dict)
     """How many heads attention layers have then, by layer."""
+    misfits: tuple[str, ...] = ()
+    """What in the forward has sizes written into it that don't fit, if they are not computed."""
+    resized: Mapping[str, ResizedForward] = field(default_factory=dict)
+    """By module, its own forward with sizes that fit."""
     removed: tuple[Removed, ...] = ()
     left: tuple[HeldBack, ...] = ()
 
@@ -132,6 +137,8 @@ def apply_plan(module: nn.Module, plan: Plan) -> nn.Module:
     put(module, new)
     for prefix, layer in module.named_modules():
         tell_sizes(layer, plan.normalised.get(prefix), plan.heads.get(prefix))
+    for name, code in plan.resized.items():
+        resize_forward(module.get_submodule(name), code)
     return module
 
 

@@ -11,14 +11,16 @@ from torch import Tensor, nn
 
 from rayprune.deploy.compaction.channels import PINNED
 from rayprune.deploy.compaction.findings import Findings, by_column, layer_of
+from rayprune.deploy.compaction.fitting import Fitted, Sizes, TracedForward, fitted
 from rayprune.deploy.compaction.interpreter import read
-from rayprune.deploy.compaction.liveness import Matrix, Norm, liveness, read_matrices, read_norms
+from rayprune.deploy.compaction.liveness import Matrix, Norm, liveness
 from rayprune.deploy.compaction.plan import HeldBack, Kept, Plan, Removed
 from rayprune.deploy.compaction.trace import Forward, as_arguments, trace
 from rayprune.deploy.compaction.unremovable_weights import Stranded, stranded
 from rayprune.pruning.layers.partial_norm import merged
 
 _TIED = "no weight reaches them, but they can only go together with units that live"
+_LAST = "no layer is left without units, and the last ones go together"
 _UNREAD = "nothing reads them, but they change, and a norm takes the mean over all of them"
 _FILLING = "nothing reads them, but all heads of a layer are as wide as the widest"
 _UNKNOWN = "no weight reaches them, but what constants they become where they are read isn't known"
@@ -37,6 +39,7 @@ def plan_compaction(
     keep: Iterable[str] = (),
     tied: Iterable[tuple[str, str]] = (),
     live: bool = False,
+    sizes: Sizes = "trusted",
 ) -> Plan:
     """Find what of a module can go without changing what it computes; change nothing.
 
@@ -53,6 +56,9 @@ def plan_compaction(
         tied: pairs of weights, by full name, whose layers keep the same units: of a network and its
             target network.
         live: whether the module goes on learning, so that all must hold in training mode, too.
+        sizes: what is done where the forward has sizes that no longer fit: ``trusted`` leaves it
+            as it is, for it may compute them; ``rewritten`` plans new code; ``held`` keeps the
+            units.
 
     Raises:
         InputError: the forward can't be traced.
@@ -62,7 +68,8 @@ def plan_compaction(
     >>> plan_compaction(net, torch.zeros(1, 2)).removed
     (Removed(layer='0', kind='neuron', units=1, of=3),)
     """
-    traced = trace(module, as_arguments(example_input), forward)
+    arguments = as_arguments(example_input)
+    traced = trace(module, arguments, forward)
     parameters = {n: p.detach().cpu().double() for n, p in module.named_parameters()}
     buffers = {n: b.detach().cpu().double() for n, b in module.named_buffers()}
     findings = Findings(parameters | buffers, live=live)
@@ -73,17 +80,19 @@ def plan_compaction(
     for one, other in tied:
         if one in findings.units and other in findings.units:
             findings.channels.tie(findings.units[one], findings.units[other])
-    plan = _plan(findings, merge=merge)
+    living = fitted(
+        TracedForward(module, arguments, forward, traced), findings, merge=merge, sizes=sizes
+    )
+    plan = _plan(findings, living)
     read_as_they_are = {use.weight for use in findings.uses}
     held = _by_layer(stranded(traced, parameters, read_as_they_are))
     return replace(plan, left=(*plan.left, *held))
 
 
-def _plan(findings: Findings, *, merge: bool) -> Plan:
-    matrices = read_matrices(findings, merge=merge)
-    norms = read_norms(findings)
-    live, held = liveness(findings, [*matrices, *norms.values()])
-    kept = live | held
+def _plan(findings: Findings, found: Fitted) -> Plan:
+    matrices, live, norms = found.matrices, found.live, found.norms
+    kept = live | found.held
+    unread = live & ~liveness(findings, matrices, note=False)[0]
     states = {place: _indices(findings, c, kept) for place, c in findings.states.items()}
     returned = {place: _indices(findings, c, kept) for place, c in findings.returned.items()}
     picks = dict(_picks(matrices, kept)) | dict(_carried(findings, kept))
@@ -99,10 +108,13 @@ def _plan(findings: Findings, *, merge: bool) -> Plan:
         norms=dict(_norms(findings, norms, kept)),
         normalised=dict(_normalised(findings, kept)),
         heads=dict(_heads(findings, kept)),
+        misfits=found.misfits,
+        resized=found.resized,
         removed=tuple(_removed(findings, kept)),
         left=(
-            *_left(findings, matrices, live, live & ~liveness(findings, matrices)[0]),
+            *_left(findings, matrices, live, unread),
             *_filling(findings, kept, live),
+            *_together(findings, found.held),
         ),
     )
 
@@ -271,6 +283,14 @@ def _filling(findings: Findings, kept: Tensor, live: Tensor) -> Iterator[HeldBac
         dead = int((kept[sets] & ~live[sets]).sum())
         if dead and live[sets].any():
             yield HeldBack(layer, dead, _FILLING)
+
+
+def _together(findings: Findings, held: Tensor) -> Iterator[HeldBack]:
+    """Tell of layers whose last unit can't go, and takes others with it."""
+    for weight, units in findings.units.items():
+        count = int(held[findings.channels.sets(units)].sum())
+        if count > 1 and layer_of(weight) not in findings.heads:
+            yield HeldBack(layer_of(weight), count, _LAST)
 
 
 def _silent(findings: Findings, reached: Mapping[str, Tensor], live: Tensor) -> Iterator[HeldBack]:

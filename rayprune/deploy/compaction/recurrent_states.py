@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import fx
 
+from rayprune.deploy.compaction.module_calls import operator_name
 from rayprune.deploy.compaction.operators.tensors import CUTS, MOVES, SAME
 from rayprune.deploy.compaction.trace import Trace
 
@@ -37,12 +38,6 @@ def find_states(traced: Trace) -> States:
         if source.target is operator.getitem and source.args[0] in stateful and source.args[1] != 0:
             states.outputs.add(place)
     return states
-
-
-def operator_name(node: fx.Node) -> str:
-    """Return the name of a node's operator, without overload; empty for what is none."""
-    packet = getattr(node.target, "_overloadpacket", None)
-    return str(packet.__name__) if packet is not None else ""
 
 
 def _source(node: fx.Node) -> fx.Node:

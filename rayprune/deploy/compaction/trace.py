@@ -12,6 +12,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
 from rayprune.deploy.compaction.attention.layer_operator import as_operators, forget_unread_weights
+from rayprune.deploy.compaction.module_calls import ModuleCall, recorded_calls
 from rayprune.deploy.compaction.norm_calls import NormCalls, Watch
 from rayprune.errors import InputError
 
@@ -31,6 +32,8 @@ class Trace:
     outputs: list[fx.Node]
     """In the order of :func:`tensors_in` of what the forward returns."""
     norms: NormCalls
+    calls: list[ModuleCall]
+    """Of the module and its parts, in order."""
 
 
 def trace(module: nn.Module, arguments: tuple[Any, ...], forward: Forward | None = None) -> Trace:
@@ -66,10 +69,11 @@ def trace(module: nn.Module, arguments: tuple[Any, ...], forward: Forward | None
     # Copies: one tensor given twice would be one input.
     inputs = [list(parameters.values()), [leaves[place].detach().clone() for place in places]]
     watch = Watch(module)
-    with watch.installed(), as_operators(module):
+    with watch.installed(), as_operators(module), recorded_calls(module) as calls:
         recorded = _try(lambda: make_fx(run, pre_dispatch=True)(*inputs), _UNTRACEABLE)
     forget_unread_weights(recorded.graph)
-    return _named(recorded.graph, [name.removeprefix("module.") for name in parameters], watch)
+    names = [name.removeprefix("module.") for name in parameters]
+    return _named(recorded.graph, names, watch, calls)
 
 
 def check_runs(module: nn.Module, arguments: tuple[Any, ...], forward: Forward | None) -> None:
@@ -131,7 +135,7 @@ def _try(run: Callable[[], Any], message: str) -> Any:
         raise InputError(message.format(f"{type(error).__name__}: {error}")) from error
 
 
-def _named(graph: fx.Graph, parameters: list[str], watch: Watch) -> Trace:
+def _named(graph: fx.Graph, parameters: list[str], watch: Watch, calls: list[ModuleCall]) -> Trace:
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     weights, inputs = placeholders[: len(parameters)], placeholders[len(parameters) :]
     (outputs,) = next(node for node in graph.nodes if node.op == "output").args
@@ -141,4 +145,5 @@ def _named(graph: fx.Graph, parameters: list[str], watch: Watch) -> Trace:
         inputs={node: place for place, node in enumerate(inputs)},
         outputs=list(outputs),
         norms=watch.calls(graph, weights),
+        calls=calls,
     )

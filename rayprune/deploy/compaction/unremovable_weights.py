@@ -9,8 +9,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor, fx
 
+from rayprune.deploy.compaction.module_calls import operator_name
 from rayprune.deploy.compaction.operators.readers import READERS
-from rayprune.deploy.compaction.recurrent_states import operator_name
 from rayprune.deploy.compaction.trace import Trace
 
 _GATES: Final = {"lstm": 4, "gru": 3, "rnn": 1}

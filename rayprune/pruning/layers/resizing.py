@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
 from rayprune.pruning.layers.attention import fit_attention
-from rayprune.pruning.layers.kinds import CONVOLUTIONS, axes_of
+from rayprune.pruning.layers.kinds import CONVOLUTIONS
 from rayprune.pruning.layers.masked import MaskedLayer, own_parameters
 from rayprune.pruning.layers.norm_sizes import NORMS, fit_norms, tell_norm
 
@@ -94,6 +94,22 @@ def _tensors(module: nn.Module, *, recurse: bool) -> Iterator[tuple[str, Tensor]
             yield from part.named_buffers(prefix, recurse=False, remove_duplicate=False)
 
 
+TOLD: Final = (
+    nn.Linear,
+    nn.RNNBase,
+    nn.MultiheadAttention,
+    *CONVOLUTIONS,
+    nn.RNNCellBase,
+    nn.Embedding,
+)
+"""Layers that are told the sizes of their parameters."""
+
+
+def tells_sizes(layer: nn.Module) -> bool:
+    """Whether a layer's forward fits its parameters once `tell_sizes` was called."""
+    return isinstance(layer, TOLD) or type(layer) in NORMS
+
+
 def tell_sizes(
     layer: nn.Module, shape: tuple[int, ...] | None = None, heads: int | None = None
 ) -> None:
@@ -107,9 +123,8 @@ def tell_sizes(
     tell_norm(layer, shape)
     if isinstance(layer, nn.Linear):
         layer.out_features, layer.in_features = layer.weight.shape
-    elif isinstance(layer, CONVOLUTIONS) and layer.groups == 1:
-        rows: Tensor = axes_of(layer).rows(layer.get_parameter("weight"))
-        layer.out_channels, layer.in_channels = rows.shape[:2]  # type: ignore[assignment]
+    elif isinstance(layer, nn.modules.conv._ConvNd):
+        _tell_channels(layer)
     elif isinstance(layer, nn.MultiheadAttention):
         fit_attention(layer, heads)
     elif isinstance(layer, nn.Bilinear):
@@ -122,6 +137,20 @@ def tell_sizes(
         layer.input_size = layer.get_parameter("weight_ih_l0").shape[1]
         layer.hidden_size = layer.get_parameter("weight_hh_l0").shape[1]
         layer.flatten_parameters()
+
+
+def _tell_channels(layer: nn.modules.conv._ConvNd) -> None:
+    """Say the channels of a convolution. Groups go whole: they keep how many each gives."""
+    rows, columns = layer.weight.shape[:2]
+    if layer.transposed:
+        rows, columns = columns, rows
+        a_group = layer.in_channels // layer.groups
+        layer.groups = columns // a_group if layer.groups > 1 else 1
+        layer.out_channels, layer.in_channels = rows * layer.groups, columns
+    else:
+        a_group = layer.out_channels // layer.groups
+        layer.groups = rows // a_group if layer.groups > 1 else 1
+        layer.out_channels, layer.in_channels = rows, columns * layer.groups
 
 
 def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from rayprune.deploy.compaction.abstract_values import AbstractValue
-from rayprune.deploy.compaction.operators import attention, tensors
+from rayprune.deploy.compaction.operators import attention, positions, tensors
 from rayprune.deploy.compaction.operators.call import Call
 
 Rule = Callable[[Call], "list[AbstractValue] | None"]
@@ -16,7 +16,7 @@ RULES: Final[Mapping[str, Rule]] = {
     **dict.fromkeys(tensors.CREATES, tensors.created),
     **dict.fromkeys(tensors.SAME, tensors.same),
     **dict.fromkeys(tensors.MOVES, tensors.moved),
-    **dict.fromkeys(tensors.CUTS, tensors.cut),
+    **dict.fromkeys(tensors.CUTS, tensors.moved),
     **dict.fromkeys(tensors.POOLS, tensors.pooled),
     **dict.fromkeys(tensors.REDUCTIONS, tensors.reduced),
     "mT": tensors.moved,
@@ -24,6 +24,11 @@ RULES: Final[Mapping[str, Rule]] = {
     **dict.fromkeys(("matmul", "bmm"), attention.multiplied),
     "scaled_dot_product_attention": attention.attended,
     **dict.fromkeys(("pad", "constant_pad_nd"), tensors.padded),
+    "index": positions.indexed,
+    "index_select": positions.index_selected,
+    "unfold": positions.windows,
+    "pixel_shuffle": positions.pixels_shuffled,
+    "glu": positions.gated,
 }
 """By operator; what torch tags as pointwise needs none.."""
 

@@ -23,6 +23,7 @@ MOVES: Final = frozenset({
     "view", "reshape", "flatten", "unflatten", "ravel", "permute", "transpose", "t", "movedim",
     "swapaxes", "unsqueeze", "squeeze", "expand", "expand_as", "broadcast_to", "repeat", "tile",
     "cat", "concat", "concatenate", "stack", "view_as", "reshape_as", "_unsafe_view",
+    "flip", "roll", "repeat_interleave", "pixel_unshuffle",
 })
 """The same elements in other places."""
 CUTS: Final = frozenset({
@@ -39,13 +40,26 @@ CREATES: Final = frozenset({
 })
 # fmt: on
 POOLS: Final[Mapping[str, int]] = {
-    "max_pool1d": 1,
-    "max_pool2d": 2,
-    "avg_pool1d": 1,
-    "avg_pool2d": 2,
-    "adaptive_avg_pool1d": 1,
-    "adaptive_avg_pool2d": 2,
+    f"{kind}{dims}d{suffix}": dims
+    for dims in (1, 2, 3)
+    for kind, suffix in (
+        ("max_pool", ""),
+        ("max_pool", "_with_indices"),
+        ("avg_pool", ""),
+        ("adaptive_avg_pool", ""),
+        ("adaptive_max_pool", ""),
+        ("upsample_nearest", ""),
+        ("_upsample_nearest_exact", ""),
+    )
+} | {
+    "upsample_linear1d": 1,
+    "upsample_bilinear2d": 2,
+    "_upsample_bilinear2d_aa": 2,
+    "upsample_bicubic2d": 2,
+    "_upsample_bicubic2d_aa": 2,
+    "upsample_trilinear3d": 3,
 }
+"""By operator, how many of the last axes are places."""
 REDUCTIONS: Final = frozenset({"mean", "sum", "amax", "amin"})
 
 # fmt: off
@@ -66,8 +80,12 @@ def is_elementwise(operator: torch._ops.OpOverload) -> bool:
 
 
 def created(call: Call) -> list[AbstractValue]:
-    """Constants that the forward makes itself, shaped like something."""
-    return [made(leaf) for leaf in tensors_in(call.run(lambda value: value.known))]
+    """Constants that the forward makes itself."""
+    constants = [made(leaf) for leaf in tensors_in(call.run(lambda value: value.known))]
+    if call.name.endswith("_like"):  # they are sized by what they are like
+        channels = call.tensors[0].channels
+        return [AbstractValue(channels, constant.known) for constant in constants]
+    return constants
 
 
 def same(call: Call) -> list[AbstractValue]:
@@ -83,17 +101,7 @@ def moved(call: Call) -> list[AbstractValue] | None:
     """Elements in other places: views, permutations, concatenations."""
     if call.operator._overloadname == "dtype":
         return None
-    return _paired(call.run(lambda v: v.channels), call.run(lambda v: v.known))
-
-
-def cut(call: Call) -> list[AbstractValue]:
-    """Parts by position. Among units, positions would mean others in a smaller network."""
-    value = call.tensors[0]
-    if call.shapes[0] == value.channels.shape:
-        return [value]
-    if varies(value.channels, call.given.get("dim", 0)):
-        call.findings.hold(value.channels, "parts of them are taken by position")
-    return _paired(call.run(lambda v: v.channels), call.run(lambda v: v.known))
+    return paired(call.run(lambda v: v.channels), call.run(lambda v: v.known))
 
 
 def pooled(call: Call) -> list[AbstractValue]:
@@ -116,12 +124,14 @@ def gathered(call: Call, dims: Sequence[int]) -> list[AbstractValue]:
     channels, shape = call.tensors[0].channels, call.shapes[0]
     if any(varies(channels, dim) for dim in dims):
         call.findings.hold(channels, "units are pooled with each other")
-        return [unknown(shape)]
+        return [unknown(shape) for shape in call.shapes]
     for dim in dims:
         channels = channels.narrow(dim, 0, 1)
     if len(shape) < channels.dim():  # a reduction that drops its dimensions
         channels = channels.squeeze([dim % channels.dim() for dim in dims])
-    return [AbstractValue(channels.expand(shape).contiguous(), call.run(lambda v: v.known))]
+    channels = channels.expand(shape).contiguous()
+    first, *places = tensors_in(call.run(lambda v: v.known))
+    return [AbstractValue(channels, known) for known in (first, *(p * NAN for p in places))]
 
 
 def elementwise(call: Call) -> list[AbstractValue] | None:
@@ -130,14 +140,27 @@ def elementwise(call: Call) -> list[AbstractValue] | None:
         return None
     findings, values, shape, name = call.findings, call.tensors, call.shapes[0], call.name
     meeting = [value for value in values if not _is_common(findings, value, values, shape, name)]
+    channels = joined(findings, meeting, shape, name)
+    return [AbstractValue(channels, _constants(values, call.run, shape, is_product=name == "mul"))]
+
+
+def joined(
+    findings: Findings, values: Sequence[AbstractValue], shape: torch.Size, name: str
+) -> Tensor:
+    """Return the channels of what is made of values element by element: those that meet are tied.
+
+    Args:
+        findings: of the forward.
+        values: which broadcast to ``shape``.
+        shape: of the result.
+        name: of the operator, for messages.
+    """
     channels = torch.full(shape, FREE)
-    for value in meeting:
+    for value in values:
         other = value.channels.broadcast_to(shape)
         _tie(findings, channels, other, name)
         channels = torch.where(channels == FREE, other, channels)
-    if not meeting:
-        channels = torch.full(shape, PINNED)
-    return [AbstractValue(channels, _constants(values, call.run, shape, is_product=name == "mul"))]
+    return channels if values else torch.full(shape, PINNED)
 
 
 def _is_common(
@@ -180,7 +203,8 @@ def _constants(
     return torch.where(zero, 0.0, constants) if is_product else constants
 
 
-def _paired(channels: Any, known: Any) -> list[AbstractValue]:
+def paired(channels: Any, known: Any) -> list[AbstractValue]:
+    """Return values from their channels and constants, one or several of each."""
     if isinstance(channels, Tensor):
         channels, known = [channels], [known]
     return [

@@ -437,7 +437,7 @@ def test_units_that_an_unknown_operator_reads_stay_and_the_operator_is_named():
     assert_same(net, small, torch.zeros(5, 3))
 
 
-def test_units_taken_by_position_stay():
+def test_a_half_keeps_a_unit_whose_counterpart_in_the_other_half_lives():
     class Gated(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -450,11 +450,11 @@ def test_units_taken_by_position_stay():
     net = Gated()
     zero(net.layer.weight[0], net.head.weight[:, 2])
     small = compact(net, torch.randn(3, 3))
-    assert removed(small) == {}
-    assert "layer: parts of them are taken by position" in reasons(small)
+    assert removed(small) == {"layer": 2}
+    assert "layer: no weight reaches them, but they can only go together" in reasons(small)
 
 
-def test_a_forward_with_literal_shapes_keeps_those_layers_and_shrinks_the_others():
+def test_units_that_a_view_lays_out_in_a_block_stay_with_those_that_live():
     class Literal(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -468,7 +468,7 @@ def test_a_forward_with_literal_shapes_keeps_those_layers_and_shrinks_the_others
     zero(net.first.weight[0], net.second.weight[1])
     small = compact(net, torch.randn(4, 3))
     assert removed(small) == {"second": 1}
-    assert "first: it would break" in reasons(small)
+    assert "first: the forward lays them out in a block with units that live" in reasons(small)
     assert_same(net, small, torch.zeros(5, 3))
 
 

@@ -283,7 +283,7 @@ HELD: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "where with a buffer": lambda s, y: torch.where(s.chosen, y, y * 2),
     "masked by a buffer": lambda s, y: y.masked_fill(s.chosen, 0.0),
     "a parameter": lambda s, y: y * s.scale,
-    "indexed": lambda s, y: y[:, torch.arange(UNITS).flip(0)],
+    "indexed": lambda s, y: y[:, y[0].argsort()],
     "by truths": lambda s, y: y[:, s.chosen],
     "sorted": lambda s, y: y.sort(1)[0],
     "topk": lambda s, y: y.topk(UNITS, 1)[0],
@@ -299,7 +299,6 @@ HELD: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "a branch on values": lambda s, y: y if y.sum() > 0 else -y,
     "a value": lambda s, y: y * y.sum().item(),
     "random": lambda s, y: y + 0 * torch.rand_like(y),
-    "sizes written": lambda s, y: y * torch.arange(UNITS),
 }
 
 

@@ -1,0 +1,1 @@
+"""Sizes in a forward after compaction: what stays must fit them, or they are rewritten."""
