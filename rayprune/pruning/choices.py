@@ -11,11 +11,12 @@ from typing import Any, Final
 from rayprune.pruning.blocks import (
     distillation,
     evidence,
-    layers,
+    groups,
     live_compaction,
     on_clone,
     operation,
     plasticity,
+    protect,
     threshold,
 )
 from rayprune.pruning.checks import Check, Faults, choice, count, optional, sparsity, switch
@@ -55,10 +56,30 @@ def faults_of(values: object, prefix: str, fields: Sequence[str]) -> list[str]:
     for name, check in _CHECKS.items():
         if name in values:
             faults.extend(check(f"{prefix}{name}", values[name]))
+    faults.extend(_conflicts(prefix, values))
+    faults.extend(groups.conflicts(prefix, chosen_of(values)))
+    for name, own in groups.own_blocks(values.get("groups")).items():
+        naming = groups.Naming(prefix, name, values, own)
+        faults.extend(naming.told(_group_faults(naming.prefix, values, own), known=faults))
+    return faults
+
+
+def _conflicts(prefix: str, values: Mapping[str, Any]) -> Faults:
     chosen = chosen_of(values)
     for conflicts in _CONFLICTS:
-        faults.extend(conflicts(prefix, chosen))
-    return faults
+        yield from conflicts(prefix, chosen)
+
+
+def _group_faults(prefix: str, values: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
+    """Return the faults of a group's own fields, and of what doesn't go together in its config."""
+    merged = groups.fields_of(values, own)
+    faults = [
+        fault
+        for name, check in _CHECKS.items()
+        if name in own and name in groups.OWN
+        for fault in check(f"{prefix}{name}", merged[name])
+    ]
+    return [*faults, *_conflicts(prefix, merged)]
 
 
 def _horizon(field: str, value: Any) -> Faults:
@@ -75,8 +96,8 @@ _CHECKS: Final[Mapping[str, Check]] = {
     "distribution": distribution_faults,
     "operation": operation.faults,
     "schedule": schedule_faults,
-    "protect": layers.protect_faults,
-    "groups": layers.group_faults,
+    "protect": protect.faults,
+    "groups": groups.faults,
     "frozen": choice(["keep", "prune"]),
     "on_clone": on_clone.faults,
     "compact_every": live_compaction.faults,

@@ -8,11 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Final, Literal
 
 from rayprune.pruning.checks import Faults
 
 Scored = Literal["weights", "units", "layers"]
+
+_BUDGETS: Final = ({"sparsity"}, {"neuron", "weight"})
+
+
+def is_budget(block: Mapping[Any, Any]) -> bool:
+    """Return whether one of a config's ``groups`` has a target of its own and nothing else.
+
+    >>> is_budget({"sparsity": 0.5}), is_budget({"sparsity": 0.5, "criterion": "l2"})
+    (True, False)
+    """
+    return set(block) in _BUDGETS
 
 
 class Component:
@@ -165,10 +176,11 @@ class Chosen:
 
     @property
     def groups(self) -> list[tuple[str, Mapping[str, Any]]]:
-        """The mapping of each group that has one as it was given."""
+        """The mapping of each group that has a budget and nothing else, as it was given."""
         given = self.values.get("groups")
         named = given.items() if isinstance(given, Mapping) else ()
-        return [(str(name), block) for name, block in named if isinstance(block, Mapping)]
+        blocks = [(str(name), block) for name, block in named if isinstance(block, Mapping)]
+        return [(name, block) for name, block in blocks if is_budget(block)]
 
     @property
     def schedule_block(self) -> Mapping[str, Any]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
 from rayprune.errors import ConfigError
 from rayprune.pruning.blocks import distillation, evidence
+from rayprune.pruning.blocks import groups as group_blocks
 from rayprune.pruning.choices import chosen_of, faults_of
 from rayprune.pruning.component import Chosen
 from rayprune.pruning.granularity import granularity_of
@@ -51,7 +52,9 @@ class PruningConfig(BaseModel):
         frozen: what happens to parameters with ``requires_grad=False``, and to modules that the
             adaptor's ``policies_to_train`` leaves out: ``keep`` leaves them alone, not prunable and
             not counted, until they are unfrozen; ``prune`` treats them as all others.
-        groups: ``{group: {"sparsity": s}}``, a budget of its own for each group named.
+        groups: ``{group: {"sparsity": s}}``, a budget of its own for each group named; or any of
+            `rayprune.pruning.blocks.groups.OWN`, in place of the config's: ``{"policy":
+            {"schedule": {"kind": "static"}}}``. See `of_group`.
         on_clone: what a clone does with masks sparser than its target: ``hold`` them, or
             ``regrow`` up to it at the next mask update.
         penalty: ``{"kind": "l1" | "group_lasso", "strength": x}``: until the schedule's end each
@@ -100,7 +103,7 @@ class PruningConfig(BaseModel):
     schedule: dict[str, Any] = complete({})
     protect: tuple[str, ...] = ()
     frozen: str = "keep"
-    groups: dict[str, dict[str, float]] = {}
+    groups: dict[str, dict[str, Any]] = {}
     on_clone: str = "hold"
     penalty: dict[str, Any] | None = None
     distillation: dict[str, Any] | None = None
@@ -220,6 +223,50 @@ class PruningConfig(BaseModel):
         return schedule_of(self.schedule)
 
     @property
+    def own_groups(self) -> tuple[str, ...]:
+        """The groups that have more of their own than a budget.
+
+        >>> PruningConfig(sparsity=0.5, groups={"policy": {"criterion": "l2"}}).own_groups
+        ('policy',)
+        """
+        return tuple(group_blocks.own_blocks(self.groups))
+
+    def of_group(self, name: str) -> PruningConfig:
+        """Return the config of a group: this one, with the group's own choices in their places.
+
+        Args:
+            name: one of `own_groups`.
+        """
+        whole = {key: value for key, value in self.to_dict().items() if value is not None}
+        return type(self).from_dict(group_blocks.fields_of(whole, self.groups[name]))
+
+    @property
+    def shared_out(self) -> list[PruningConfig]:
+        """The configs that layers are under: this one alone, where no group has its own."""
+        if not self.own_groups:
+            return [self]
+        return [self.of_the_rest(), *map(self.of_group, self.own_groups)]
+
+    def of_the_rest(self) -> PruningConfig:
+        """Return the config of the layers whose groups have no choices of their own."""
+        budgets = {k: v for k, v in self.groups.items() if k not in self.own_groups}
+        bare = type(self).faults_of({**self.to_dict(), "groups": budgets})
+        sparsity = 0.0 if bare else self.sparsity  # whatever prunes is a group's own
+        return self.model_construct(**{**self._fields(), "groups": budgets, "sparsity": sparsity})
+
+    def with_layers(
+        self, *, protect: Iterable[str], distribution: str | dict[str, float]
+    ) -> PruningConfig:
+        """Return a copy that names other layers; nothing is checked anew.
+
+        Args:
+            protect: patterns.
+            distribution: a name, or sparsities by layer.
+        """
+        changes = {"protect": tuple(protect), "distribution": distribution}
+        return self.model_construct(**{**self._fields(), **changes})
+
+    @property
     def unbounded(self) -> bool:
         """Whether a driver finds the sparsity and nothing bounds it."""
         return self.gated and self.sparsity is None and self._implied is None
@@ -245,8 +292,11 @@ class PruningConfig(BaseModel):
         >>> PruningConfig(sparsity=0).dense, PruningConfig(granularity="2:4").dense
         (True, False)
         """
+        if self.own_groups:
+            return all(config.dense for config in self.shared_out)
         named = () if isinstance(self.distribution, str) else self.distribution.values()
-        targets = [self.target, *named, *(group["sparsity"] for group in self.groups.values())]
+        targets = [self.target, *named]
+        targets += [target for group in self.groups.values() for target in group.values()]
         return not self.unbounded and self.penalty is None and all(t == 0 for t in targets)
 
     @property
@@ -261,13 +311,23 @@ class PruningConfig(BaseModel):
 
     @property
     def fractions(self) -> dict[str, Any]:
-        """What of the schedule is a fraction of the run, by its key."""
-        return self._schedule.fractions(self.schedule)
+        """What of the schedules is a fraction of the run, by its key; a group's by its path."""
+        found = self._schedule.fractions(self.schedule)
+        for name in self.own_groups:
+            if "schedule" in self.groups[name]:
+                own = self.of_group(name).fractions.items()
+                found |= {f"groups.{name}.schedule.{key}": share for key, share in own}
+        return found
 
     @property
     def gated(self) -> bool:
         """Whether a driver finds the sparsity by the return; ``sparsity`` is a bound then."""
         return self.chosen.schedule.finds_sparsity
+
+    @property
+    def needs_returns(self) -> bool:
+        """Whether a driver must measure returns for a criterion, the config's or a group's."""
+        return any(config.chosen.criterion.needs_returns for config in self.shared_out)
 
     @property
     def rewinds(self) -> bool:
@@ -340,6 +400,9 @@ def _completed(values: dict[str, Any]) -> dict[str, Any]:
         filled["granularity"] = granularity_of(filled["granularity"]).name
     if "schedule" in filled:
         filled["schedule"] = complete(filled["schedule"])
+    if "groups" in filled:
+        named = filled["groups"].items()
+        filled["groups"] = {name: group_blocks.completed(block) for name, block in named}
     if "evidence" in filled:
         filled["evidence"] = {**evidence.DEFAULTS, **filled["evidence"]}
     if filled.get("distillation") is not None:

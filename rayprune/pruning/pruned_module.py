@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from rayprune.errors import InputError
 from rayprune.pruning.arguments import (
-    as_config,
     check_types,
     checked_exclusions,
     clock_of,
@@ -27,7 +25,6 @@ from rayprune.pruning.layers.masked import MASKABLE, MaskedLayer
 from rayprune.pruning.layers.original_shapes import Kept, OriginalShapes
 from rayprune.pruning.layers.prunable import PrunableLayer
 from rayprune.pruning.masks.store import MaskStore, all_true
-from rayprune.pruning.measures.unmaskable import Uncovered, uncovered_of, weights_of
 from rayprune.pruning.naming import by_parameter
 from rayprune.pruning.pruner_part import Parts, Pick, PrunerPart
 from rayprune.pruning.reports import LayerCount, ScheduleProgress
@@ -37,59 +34,103 @@ Gradients = Mapping[nn.Parameter, Tensor | None] | Mapping[str, Tensor | None]
 """Gradients by parameter, or by its full name."""
 
 
-class PrunedModule:
-    """A module with its masks, under one config: what they are of, and what they are applied to.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskableModule:
+    """A module's maskable layers, or some of them, and what is known of them."""
 
-    Args:
-        module: see `rayprune.pruning.pruner.Pruner`, as for all that follow.
-        config: likewise.
-        parts: the kinds of its parts, in the order in which they are called; `IdentityLayers` and
-            `OriginalShapes` must be among them.
-        groups: likewise.
-        exempt: likewise.
-        heads: likewise.
-        sensors: likewise.
-        exclude: likewise.
-    """
+    module: nn.Module
+    layers: Mapping[str, MaskedLayer]
+    """By name, in the module's order."""
+    groups: Mapping[str, str]
+    """Layer name -> group."""
+    exempt: frozenset[str]
+    """Names of layers that are never prunable."""
+    heads: frozenset[str]
+    """Names of layers of which no unit can go."""
+    tied: frozenset[str]
+    """Names of layers that share a weight with another."""
+    sensors: Callable[[], Sensors] | None
+    exclude: Exclusions
 
-    def __init__(
-        self,
+    @classmethod
+    def of(
+        cls,
         module: nn.Module,
-        config: PruningConfig | Mapping[str, Any],
-        parts: Iterable[type[PrunerPart]],
         *,
         groups: Callable[[str], str] | None,
         exempt: Iterable[str],
         heads: Iterable[str],
         sensors: Callable[[], Sensors] | None,
         exclude: Exclusions,
-    ) -> None:
-        self._exclude = exclude = checked_exclusions(module, exclude)
-        checked = as_config(config)
-        self.module = make_maskable(module, exclude=exclude)
+    ) -> MaskableModule:
+        """Make a module maskable; see `rayprune.pruning.pruner.Pruner` for the arguments.
+
+        Raises:
+            InputError: there is nothing to prune, or a pattern matches nothing.
+        """
+        exclude = checked_exclusions(module, exclude)
+        make_maskable(module, exclude=exclude)
         found = maskable_layers(module, exclude=exclude)
         if not found:
             kinds = ", ".join(kind.__name__ for kind in MASKABLE)
             raise InputError(f"The module has no layer to prune: none with weights is a {kinds}.")
         check_types(found)
+        return cls(
+            module=module,
+            layers=found,
+            groups={name: groups(name) if groups else "all" for name in found},
+            exempt=matching("exempt", exempt, list(found)),
+            heads=matching("heads", heads, list(found)),
+            tied=tied_layers(module, exclude=exclude),
+            sensors=sensors,
+            exclude=exclude,
+        )
+
+    def only(self, names: Collection[str]) -> MaskableModule:
+        """Return what is left when all but some layers are passed over."""
+        layers = {name: layer for name, layer in self.layers.items() if name in names}
+        return replace(self, layers=layers)
+
+    def network(self, config: PruningConfig) -> Network:
+        """Return what a granularity may ask of it, under a config."""
+        return Network(
+            module=self.module,
+            heads=self.heads & self.layers.keys(),
+            tied=self.tied,
+            sensors=self.sensors,
+            by_return=config.chosen.criterion.needs_returns,
+        )
+
+
+class PrunedModule:
+    """A module with its masks, under one config: what they are of, and what they are applied to.
+
+    Args:
+        subject: the module, and those of its layers that are under the config.
+        config: what to prune of them.
+        parts: the kinds of its parts, in the order in which they are called; `IdentityLayers` and
+            `OriginalShapes` must be among them.
+    """
+
+    def __init__(
+        self, subject: MaskableModule, config: PruningConfig, parts: Iterable[type[PrunerPart]]
+    ) -> None:
+        self.module = subject.module
         self._parts = Parts(parts)
         self.origins = self._parts[OriginalShapes]
         """What the parameters were before compaction in mid-training."""
         self.bypasses = self._parts[IdentityLayers]
         """The layers that have become the identity."""
         layers = [
-            PrunableLayer(name, layer, groups(name) if groups else "all", origins=self.origins)
-            for name, layer in found.items()
+            PrunableLayer(name, layer, subject.groups[name], origins=self.origins)
+            for name, layer in subject.layers.items()
         ]
-        never = matching("exempt", exempt, list(found))
-        self.heads = matching("heads", heads, list(found))
+        self.heads = subject.heads & subject.layers.keys()
         """The names of the layers of which no unit can go."""
-        tied = tied_layers(module, exclude=exclude)
-        network = partial(_network, module, self.heads, tied, sensors)
-        self._prunables = Prunables(layers, never, network)
+        self._prunables = Prunables(layers, subject.exempt, subject.network)
         self._store = MaskStore(layers)
         self._progress = ScheduleProgress()
-        self.config = checked
+        self.config = config
 
     @property
     def config(self) -> PruningConfig:
@@ -97,8 +138,8 @@ class PrunedModule:
         return self._prunables.config
 
     @config.setter
-    def config(self, config: PruningConfig | Mapping[str, Any]) -> None:
-        self._prunables.take(as_config(config))
+    def config(self, config: PruningConfig) -> None:
+        self._prunables.take(config)
         self._store.settle(self._prunables.layers, self._prunables.spared)
 
     @property
@@ -120,18 +161,6 @@ class PrunedModule:
     def written_masks(self) -> dict[str, Tensor]:
         """The masks as they are written into parameters by full name; see `MaskStore.written`."""
         return self._store.written
-
-    @property
-    def uncovered(self) -> Uncovered:
-        """What the sparsity is not of: weights without masks, frozen and exempt ones.
-
-        >>> from rayprune import Pruner
-        >>> module = nn.ModuleDict({"enc": nn.EmbeddingBag(8, 4), "out": nn.Linear(4, 2)})
-        >>> Pruner(module, PruningConfig(sparsity=0.5)).uncovered.line()
-        'sparsity is of 8 of 40 weights; not covered: enc.weight (32)'
-        """
-        weights = weights_of(self.module, self._exclude)
-        return uncovered_of(weights, self.prunable, self.weights, self._store.spared)
 
     @property
     def layers(self) -> dict[str, MaskedLayer]:
@@ -305,14 +334,3 @@ class PrunedModule:
             self._store.fading.pick(pick)
             for follow in self._parts.on_compaction:
                 follow(pick)
-
-
-def _network(
-    module: nn.Module,
-    heads: frozenset[str],
-    tied: frozenset[str],
-    sensors: Callable[[], Sensors] | None,
-    config: PruningConfig,
-) -> Network:
-    by_return = config.chosen.criterion.needs_returns
-    return Network(module=module, heads=heads, tied=tied, sensors=sensors, by_return=by_return)

@@ -1,66 +1,39 @@
-"""`Pruner`: unstructured or structured pruning of one module by one config, update by update."""
+"""`Pruner`: unstructured or structured pruning of one module, update by update."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
-from rayprune.errors import CheckpointError, ConfigError
-from rayprune.pruning.arguments import check_arguments, check_number, clock_of
+from rayprune.errors import CheckpointError, InputError
+from rayprune.pruning.arguments import as_config, check_arguments, check_number, clock_of
 from rayprune.pruning.config import PruningConfig
-from rayprune.pruning.evidence.evidence import NOTHING, Source
+from rayprune.pruning.evidence.evidence import NOTHING, Evidence, Source
 from rayprune.pruning.evidence.gradients import GradientMeans
+from rayprune.pruning.evidence.reduce import Reduce
 from rayprune.pruning.granularity.sensors import Sensors
+from rayprune.pruning.group_pruner import Decided, GroupPruner
 from rayprune.pruning.layers.attach import Exclusions
-from rayprune.pruning.layers.identity import IdentityLayers
-from rayprune.pruning.layers.original_shapes import OriginalShapes
 from rayprune.pruning.layers.prunable import Unit
-from rayprune.pruning.masks.state import broken_is_told, pack_state, unpack_state
-from rayprune.pruning.masks.store import AT_ONCE, Around, Operation
-from rayprune.pruning.naming import by_parameter
+from rayprune.pruning.masks.state import broken_is_told
 from rayprune.pruning.notices import Notices
 from rayprune.pruning.packing import packed
-from rayprune.pruning.penalties.proximal_step import ProximalStep
-from rayprune.pruning.pruned_module import Gradients
-from rayprune.pruning.pruner_part import PrunerPart
-from rayprune.pruning.remedies import REMEDIES
-from rayprune.pruning.remedies.base import Remedy
+from rayprune.pruning.pruned_groups import PrunedGroups, total_of, union
+from rayprune.pruning.pruned_module import MaskableModule
 from rayprune.pruning.reports import LayerCount as LayerCount
 from rayprune.pruning.reports import MaskChange as MaskChange
-from rayprune.pruning.reports import ScheduleProgress
-from rayprune.pruning.scored_module import ScoredModule
-from rayprune.pruning.update.budgets import highest_target
-from rayprune.pruning.update.decision import decide
-from rayprune.pruning.update.frozen import FrozenParameters
-from rayprune.pruning.update.progress import LostReturns, arrived, awaits, standing_units
-from rayprune.pruning.update.regrowth import DropAndGrow, Masks, Regrowth
-from rayprune.pruning.update.selection import Selection
-from rayprune.pruning.update.timing import Timing
 
-PARTS: Final[tuple[type[PrunerPart], ...]] = (
-    GradientMeans,
-    IdentityLayers,
-    ProximalStep,
-    Remedy,
-    LostReturns,
-    FrozenParameters,
-    OriginalShapes,
-    Regrowth,
-)
-"""A Pruner's parts, in the order in which they are called; `Remedy` stands for all of them."""
+_SHARED: Final = ("shapes", "masks", "ages")
+"""What stands in a state by parameter name, for all groups together."""
+_GROUPS: Final = "groups"
 
 
-def parts_in_order() -> Iterator[type[PrunerPart]]:
-    """Yield a Pruner's parts, with the remedies that are registered by now."""
-    for part in PARTS:
-        yield from REMEDIES.values() if part is Remedy else (part,)
-
-
-class Pruner(ScoredModule):
-    """Prunes one module by one config.
+class Pruner(PrunedGroups):
+    """Prunes one module by one config, whose groups may have choices of their own.
 
     Makes the module maskable. The caller masks gradients before the optimizer's step and weights
     after it, and at a `MaskChange` multiplies what it owns itself (`mask_tensors`): optimizer
@@ -110,22 +83,64 @@ class Pruner(ScoredModule):
         driven: bool = False,
     ) -> None:
         check_arguments(module, groups=groups, seed=seed)
-        super().__init__(
-            module,
-            config,
-            parts_in_order(),
-            groups=groups,
-            exempt=exempt,
-            heads=heads,
-            sensors=sensors,
-            exclude=exclude,
+        config = as_config(config)  # before anything is changed
+        subject = MaskableModule.of(
+            module, groups=groups, exempt=exempt, heads=heads, sensors=sensors, exclude=exclude
         )
-        self._parts.attach(self)
-        self.seed = int(seed)
-        self._regrowth = self._parts[Regrowth]
-        self._around = Around(self._parts.before_drop, self._parts.after_drop)
-        self._notices = Notices(driven=driven)
-        self._notices.tell_of_uncovered(self.uncovered.line())
+        super().__init__(subject, config, seed=int(seed), driven=driven)
+        Notices(driven=driven).tell_of_uncovered(self.uncovered.line())
+
+    @property
+    def accumulated(self) -> GradientMeans:
+        """Sums over training steps, of what `accumulates` names.
+
+        Raises:
+            InputError: groups have choices of their own, and each of `members` has its sums.
+        """
+        if len(self._members) > 1:
+            raise InputError(
+                "Each group that has choices of its own has its sums: take `accumulated` of one "
+                "of `pruner.members`."
+            )
+        return self.members[0].accumulated
+
+    def scores(self, batch: Any = None, loss: Any = None) -> dict[str, Tensor]:
+        """Score every prunable weight by the config's criterion, before pooling.
+
+        Args:
+            batch: for criteria that need data: a minibatch (a tensor or a mapping of tensors), or
+                an iterable of minibatches.
+            loss: ``f(module, minibatch) -> scalar``, the mean over samples; or an
+                `rayprune.pruning.evidence.objectives.Objective`. It stands for the config's.
+
+        Returns:
+            Scores by full parameter name, shaped like the parameters; higher = keep. A unit's
+            score stands at each of its weights.
+
+        Raises:
+            InputError: the criterion needs what wasn't given.
+        """
+        return union(member.scores(batch, loss) for member in self.members)
+
+    def measure(
+        self,
+        batch: Any = None,
+        loss: Any = None,
+        across: Reduce | None = None,
+        wanted: frozenset[str] | None = None,
+    ) -> Evidence:
+        """Gather from minibatches what the criterion asks for; nothing without a batch.
+
+        Args:
+            batch: as for `scores`.
+            loss: as for `scores`.
+            across: brings several processes together.
+            wanted: what to gather; None for all that the criterion asks for and batches can tell.
+        """
+        found = NOTHING
+        for member in self.members:
+            found = found.beside(member.measure(batch, loss, across, wanted))
+        return found
 
     @torch.no_grad()
     def prune_to(
@@ -152,43 +167,32 @@ class Pruner(ScoredModule):
         """
         if sparsity is not None:
             check_number("sparsity", sparsity)
-        if not self._can_prune():
-            raise ConfigError(self._prunables.fault)
-        targets = [
-            (phase, phase.budgets if sparsity is None else phase.retargeted(float(sparsity)))
-            for phase in self._prunables.phases
-        ]
-        gathered = evidence() if evidence else self.measure(batch, loss)
-        selection = self._selection(self.accumulated.evidence() | gathered)
-        keeps, _ = decide(selection, targets, at=lambda target: target)
-        return self._commit(keeps)
+            sparsity = float(sparsity)
 
-    @torch.no_grad()
+        def source(member: GroupPruner) -> Source:
+            return self._source(member, evidence) or (lambda: member.measure(batch, loss))
+
+        evidence = None if evidence is None else functools.cache(evidence)
+        decided = [member.decide_at_once(sparsity, source(member)) for member in self.members]
+        change = self._carry_out(decided)
+        assert change is not None
+        return change
+
     def start(self) -> MaskChange | None:
         """Make the random mask of a schedule that is sparse from the start, before any update.
 
         Returns:
             What it did; None for another schedule, or when the run has begun already.
         """
-        timing = self._timing
-        if timing.sparse_schedule is None or self._progress.tick is not None:
-            return None
-        by_chance = [phase.by_chance() for phase in self._prunables.phases]
-        targets = [(phase, phase.budgets) for phase in by_chance]
-        keeps, _ = decide(self._selection(NOTHING), targets, timing.ramp(0.0))
-        due = timing.targets(0.0)
-        change = self._commit(keeps)
-        self._regrowth.coverage.begin(self.held_masks)
-        self._progress.tick, self._progress.targets = 0.0, due
-        return change
+        return self._carry_out([member.decide_start() for member in self.members])
 
     def restart(self) -> None:
         """Forget masks and progress: for weights that come from elsewhere, and are dense.
 
         The next mask update chooses among them by the criterion, where `start` chooses by chance.
         """
-        empty = pack_state(self._store.shapes, {}, {}, ScheduleProgress())
-        self.load_state_dict({**empty, OriginalShapes.key: self.origins.state_dict()})
+        for member in self.members:
+            member.restart()
 
     @torch.no_grad()
     def update(
@@ -212,106 +216,36 @@ class Pruner(ScoredModule):
             NonFiniteError: a score is NaN; nothing was changed.
             RunError: a threshold would prune everything; nothing was changed.
         """
-        self._notices.check_driver(self.config)
-        self._notices.tell_of_horizon(self.config)
         clock = clock_of(step, updates)
-        if not self._can_prune():
-            return None
-        timing = self._timing
-        tick = timing.tick(clock)
-        if tick is None or not timing.is_due(tick) or self._awaits_returns(tick):
-            return None
-        due = timing.targets(tick)
-        targets = [(phase, phase.budgets) for phase in self._prunables.phases]
-        known = self.accumulated.evidence() | (evidence() if evidence else NOTHING)
-        selection = self._selection(known)
-        growth = self._growth(selection, tick)
-        keeps, grows = decide(selection, targets, timing.ramp(tick), timing.share(tick), growth)
-        if grows:
-            self._regrowth.gradients.clear()
-        operation = Operation(self.config.fading_updates, self.config.fading_factor)
-        change = self._commit(keeps, grows, clock, operation)
-        for follow in self._parts.after_update:
-            follow(change)
-        self._progress.tick, self._progress.targets = tick, due
-        return change
-
-    def awaits_growth(self, clock: float, per_minibatch: float) -> bool:
-        """Return whether weights will grow by their dense gradients soon enough to gather those.
-
-        Args:
-            clock: at the mask update that comes next.
-            per_minibatch: how far the clock goes from one minibatch to the next.
-        """
-        return self._timing.awaits_growth(clock, per_minibatch)
-
-    @torch.no_grad()
-    def gather_gradients(self, gradients: Gradients) -> None:
-        """Take the dense gradients of one minibatch in, before they are masked.
-
-        Args:
-            gradients: by parameter or name; None is passed over.
-
-        Raises:
-            InputError: a name is not the module's.
-        """
-        gradients = by_parameter("gradients", gradients, self.module)
-        self._regrowth.gather(gradients, self._timing.sparse_schedule)
-
-    def coverage(self) -> dict[str, Any] | None:
-        """Return the share of weights that were ever active (the ITOP rate).
-
-        Returns:
-            ``{"all": share, "layers": {name: share}}``; None where training began with all.
-        """
-        shapes = {x.name: {n: w.shape for n, w in x.named.items()} for x in self.prunable}
-        return self._regrowth.coverage.by_layer(shapes)
+        evidence = None if evidence is None else functools.cache(evidence)
+        return self._carry_out(
+            [member.decide(clock, self._source(member, evidence)) for member in self.members]
+        )
 
     def due(self, step: float, updates: float | None = None) -> bool:
         """Return whether `update` would do a mask update now."""
-        tick = self._timing.tick(clock_of(step, updates))
-        return tick is not None and self._timing.is_due(tick)
+        return any(member.due(step, updates) for member in self.members)
 
     def awaited_units(self, step: float, updates: float | None = None) -> list[Unit]:
         """Return the units whose lost return a mask update that is due waits for.
 
         Put what was measured into `returns`; the next `update` uses it.
         """
-        tick = self._timing.tick(clock_of(step, updates))
-        if tick is None or not self._timing.is_due(tick) or not self._awaits_returns(tick):
-            return []
-        return standing_units(self.prunable, self._store.eligible)
-
-    def _awaits_returns(self, tick: float) -> bool:
-        if not self.config.chosen.criterion.needs_returns or self.returns:
-            return False
-        at = self._timing.ramp(tick)
-        return any(
-            awaits(self.config, b, at, self._store.eligible)
-            for b in self._prunables.phases[0].budgets
-        )
+        return [unit for member in self.members for unit in member.awaited_units(step, updates)]
 
     def finished(self, step: float, updates: float | None = None) -> bool:
         """Return whether the schedule is over and every chosen weight is zero."""
-        clock = clock_of(step, updates)
-        over = (
-            clock >= self.config.build_schedule(self.most).end and self._progress.tick is not None
-        )
-        timing = self._timing
-        return over and not self._store.fading and not timing.is_due(timing.tick(clock) or 0.0)
+        return all(member.finished(step, updates) for member in self.members)
 
     @property
     def arrived(self) -> bool:
         """Whether no more is left than the schedule leaves at its end; never with a threshold."""
-        return not self._store.fading and arrived(
-            self.config, self._prunables.phases, self._store.eligible
-        )
+        return all(member.arrived for member in self.members)
 
     @property
     def most(self) -> float:
         """The highest sparsity that the config's targets can ask for."""
-        budgets = [budget for phase in self._prunables.phases for budget in phase.budgets]
-        return highest_target(self.config, budgets)
+        return max(member.most for member in self.members)
 
     def state_dict(self) -> dict[str, Any]:
         """Return masks, fading weights and progress as CPU tensors and plain values.
@@ -320,9 +254,18 @@ class Pruner(ScoredModule):
 
         Targets are not in it: they are the config's, so that a clone keeps its own.
         """
-        ages = self._store.fading.ages
-        packed = pack_state(self._store.shapes, self.held_masks, ages, self._progress)
-        return {**packed, **self._parts.state_dict()}
+        states = {name: member.state_dict() for name, member in self._members.items()}
+        if len(states) == 1:
+            return next(iter(states.values()))
+        own = {
+            name: {key: entry for key, entry in state.items() if key not in _SHARED}
+            for name, state in states.items()
+        }
+        shared = {key: union(state[key] for state in states.values()) for key in _SHARED}
+        # For who reads the masks alone, and knows no groups.
+        progress: Any = {"tick": None, "targets": {}, "updates": self.mask_updates}
+        origins = self.origins.state_dict()
+        return {"version": 1, **shared, "progress": progress, "origins": origins, _GROUPS: own}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -331,16 +274,10 @@ class Pruner(ScoredModule):
         Raises:
             CheckpointError: the state is broken, or of another network; nothing was changed.
         """
-        masks, ages, progress = unpack_state(state, self._store.shapes)
-        with broken_is_told():  # before anything is changed
-            unpacked = self._parts.unpack(state)
-        self._store.replace(masks, ages)
-        self._progress = progress
-        for part, entry in unpacked:
-            part.restore(entry)
-        if self._parts[FrozenParameters].changed:
-            self._progress.targets = {}
-        self.mask_weights()
+        states = {name: self._state_of(name, state) for name in self._members}
+        unpacked = {name: self._members[name].unpack(held) for name, held in states.items()}
+        for name, held in unpacked.items():
+            self._members[name].restore(held)
 
     def take_masks(self, masks: Mapping[str, Tensor]) -> None:
         """Take masks from elsewhere, and zero what they prune; the progress stays its own.
@@ -351,7 +288,7 @@ class Pruner(ScoredModule):
         Raises:
             CheckpointError: a name or shape isn't the module's; nothing was changed.
         """
-        shapes = self._store.shapes
+        shapes = {name: tuple(weight.shape) for name, weight in self.weights.items()}
         wrong = [name for name, mask in masks.items() if shapes.get(name) != tuple(mask.shape)]
         if wrong:
             raise CheckpointError(
@@ -362,38 +299,45 @@ class Pruner(ScoredModule):
         taken = {name: packed(mask) for name, mask in masks.items() if not mask.all()}
         self.load_state_dict({**state, "masks": {**state["masks"], **taken}})
 
-    def _can_prune(self) -> bool:
-        """See what is frozen now; return whether pruning can go on with it."""
-        if self._prunables.look():
-            self._store.settle(self.prunable, self._prunables.spared)
-            self._progress.targets = {}
-        self._notices.tell_of_fault(self._prunables.fault)
-        return not self._prunables.fault
+    def _source(self, member: GroupPruner, evidence: Source | None) -> Source | None:
+        """Return what gathers a member's evidence: of its own parameters."""
+        if evidence is None or len(self._members) == 1:
+            return evidence
+        return lambda: evidence().of(member.weights)
 
-    @property
-    def _timing(self) -> Timing:
-        fades = bool(self._store.fading)
-        return Timing(self.config, self._prunables.phases, self._progress, fades)
-
-    def _growth(self, selection: Selection, tick: float) -> DropAndGrow:
-        timing, means = self._timing, self._regrowth.gradients
-        limit = timing.growth_limit(tick)
-        schedule = timing.sparse_schedule
-        return DropAndGrow(selection, schedule, means, self.held_masks, limit, tick)
-
-    def _commit(
-        self,
-        keeps: Masks,
-        grows: Mapping[str, Tensor] | None = None,
-        step: float | None = None,
-        operation: Operation = AT_ONCE,
-    ) -> MaskChange:
-        """Put a decision in force; at once, and not in steps, unless it says so."""
-        change = self._store.commit(
-            keeps, grows or {}, step=step, operation=operation, around=self._around
+    def _carry_out(self, decided: Iterable[Decided | None]) -> MaskChange | None:
+        """Put decisions in force, once all of them are taken."""
+        pairs = list(zip(self.members, decided, strict=True))
+        changes = [(member, member.carry_out(it)) for member, it in pairs if it is not None]
+        if len(self._members) == 1 or not changes:
+            return changes[0][1] if changes else None
+        total = sum(map(total_of, self.members))
+        return MaskChange(
+            step=changes[0][1].step,
+            pruned=sum(change.pruned for _, change in changes),
+            churn=sum(change.churn * total_of(member) for member, change in changes) / total,
+            sparsity=self.masked(),
+            changed=tuple(name for _, change in changes for name in change.changed),
+            grown=sum(change.grown for _, change in changes),
+            regrown=union(change.regrown for _, change in changes),
+            scales=union(change.scales for _, change in changes),
         )
-        self._progress.updates += 1
-        self._notices.tell_of_emptied(self.emptied)
-        for follow in self._parts.after_commit:
-            follow(change)
-        return change
+
+    def _state_of(self, name: str, state: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a member's part of a state."""
+        member = self._members[name]
+        with broken_is_told():
+            saved = list(state.get(_GROUPS, {}))
+            if saved != (list(self._members) if len(self._members) > 1 else []):
+                raise CheckpointError(
+                    f"The pruning state is of a run whose groups {saved} had choices of their "
+                    f"own, but here they are {list(self._members)}. Build the module with the "
+                    "`pruning.groups` that it was trained with."
+                )
+            if not saved:
+                return state
+            known = member.weights
+            shared = {
+                key: {n: held for n, held in state[key].items() if n in known} for key in _SHARED
+            }
+            return {**shared, **state[_GROUPS][name]}

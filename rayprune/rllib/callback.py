@@ -16,6 +16,7 @@ from ray.rllib.utils.metrics import (
 )
 
 from rayprune.errors import InvariantError, NonFiniteError
+from rayprune.pruning.blocks.groups import own_blocks
 from rayprune.pruning.criteria import find_criterion
 from rayprune.pruning.schedules.times import waits_for_return
 from rayprune.rllib.actors.learners import foreach_learner
@@ -170,8 +171,9 @@ def waits_for_layer_returns(algorithm: Algorithm) -> bool:
     """Return whether a mask update waits for returns, where no driver of ours measures them."""
     assert algorithm.config is not None
     held = pruning_in(algorithm.config)
-    criterion = find_criterion(held.get("criterion"))
-    if criterion is None or not criterion.needs_returns or held.get(DRIVEN_KEY):
+    blocks = [held, *own_blocks(held.get("groups")).values()]
+    criteria = [find_criterion(block.get("criterion")) for block in blocks]
+    if held.get(DRIVEN_KEY) or not any(x is not None and x.needs_returns for x in criteria):
         return False
     awaited = foreach_learner(algorithm, lambda learner: learner.awaited_units())[0]
     return any(awaited.values())

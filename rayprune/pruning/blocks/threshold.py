@@ -64,7 +64,7 @@ def conflicts(prefix: str, chosen: Chosen) -> Faults:
         return
     if values.get("sparsity") is not None:
         yield f"Only one of `{prefix}sparsity` and `{prefix}threshold` can be given, not both."
-    if groups:
+    if chosen.groups:
         yield f"`{prefix}groups` gives sparsities, so `{prefix}threshold` must be left out."
     if not is_even(distribution):
         yield (

@@ -7,7 +7,7 @@ update is due. Both gather only what the criterion asks for by the names of its 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,6 +51,24 @@ class Evidence:
 
     def __or__(self, other: Evidence) -> Evidence:
         return Evidence({**self.tables, **other.tables})
+
+    def beside(self, other: Evidence) -> Evidence:
+        """Return both together, where each is of parameters of its own.
+
+        >>> both = Evidence({"gradient": {"a": 1}}).beside(Evidence({"gradient": {"b": 2}}))
+        >>> both.tables, both.of(["b"]).tables
+        ({'gradient': {'a': 1, 'b': 2}}, {'gradient': {'b': 2}})
+        """
+        kinds = dict.fromkeys([*self.tables, *other.tables])
+        return Evidence({k: {**self.tables.get(k, {}), **other.tables.get(k, {})} for k in kinds})
+
+    def of(self, names: Collection[str]) -> Evidence:
+        """Return what is known of some parameters."""
+        tables = {
+            kind: {name: held for name, held in table.items() if name in names}
+            for kind, table in self.tables.items()
+        }
+        return Evidence({kind: table for kind, table in tables.items() if table})
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.tables)

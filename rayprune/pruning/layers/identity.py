@@ -71,6 +71,14 @@ class IdentityLayers(PrunerPart):
     def __init__(self) -> None:
         self._layers: dict[str, MaskedLayer] = {}
 
+    @classmethod
+    def joined(cls, parts: Iterable[IdentityLayers]) -> IdentityLayers:
+        """Return those of several parts of one module together."""
+        together = cls()
+        for part in parts:
+            together._layers |= part._layers
+        return together
+
     @property
     def names(self) -> list[str]:
         """Their names."""

@@ -67,7 +67,7 @@ class GrowSchedule(SparseSchedule):
         """Yield what can't go with growth, and targets that are sparser than ``start``."""
         yield from super().conflicts(prefix, chosen)
         start = chosen.schedule_block.get("start", cls.defaults["start"])
-        for field, target in _targets(prefix, chosen.values).items():
+        for field, target in _targets(prefix, chosen).items():
             if is_number(start) and is_number(target) and start < target:
                 yield (
                     f"`{prefix}schedule.start` must not be below `{field}` ({target}), which a net "
@@ -75,16 +75,13 @@ class GrowSchedule(SparseSchedule):
                 )
 
 
-def _targets(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
+def _targets(prefix: str, chosen: Chosen) -> dict[str, Any]:
     """Return every sparsity that a config names, by its field."""
-    targets = {f"{prefix}sparsity": values.get("sparsity")}
-    groups, layers = values.get("groups"), values.get("distribution")
-    if isinstance(groups, Mapping):
-        targets |= {
-            f"{prefix}groups.{name}.sparsity": budget.get("sparsity")
-            for name, budget in groups.items()
-            if isinstance(budget, Mapping)
-        }
+    targets = {f"{prefix}sparsity": chosen.values.get("sparsity")}
+    layers = chosen.values.get("distribution")
+    targets |= {
+        f"{prefix}groups.{name}.sparsity": budget.get("sparsity") for name, budget in chosen.groups
+    }
     if isinstance(layers, Mapping):
         targets |= {f"{prefix}distribution.{name}": target for name, target in layers.items()}
     return targets

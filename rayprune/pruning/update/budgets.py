@@ -190,6 +190,24 @@ def faults_with(
     return faults
 
 
+def protect_faults(
+    config: PruningConfig, names: Sequence[str], exempt: Iterable[str] = ()
+) -> list[str]:
+    """Return a fault for each protecting pattern that matches none of these layers.
+
+    Args:
+        config: has the patterns.
+        names: of the prunable layers.
+        exempt: of those that are not prunable.
+    """
+    return [
+        f"`pruning.protect` pattern {pattern!r} matches no layer."
+        f"{did_you_mean(pattern, names) or f' Layers are {list(names)}.'}"
+        for pattern in config.protect
+        if not any(fnmatch.fnmatchcase(name, pattern) for name in [*names, *exempt])
+    ]
+
+
 def reach_faults(config: PruningConfig, budget: Budget) -> list[str]:
     """Return a fault if the protected layers put a budget's target out of reach."""
     if budget.target is None:
@@ -216,12 +234,7 @@ def _name_faults(
 ) -> list[str]:
     names = [layer.name for layer in layers]
     groups = sorted({layer.group for layer in layers})
-    faults = [
-        f"`pruning.protect` pattern {pattern!r} matches no layer."
-        f"{did_you_mean(pattern, names) or f' Layers are {names}.'}"
-        for pattern in config.protect
-        if not any(fnmatch.fnmatchcase(name, pattern) for name in [*names, *exempt])
-    ]
+    faults = protect_faults(config, names, exempt)
     faults += [choice_fault("pruning.groups", x, groups) for x in config.groups if x not in groups]
     if isinstance(config.distribution, str):
         return faults

@@ -111,11 +111,12 @@ def _check(config: AlgorithmConfig, saved: SavedPolicy, pruning: PruningConfig) 
     if pruning.sparsity == 0:
         raise ConfigError("`sparsity` must be greater than 0 to prune a checkpoint, but is 0.")
     check_network(build_module(config), pruning)
-    if saved.origins and not pruning.chosen.granularity.removes_units:
+    single = [x.granularity for x in pruning.shared_out if not x.chosen.granularity.removes_units]
+    if saved.origins and single:
         raise InputError(
             f"The networks of {str(saved.directory)!r} shrank in training (`compact_every`): only "
             "whole units can go from them. `--granularity` must be 'neuron' or 'hybrid', but is "
-            f"{pruning.granularity!r}. Or `start_from` it, which takes it in its whole shape."
+            f"{single[0]!r}. Or `start_from` it, which takes it in its whole shape."
         )
 
 

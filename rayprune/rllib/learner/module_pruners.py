@@ -172,7 +172,7 @@ class ModulePruners:
         """Prune every module to its configured sparsity at once; return sparsity by module id."""
         for module_id, pruner in self.pruners.items():
             self.take_config(module_id, pruner)
-            source = partial(self._evidence.gather, module_id, pruner)
+            source = partial(self._evidence.gather, module_id, pruner, at_once=True)
             self._agreed(pruner, pruner.prune_to(evidence=source))
             self.spread(module_id, pruner.sparsity())
         return dict(self.sparsity)

@@ -108,10 +108,12 @@ def _diagnosis(modules: ModulePruners, module_id: str, pruner: Pruner) -> dict[s
 
 def _score_histograms(pruner: Pruner) -> dict[str, Any]:
     masks = pruner.held_masks
-    # Scores from data are known only in the moment of a mask update.
-    criterion = pruner.config.chosen.criterion
-    told = criterion.evidence or criterion.needs_returns
-    scores = {} if told else pruner.scores()
+    scores: dict[str, Tensor] = {}
+    for member in pruner.members:
+        # Scores from data are known only in the moment of a mask update.
+        criterion = member.config.chosen.criterion
+        if not (criterion.evidence or criterion.needs_returns):
+            scores |= member.scores()
     drawn = {name: histogram_of(s, masks.get(name)) for name, s in scores.items()}
     return {name: histogram for name, histogram in drawn.items() if histogram is not None}
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from rayprune.algorithms import ALGORITHMS
+from rayprune.pruning.blocks.groups import own_blocks
 from rayprune.pruning.criteria import CRITERIA, register_criterion
 from rayprune.pruning.distributions import DISTRIBUTIONS, register_distribution
 from rayprune.pruning.granularity import GRANULARITIES, register_granularity
@@ -29,14 +30,16 @@ def own_parts(pruning: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
     Registries are filled where the user's script runs. Remote Learners are told by their config.
     """
-    schedule, penalty = pruning.get("schedule") or {}, pruning.get("penalty") or {}
+    blocks = [pruning, *own_blocks(pruning.get("groups")).values()]
+    schedules = [block.get("schedule") or {} for block in blocks]
+    tried = [name for schedule in schedules for name in schedule.get("criteria") or ()]
     named: dict[str, list[Any]] = {
-        "criterion": [pruning.get("criterion"), *(schedule.get("criteria") or ())],
-        "distribution": [pruning.get("distribution")],
-        "granularity": [pruning.get("granularity")],
-        "penalty": [penalty.get("kind")],
+        "criterion": [*(block.get("criterion") for block in blocks), *tried],
+        "distribution": [block.get("distribution") for block in blocks],
+        "granularity": [block.get("granularity") for block in blocks],
+        "penalty": [(block.get("penalty") or {}).get("kind") for block in blocks],
         "remedy": list(pruning.get("remedies") or ()),
-        "schedule": [schedule.get("kind")],
+        "schedule": [schedule.get("kind") for schedule in schedules],
     }
     found: dict[str, dict[str, Any]] = {}
     # Whichever the config is of: others may have been derived from it.

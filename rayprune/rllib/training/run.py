@@ -237,7 +237,7 @@ class Run:
         return result
 
     def _layer_returns(self) -> dict[str, Any]:
-        if not self._experiment.pruning.chosen.criterion.needs_returns:
+        if not self._experiment.pruning.needs_returns:
             return {}
         seeds = self._experiment.evaluation
         lost = post_layer_returns(

@@ -11,8 +11,8 @@ from torch import nn
 
 from rayprune import Pruner
 from rayprune.errors import CheckpointError
-from rayprune.pruning import pruner as pruner_file
-from rayprune.pruning.pruner import PARTS
+from rayprune.pruning import group_pruner as pruner_file
+from rayprune.pruning.group_pruner import PARTS
 from rayprune.pruning.pruner_part import PrunerPart
 
 RAMP = {"kind": "linear", "begin": 100, "end": 300, "every": 100}

@@ -18,6 +18,7 @@ from torch import nn
 from rayprune.errors import InputError
 from rayprune.pruning.evidence.batches import COALITIONS, sample_count
 from rayprune.pruning.evidence.evidence import Evidence
+from rayprune.pruning.group_pruner import GroupPruner
 from rayprune.pruning.pruner import Pruner
 from rayprune.rllib.learner import ranks
 from rayprune.rllib.learner.extension import Extension, LearnerView
@@ -39,7 +40,7 @@ class MinibatchEvidence(Extension):
         for module_id, pruner in self._view.pruners.items():
             if module_id not in batch or not pruner.measures:
                 continue
-            limits = pruner.config.evidence
+            limits = _limits_of(pruner)
             held = self._held.setdefault(module_id, deque())
             # Observations first: their rows are what counts as samples.
             held.append({Columns.OBS: batch[module_id][Columns.OBS], **batch[module_id]})
@@ -52,16 +53,27 @@ class MinibatchEvidence(Extension):
         """Let all minibatches go: a checkpoint holds none, and a run resumed must equal one not."""
         self._held.clear()
 
-    def gather(self, module_id: str, pruner: Pruner) -> Evidence:
-        """Gather what a Pruner's criterion asks for, the same on every Learner.
+    def gather(self, module_id: str, pruner: Pruner, *, at_once: bool = False) -> Evidence:
+        """Gather what a Pruner's criteria ask for, the same on every Learner.
+
+        Args:
+            module_id: of its module.
+            pruner: those of its groups are asked that have a mask update due.
+            at_once: ask all of them.
 
         Raises:
             InputError: no minibatch was seen, or the objective isn't the module's.
         """
-        config = pruner.config
-        wanted = pruner.measures
-        if not wanted:
-            return Evidence()
+        found = Evidence()
+        for member in pruner.members:
+            if member.measures and (at_once or member.due(self._view.clock)):
+                found = found.beside(self._measure(module_id, member))
+        if found.tables:
+            self._given[module_id] = found
+        return found
+
+    def _measure(self, module_id: str, pruner: GroupPruner) -> Evidence:
+        config, wanted = pruner.config, pruner.measures
         held = self._held.get(module_id)
         if not held:
             raise InputError(
@@ -74,9 +86,7 @@ class MinibatchEvidence(Extension):
         objective = ModuleObjective(learner, module_id, name, wanted).build()
         # SAC's modules draw actions when they are run; training must not notice.
         with generator_kept(pruner.seed, module):
-            found = pruner.measure(list(held), objective, ranks.over_learners(), wanted)
-        self._given[module_id] = found
-        return found
+            return pruner.measure(list(held), objective, ranks.over_learners(), wanted)
 
     def on_spread(self, module_id: str) -> None:
         """Keep how far Shapley values have converged, once they were used, and no more of it."""
@@ -99,6 +109,12 @@ def generator_kept(seed: int, module: nn.Module) -> Iterator[None]:
     with torch.random.fork_rng(devices=[device.index or 0 for device in devices]):
         torch.manual_seed(seed)
         yield
+
+
+def _limits_of(pruner: Pruner) -> dict[str, int]:
+    """Return how much is kept: as much as whichever criterion looks at most."""
+    asking = [member.config.evidence for member in pruner.members if member.measures]
+    return {key: max(held[key] for held in asking) for key in ("minibatches", "observations")}
 
 
 def _rows_in(batches: Sequence[dict[str, Any]] | deque[dict[str, Any]]) -> int:

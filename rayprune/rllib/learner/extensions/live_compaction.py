@@ -130,7 +130,7 @@ class LiveCompaction(Extension):
             masks=pruner.held_masks,
             targets=targets,
             # Masks of whole rows have no hole that a carried constant could fill.
-            merge=pruner.config.chosen.granularity.whole_rows,
+            merge=all(x.config.chosen.granularity.whole_rows for x in pruner.members),
             keep=pruner.heads,
         )
 
