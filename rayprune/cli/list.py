@@ -38,6 +38,13 @@ def _granularities() -> dict[str, str]:
     return _described(GRANULARITIES)
 
 
+def _groups() -> dict[str, str]:
+    """Return what a group may choose for itself."""
+    from rayprune.pruning.blocks.groups import OWN
+
+    return dict(OWN)
+
+
 def _objectives() -> dict[str, str]:
     from rayprune.pruning.evidence.objectives import OBJECTIVES
 
@@ -83,6 +90,7 @@ _SOURCES: Mapping[str, Callable[[], dict[str, str]]] = {
     "schedules": _schedules,
     "distributions": _distributions,
     "granularities": _granularities,
+    "groups": _groups,
     "objectives": _objectives,
     "algorithms": _algorithms,
     "methods": _methods,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
@@ -183,7 +183,11 @@ class PruningConfig(BaseModel):
         >>> PruningConfig(sparsity=0.5).over(1000).resolved_horizon
         1000
         """
-        return self.model_construct(**{**self._fields(), "horizon": horizon})
+        return self.unchecked(horizon=horizon)
+
+    def unchecked(self, **changes: Any) -> PruningConfig:
+        """Return a copy with some fields changed; nothing is checked anew."""
+        return self.model_construct(**{**self._fields(), **changes})
 
     def without_pruning(self) -> PruningConfig:
         """Return the config of the dense twin: the same training, in which nothing is pruned.
@@ -252,19 +256,7 @@ class PruningConfig(BaseModel):
         budgets = {k: v for k, v in self.groups.items() if k not in self.own_groups}
         bare = type(self).faults_of({**self.to_dict(), "groups": budgets})
         sparsity = 0.0 if bare else self.sparsity  # whatever prunes is a group's own
-        return self.model_construct(**{**self._fields(), "groups": budgets, "sparsity": sparsity})
-
-    def with_layers(
-        self, *, protect: Iterable[str], distribution: str | dict[str, float]
-    ) -> PruningConfig:
-        """Return a copy that names other layers; nothing is checked anew.
-
-        Args:
-            protect: patterns.
-            distribution: a name, or sparsities by layer.
-        """
-        changes = {"protect": tuple(protect), "distribution": distribution}
-        return self.model_construct(**{**self._fields(), **changes})
+        return self.unchecked(groups=budgets, sparsity=sparsity)
 
     @property
     def unbounded(self) -> bool:
@@ -371,6 +363,20 @@ class PruningConfig(BaseModel):
     @functools.cached_property  # asked at every optimizer step
     def _schedule_fields(self) -> dict[str, Any]:
         return fields_of(self.schedule, self.resolved_horizon)
+
+
+def choices_of(config: PruningConfig) -> dict[str, Any]:
+    """Return what a report says of a config.
+
+    >>> choices_of(PruningConfig(granularity="2:4", schedule={"kind": "static"}))
+    {'schedule': 'static', 'criterion': 'l1', 'granularity': '2:4', 'target': 0.5}
+    """
+    return {
+        "schedule": config.schedule["kind"],
+        "criterion": config.criterion,
+        "granularity": config.granularity,
+        "target": config.target,
+    }
 
 
 _OF_TRAINING = frozenset(

@@ -20,7 +20,7 @@ from rayprune.pruning.measures.unmaskable import Uncovered, uncovered_of, weight
 from rayprune.pruning.pruned_module import Gradients, MaskableModule
 from rayprune.pruning.pruner_part import Pick
 from rayprune.pruning.reports import LayerCount
-from rayprune.pruning.shares import Share, shares_of
+from rayprune.pruning.shares import REST, Share, shares_of
 
 
 class PrunedGroups:
@@ -52,6 +52,11 @@ class PrunedGroups:
     def members(self) -> tuple[GroupPruner, ...]:
         """Who prunes: one for all layers, or one for each config that some are under."""
         return tuple(self._members.values())
+
+    @property
+    def own_groups(self) -> dict[str, GroupPruner]:
+        """Who prunes the groups that have choices of their own, by the group's name."""
+        return {name: member for name, member in self._members.items() if name != REST}
 
     @property
     def config(self) -> PruningConfig:

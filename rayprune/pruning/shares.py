@@ -81,7 +81,7 @@ def _narrowed(share: Share) -> Share:
     own = share.naming is not None and "distribution" in share.naming.own
     if not (own or isinstance(split, str)):
         split = {name: split[name] for name in split if name in share.layers} or "uniform"
-    config = share.config.with_layers(protect=protect, distribution=split)
+    config = share.config.unchecked(protect=tuple(protect), distribution=split)
     return Share(share.name, config, share.layers, share.naming)
 
 

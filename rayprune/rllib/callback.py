@@ -146,7 +146,7 @@ class PruningCallback(RLlibCallback):
 
 def _told_of(report: dict[str, Any]) -> dict[str, Any]:
     """Return what of a module's report stands in a result."""
-    keys = ("sparsity", "groups", "itop", "updates", "finished", "cut_off")
+    keys = ("sparsity", "groups", "own_groups", "itop", "updates", "finished", "cut_off")
     return {
         **{key: report[key] for key in keys},
         "layers": {layer.name: layer.sparsity for layer in report["layers"]},

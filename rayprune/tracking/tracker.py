@@ -39,7 +39,7 @@ Tell = Callable[[str], None]
 Histogram = tuple[list[float], list[float]]
 """Counts and edges, one edge more than counts."""
 
-_PREFIXES = {"groups": "sparsity/group", "layers": "sparsity/layer"}
+_PREFIXES = {"groups": "sparsity/group", "layers": "sparsity/layer", "own_groups": "group"}
 _NO_METRICS = {"exploit"}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rayprune.cli.printing.tables import chosen_in, percent
 from rayprune.cli.printing.terminal_reporter import duration
 
 
@@ -20,6 +21,9 @@ def plan_lines(plan: Mapping[str, Any]) -> list[str]:
         f"At once     {plan['at_once']} of {plan['trials']} trials"
         + (f", in {plan['rounds']} rounds" if plan["rounds"] > 1 else ""),
     ]
+    for name, group in plan.get("groups", {}).items():
+        target = "a threshold" if group["target"] is None else percent(group["target"])
+        lines.append(f"Group       {name}: {', '.join(chosen_in(group))}, to {target}")
     if plan["estimate_s"] is None:
         return [*lines, f"Time        not known. {plan['uncalibrated']}"]
     measured, estimate = plan["calibration"], plan["estimate_s"]

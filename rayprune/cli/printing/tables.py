@@ -24,6 +24,7 @@ def summary_table(summary: Mapping[str, Any], before: str, after: str) -> Table:
     rows = [
         ("test return, IQM [95 %]", interval(dense), interval(returns["test"])),
         ("sparsity of prunable weights", "", percent(sparsity["prunable"])),
+        *_groups(sparsity.get("own_groups") or {}),
         ("sparsity of all parameters", "", percent(sparsity["all"])),
         ("parameters", count(parameters["total"]), count(parameters["nonzero"])),
         *_held(parameters),
@@ -45,6 +46,24 @@ def summary_table(summary: Mapping[str, Any], before: str, after: str) -> Table:
     for label, dense_cell, cell in rows:
         table.add_row(label, *([dense_cell] if dense else []), cell)
     return table
+
+
+def _groups(own: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str, str]]:
+    """Return a row for each group that has choices of its own.
+
+    >>> chosen = {"schedule": "static", "criterion": "l1", "granularity": "weight"}
+    >>> _groups({"policy": {**chosen, "sparsity": 0.9}})
+    [('of group policy (static, l1, weight)', '', '90.0 %')]
+    """
+    return [
+        (f"of group {name} ({', '.join(chosen_in(group))})", "", percent(group["sparsity"]))
+        for name, group in own.items()
+    ]
+
+
+def chosen_in(group: Mapping[str, Any]) -> list[str]:
+    """Return what a group has chosen, in single words."""
+    return [str(group[key]) for key in ("schedule", "criterion", "granularity")]
 
 
 def _held(parameters: Mapping[str, int]) -> list[tuple[str, str, str]]:

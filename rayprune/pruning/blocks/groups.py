@@ -18,19 +18,19 @@ from rayprune.pruning.schedules import complete, schedule_of
 from rayprune.pruning.schedules.times import waits_for_return
 from rayprune.validation import unknown_key
 
-OWN: Final = (
-    "sparsity",
-    "threshold",
-    "criterion",
-    "granularity",
-    "hybrid",
-    "pooling",
-    "distribution",
-    "operation",
-    "schedule",
-    "penalty",
-    "evidence",
-)
+OWN: Final[Mapping[str, str]] = {
+    "sparsity": "The fraction of the group's prunable weights to prune.",
+    "threshold": "In place of a sparsity: prune where the score is at most a threshold.",
+    "criterion": "What ranks the weights; by default the config's.",
+    "granularity": "What is removed together; an n:m or hybrid has targets of its own.",
+    "hybrid": "With granularity hybrid: {neuron: s, weight: s}.",
+    "pooling": "How a unit's score comes from its weights'.",
+    "distribution": "How the group's sparsity splits over its layers.",
+    "operation": "Zero at once, or in steps.",
+    "schedule": "Whole, or without a kind: keys that change in the config's.",
+    "penalty": "What shrinks weights while training; null for none.",
+    "evidence": "Keys that change in the config's.",
+}
 """The fields that a group may have of its own."""
 _WHOLE: Final = (
     "protect",

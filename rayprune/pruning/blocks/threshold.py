@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from rayprune.pruning.blocks.groups import own_blocks
 from rayprune.pruning.checks import Faults, is_number, must, unknown_keys
 from rayprune.pruning.component import Chosen
 from rayprune.pruning.distributions import is_even
@@ -64,7 +65,7 @@ def conflicts(prefix: str, chosen: Chosen) -> Faults:
         return
     if values.get("sparsity") is not None:
         yield f"Only one of `{prefix}sparsity` and `{prefix}threshold` can be given, not both."
-    if chosen.groups:
+    if groups and not (isinstance(groups, Mapping) and groups.keys() <= own_blocks(groups).keys()):
         yield f"`{prefix}groups` gives sparsities, so `{prefix}threshold` must be left out."
     if not is_even(distribution):
         yield (

@@ -232,12 +232,13 @@ class PruningMixin(LeanUpdates):
         """Return per module what the masks are now, with every broken promise.
 
         Returns:
-            ``{module id: {"sparsity", "groups", "itop", "layers", "uncovered", "cut_off",
-            "parameters", "violations", "finite", "digest", "kept", "finished", "most",
-            "weights_seq_no", "step", "updates", "mask_updates"}}``. `itop` is `Pruner.coverage`;
-            `violations` counts pruned weights that are not zero, in the module and in its target
-            networks; `digest` identifies the masks, for comparison over Learners; `kept` counts
-            the kept weights of what EnvRunners get.
+            ``{module id: {"sparsity", "groups", "own_groups", "itop", "layers", "uncovered",
+            "cut_off", "parameters", "violations", "finite", "digest", "kept", "finished", "most",
+            "weights_seq_no", "step", "updates", "mask_updates"}}``. `own_groups` tells of groups
+            with choices of their own what these are, and how far they have come; `itop` is
+            `Pruner.coverage`; `violations` counts pruned weights that are not zero, in the module
+            and in its target networks; `digest` identifies the masks, for comparison over
+            Learners; `kept` counts the kept weights of what EnvRunners get.
         """
         with self._mask_lock:
             found = report.reports(self._modules)

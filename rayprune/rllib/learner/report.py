@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rayprune.pruning.config import choices_of
 from rayprune.pruning.measures.counting import dead_units
 from rayprune.pruning.measures.histograms import histogram_of
 from rayprune.pruning.pruner import Pruner
@@ -58,6 +59,14 @@ def _report(modules: ModulePruners, module_id: str, pruner: Pruner) -> dict[str,
     return {
         "sparsity": pruner.masked(),
         "groups": {g: pruner.masked(g) for g in groups},
+        "own_groups": {
+            name: {
+                **choices_of(member.config),
+                "sparsity": member.masked(),
+                "finished": member.finished(modules.clock),
+            }
+            for name, member in pruner.own_groups.items()
+        },
         "itop": modules.diagnostics.take("itop", module_id, pruner.coverage, None),
         "layers": layers,
         "uncovered": pruner.uncovered.to_dict(),

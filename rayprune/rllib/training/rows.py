@@ -51,6 +51,7 @@ def row_of(
         "sparsity": pruning["sparsity"],
         "target_sparsity": experiment.pruning.target,
         "groups": pruning["groups"],
+        **({"own_groups": own} if (own := pruning["own_groups"]) else {}),
         "layers": pruning["layers"],
         "parameters": pruning["parameters"],
         "mask_churn": pruning["churn"],
@@ -95,6 +96,7 @@ def plain_report(report: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "sparsity": report["sparsity"],
         "groups": report["groups"],
+        **({"own_groups": own} if (own := report["own_groups"]) else {}),
         "parameters": report["parameters"],
         "finished": report["finished"],
         "uncovered": report["uncovered"],

@@ -98,6 +98,7 @@ def _pruned(report: Mapping[str, Any]) -> dict[str, Any]:
             "prunable": report["sparsity"],
             "all": 1 - parameters["nonzero"] / parameters["total"],
             "groups": report["groups"],
+            **({"own_groups": own} if (own := report.get("own_groups")) else {}),
             "layers": report["layers"],
         },
         # Of checkpoints from before they were told, nothing is known.

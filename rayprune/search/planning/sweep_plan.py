@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rayprune.errors import ResourceError
+from rayprune.pruning.config import PruningConfig, choices_of
 from rayprune.rllib.cluster.connect import on_ray
 from rayprune.rllib.cluster.resources import learner_gpus, resolve_gpus
 from rayprune.rllib.experiment.algorithm_config import base_config, build_config
@@ -34,7 +35,8 @@ def plan_sweep(
     Returns:
         ``trial`` (its resources), ``bundles``, ``strategy``, ``cluster``, ``nodes``, ``trials``,
         ``at_once``, ``rounds``, ``calibration`` and ``estimate_s`` (None where no trial fits where
-        it was to be calibrated, and ``uncalibrated`` says why).
+        it was to be calibrated, and ``uncalibrated`` says why); where groups have choices of their
+        own, ``groups``: these by group, with the first values of the space in them.
 
     Raises:
         InputError: the sweep would be refused.
@@ -56,12 +58,18 @@ def plan_sweep(
         "trials": sweep.trials,
         "at_once": placement.at_once,
         "rounds": -(-sweep.trials // placement.at_once),
+        **_groups(sweep.experiment.pruning),
     }
     if measured is None:
         return {**told, "calibration": None, "estimate_s": None, "uncalibrated": reason}
     found = forecast(sweep, placement.at_once, measured)
     estimate = {"dense": found.dense_s, "trial": found.trial_s, "sweep": found.sweep_s}
     return {**told, "calibration": asdict(measured), "estimate_s": estimate, "uncalibrated": None}
+
+
+def _groups(pruning: PruningConfig) -> dict[str, Any]:
+    own = {name: choices_of(pruning.of_group(name)) for name in pruning.own_groups}
+    return {"groups": own} if own else {}
 
 
 def _place(sweep: Sweep, nodes: Nodes) -> Placement:

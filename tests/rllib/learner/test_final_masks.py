@@ -122,7 +122,7 @@ def test_pruned_weights_and_their_moments_stay_zero_under_any_learner(kind: str)
 def test_weights_asked_for_in_inference_mode_leave_masks_that_can_change() -> None:
     learner = learner_with(WRITING["ShrinkAndPerturb"], sparsity=0.5)
     update(learner)
-    learner.pruners[DEFAULT_MODULE_ID]._store.forget()
+    learner.pruners[DEFAULT_MODULE_ID].members[0]._store.forget()
     with torch.inference_mode():
         learner.get_state(components="rl_module")
     held = learner.config.learner_config_dict["rayprune"]
