@@ -25,6 +25,7 @@ CRITERIA = [
     "wanda_rows",
     "information_gain",
     "shapley",
+    "dormant",
     "return",
 ]
 GRANULARITIES = ["weight", "neuron", "filter", "block", "input", "layer", "hybrid", "2:4", "1:4"]
@@ -40,6 +41,7 @@ KINDS = [
     "set",
     "rigl",
     "grow",
+    "revive",
 ]
 
 
@@ -50,7 +52,7 @@ def _alone() -> dict[str, dict[str, Any]]:
         lottery = {"rewind_to": 0, "rounds": 3} if kind == "lottery" else {}
         found[f"schedule {kind}"] = {"schedule": {"kind": kind, **lottery}}
     for name in CRITERIA:
-        unit = name in ("information_gain", "shapley")
+        unit = name in ("information_gain", "shapley", "dormant")
         granularity = "neuron" if unit else "layer" if name == "return" else "weight"
         found[f"criterion {name}"] = {"criterion": name, "granularity": granularity}
     for name in GRANULARITIES:

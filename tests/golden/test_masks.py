@@ -90,6 +90,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "fisher of filters": ("cnn", {"criterion": "fisher", "granularity": "filter"}),
     "wanda": ("cnn", {"criterion": "wanda"}),
     "wanda rows": ("mlp", {"criterion": "wanda_rows"}),
+    "dormant": ("mlp", {"criterion": "dormant", "granularity": "neuron"}),
     "information gain": ("mlp", {"criterion": "information_gain", "granularity": "neuron"}),
     "binned information gain": (
         "mlp",
@@ -164,6 +165,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "rigl erk": ("cnn", {"schedule": sparse("rigl", minibatches=3), "distribution": "erk"}),
     "rigl global": ("mlp", {"schedule": sparse("rigl"), "distribution": "global"}),
     "grow": ("mlp", {"schedule": sparse("grow", start=0.95, minibatches=2)}),
+    "revive": ("mlp", {"schedule": {"kind": "revive", "begin": 250, "reserve": 0.2}}),
     "grow by chance": ("cnn", {"schedule": sparse("grow", start=0.9, regrow="random")}),
     "fading": ("mlp", {"operation": {"scale": 0.5, "steps": 3}}),
     "fading neurons": ("lstm", {"operation": {"scale": 0.7, "steps": 2}, "granularity": "neuron"}),

@@ -26,6 +26,7 @@ from rayprune.pruning.criteria.base import (
     Criterion,
     Grouped,
 )
+from rayprune.pruning.criteria.dormant import dormant
 from rayprune.pruning.criteria.gradient import first_order, fisher, movement, snip, taylor
 from rayprune.pruning.criteria.information import information_gain
 from rayprune.pruning.criteria.lost_return import lost_return
@@ -62,6 +63,7 @@ _REGISTRY: Registry[Criterion] = Registry(
         "wanda": Criterion(wanda),
         "wanda_rows": Criterion(wanda_rows),
         "information_gain": Criterion(information_gain),
+        "dormant": Criterion(dormant),
         "shapley": Criterion(shapley),
         "return": Criterion(lost_return),
     },

@@ -23,6 +23,7 @@ WEIGHT_EVIDENCE: Mapping[str, str] = {
 """Inputs that are gathered for each weight."""
 UNIT_EVIDENCE: Mapping[str, str] = {
     "activations": "of a layer's units, `(observations, units)`",
+    "activity": "mean size of these activations over the observations, `(units,)`",
     "actions": "what the policy would do in them: `rayprune.pruning.evidence.objectives.Actions`",
     "coalitions": "values sets of units: `rayprune.pruning.evidence.coalitions.Coalitions`",
 }

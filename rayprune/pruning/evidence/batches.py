@@ -28,10 +28,11 @@ from rayprune.pruning.precision import scored
 FISHER = "fisher_diagonal"
 INPUT_NORM = "input_norm"
 ACTIVATIONS = "activations"
+ACTIVITY = "activity"
 ACTIONS = "actions"
 COALITIONS = "coalitions"
 MEASURED: frozenset[str] = frozenset(
-    {GRADIENT, FISHER, INPUT_NORM, ACTIVATIONS, ACTIONS, COALITIONS}
+    {GRADIENT, FISHER, INPUT_NORM, ACTIVATIONS, ACTIVITY, ACTIONS, COALITIONS}
 )
 """What minibatches can tell."""
 
@@ -125,13 +126,15 @@ class _Sums:
             kind: {} for kind in (GRADIENT, FISHER, INPUT_NORM)
         }
         self._activations: dict[str, list[Tensor]] = {}
+        self._activity: dict[str, tuple[Tensor, int]] = {}
+        """Sums of the units' sizes, and of how many rows."""
         self._actions: dict[str, list[Actions]] = {}
 
     def add(self, module: nn.Module, batch: Any, objective: Objective) -> None:
         """Run one minibatch through the module."""
         samples = sample_count(batch)
         differentiate = bool(self._wanted & {GRADIENT, FISHER})
-        units = ACTIVATIONS in self._wanted or ACTIONS in self._wanted
+        units = bool(self._wanted & {ACTIVATIONS, ACTIVITY, ACTIONS})
         if differentiate or not units:
             with (
                 torch.set_grad_enabled(differentiate),
@@ -148,12 +151,19 @@ class _Sums:
                 torch.no_grad(),
                 recording(module, self._layers, edges=False, activations=True) as record,
             ):
-                actions = objective.actions(module, batch)
+                actions = self._run(module, batch, objective)
             self._add_units(record, actions)
             if not differentiate:
                 self._add_inputs(record, samples)
         self._batches += 1
         self._samples += samples
+
+    def _run(self, module: nn.Module, batch: Any, objective: Objective) -> Mapping[str, Actions]:
+        """Run a minibatch; return what the policy does, if that is known or asked for."""
+        if objective.tells_actions or self._wanted & {ACTIVATIONS, ACTIONS}:
+            return objective.actions(module, batch)
+        objective.loss(module, batch)
+        return {}
 
     def evidence(self, across: Reduce) -> Evidence:
         """Finish the sums, over all processes."""
@@ -167,6 +177,9 @@ class _Sums:
                 tables[kind] = dict(zip(named, means, strict=True))
         if INPUT_NORM in tables:
             tables[INPUT_NORM] = {n: total.sqrt() for n, total in tables[INPUT_NORM].items()}
+        if ACTIVITY in self._wanted:
+            means = across.mean([total / rows for total, rows in self._activity.values()])
+            tables[ACTIVITY] = dict(zip(self._activity, means, strict=True))
         return Evidence({**tables, **self._unit_tables(across)})
 
     def _recorded(self) -> dict[str, Any]:
@@ -208,17 +221,27 @@ class _Sums:
         for group, policy in actions.items():
             self._actions.setdefault(group, []).append(policy)
         for name, calls in record.calls.items():
-            for key, values in _units(self._layers[name], calls[0]).items():
-                full = self._named(name, key)
-                if full is None:
-                    continue
-                policy = _of_group(actions, self._groups[full])
-                if policy.valid is not None and len(policy.valid) == len(values):
-                    values = values[policy.valid]
-                self._activations.setdefault(full, []).append(values)
+            if self._wanted & {ACTIVATIONS, ACTIONS}:
+                for full, values in self._rows(name, calls[0], actions):
+                    self._activations.setdefault(full, []).append(values)
+            if ACTIVITY in self._wanted:
+                for full, values in self._rows(name, calls[0], actions, sizes=True):
+                    total, rows = self._activity.get(full, (0.0, 0))
+                    self._activity[full] = total + values.sum(dim=0), rows + len(values)
+
+    def _rows(
+        self, name: str, call: LayerCall, actions: Mapping[str, Actions], *, sizes: bool = False
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Yield the activations of a layer's units, or their sizes, without known padding."""
+        for key, values in _units(self._layers[name], call, sizes=sizes).items():
+            full = self._named(name, key)
+            if full is not None:
+                valid = _of_group(actions, self._groups[full]).valid if actions else None
+                whole = valid is None or len(valid) != len(values)
+                yield full, values if whole else values[valid]
 
     def _unit_tables(self, across: Reduce) -> dict[str, dict[str, Any]]:
-        if not self._actions:
+        if not self._actions or not self._wanted & {ACTIVATIONS, ACTIONS}:
             return {}
         values = {name: across.join(torch.cat(rows)) for name, rows in self._activations.items()}
         policies = {group: _joined(rows, across) for group, rows in self._actions.items()}
@@ -308,16 +331,23 @@ def _joined(rows: Sequence[Actions], across: Reduce) -> Actions:
     return Actions(across.join(scored(torch.cat(kept))), rows[0].sizes)
 
 
-def _units(layer: nn.Module, call: LayerCall) -> dict[str, Tensor]:
-    """Return the activations of a layer's units, ``(rows, units)``, by the part's parameter."""
+def _units(layer: nn.Module, call: LayerCall, *, sizes: bool = False) -> dict[str, Tensor]:
+    """Return the activations of a layer's units, ``(rows, units)``, by the part's parameter.
+
+    Args:
+        layer: whose units.
+        call: of the layer.
+        sizes: of the activations, absolute before a filter's are averaged.
+    """
+    size: Callable[[Tensor], Tensor] = torch.abs if sizes else scored
     if isinstance(layer, nn.RNNBase):
         strands = unroll(layer, call.args[0], call.args[1:]).directions
-        return {f"weight_ih{s.suffix}": scored(s.outputs.flatten(0, 1)) for s in strands}
+        return {f"weight_ih{s.suffix}": size(scored(s.outputs.flatten(0, 1))) for s in strands}
     if isinstance(layer, nn.MultiheadAttention):
-        return _projected_units(layer, call)
+        return {name: size(rows) for name, rows in _projected_units(layer, call).items()}
     assert call.activation is not None
     first = "weight_ih" if kind_of(layer).recurrent else "weight"
-    return {first: unit_means(scored(call.activation), unit_axis(layer))}
+    return {first: unit_means(size(scored(call.activation)), unit_axis(layer))}
 
 
 def _projected_units(layer: nn.MultiheadAttention, call: LayerCall) -> dict[str, Tensor]:

@@ -56,6 +56,11 @@ class Objective:
     groups: Mapping[str, Objective] = field(default_factory=dict)
     """What coalitions are compared in instead, by layer group."""
 
+    @property
+    def tells_actions(self) -> bool:
+        """Whether somebody has said what the policy does, in place of the module's plain output."""
+        return self.actions is not _outputs
+
     @classmethod
     def of(cls, loss: Objective | Callable[[nn.Module, Any], Tensor] | None) -> Objective:
         """Take an objective as it is, and a plain loss with the module's output as actions.

@@ -2,7 +2,8 @@
 
 Gradual pruning (``linear``, ``cubic``, ``exponential``), one-shot, iterative, lottery tickets, what
 a driver gates by the return, and what is sparse from the start: pruning at initialisation
-(``at_init``), static masks and dynamic sparse training (``set``, ``rigl``), or growth.
+(``at_init``), static masks and dynamic sparse training (``set``, ``rigl``), or growth, all at once
+(``revive``) or bit by bit (``grow``).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from rayprune.pruning.schedules.iterative import IterativeSchedule
 from rayprune.pruning.schedules.linear import LinearSchedule
 from rayprune.pruning.schedules.lottery import LotterySchedule
 from rayprune.pruning.schedules.one_shot import OneShotSchedule
+from rayprune.pruning.schedules.revive import ReviveSchedule
 from rayprune.pruning.schedules.rigl import RiglSchedule
 from rayprune.pruning.schedules.set_ import SetSchedule
 from rayprune.pruning.schedules.static import StaticSchedule
@@ -40,6 +42,7 @@ __all__ = [
     "LinearSchedule",
     "LotterySchedule",
     "OneShotSchedule",
+    "ReviveSchedule",
     "RiglSchedule",
     "Schedule",
     "SetSchedule",
@@ -64,6 +67,7 @@ _REGISTRY: Registry[type[Any]] = Registry(
         "gated": GatedSchedule,
         "at_init": AtInitSchedule,
         "static": StaticSchedule,
+        "revive": ReviveSchedule,
         "set": SetSchedule,
         "rigl": RiglSchedule,
         "grow": GrowSchedule,

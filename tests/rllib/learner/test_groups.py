@@ -47,12 +47,29 @@ def test_each_group_follows_its_own_schedule_with_exact_zeros() -> None:
     assert all(torch.equal(first[name], last[name]) is is_policy(name) for name in first)
     told = {name: own["schedule"] for name, own in report["own_groups"].items()}
     assert told == {"policy": "static", "value": "rigl"}
-    assert report["own_groups"]["policy"]["finished"] and not report["finished"]
+    assert report["own_groups"]["policy"]["finished"]
+    assert not report["finished"]
     assert report["groups"] == pytest.approx({"policy": 0.5, "value": 0.8}, abs=0.01)
     counts = {layer.name: int(layer.sparsity * layer.total) for layer in report["layers"]}
     total = sum(layer.total for layer in report["layers"])
     assert report["sparsity"] == pytest.approx(sum(counts.values()) / total, abs=1e-3)
     assert 0.2 < report["itop"]["all"] < 1
+
+
+def test_dormant_units_of_one_group_go_while_another_is_revived() -> None:
+    value = {"criterion": "dormant", "granularity": "neuron", "sparsity": 0.5}
+    policy = {"schedule": {"kind": "revive", "begin": 2500, "reserve": 0.2}}
+    learner = learner_of({"policy": policy, "value": value})
+    held_back = masks_of(learner)
+    for seed, step in enumerate((2000, 3000, 4000)):
+        update(learner, step=step, seed=seed)
+    report = learner.pruning_report()[DEFAULT_MODULE_ID]
+    assert report["groups"] == pytest.approx({"policy": 0.8, "value": 0.5}, abs=0.03)
+    for name, mask in masks_of(learner).items():
+        if is_policy(name):
+            assert bool((mask | ~held_back[name]).all())
+            assert int(mask.sum()) > held_back[name].sum()
+    assert not not_zero(learner)
 
 
 def test_evidence_is_gathered_for_the_group_that_asks_for_it_and_is_due() -> None:
