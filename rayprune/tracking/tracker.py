@@ -5,6 +5,8 @@ a row has them:
 
 ``groups`` and ``layers``
     sparsity by group and by layer name (``layers`` may be summary.json's list, too);
+``own_groups``
+    of groups with choices of their own: what these are, their target and sparsity, by group name;
 ``mask_churn``, ``dead_units``
     share of the weights whose mask has changed since the last row, and dead units; a number each,
     or one by layer name;
@@ -130,6 +132,8 @@ def flat_metrics(row: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, Hi
 
     >>> flat_metrics({"env_steps": 10, "groups": {"policy": 0.5}, "return_mean": None})
     ({'env_steps': 10, 'sparsity/group/policy': 0.5}, {})
+    >>> flat_metrics({"own_groups": {"value": {"schedule": "rigl", "target": 0.9}}})
+    ({'group/value/target': 0.9}, {})
     >>> flat_metrics({"scores": {"pi": {"counts": [3, 1], "edges": [0.0, 0.5, 1.0]}}})
     ({}, {'scores/pi': ([3, 1], [0.0, 0.5, 1.0])})
     """

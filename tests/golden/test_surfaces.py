@@ -22,6 +22,7 @@ LISTS = [
     "schedules",
     "distributions",
     "granularities",
+    "groups",
     "objectives",
     "algorithms",
     "methods",

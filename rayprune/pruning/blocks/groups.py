@@ -93,7 +93,7 @@ def _key_faults(field: str, block: Mapping[Any, Any]) -> Faults:
                 f"`{root}.{key}`."
             )
         elif key not in OWN:
-            yield unknown_key(f"{field}.{key}", OWN, key)
+            yield unknown_key(f"{field}.{key}", list(OWN), key)
 
 
 def fields_of(whole: Mapping[str, Any], block: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from rayprune.algorithms import ALGORITHMS
+from rayprune.pruning.blocks.groups import OWN
 from rayprune.pruning.criteria import CRITERIA
 from rayprune.pruning.distributions import DISTRIBUTIONS
 from rayprune.pruning.evidence.objectives import OBJECTIVES
@@ -21,6 +22,7 @@ from rayprune.pruning.schedules import SCHEDULES
         ("schedules", SCHEDULES),
         ("distributions", DISTRIBUTIONS),
         ("granularities", GRANULARITIES),
+        ("groups", OWN),
         ("objectives", OBJECTIVES),
         ("algorithms", ALGORITHMS),
         ("penalties", PENALTIES),

@@ -132,6 +132,9 @@ def test_a_plan_is_told_in_lines() -> None:
         "A trial     30 s to 42 s",
         "The sweep   1:30 min to 2:06 min",
     ]
+    policy = {"schedule": "static", "criterion": "l1", "granularity": "weight", "target": 0.9}
+    grouped = plan_lines({**plan, "groups": {"policy": policy}})
+    assert grouped[3] == "Group       policy: static, l1, weight, to 90.0 %"
     unknown = {**plan, "estimate_s": None, "calibration": None, "uncalibrated": "No GPU here."}
     assert plan_lines(unknown)[-1] == "Time        not known. No GPU here."
 
