@@ -102,11 +102,16 @@ class PrunedGroups:
         return union(member.held_masks for member in self.members)
 
     @property
+    def written_masks(self) -> dict[str, Tensor]:
+        """The masks as they are written into parameters by full name; see `MaskStore.written`."""
+        return union(member.written_masks for member in self.members)
+
+    @property
     def uncovered(self) -> Uncovered:
         """What the sparsity is not of: weights without masks, frozen and exempt ones.
 
         >>> from rayprune import Pruner
-        >>> module = nn.ModuleDict({"enc": nn.Embedding(8, 4), "out": nn.Linear(4, 2)})
+        >>> module = nn.ModuleDict({"enc": nn.EmbeddingBag(8, 4), "out": nn.Linear(4, 2)})
         >>> Pruner(module, PruningConfig(sparsity=0.5)).uncovered.line()
         'sparsity is of 8 of 40 weights; not covered: enc.weight (32)'
         """

@@ -18,10 +18,16 @@ from rayprune.pruning.arguments import (
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.granularity import Network
 from rayprune.pruning.granularity.sensors import Sensors
-from rayprune.pruning.layers.attach import Exclusions, make_maskable, maskable_layers, tied_layers
+from rayprune.pruning.layers.attach import (
+    Exclusions,
+    join,
+    make_maskable,
+    maskable_layers,
+    tied_layers,
+)
 from rayprune.pruning.layers.identity import IdentityLayers
 from rayprune.pruning.layers.kinds import axes_of
-from rayprune.pruning.layers.masked import MASKABLE, MaskedLayer
+from rayprune.pruning.layers.masked import MASKABLE, MaskedLayer, prunable_parameters
 from rayprune.pruning.layers.original_shapes import Kept, OriginalShapes
 from rayprune.pruning.layers.prunable import PrunableLayer
 from rayprune.pruning.masks.store import MaskStore, all_true
@@ -41,6 +47,8 @@ class MaskableModule:
     module: nn.Module
     layers: Mapping[str, MaskedLayer]
     """By name, in the module's order."""
+    every: Mapping[str, MaskedLayer]
+    """All of the module's."""
     groups: Mapping[str, str]
     """Layer name -> group."""
     exempt: frozenset[str]
@@ -78,6 +86,7 @@ class MaskableModule:
         return cls(
             module=module,
             layers=found,
+            every=found,
             groups={name: groups(name) if groups else "all" for name in found},
             exempt=matching("exempt", exempt, list(found)),
             heads=matching("heads", heads, list(found)),
@@ -115,7 +124,7 @@ class PrunedModule:
     def __init__(
         self, subject: MaskableModule, config: PruningConfig, parts: Iterable[type[PrunerPart]]
     ) -> None:
-        self.module = subject.module
+        self.module, self._every = subject.module, subject.every
         self._parts = Parts(parts)
         self.origins = self._parts[OriginalShapes]
         """What the parameters were before compaction in mid-training."""
@@ -328,7 +337,11 @@ class PrunedModule:
         self.origins.note(step, self.config.compact_every or 1, self._progress.updates)
         if kept:
             whole_rows = self.config.chosen.granularity.whole_rows
-            axes = {x.full_name(n): axes_of(x.module) for x in self.prunable for n in x.parameters}
+            axes = {
+                join(name, key): axes_of(layer)
+                for name, layer in self._every.items()
+                for key in prunable_parameters(layer)
+            }
             self.origins.narrow(before, kept, by_unit=whole_rows, axes=axes)
             self._store.forget()
             self._store.fading.pick(pick)
