@@ -195,40 +195,6 @@ class PrunedGroups:
         """What `observe_gradients` sums up: what criteria ask for of `ACCUMULATED`."""
         return frozenset().union(*(member.accumulates for member in self.members))
 
-    def observe_gradients(self, gradients: Gradients) -> None:
-        """Sum up the dense gradients of one training step, where anything asks for them.
-
-        Args:
-            gradients: by parameter or name, before masking and clipping; None counts as zero.
-
-        Raises:
-            InputError: a name is not the module's.
-        """
-        for member in self.members:
-            member.observe_gradients(gradients)
-
-    def awaits_growth(self, clock: float, per_minibatch: float) -> bool:
-        """Return whether weights will grow by their dense gradients soon enough to gather those.
-
-        Args:
-            clock: at the mask update that comes next.
-            per_minibatch: how far the clock goes from one minibatch to the next.
-        """
-        return any(member.awaits_growth(clock, per_minibatch) for member in self.members)
-
-    def gather_gradients(self, gradients: Gradients) -> None:
-        """Take the dense gradients of one minibatch in, before they are masked.
-
-        Args:
-            gradients: by parameter or name; None is passed over.
-
-        Raises:
-            InputError: a name is not the module's.
-        """
-        for member in self.members:
-            if len(self._members) == 1 or member.grows_by_gradients:
-                member.gather_gradients(gradients)
-
     def mask_gradients(self, gradients: Gradients) -> None:
         """Zero the gradients of pruned weights, in place.
 
