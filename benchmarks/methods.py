@@ -50,6 +50,11 @@ class Table:
 ERK, UNIFORM = "pruning.distribution=erk", "pruning.distribution=uniform"
 RIGL = "{kind: rigl, begin: 0.0, end: 0.75, every: 4000, minibatches: 100}"
 DENSE = ("pruning.sparsity=0",)
+HALF = ("pruning.granularity=neuron", "pruning.sparsity=0.5", UNIFORM)
+ACTOR_AND_CRITIC = (
+    "pruning.groups={policy: {schedule: {kind: static}}, "
+    "value: {schedule: {kind: rigl, begin: 0.0, end: 0.75, every: 4096, minibatches: 64}}}"
+)
 NEURONS = ("pruning.granularity=neuron", "pruning.sparsity=0.75")
 
 
@@ -111,6 +116,11 @@ TABLES = {
         {
             "dense": DENSE,
             "cubic": (),
+            "static": (schedule("{kind: static}"),),
+            "revive": (schedule("{kind: revive, begin: 0.2, reserve: 0.1}"),),
+            "static actor, RigL critic": (ACTOR_AND_CRITIC,),
+            "neurons": HALF,
+            "dormant neurons": (*HALF, "pruning.criterion=dormant"),
             "1:8 cubic": N_OF_M,
             "1:8 from the start": (
                 *N_OF_M,
