@@ -79,6 +79,9 @@ def _group_faults(prefix: str, values: Mapping[str, Any], own: Mapping[str, Any]
         if name in own and name in groups.OWN
         for fault in check(f"{prefix}{name}", merged[name])
     ]
+    if "criterion" in own and isinstance(merged.get("schedule"), Mapping):
+        # Those that a gate tries in turn take the place of the whole config's, not of the group's.
+        merged["schedule"] = {k: v for k, v in merged["schedule"].items() if k != "criteria"}
     return [*faults, *_conflicts(prefix, merged)]
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 from rayprune import register_criterion
+from rayprune.cli.printing.tables import summary_table
 from rayprune.config import load_experiment, to_yaml
 from rayprune.errors import CheckpointError, ConfigError, NonFiniteError, ResourceError
 from rayprune.rllib.checkpoints.files import latest, locate
@@ -39,7 +42,9 @@ def run(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "dense": "train",
         "shifts": [{"sutton_barto_reward": True}],
     }
-    what = experiments.experiment(experiments.PPO, evaluation=evaluation)
+    # Ranks as l1 does, so that the run is one without groups, but for what it tells of them.
+    pruning = {**experiments.PPO["pruning"], "groups": {"value": {"criterion": "l2"}}}
+    what = experiments.experiment(experiments.PPO, evaluation=evaluation, pruning=pruning)
     experiments.train(what, out)
     return out
 
@@ -63,6 +68,18 @@ def test_the_summary_counts_what_the_layers_add_up_to(run: Path) -> None:
     assert summary["uncovered"] == {"weights": total, "covered": total, **left}
     assert summary["cut_off"] is None
     assert summary["target_reached"] is True
+
+
+def test_a_group_with_choices_of_its_own_is_told_of_in_rows_and_summary(run: Path) -> None:
+    told = summary_of(run)["sparsity"]
+    value = {"schedule": "cubic", "criterion": "l2", "granularity": "weight", "target": 0.8}
+    finished = {"sparsity": told["groups"]["value"], "finished": True}
+    assert told["own_groups"] == {"value": {**value, **finished}}
+    assert read_rows(run / "results.jsonl")[-1]["own_groups"] == told["own_groups"]
+    assert "own_groups" not in summary_of(run / "dense")["sparsity"]
+    shown = Console(file=StringIO(), width=120)
+    shown.print(summary_table(summary_of(run), "dense", "pruned"))
+    assert "of group value (cubic, l2, weight)" in shown.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_flops_are_twice_the_multiply_adds_of_the_policy(run: Path) -> None:
