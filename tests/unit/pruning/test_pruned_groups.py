@@ -58,7 +58,7 @@ OWN = {
     "rigl": {"schedule": {"kind": "rigl", **AT}, "sparsity": 0.8},
     "movement": {"criterion": "movement"},
     "neurons": {"granularity": "neuron", "pooling": "l2", "criterion": "l2"},
-    "n of m": {"granularity": "2:4"},
+    "n of m": {"granularity": "1:4"},
     "hybrid": {"granularity": "hybrid", "hybrid": {"neuron": 0.25, "weight": 0.7}},
     "penalty": {"penalty": {"kind": "l1", "strength": 0.1}, "threshold": {"absolute": 0.05}},
     "fades": {"operation": {"scale": 0.5, "steps": 2}, "distribution": "global"},
@@ -153,6 +153,27 @@ def test_nothing_is_changed_where_one_group_cannot_decide():
     x = torch.randn(16, 8)
     pruner.prune_to(batch=x, loss=lambda module, batch: module["b"](batch).square().mean())
     assert [pruner.sparsity(group) for group in "abc"] == [0.5, 0.5, 0.5]
+
+
+def test_what_was_gathered_for_one_group_takes_no_place_of_what_another_has_summed_up():
+    groups = {
+        "a": {"criterion": "taylor", "evidence": {"objective": "loss"}},
+        "b": {"criterion": "taylor"},
+    }
+    pruner, x = (
+        pruner_of(groups=groups, schedule={"kind": "one_shot", "begin": 0}),
+        torch.ones(4, 8),
+    )
+    own = pruner.own_groups
+    assert (own["a"].measures, own["a"].accumulates) == (frozenset(), frozenset({"gradient"}))
+    gradients = {name: torch.rand(p.shape) for name, p in pruner.module.named_parameters()}
+    pruner.observe_gradients(gradients)
+    scores = {n: (w * gradients[n]).square() for n, w in own["a"].parameters.items()}
+    pruner.update(0, evidence=lambda: own["b"].measure(x, lambda m, batch: m["b"](batch).mean()))
+    for name, score in scores.items():
+        kept = pruner.masks[name]
+        assert score[kept].min() >= score[~kept].max()
+    assert pruner.sparsity("b") == 0.5
 
 
 def test_a_changed_target_acts_in_its_group_alone_and_a_wrong_one_changes_nothing():
