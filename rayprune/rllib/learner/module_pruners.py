@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from rayprune.pruning.config import PruningConfig
+from rayprune.pruning.group_pruner import GroupPruner
 from rayprune.pruning.layers.prunable import Unit
 from rayprune.pruning.pruner import Pruner
 from rayprune.pruning.reports import MaskChange
@@ -126,16 +127,14 @@ class ModulePruners:
         """Count a minibatch that took no step; after enough of them prune what awaits its start."""
         self._measured += 1
         for module_id, pruner in self.pruners.items():
-            enough = self._measured >= pruner.config.schedule.get("minibatches", 1)
-            if self._awaits_start(module_id, pruner) and enough:
+            asked = [x.config.schedule.get("minibatches", 1) for x in _measuring_first(pruner)]
+            if self._awaits_start(module_id, pruner) and self._measured >= max(asked):
                 self._begun.add(module_id)
                 self.update(module_id, pruner)
 
     def _awaits_start(self, module_id: str, pruner: Pruner) -> bool:
-        config = pruner.config
         return (
-            config.chosen.schedule.measures_first
-            and not config.dense
+            bool(_measuring_first(pruner))
             and module_id not in self._begun
             and self.chosen.trains(module_id)
         )
@@ -321,3 +320,9 @@ class ModulePruners:
             pruner.load_state_dict(state)
         first: MaskChange = decided
         return first
+
+
+def _measuring_first(pruner: Pruner) -> list[GroupPruner]:
+    """Return those of a module's members that are pruned at their initialisation."""
+    measuring = [x for x in pruner.members if x.config.chosen.schedule.measures_first]
+    return [member for member in measuring if not member.config.dense]

@@ -72,6 +72,20 @@ def test_dormant_units_of_one_group_go_while_another_is_revived() -> None:
     assert not not_zero(learner)
 
 
+def test_a_group_may_be_pruned_at_its_initialisation() -> None:
+    start = {"kind": "at_init", "minibatches": 3}
+    snip = {"schedule": start, "criterion": "snip", "evidence": {"objective": "loss"}}
+    learner = learner_of({"value": snip})
+    first = {name: p.clone() for name, p in learner.pruners[DEFAULT_MODULE_ID].parameters.items()}
+    update(learner, step=100, num_epochs=1)  # two minibatches
+    assert learner.pruners[DEFAULT_MODULE_ID].held_masks == {}
+    moved = learner.pruners[DEFAULT_MODULE_ID].parameters
+    assert all(torch.equal(moved[name], held) for name, held in first.items())
+    update(learner, step=200, seed=1, num_epochs=1)
+    groups = learner.pruning_report()[DEFAULT_MODULE_ID]["groups"]
+    assert groups == pytest.approx({"policy": 0.0, "value": 0.8}, abs=0.01)
+
+
 def test_evidence_is_gathered_for_the_group_that_asks_for_it_and_is_due() -> None:
     learner = learner_of(OWN)
     update(learner, step=4000)
