@@ -26,7 +26,7 @@ from rayprune.pruning.pruner_part import PrunerPart
 from rayprune.pruning.remedies import REMEDIES
 from rayprune.pruning.remedies.base import Remedy
 from rayprune.pruning.reports import MaskChange, ScheduleProgress
-from rayprune.pruning.schedules.sparse_from_start import GRADIENT
+from rayprune.pruning.schedules.sparse_training.sparse_from_start import GRADIENT
 from rayprune.pruning.scored_module import ScoredModule
 from rayprune.pruning.update.budgets import highest_target
 from rayprune.pruning.update.decision import decide

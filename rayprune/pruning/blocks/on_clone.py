@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from rayprune.pruning.checks import Faults, choice
 from rayprune.pruning.component import Chosen
-from rayprune.pruning.schedules.sparse_from_start import weight_faults
+from rayprune.pruning.schedules.sparse_training.sparse_from_start import weight_faults
 
 faults = choice(["hold", "regrow"])
 

@@ -21,15 +21,15 @@ from rayprune.pruning.schedules.base import DEFAULT_KIND, Schedule, Span
 from rayprune.pruning.schedules.cubic import CubicSchedule
 from rayprune.pruning.schedules.exponential import ExponentialSchedule
 from rayprune.pruning.schedules.gated import GatedSchedule
-from rayprune.pruning.schedules.grow import GrowSchedule
 from rayprune.pruning.schedules.iterative import IterativeSchedule
 from rayprune.pruning.schedules.linear import LinearSchedule
 from rayprune.pruning.schedules.lottery import LotterySchedule
 from rayprune.pruning.schedules.one_shot import OneShotSchedule
-from rayprune.pruning.schedules.revive import ReviveSchedule
-from rayprune.pruning.schedules.rigl import RiglSchedule
-from rayprune.pruning.schedules.set_ import SetSchedule
-from rayprune.pruning.schedules.static import StaticSchedule
+from rayprune.pruning.schedules.sparse_training.grow import GrowSchedule
+from rayprune.pruning.schedules.sparse_training.revive import ReviveSchedule
+from rayprune.pruning.schedules.sparse_training.rigl import RiglSchedule
+from rayprune.pruning.schedules.sparse_training.set_ import SetSchedule
+from rayprune.pruning.schedules.sparse_training.static import StaticSchedule
 
 __all__ = [
     "SCHEDULES",

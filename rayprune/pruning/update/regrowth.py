@@ -19,7 +19,7 @@ from rayprune.pruning.measures.itop import Coverage
 from rayprune.pruning.packing import packed, unpacked
 from rayprune.pruning.pruner_part import PrunerPart
 from rayprune.pruning.reports import MaskChange
-from rayprune.pruning.schedules.sparse_from_start import GRADIENT, SparseSchedule
+from rayprune.pruning.schedules.sparse_training.sparse_from_start import GRADIENT, SparseSchedule
 from rayprune.pruning.seeds import generator_for
 from rayprune.pruning.update.budgets import Budget, Ramp, Scope, scopes_of
 from rayprune.pruning.update.selection import Selection

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.reports import ScheduleProgress
-from rayprune.pruning.schedules.sparse_from_start import GRADIENT, SparseSchedule
+from rayprune.pruning.schedules.sparse_training.sparse_from_start import GRADIENT, SparseSchedule
 from rayprune.pruning.update.budgets import Ramp
 from rayprune.pruning.update.phases import Phase
 

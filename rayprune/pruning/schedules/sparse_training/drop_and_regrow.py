@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from rayprune.pruning.checks import Faults, number
 from rayprune.pruning.component import Chosen
-from rayprune.pruning.schedules.sparse_from_start import SparseSchedule
+from rayprune.pruning.schedules.sparse_training.sparse_from_start import SparseSchedule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

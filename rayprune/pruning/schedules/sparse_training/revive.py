@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from rayprune.pruning.checks import Faults, in_open_unit, must
-from rayprune.pruning.schedules.sparse_from_start import RANDOM, SparseSchedule
+from rayprune.pruning.schedules.sparse_training.sparse_from_start import RANDOM, SparseSchedule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rayprune.pruning.schedules.drop_and_regrow import DropAndRegrow
-from rayprune.pruning.schedules.sparse_from_start import RANDOM
+from rayprune.pruning.schedules.sparse_training.drop_and_regrow import DropAndRegrow
+from rayprune.pruning.schedules.sparse_training.sparse_from_start import RANDOM
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

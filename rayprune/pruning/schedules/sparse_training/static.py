@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from rayprune.pruning.checks import Faults
-from rayprune.pruning.schedules.sparse_from_start import SparseSchedule
+from rayprune.pruning.schedules.sparse_training.sparse_from_start import SparseSchedule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,11 @@ from typing import Any, ClassVar
 
 from rayprune.pruning.checks import Faults, choice, count, is_number, number
 from rayprune.pruning.component import Chosen
-from rayprune.pruning.schedules.sparse_from_start import GRADIENT, REGROW, SparseSchedule
+from rayprune.pruning.schedules.sparse_training.sparse_from_start import (
+    GRADIENT,
+    REGROW,
+    SparseSchedule,
+)
 
 
 # No slots: with them `super()` would not know the class that the decorator makes anew.

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from rayprune.pruning.checks import Faults, count
-from rayprune.pruning.schedules.drop_and_regrow import DropAndRegrow, drop_fraction_faults
-from rayprune.pruning.schedules.sparse_from_start import GRADIENT
+from rayprune.pruning.schedules.sparse_training.drop_and_regrow import (
+    DropAndRegrow,
+    drop_fraction_faults,
+)
+from rayprune.pruning.schedules.sparse_training.sparse_from_start import GRADIENT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
