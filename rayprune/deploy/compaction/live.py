@@ -22,6 +22,7 @@ from rayprune.deploy.compaction.planner import plan_compaction
 from rayprune.deploy.compaction.proof import prove
 from rayprune.deploy.compaction.trace import Forward
 from rayprune.errors import InputError
+from rayprune.pruning.layers.attach import join
 from rayprune.pruning.layers.hooks import hooked
 from rayprune.pruning.layers.masked import MASKABLE
 from rayprune.pruning.layers.norm_sizes import NORMS
@@ -86,7 +87,7 @@ def _plan(network: TrainedNetwork, traced: nn.Module, sizes: Sizes) -> Plan:
         network.example,
         network.forward,
         merge=network.merge,
-        keep=network.keep,
+        keep=[_giving(network.module, name) for name in network.keep],
         tied=network.targets,
         live=True,
         sizes=sizes,
@@ -143,6 +144,12 @@ def _with_live_zeros(network: TrainedNetwork) -> nn.Module:
                     live &= masks[name]
                 weight.masked_fill_(live, _LIVE_ZERO)
     return module
+
+
+def _giving(module: nn.Module, name: str) -> str:
+    """Return which layer gives what another does: of attention it is a part, the projection."""
+    attends = isinstance(module.get_submodule(name), nn.MultiheadAttention)
+    return join(name, "out_proj") if attends else name
 
 
 def _layers(module: nn.Module) -> Iterable[str]:
