@@ -16,9 +16,11 @@ from rayprune.pruning.evidence.objectives import ANY_GROUP, Actions, Objective
 from rayprune.pruning.evidence.per_sample import squared_gradients, squared_inputs
 from rayprune.pruning.evidence.reduce import Reduce, SingleProcess
 from rayprune.pruning.layers.attach import join
+from rayprune.pruning.layers.attention import OUT, PACKED, SEPARATE, head_sizes
 from rayprune.pruning.layers.attention_projections import project_again
 from rayprune.pruning.layers.hooks import unit_axis, unit_means
 from rayprune.pruning.layers.kinds import kind_of
+from rayprune.pruning.layers.masked import prunable_parameters
 from rayprune.pruning.layers.parametrised import tensor_name
 from rayprune.pruning.layers.prunable import PrunableLayer
 from rayprune.pruning.layers.recurrent import unroll
@@ -351,13 +353,21 @@ def _units(layer: nn.Module, call: LayerCall, *, sizes: bool = False) -> dict[st
 
 
 def _projected_units(layer: nn.MultiheadAttention, call: LayerCall) -> dict[str, Tensor]:
+    """Return what units of attention are at each place: of a query and its key the product."""
     seen, *_ = project_again(layer, call.args)
     if len({made.shape[:2] for each in seen.outputs.values() for made in each}) > 1:
         raise InputError(
             f"Activations of {type(layer).__name__} units can't be laid side by side where queries "
             "and keys differ in number. Take a criterion of weights, such as 'fisher'."
         )
-    return {
+    made = {
         name: scored(torch.cat(each, -1).detach().flatten(0, 1))
         for name, each in seen.outputs.items()
     }
+    if PACKED not in made:
+        pairs, values = (SEPARATE[0], SEPARATE[2])
+        return {pairs: made[pairs] * made[SEPARATE[1]], values: made[values], OUT: made[OUT]}
+    sizes = head_sizes(layer, prunable_parameters(layer))
+    rows = sizes.count * sizes.width
+    queries, keys, held = made[PACKED].split([rows, rows, sizes.count * sizes.values], -1)
+    return {PACKED: torch.cat([queries * keys, held], -1), OUT: made[OUT]}

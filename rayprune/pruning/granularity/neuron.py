@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rayprune.pruning.granularity.base import POOLINGS, Named, Part, WithinLayers
+from rayprune.pruning.layers.attention import PACKED, SEPARATE, head_sizes
 from rayprune.pruning.layers.kinds import ROWS_FIRST, Axes, axes_of, kind_of
 from rayprune.pruning.layers.parametrised import tensor_name
 
@@ -53,6 +54,44 @@ class UnitPart(Part):
         return gated.transpose(0, 1).reshape(self.units, -1)
 
 
+@dataclass(frozen=True, slots=True)
+class PairedPart(Part):
+    """Rows of attention's packed projection: a query's with its key's, and a value's by itself.
+
+    A row of queries meets one of keys and nothing else, so that neither is of use alone.
+
+    >>> part = PairedPart({"in_proj_weight": torch.Size([4, 1])}, pairs=1)
+    >>> part.pool({"in_proj_weight": torch.tensor([[1.0], [2.0], [5.0], [9.0]])}, "sum")
+    tensor([3., 5., 9.])
+    >>> [mask.int().flatten().tolist() for _, mask in part.expand(torch.arange(3) > 0, {})]
+    [[0, 0, 1, 1]]
+    """
+
+    pairs: int
+    """Rows of queries, and as many of keys; what is left are values."""
+
+    @property
+    def count(self) -> int:
+        """How many pairs and values."""
+        return self._shape[0] - self.pairs
+
+    @property
+    def _shape(self) -> torch.Size:
+        return self.shapes[self.parameters[0]]
+
+    def pool(self, scores: Named, pooling: str) -> Tensor:
+        """Return the score of each pair, and then of each value."""
+        sizes = [self.pairs, self.pairs, self.count - self.pairs]
+        queries, keys, values = scores[self.parameters[0]].split(sizes)
+        pool = POOLINGS[pooling]
+        return torch.cat([pool(torch.cat([queries, keys], 1)), pool(values)])
+
+    def expand(self, keep: Tensor, scores: Named) -> Iterator[tuple[str, Tensor]]:
+        """Yield the mask of whole rows."""
+        rows = torch.cat([keep[: self.pairs], keep])
+        yield self.parameters[0], rows[:, None].expand(self._shape).contiguous()
+
+
 class NeuronGranularity(WithinLayers):
     """Output units: rows of a Linear, filters."""
 
@@ -72,8 +111,11 @@ def unit_parts(layer: nn.Module, parameters: Mapping[str, Tensor]) -> list[Part]
 
     A hidden unit of a recurrent layer is its row in every gate, input and hidden weights together;
     each direction of each stacked layer is a part of its own. A unit of a transposed convolution is
-    one of its output channels, and of an Embedding one dimension of all its vectors.
+    one of its output channels, and of an Embedding one dimension of all its vectors. In attention a
+    row of queries is one with its row of keys.
     """
+    if isinstance(layer, nn.MultiheadAttention):
+        return _attention_parts(layer, parameters)
     kind, axes = kind_of(layer), axes_of(layer)
     if not kind.recurrent:
         shapes = {name: weight.shape for name, weight in parameters.items()}
@@ -84,3 +126,18 @@ def unit_parts(layer: nn.Module, parameters: Mapping[str, Tensor]) -> list[Part]
         stacked.setdefault(place, {})[name] = weight.shape
     size = int(layer.hidden_size)  # type: ignore[arg-type]
     return [UnitPart(shapes, size, kind.gates) for shapes in stacked.values()]
+
+
+def _attention_parts(layer: nn.MultiheadAttention, parameters: Mapping[str, Tensor]) -> list[Part]:
+    sizes = head_sizes(layer, parameters)
+    pairs, found = sizes.count * sizes.width, list[Part]()
+    shapes = {name: weight.shape for name, weight in parameters.items()}
+    paired = {name: s for name, s in shapes.items() if name.endswith(SEPARATE[:2])}
+    if paired:
+        found.append(UnitPart(paired, pairs, 1))
+    for name, shape in shapes.items():
+        if name.endswith(PACKED):
+            found.append(PairedPart({name: shape}, pairs))
+        elif name not in paired:
+            found.append(UnitPart({name: shape}, shape[0], 1))
+    return found

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from rayprune.errors import InputError
+from rayprune.pruning.layers.attention import OUT
 from rayprune.pruning.layers.hooks import hooked, unit_axis
 from rayprune.pruning.layers.kinds import CONVOLUTIONS, axes_of, kind_of
 from rayprune.pruning.layers.masked import prunable_parameters
@@ -73,7 +74,7 @@ def find_sensors(
 
 
 def reading_parameters(layer: nn.Module, parameters: Mapping[str, Tensor]) -> list[str]:
-    """Return the parameters of a layer that its inputs meet: all but hidden-to-hidden ones.
+    """Return the parameters of a layer that its inputs meet: none that reads hidden units.
 
     Args:
         layer: a maskable one; of a stack the first layer, in both directions.
@@ -83,6 +84,8 @@ def reading_parameters(layer: nn.Module, parameters: Mapping[str, Tensor]) -> li
     >>> reading_parameters(lstm, dict(lstm.named_parameters()))
     ['weight_ih_l0']
     """
+    if isinstance(layer, nn.MultiheadAttention):
+        return [name for name in parameters if not name.endswith(OUT)]
     if not kind_of(layer).recurrent:
         return list(parameters)
     first = ("weight_ih", "weight_ih_l0", "weight_ih_l0_reverse")

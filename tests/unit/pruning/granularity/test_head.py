@@ -77,3 +77,19 @@ def test_an_attention_layer_that_is_frozen_in_part_keeps_its_heads() -> None:
     net.one.out_proj.weight.requires_grad_(False)
     pruner = Pruner(net, PruningConfig(granularity="head", sparsity=0.5))
     assert [layer.name for layer in pruner.prunable] == ["two"]
+
+
+@pytest.mark.parametrize("criterion", ["l1", "information_gain"])
+def test_under_granularity_neuron_a_query_goes_with_its_key(criterion: str) -> None:
+    net, x = Net(), torch.randn(4, 3, 6)
+    pruner = Pruner(
+        net, PruningConfig(granularity="neuron", criterion=criterion, sparsity=0.5), heads=["out"]
+    )
+    pruner.prune_to(0.5, batch=x, loss=lambda net, x: net(x).square().mean())
+    queries, keys, values = net.one.in_proj_weight.eq(0).all(1).view(3, 8)
+    assert torch.equal(queries, keys)
+    # Of 16 pairs and values; and of 8 pairs and 8 values, where those are weights of their own.
+    assert int(queries.sum()) + int(values.sum()) == 8
+    assert torch.equal(net.two.q_proj_weight.eq(0).all(1), net.two.k_proj_weight.eq(0).all(1))
+    assert int(net.two.v_proj_weight.eq(0).all(1).sum()) == 4
+    assert int(net.one.out_proj.weight.eq(0).all(1).sum()) == 4
