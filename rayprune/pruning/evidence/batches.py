@@ -238,7 +238,10 @@ class _Sums:
         for key, values in _units(self._layers[name], call, sizes=sizes).items():
             full = self._named(name, key)
             if full is not None:
-                valid = _of_group(actions, self._groups[full]).valid if actions else None
+                policy = _of_group(actions, self._groups[full]) if actions else None
+                valid = None if policy is None else policy.valid
+                if policy is not None:
+                    values = _by_observation(values, len(policy.means))
                 whole = valid is None or len(valid) != len(values)
                 yield full, values if whole else values[valid]
 
@@ -350,6 +353,18 @@ def _units(layer: nn.Module, call: LayerCall, *, sizes: bool = False) -> dict[st
     assert call.activation is not None
     first = "weight_ih" if kind_of(layer).recurrent else "weight"
     return {first: unit_means(size(scored(call.activation)), unit_axis(layer))}
+
+
+def _by_observation(values: Tensor, observations: int) -> Tensor:
+    """Return activations ``(observations, units)``, of tokens their mean, as of a filter's places.
+
+    Args:
+        values: ``(rows, units)``, an observation's rows one after the other.
+        observations: how many there are.
+    """
+    if len(values) <= observations or len(values) % observations:
+        return values
+    return values.unflatten(0, (observations, -1)).mean(1)
 
 
 def _projected_units(layer: nn.MultiheadAttention, call: LayerCall) -> dict[str, Tensor]:
