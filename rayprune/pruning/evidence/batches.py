@@ -364,7 +364,8 @@ def _by_observation(values: Tensor, observations: int) -> Tensor:
     """
     if len(values) <= observations or len(values) % observations:
         return values
-    return values.unflatten(0, (observations, -1)).mean(1)
+    tokens: Tensor = values.unflatten(0, (observations, -1))
+    return tokens.mean(1)
 
 
 def _projected_units(layer: nn.MultiheadAttention, call: LayerCall) -> dict[str, Tensor]:
