@@ -1,12 +1,13 @@
 """What live compaction buys: whole `train()` iterations, beside masks alone.
 
-    python benchmarks/live_compaction.py                 # both cases
+    python benchmarks/live_compaction.py                 # all cases
     python benchmarks/live_compaction.py --case mlp2048  # one; --json adds one line of JSON
 
-PPO with its Learner and its EnvRunner in this process, on one thread: sampling, advantages and
-updates. All arms have lost 75 % of the neurons of each hidden layer in their first iteration; one
+An algorithm with its Learner and its EnvRunner in this process, on one thread: sampling,
+advantages and updates. All arms have lost 75 % of the neurons of each hidden layer in their first iteration; one
 of them has shrunk too. How arms take turns and what a ratio is, is overhead.py's. The environment
-hands out observations that were made before, so that it costs next to nothing.
+hands out observations that were made before, so that it costs next to nothing; SimBa's nets, of the
+paper's widths, are on Pendulum and LunarLander.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class Case:
     """A network of overhead.py in a training loop."""
 
     network: str
+    """Of overhead.py; or an environment, which SimBa's net is for."""
     batch: int
     """Env steps an iteration, over all environments."""
     epochs: int
@@ -49,11 +51,15 @@ class Case:
     rounds: int
     target: float
     """Least ratio of an iteration with masks alone to one with live compaction."""
+    left: float = 0.2
+    """Share of the parameters that is left at most. SimBa's stream keeps its width."""
 
 
 CASES = {
     "mlp2048": Case("mlp2048", 512, 2, 128, 20, 3.0),
     "nature_cnn": Case("nature_cnn", 128, 2, 32, 20, 1.5),
+    "simba_sac": Case("Pendulum-v1", 4, 1, 64, 5, 2.0, left=0.3),
+    "simba_ppo": Case("LunarLander-v3", 256, 1, 128, 5, 2.0, left=0.3),
 }
 
 
@@ -81,30 +87,12 @@ class ReadyMade(gym.Env[np.ndarray, Any]):
 
 
 def config_of(case: Case, compact_every: int | None) -> Any:
-    """Return PPO on a case, pruned in its first iteration."""
-    from ray.rllib.algorithms.ppo import PPOConfig
-
+    """Return an algorithm on a case, pruned in its first iteration."""
     from rayprune import PruningConfig
     from rayprune.rllib import prune
 
-    network = NETWORKS[case.network]
-    config = (
-        PPOConfig()
-        .environment(
-            ENVIRONMENT, env_config={"shape": network.observation, "actions": network.action_space}
-        )
-        .env_runners(num_env_runners=0, num_envs_per_env_runner=8)
-        .learners(num_learners=0)
-        .rl_module(model_config=dict(network.model))
-        # A step so small that the weights stay where they are, and with them the work per step.
-        .training(
-            lr=1e-7,
-            train_batch_size_per_learner=case.batch,
-            minibatch_size=case.minibatch,
-            num_epochs=case.epochs,
-        )
-        .debugging(seed=0, log_level="ERROR")
-    )
+    makers = {"Pendulum-v1": simba_sac, "LunarLander-v3": simba_ppo}
+    config = makers.get(case.network, ready_made_ppo)(case)
     pruning = PruningConfig(
         sparsity=SPARSITY,
         granularity="neuron",
@@ -112,7 +100,68 @@ def config_of(case: Case, compact_every: int | None) -> Any:
         horizon=1_000_000,
         compact_every=compact_every,
     )
-    return prune(config, pruning)
+    return prune(config.learners(num_learners=0).debugging(seed=0, log_level="ERROR"), pruning)
+
+
+def ppo(case: Case) -> Any:
+    """Return PPO with a step so small that the weights, and the work per step, stay as they are."""
+    from ray.rllib.algorithms.ppo import PPOConfig
+
+    return (
+        PPOConfig()
+        .env_runners(num_env_runners=0, num_envs_per_env_runner=8)
+        .training(
+            lr=1e-7,
+            train_batch_size_per_learner=case.batch,
+            minibatch_size=case.minibatch,
+            num_epochs=case.epochs,
+        )
+    )
+
+
+def ready_made_ppo(case: Case) -> Any:
+    """Return PPO on observations made before."""
+    network = NETWORKS[case.network]
+    spaces = {"shape": network.observation, "actions": network.action_space}
+    config = ppo(case).environment(ENVIRONMENT, env_config=spaces)
+    return config.rl_module(model_config=dict(network.model))
+
+
+def simba_ppo(case: Case) -> Any:
+    """Return PPO with SimBa's nets."""
+    from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+
+    from rayprune.rllib.models import PrunableSimBa
+
+    return (
+        ppo(case)
+        .environment(case.network)
+        .rl_module(rl_module_spec=RLModuleSpec(module_class=PrunableSimBa, model_config={}))
+    )
+
+
+def simba_sac(case: Case) -> Any:
+    """Return SAC with SimBa's nets, which learn once each env step."""
+    from ray.rllib.algorithms.sac import SACConfig
+    from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+
+    from rayprune.rllib.models import PrunableSimBaSAC
+
+    return (
+        SACConfig()
+        .environment(case.network)
+        .env_runners(num_env_runners=0, rollout_fragment_length=1)
+        .training(
+            actor_lr=1e-7,
+            critic_lr=1e-7,
+            alpha_lr=1e-7,
+            train_batch_size_per_learner=case.minibatch,
+            num_steps_sampled_before_learning_starts=0,
+            replay_buffer_config={"type": "EpisodeReplayBuffer", "capacity": 10_000},
+        )
+        .reporting(min_sample_timesteps_per_iteration=case.batch)
+        .rl_module(rl_module_spec=RLModuleSpec(module_class=PrunableSimBaSAC, model_config={}))
+    )
 
 
 def speed_up(case: Case, rounds: int) -> tuple[list[Ratio], dict[str, int]]:
@@ -135,7 +184,7 @@ def speed_up(case: Case, rounds: int) -> tuple[list[Ratio], dict[str, int]]:
     for algorithm in running.values():
         algorithm.stop()
     parameters = held["live"]
-    if parameters["held"] > 0.2 * parameters["total"] or "held" not in held["masked"]:
+    if parameters["held"] > case.left * parameters["total"] or "held" not in held["masked"]:
         raise SystemExit(f"the live arm did not shrink: {parameters}")
     control = ratio(times, "masked again", "masked", None, 1)
     return [control, ratio(times, "masked", "live", case.target, 1)], parameters
