@@ -4,10 +4,10 @@
     python benchmarks/live_compaction.py --case mlp2048  # one; --json adds one line of JSON
 
 An algorithm with its Learner and its EnvRunner in this process, on one thread: sampling,
-advantages and updates. All arms have lost 75 % of the neurons of each hidden layer in their first iteration; one
-of them has shrunk too. How arms take turns and what a ratio is, is overhead.py's. The environment
-hands out observations that were made before, so that it costs next to nothing; SimBa's nets, of the
-paper's widths, are on Pendulum and LunarLander.
+advantages and updates. All arms have lost 75 % of the neurons of each hidden layer in their first
+iteration; one of them has shrunk too. How arms take turns and what a ratio is, is overhead.py's.
+The environment hands out observations that were made before, so that it costs next to nothing;
+SimBa's nets, of the paper's widths, are on Pendulum and LunarLander.
 """
 
 from __future__ import annotations

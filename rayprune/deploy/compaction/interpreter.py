@@ -122,6 +122,7 @@ def _called(findings: Findings, node: fx.Node, values: Mapping[fx.Node, Any]) ->
 
 
 def _normalised(findings: Findings, call: NormCall, values: Mapping[fx.Node, Any]) -> AbstractValue:
+    assert call.given is not None
     value: AbstractValue = values[call.given]
     try:
         return read_norm(findings, call, value)
@@ -177,7 +178,7 @@ def _reads_parameters(node: fx.Node, given: Arguments) -> bool:
     """Whether this is a layer, and all its weights are parameters as they are."""
     if operator_name(node) not in READERS or "data" in given:  # `data`: packed sequences
         return False
-    weights = given["params"] if "params" in given else [given["weight"], given["bias"]]
+    weights = given["params"] if "params" in given else [given["weight"], given.get("bias")]
     return all(weight is None or weight.parameter for weight in weights)
 
 

@@ -23,8 +23,8 @@ class NormCall:
     module: nn.Module
     names: Mapping[str, str]
     """Full name of each of its parameters and buffers, by its own; of shared ones the first."""
-    given: fx.Node
-    """What it normalises."""
+    given: fx.Node | None
+    """What it normalises; None if it is no module's call, but a function's."""
     training: bool
     """Whether it ran in training mode."""
 

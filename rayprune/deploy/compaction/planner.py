@@ -150,10 +150,10 @@ def _norms(
     findings: Findings, norms: Mapping[str, Norm], kept: Tensor
 ) -> Iterator[tuple[str, Tensor]]:
     """Yield the constants of norms that lose inputs."""
-    modules = {use.call.layer: use.call.module for use in findings.norms}
+    modules = {use.call.layer: use.call.module for use in findings.norms if use.call.given}
     for layer, norm in norms.items():
         gone = ~kept[norm.columns]
-        if gone.any():
+        if layer in modules and gone.any():
             # Of a norm that nothing reads they may not even be constants.
             yield layer, merged(modules[layer], norm.patterns[:, gone].nan_to_num())
 

@@ -37,17 +37,8 @@ class PartialLayerNorm(nn.LayerNorm):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch calls it so
         """Normalise over the last dimensions, as many as `normalized_shape` has."""
-        x = _at_least_single(input)
-        share, gone, spread = self.constants.to(x.dtype).unbind()
-        dims = [-1 - place for place in range(len(self.normalized_shape))]
-        mean = x.mean(dims, keepdim=True)
-        centred = x - mean
-        variance = (centred * centred).mean(dims, keepdim=True)
-        between = mean - gone
-        off = between * share  # from the mean of all inputs to that of the live ones
-        variance = (variance + off * between) * (1 - share) + (spread + self.eps)
-        result = (centred + off) * torch.rsqrt(variance)
-        return _like(_affine(result, self.weight, self.bias), input)
+        over = len(self.normalized_shape)
+        return partial_layer_norm(input, self.constants, over, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
         """Add to what torch shows how many inputs are gone."""
@@ -70,16 +61,49 @@ class PartialRMSNorm(nn.RMSNorm):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch calls it so
         """Normalise over the last dimensions, as many as `normalized_shape` has."""
-        x = _at_least_single(input)
-        share, squares = self.constants.to(x.dtype).unbind()
-        dims = [-1 - place for place in range(len(self.normalized_shape))]
-        eps = torch.finfo(x.dtype).eps if self.eps is None else self.eps
-        square = (x * x).mean(dims, keepdim=True) * (1 - share) + (squares + eps)
-        return _like(_affine(x * torch.rsqrt(square), self.weight, None), input)
+        over = len(self.normalized_shape)
+        return partial_rms_norm(input, self.constants, over, self.weight, self.eps)
 
     def extra_repr(self) -> str:
         """Add to what torch shows how many inputs are gone."""
         return f"{super().extra_repr()}, gone={_count(self)}"
+
+
+def partial_layer_norm(
+    input: Tensor,  # noqa: A002 - torch calls it so
+    constants: Tensor,
+    over: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+) -> Tensor:
+    """Do what a `PartialLayerNorm` does, over so many of the last dimensions."""
+    x = _at_least_single(input)
+    share, gone, spread = constants.to(x.dtype).unbind()
+    dims = [-1 - place for place in range(over)]
+    mean = x.mean(dims, keepdim=True)
+    centred = x - mean
+    variance = (centred * centred).mean(dims, keepdim=True)
+    between = mean - gone
+    off = between * share  # from the mean of all inputs to that of the live ones
+    variance = (variance + off * between) * (1 - share) + (spread + eps)
+    return _like(_affine((centred + off) * torch.rsqrt(variance), weight, bias), input)
+
+
+def partial_rms_norm(
+    input: Tensor,  # noqa: A002 - torch calls it so
+    constants: Tensor,
+    over: int,
+    weight: Tensor | None,
+    eps: float | None,
+) -> Tensor:
+    """Do what a `PartialRMSNorm` does, over so many of the last dimensions."""
+    x = _at_least_single(input)
+    share, squares = constants.to(x.dtype).unbind()
+    dims = [-1 - place for place in range(over)]
+    least = torch.finfo(x.dtype).eps if eps is None else eps
+    square = (x * x).mean(dims, keepdim=True) * (1 - share) + (squares + least)
+    return _like(_affine(x * torch.rsqrt(square), weight, None), input)
 
 
 PARTIAL: dict[type[nn.Module], type[nn.Module]] = {

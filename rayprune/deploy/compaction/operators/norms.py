@@ -25,8 +25,9 @@ from rayprune.deploy.compaction.abstract_values import (
     unknown,
     varies,
 )
-from rayprune.deploy.compaction.findings import Findings, NormUse, named
+from rayprune.deploy.compaction.findings import Arguments, Findings, NormUse, Shapes, named
 from rayprune.deploy.compaction.norm_calls import NormCall
+from rayprune.errors import InputError
 
 _MEANS = (nn.LayerNorm, nn.RMSNorm)
 
@@ -58,12 +59,37 @@ def _carry(
     findings: Findings, call: NormCall, shape: torch.Size, axis: int, channels: Tensor
 ) -> None:
     """Let weights, and running statistics, go with their units."""
-    findings.normalised[call.layer] = (shape, axis, channels)
+    if call.given:
+        findings.normalised[call.layer] = (shape, axis, channels)
     shaped = [name for name in call.names.values() if findings.parameters[name].shape == shape]
     for name in shaped:
         findings.carry(name, axis, channels)
     if findings.live and not shaped and (len(shape) > 1 or isinstance(call.module, nn.GroupNorm)):
         findings.hold(channels, f"{named(call.layer)} has no weights that tell its size")
+
+
+def read_layer_norm(findings: Findings, given: Arguments, shapes: Shapes) -> list[AbstractValue]:
+    """Read a call of ``layer_norm`` as a function, of weights that are parameters."""
+    size, weight, bias = given["normalized_shape"], given["weight"], given["bias"]
+    if weight is None and bias is not None:
+        raise InputError("it has a bias without a weight")
+    norm = nn.LayerNorm(
+        size, given["eps"], elementwise_affine=weight is not None, bias=bias is not None
+    )
+    return [_read_function(findings, norm, given)]
+
+
+def read_rms_norm(findings: Findings, given: Arguments, shapes: Shapes) -> list[AbstractValue]:
+    """Read a call of ``rms_norm`` as a function, of a weight that is a parameter."""
+    weighted = given["weight"] is not None
+    norm = nn.RMSNorm(given["normalized_shape"], given["eps"], elementwise_affine=weighted)
+    return [_read_function(findings, norm, given)]
+
+
+def _read_function(findings: Findings, norm: nn.Module, given: Arguments) -> AbstractValue:
+    names = {key: given[key].parameter for key, _ in norm.named_parameters()}
+    name = f"{type(norm).__name__} {len(findings.norms)}, a function,"
+    return read_norm(findings, NormCall(name, norm, names, None, training=False), given["input"])
 
 
 def _read_mean(

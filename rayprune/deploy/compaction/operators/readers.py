@@ -12,6 +12,7 @@ from rayprune.deploy.compaction.operators.linear_and_convolution import (
     read_linear,
 )
 from rayprune.deploy.compaction.operators.multihead_attention import read_attention
+from rayprune.deploy.compaction.operators.norms import read_layer_norm, read_rms_norm
 from rayprune.deploy.compaction.operators.recurrent import read_recurrent
 
 READERS: Final[Mapping[str, Callable[[Findings, Arguments, Shapes], list[AbstractValue]]]] = {
@@ -21,5 +22,7 @@ READERS: Final[Mapping[str, Callable[[Findings, Arguments, Shapes], list[Abstrac
     "lstm": read_recurrent,
     "gru": read_recurrent,
     "multihead_attention": read_attention,
+    "layer_norm": read_layer_norm,
+    "rms_norm": read_rms_norm,
 }
 """By operator."""

@@ -10,11 +10,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from rayprune.deploy.compaction.abstract_values import NAN, AbstractValue, made, unknown, varies
+from rayprune.deploy.compaction.abstract_values import (
+    NAN,
+    AbstractValue,
+    columns,
+    made,
+    unknown,
+    varies,
+)
 from rayprune.deploy.compaction.channels import FREE, PINNED
-from rayprune.deploy.compaction.findings import Arguments, Findings
+from rayprune.deploy.compaction.findings import Arguments, Findings, NormUse
+from rayprune.deploy.compaction.norm_calls import NormCall
 from rayprune.deploy.compaction.operators.call import Call, Run
 from rayprune.deploy.compaction.trace import tensors_in
 
@@ -111,7 +119,25 @@ def pooled(call: Call) -> list[AbstractValue]:
 
 def reduced(call: Call) -> list[AbstractValue]:
     """Sums and the like over dimensions."""
-    return gathered(call, reduced_dims(call.given, call.tensors[0].channels.dim()))
+    value = call.tensors[0]
+    dims = reduced_dims(call.given, value.channels.dim())
+    varying = [dim for dim in dims if varies(value.channels, dim)]
+    if call.name in ("mean", "sum") and varying and len(dims) == 1 and call.dtype.is_floating_point:
+        return _added_up(call, value, varying[0])
+    return gathered(call, dims)
+
+
+def _added_up(call: Call, value: AbstractValue, dim: int) -> list[AbstractValue]:
+    """Add units up: all that change are needed, and of constants their sum is."""
+    findings, seen = call.findings, columns(value, dim)
+    if seen.mixed:
+        findings.hold(value.channels, "units are pooled with each other")
+    # What comes out has no units: it is needed, as all that stays whatever happens.
+    channels = torch.cat([torch.tensor([PINNED]), seen.channels])
+    patterns = torch.cat([torch.zeros(1), seen.constants]).unsqueeze(0)
+    called = NormCall(f"{call.name} {len(findings.norms)}", nn.Identity(), {}, None, training=False)
+    findings.norms.append(NormUse(called, channels, patterns))
+    return [AbstractValue(torch.full(call.shapes[0], PINNED), call.run(lambda v: v.known))]
 
 
 def padded(call: Call) -> list[AbstractValue]:

@@ -9,11 +9,13 @@ from itertools import accumulate
 from typing import Any, Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from rayprune.deploy.compaction.abstract_values import AbstractValue
+from rayprune.deploy.compaction.abstract_values import AbstractValue, columns
 from rayprune.deploy.compaction.channels import FREE, Channels
 from rayprune.deploy.compaction.findings import Arguments
+from rayprune.deploy.compaction.operators.tensors import reduced_dims
+from rayprune.pruning.layers.partial_norm import merged, partial_layer_norm, partial_rms_norm
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,25 @@ class Instead:
 
 
 @dataclass(frozen=True, slots=True)
+class Called:
+    """A function in its place."""
+
+    function: Callable[..., Tensor]
+    tensors: Sequence[str]
+    """The old one's arguments that it is given, by their names."""
+    given: Mapping[str, Any]
+    """Its other arguments."""
+
+
+@dataclass(frozen=True, slots=True)
+class After:
+    """What is done to its result."""
+
+    scale: float
+    shift: float
+
+
+@dataclass(frozen=True, slots=True)
 class Fit:
     """One call of an operator, and what is kept of its tensors."""
 
@@ -70,7 +91,7 @@ class UnfitError(Exception):
     """No arguments would do the same."""
 
 
-Change = Edit | Instead
+Change = Edit | Instead | Called | After
 Literals = Callable[[Fit], Sequence[Change]]
 """Returns what of a call must change; nothing if it fits as it is.
 
@@ -215,6 +236,39 @@ def attention_scaled(fit: Fit) -> list[Change]:
     return [Edit("scale", None, 1 / math.sqrt(size))]
 
 
+def normalised(fit: Fit) -> list[Change]:
+    """``layer_norm`` and ``rms_norm``, which keep what constants add."""
+    value, shape = fit.given["input"], torch.Size(fit.given["normalized_shape"])
+    cut = [axis for axis in range(-len(shape), 0) if not fit.along(value, axis).all()]
+    if not cut:
+        return []
+    (axis,) = cut
+    gone = ~fit.along(value, axis)
+    # Of a batch the first: those that go are the same in all of it.
+    patterns = value.known.movedim(axis, -1)[..., gone].flatten(0, -len(shape) - 1)[0]
+    centred = fit.name == "layer_norm"
+    constants = merged((nn.LayerNorm if centred else nn.RMSNorm)(shape), patterns.nan_to_num())
+    told = {"constants": constants, "over": len(shape), "eps": fit.given["eps"]}
+    if centred:
+        return [Called(partial_layer_norm, ("input", "weight", "bias"), told)]
+    return [Called(partial_rms_norm, ("input", "weight"), told)]
+
+
+def gathered(fit: Fit) -> list[Change]:
+    """``mean`` and ``sum`` over units, of which constants have gone."""
+    value = fit.given["self"]
+    dims = reduced_dims(fit.given, value.channels.dim())
+    cut = [dim for dim in dims if not fit.along(value, dim).all()]
+    if not cut:
+        return []
+    (dim,) = cut
+    gone = ~fit.along(value, dim)
+    total = float(columns(value, dim).constants[gone].nan_to_num().sum())
+    if fit.name == "sum":
+        return [After(1.0, total)] if total else []
+    return [After(float((~gone).double().mean()), total / gone.numel())]
+
+
 def constants_cut(fit: Fit) -> list[Change]:
     """An elementwise operator: constants of a written size lose what the others lose."""
     result = fit.results[0]
@@ -276,6 +330,10 @@ LITERALS: Final[Mapping[str, Literals]] = {
     "index_select": index_selected,
     "roll": rolled,
     "scaled_dot_product_attention": attention_scaled,
+    "layer_norm": normalised,
+    "rms_norm": normalised,
+    "mean": gathered,
+    "sum": gathered,
     "conv1d": grouped,
     "conv2d": grouped,
     "conv3d": grouped,

@@ -25,7 +25,7 @@ from torch.package.importer import sys_importer
 from torch.utils import _pytree as pytree
 
 from rayprune.deploy.compaction.module_calls import is_operator, operator_name
-from rayprune.deploy.compaction.sizes.literals import Change, Edit, Picked
+from rayprune.deploy.compaction.sizes.literals import After, Called, Change, Edit, Picked
 from rayprune.deploy.compaction.sizes.resized_forward import TENSOR, ResizedForward
 from rayprune.errors import InputError
 
@@ -202,6 +202,9 @@ def _apply(graph: fx.Graph, node: fx.Node, change: Change, constants: dict[str, 
     def constant(value: Any) -> Any:
         return _read(graph, _keep(value, constants)) if isinstance(value, Tensor) else value
 
+    if isinstance(change, After):
+        _pass_on(graph, node, change)
+        return
     with graph.inserting_before(node):
         old = _bound(node)
         if isinstance(change, Edit):
@@ -215,10 +218,25 @@ def _apply(graph: fx.Graph, node: fx.Node, change: Change, constants: dict[str, 
                 several[change.place] = value
                 value = several
             node.args, node.kwargs = _laid_out(node.target, {**old, change.argument: value})
+            return
+        given = {name: constant(value) for name, value in change.given.items()}
+        if isinstance(change, Called):
+            own = {name: old.get(name) for name in change.tensors}
+            node.replace_all_uses_with(graph.call_function(change.function, (), {**own, **given}))
         else:
-            given = {**old, **{name: constant(value) for name, value in change.given.items()}}
+            given = {**old, **given}
             args, kwargs = _laid_out(change.operator, given)
             node.replace_all_uses_with(graph.call_function(change.operator, args, kwargs))
+
+
+def _pass_on(graph: fx.Graph, node: fx.Node, change: After) -> None:
+    users = list(node.users)
+    with graph.inserting_after(node):
+        scaled = graph.call_function(torch.ops.aten.mul.Tensor, (node, change.scale))
+    with graph.inserting_after(scaled):
+        result = graph.call_function(torch.ops.aten.add.Tensor, (scaled, change.shift))
+    for user in users:
+        user.replace_input_with(node, result)
 
 
 def _bound(node: fx.Node) -> dict[str, Any]:

@@ -144,13 +144,36 @@ def test_a_norm_used_twice_keeps_what_is_another_constant_each_time():
     same(whole, small.module, inputs())
 
 
-def test_a_norm_that_is_called_as_a_function_holds_its_units_and_says_so():
-    class Functional(nn.Sequential):
-        def forward(self, x: Tensor) -> Tensor:
-            return self[3](functional.layer_norm(self[0](x), (16,)))
+class Called(nn.Module):
+    """A norm that is no module."""
 
-    small = compact(Functional(*net(nn.LayerNorm(16))), inputs())
-    assert any("LayerNorm" in left.reason for left in small.left)
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.layers, self.kind = net(nn.LayerNorm(16)), kind
+        self.scale, self.shift = nn.Parameter(torch.rand(16)), nn.Parameter(torch.rand(16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layers[0](x)
+        if self.kind == "layer_norm":
+            y = functional.layer_norm(y, (16,), self.scale, self.shift)
+        elif self.kind == "rms_norm":
+            y = functional.rms_norm(y, (16,))
+        elif self.kind == "by hand":
+            y = y * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + 1e-6)
+        else:
+            y = y / (1 + y.abs().sum(-1, keepdim=True))
+        return self.layers[3](torch.relu(y))
+
+
+@pytest.mark.parametrize("kind", ["layer_norm", "rms_norm", "by hand", "sum"])
+def test_a_norm_that_is_no_module_keeps_what_constants_add_in_the_forward(kind):
+    whole = Called(kind)
+    small = compact(whole, inputs())
+    assert small.module.layers[0].out_features == 8
+    assert (small.module.scale.numel() == 8) == (kind == "layer_norm")
+    same(whole, small.module, inputs(batch=7))
+    again = copy.deepcopy(small.module)
+    same(whole, again, inputs(batch=2))
 
 
 def test_an_empty_layers_placeholder_is_no_zero_to_a_norm():
@@ -161,7 +184,8 @@ def test_an_empty_layers_placeholder_is_no_zero_to_a_norm():
             self.norm, self.last = nn.LayerNorm(8), nn.Linear(8, 3)
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.last(self.norm(torch.cat([self.dead(x), self.live(x)], -1)))
+            joined = torch.cat([self.dead(x), self.live(x)], -1)
+            return self.last(self.norm(joined)) + joined.mean(-1, keepdim=True)
 
     whole = Beside().eval()
     with torch.no_grad():
