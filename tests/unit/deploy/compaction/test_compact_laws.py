@@ -22,6 +22,7 @@ KNOWN = (
     "meets each of them",
     "joins them",
     "no weight reaches them",
+    "the last ones go together",
 )
 
 
