@@ -126,6 +126,20 @@ TABLES = {
                 *N_OF_M,
                 schedule("{kind: rigl, begin: 0.0, end: 0.75, every: 8192, minibatches: 64}"),
             ),
+            "SNIP at init": (
+                "pruning.criterion=snip",
+                "pruning.evidence={objective: loss}",
+                schedule("{kind: at_init, minibatches: 32}"),
+            ),
+            "neurons": (*NEURONS, UNIFORM),
+            "gates": (
+                "pruning.granularity=neuron",
+                "pruning.sparsity=null",
+                "pruning.threshold={absolute: 0.0}",
+                UNIFORM,
+                "pruning.penalty={kind: gates, strength: 0.3}",
+                schedule("{kind: linear, begin: 0.1, end: 0.8, every: 2048}"),
+            ),
         },
     ),
 }

@@ -57,9 +57,9 @@ class PruningConfig(BaseModel):
             {"schedule": {"kind": "static"}}}``. See `of_group`.
         on_clone: what a clone does with masks sparser than its target: ``hold`` them, or
             ``regrow`` up to it at the next mask update.
-        penalty: ``{"kind": "l1" | "group_lasso", "strength": x}``: until the schedule's end each
-            optimizer step shrinks what may be pruned by learning rate times strength. What is small
-            then goes by ``sparsity`` or ``threshold``. See `rayprune.pruning.penalties`.
+        penalty: ``{"kind": "l1" | "group_lasso" | "gates", "strength": x}``: until the schedule's
+            end each optimizer step shrinks what may be pruned by learning rate times strength. What
+            is small then goes by ``sparsity`` or ``threshold``. See `rayprune.pruning.penalties`.
         distillation: ``{"weight": 1.0, "from": None, "temperature": 1.0}`` adds a KL term to a
             frozen policy to the loss: that of before the first pruning, of the ``"start"``, or of
             a checkpoint. The adaptor does it; `Pruner` does not. None: no such term.

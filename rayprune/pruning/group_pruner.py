@@ -21,6 +21,7 @@ from rayprune.pruning.masks.store import AT_ONCE, Around, Operation
 from rayprune.pruning.naming import by_parameter
 from rayprune.pruning.notices import Notices
 from rayprune.pruning.penalties.proximal_step import ProximalStep
+from rayprune.pruning.penalties.unit_gates import UnitGates
 from rayprune.pruning.pruned_module import Gradients, MaskableModule
 from rayprune.pruning.pruner_part import PrunerPart
 from rayprune.pruning.remedies import REMEDIES
@@ -40,6 +41,7 @@ PARTS: Final[tuple[type[PrunerPart], ...]] = (
     GradientMeans,
     IdentityLayers,
     ProximalStep,
+    UnitGates,
     Remedy,
     LostReturns,
     FrozenParameters,

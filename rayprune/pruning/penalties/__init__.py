@@ -1,4 +1,4 @@
-"""Penalties that grow sparsity while training: L1 and group lasso, as proximal steps."""
+"""Penalties that grow sparsity while training: L1 and group lasso by proximal steps, gates."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from rayprune.pruning.checks import Faults, choice, must
 from rayprune.pruning.component import Chosen
 from rayprune.pruning.penalties.base import Penalty
+from rayprune.pruning.penalties.gates import GatesPenalty
 from rayprune.pruning.penalties.group_lasso import GroupLassoPenalty
 from rayprune.pruning.penalties.l1 import L1Penalty
 from rayprune.pruning.registry import Registry
@@ -20,7 +21,7 @@ __all__ = [
 ]
 
 _REGISTRY: Registry[type[Penalty]] = Registry(
-    "penalty", {"l1": L1Penalty, "group_lasso": GroupLassoPenalty}
+    "penalty", {"l1": L1Penalty, "group_lasso": GroupLassoPenalty, "gates": GatesPenalty}
 )
 PENALTIES: Mapping[str, type[Penalty]] = _REGISTRY
 

@@ -29,6 +29,9 @@ class Penalty(Component):
     spares_heads: ClassVar[bool] = False
     """Whether it leaves layers alone whose units are the network's own outputs."""
 
+    gated: ClassVar[bool] = False
+    """Whether it acts by gates on units, which `rayprune.pruning.penalties.unit_gates` moves."""
+
     @classmethod
     def shrink(cls, layer: PrunableLayer, amounts: Amounts) -> None:
         """Do one proximal step on a layer that may be pruned, in place."""
@@ -51,3 +54,14 @@ class Penalty(Component):
                 f"{chosen.schedule_block['kind']} mask never changes. "
                 f"Leave it out, or take another `{prefix}schedule.kind`."
             )
+
+
+def unit_conflicts(prefix: str, chosen: Chosen) -> Faults:
+    """Yield the fault of a penalty on units where none goes as a whole."""
+    if not chosen.granularity.removes_units or chosen.granularity.whole_heads:
+        kind = chosen.values["penalty"]["kind"]
+        yield (
+            f"`{prefix}penalty.kind` {kind!r} shrinks output units, so `{prefix}granularity` "
+            f"must be 'neuron', but is {chosen.granularity_name!r}. For single weights take "
+            "kind 'l1'."
+        )

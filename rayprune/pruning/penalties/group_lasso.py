@@ -11,7 +11,7 @@ from rayprune.pruning.checks import Faults
 from rayprune.pruning.component import Chosen
 from rayprune.pruning.granularity.neuron import unit_parts
 from rayprune.pruning.layers.prunable import PrunableLayer
-from rayprune.pruning.penalties.base import Amounts, Penalty
+from rayprune.pruning.penalties.base import Amounts, Penalty, unit_conflicts
 from rayprune.pruning.precision import scored
 
 
@@ -36,13 +36,7 @@ class GroupLassoPenalty(Penalty):
     def conflicts(cls, prefix: str, chosen: Chosen) -> Faults:
         """Yield the fault of units that are shrunk, but never go."""
         yield from super().conflicts(prefix, chosen)
-        if not chosen.granularity.removes_units or chosen.granularity.whole_heads:
-            kind = chosen.values["penalty"]["kind"]
-            yield (
-                f"`{prefix}penalty.kind` {kind!r} shrinks output units, so `{prefix}granularity` "
-                f"must be 'neuron', but is {chosen.granularity_name!r}. For single weights take "
-                "kind 'l1'."
-            )
+        yield from unit_conflicts(prefix, chosen)
 
 
 def unit_factors(norms: Tensor, size: int, amount: float) -> Tensor:

@@ -36,8 +36,9 @@ class ProximalStep(PrunerPart):
 
     @property
     def wants_rates(self) -> bool:
-        """Whether the config has a penalty."""
-        return self.pruner.config.penalty is not None
+        """Whether the config has a penalty that shrinks weights."""
+        block = self.pruner.config.penalty
+        return block is not None and not penalty_of(block).gated
 
     def after_step(self, clock: float, rates: Mapping[nn.Parameter, float]) -> None:
         """Shrink weights, until the schedule's end: so what is left is unbiased.

@@ -177,7 +177,10 @@ def test_what_a_penalty_brings_to_zero_is_masked_by_a_threshold(kind, granularit
     ("values", "message"),
     [
         ({"penalty": {"kind": "l1", "strength": -0.1}}, "`penalty.strength` must be a number of"),
-        ({"penalty": {"kind": "l2", "strength": 0.1}}, "`penalty.kind` must be one of ['group_l"),
+        (
+            {"penalty": {"kind": "l2", "strength": 0.1}},
+            "`penalty.kind` must be one of ['gates', 'group_l",
+        ),
         ({"penalty": {"kind": "l1"}}, "`penalty` must be {kind: k, strength: x} or null"),
         (
             {"penalty": {"kind": "group_lasso", "strength": 0.1}},
