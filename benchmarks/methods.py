@@ -131,7 +131,6 @@ TABLES = {
                 "pruning.evidence={objective: loss}",
                 schedule("{kind: at_init, minibatches: 32}"),
             ),
-            "neurons": (*NEURONS, UNIFORM),
             "gates": (
                 "pruning.granularity=neuron",
                 "pruning.sparsity=null",

@@ -33,7 +33,7 @@ def net() -> nn.Sequential:
 
 
 def gates_of(pruner: Pruner) -> dict[str, Tensor]:
-    return pruner._parts[UnitGates].values
+    return pruner.members[0]._parts[UnitGates].values
 
 
 def step(pruner: Pruner, gradients: dict[str, Tensor], lr: float = 0.05, clock: int = 0) -> None:
@@ -130,7 +130,7 @@ def test_gates_of_units_that_are_left_follow_a_compaction() -> None:
         },
     )
     step(pruner, drawn(pruner, 0))
-    (gates,) = pruner._parts[UnitGates]._gates.values()
+    (gates,) = pruner.members[0]._parts[UnitGates]._gates.values()
     smaller = nn.LSTM(2, 2)
     part = type(gates.part)(
         {n: smaller.get_parameter(n).shape for n in gates.part.parameters}, units=2, gates=4
