@@ -86,7 +86,7 @@ def test_directions_of_a_row_that_went_stay_and_it_may_grow_back_at_zero():
     assert not net[0].parametrizations.weight.original0[row].any()
     fresh = torch.zeros_like(pruner.masks[name])
     fresh[row, :2] = True
-    pruner._store.grow(name, fresh)
+    pruner.members[0]._store.grow(name, fresh)
     assert torch.equal(net[0].weight[row], torch.zeros(4))
     optimizer = trained(net, pruner, x, steps=1)
     assert torch.equal(net[0].weight[row] != 0, fresh[row])
