@@ -39,7 +39,9 @@ NETS: Mapping[str, dict[str, Any]] = {
 _STREAMS = {"policy_width": 16, "policy_blocks": [32], "value_width": 16, "value_blocks": [32]}
 SIMBA: Mapping[str, tuple[type, dict[str, Any]]] = {
     "SAC": (models.PrunableSimBaSAC, _STREAMS),
+    "TQC": (models.PrunableSimBaTQC, _STREAMS),
     "CQL": (models.PrunableSimBaCQL, _STREAMS),
+    "IQL": (models.PrunableSimBaIQL, _STREAMS),
     "DQN": (models.PrunableSimBaDQN, {"width": 16, "blocks": [32]}),
 }
 """Of algorithms with Q-networks; all others take the actor-critic."""
@@ -68,8 +70,6 @@ LEFT_OUT: Mapping[tuple[str, str], str] = {
     ("DQN_C51", "lstm"): "RLlib's distributional DQN takes sequences for batches",
     ("BC", "lstm"): "RLlib reads offline data without recurrent states",
     ("MARWIL", "lstm"): "RLlib reads offline data without recurrent states",
-    ("TQC", "simba"): "its critics of quantiles are nets of their own",
-    ("IQL", "simba"): "a value net stands beside SAC's",
 }
 Case = tuple[str, str, str]
 

@@ -33,6 +33,7 @@ ADDRESSES: Final = (
     "rayprune.rllib.algorithms.dqn.LinearDQNCatalog",
     "rayprune.rllib.algorithms.ppo.LinearPPOCatalog",
     "rayprune.rllib.algorithms.sac.LinearSACCatalog",
+    "rayprune.rllib.algorithms.tqc.LinearTQCCatalog",
     # Networks of ours, which users' specs name too.
     "rayprune.rllib.models.modules.PrunableLSTM",
     "rayprune.rllib.models.modules.PrunableMLP",
@@ -41,7 +42,9 @@ ADDRESSES: Final = (
     "rayprune.rllib.models.simba.PrunableSimBa",
     "rayprune.rllib.models.simba.PrunableSimBaCQL",
     "rayprune.rllib.models.simba.PrunableSimBaDQN",
+    "rayprune.rllib.models.simba.PrunableSimBaIQL",
     "rayprune.rllib.models.simba.PrunableSimBaSAC",
+    "rayprune.rllib.models.simba.PrunableSimBaTQC",
     "rayprune.rllib.models.transformer.PrunableTransformer",
     # Replay buffers that normalise.
     "rayprune.rllib.connectors.filters.Scaling",

@@ -39,7 +39,9 @@ from rayprune.rllib.models.simba import (
     PrunableSimBa,
     PrunableSimBaCQL,
     PrunableSimBaDQN,
+    PrunableSimBaIQL,
     PrunableSimBaSAC,
+    PrunableSimBaTQC,
 )
 from rayprune.rllib.models.transformer import PrunableTransformer
 
@@ -51,7 +53,9 @@ OWN_MODULES: Final[tuple[type[TorchRLModule], ...]] = (
     PrunableTransformer,
     PrunableSimBa,
     PrunableSimBaSAC,
+    PrunableSimBaTQC,
     PrunableSimBaCQL,
+    PrunableSimBaIQL,
     PrunableSimBaDQN,
 )
 """All of them, as messages list them."""
@@ -70,7 +74,9 @@ __all__ = [
     "PrunableSimBa",
     "PrunableSimBaCQL",
     "PrunableSimBaDQN",
+    "PrunableSimBaIQL",
     "PrunableSimBaSAC",
+    "PrunableSimBaTQC",
     "PrunableTransformer",
     "ResidualCNNConfig",
     "SimBaConfig",

@@ -236,7 +236,9 @@ class SimBaConfig(ModelConfig):
 class SimBaSACConfig(SimBaConfig):
     """SimBa's nets where Q-networks take the value net's place."""
 
-    from_rllib: ClassVar[frozenset[str]] = frozenset({"twin_q", "num_actions"})
+    from_rllib: ClassVar[frozenset[str]] = frozenset(
+        {"twin_q", "num_actions", "n_quantiles", "n_critics", "top_quantiles_to_drop_per_net"}
+    )
 
     def _conflicts(self) -> Iterator[str]:
         if self.free_log_std:

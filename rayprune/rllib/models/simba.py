@@ -10,15 +10,18 @@ what RLlib's do and have nets of SimBa's in place of RLlib's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import gymnasium as gym
 from ray.rllib.algorithms.cql.torch.default_cql_torch_rl_module import DefaultCQLTorchRLModule
 from ray.rllib.algorithms.dqn.dqn_catalog import DQNCatalog
 from ray.rllib.algorithms.dqn.torch.default_dqn_torch_rl_module import DefaultDQNTorchRLModule
+from ray.rllib.algorithms.iql.torch.default_iql_torch_rl_module import DefaultIQLTorchRLModule
 from ray.rllib.algorithms.sac.sac_catalog import SACCatalog
 from ray.rllib.algorithms.sac.torch.default_sac_torch_rl_module import DefaultSACTorchRLModule
+from ray.rllib.algorithms.tqc.torch.default_tqc_torch_rl_module import DefaultTQCTorchRLModule
+from ray.rllib.algorithms.tqc.tqc_catalog import TQCCatalog
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.models.catalog import Catalog
 from ray.rllib.core.rl_module.torch import TorchRLModule
@@ -86,13 +89,15 @@ class SimBaSACCatalog(SACCatalog):
 
     def build_qf_encoder(self, framework: str) -> Any:
         """Return a Q-network without its head; of continuous actions it reads them too."""
-        c, actions = self.settings, self.action_space
-        taken = actions.shape[0] if isinstance(actions, gym.spaces.Box) else 0
-        size = self._seen + taken
-        layers = nets.residual_layers(size, c.value_width, c.value_blocks, c.activation)
-        return nets.ColumnEncoder(
-            layers, [Columns.OBS, Columns.ACTIONS] if taken else [Columns.OBS]
-        )
+        actions = self.action_space
+        if not isinstance(actions, gym.spaces.Box):
+            return self.build_vf_encoder()
+        layers = self._value_layers(self._seen + actions.shape[0])
+        return nets.ColumnEncoder(layers, [Columns.OBS, Columns.ACTIONS])
+
+    def build_vf_encoder(self) -> Any:
+        """Return a net of a Q-network's size that reads no actions."""
+        return nets.ColumnEncoder(self._value_layers(self._seen), [Columns.OBS])
 
     def build_pi_head(self, framework: str) -> Any:
         """Return the layer that gives the distribution's inputs."""
@@ -101,12 +106,20 @@ class SimBaSACCatalog(SACCatalog):
         return nn.Linear(self.settings.policy_width, int(inputs))
 
     def build_qf_head(self, framework: str) -> Any:
-        """Return the layer that gives a Q-value, or one for each discrete action."""
+        """Return the layer that gives a Q-value, its quantiles, or one for each discrete action."""
         return nn.Linear(self.settings.value_width, self.qf_head_config.output_layer_dim)
 
     @property
     def _seen(self) -> int:
         return spaces.flat_size(self.observation_space, type(self).__name__)
+
+    def _value_layers(self, size: int) -> Iterator[nets.NamedLayer]:
+        c = self.settings
+        return nets.residual_layers(size, c.value_width, c.value_blocks, c.activation)
+
+
+class SimBaTQCCatalog(SimBaSACCatalog, TQCCatalog):
+    """TQC's catalog, whose nets are SimBa's."""
 
 
 class SimBaDQNCatalog(DQNCatalog):
@@ -168,6 +181,28 @@ class PrunableSimBaCQL(QNetworks, DefaultCQLTorchRLModule):
 
     config_class = SimBaSACConfig
     own_catalog = SimBaSACCatalog
+
+
+class PrunableSimBaTQC(QNetworks, DefaultTQCTorchRLModule):
+    """SimBa for TQC; settings in :class:`SimBaSACConfig`."""
+
+    config_class = SimBaSACConfig
+    own_catalog = SimBaTQCCatalog
+
+
+class PrunableSimBaIQL(QNetworks, DefaultIQLTorchRLModule):
+    """SimBa for IQL, its value net too; settings in :class:`SimBaSACConfig`."""
+
+    config_class = SimBaSACConfig
+    own_catalog = SimBaSACCatalog
+    settings: SimBaSACConfig
+
+    def setup(self) -> None:
+        """Build the nets; RLlib asks the catalog for all but the value net."""
+        super().setup()
+        if not self.inference_only:
+            self.vf_encoder = self.catalog.build_vf_encoder()
+            self.vf = nn.Linear(self.settings.value_width, 1)
 
 
 class PrunableSimBaDQN(QNetworks, DefaultDQNTorchRLModule):

@@ -26,7 +26,7 @@ from rayprune.rllib.commands import export as exporter
 from rayprune.rllib.commands.export import export_checkpoint
 from rayprune.rllib.evaluation.evaluator import Evaluator
 from rayprune.rllib.export.policy import deployable, observation_ports
-from rayprune.rllib.models import PrunableLSTM, PrunableNatureCNN
+from rayprune.rllib.models import PrunableLSTM, PrunableNatureCNN, PrunableTransformer
 from tests.doubles.envs import OwnModule
 from tests.doubles.exported import returns_of, scramble, states_of, write_checkpoint
 from tests.rllib import configs, experiments
@@ -101,10 +101,20 @@ FILES = {
 }
 
 
+RARE = {
+    "transformer": lambda: spaces(
+        FLAT, gym.spaces.Discrete(3), module=PrunableTransformer, memory=4, policy_blocks=[16, 16]
+    )
+}
+"""Whose operators the formats' own tests have."""
+
+
 @pytest.mark.parametrize("format", ["onnx", "c"])
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(
+    "name", [*FILES, *(pytest.param(name, marks=pytest.mark.slow) for name in RARE)]
+)
 def test_each_kind_of_policy_is_written_and_proven(name, format, tmp_path):  # noqa: A002
-    evaluator = Evaluator(FILES[name]())
+    evaluator = Evaluator({**FILES, **RARE}[name]())
     scramble(evaluator.module, density=0.3)
     policy = deployable(evaluator)
     path = tmp_path / f"policy.{format}"
@@ -117,9 +127,11 @@ def test_each_kind_of_policy_is_written_and_proven(name, format, tmp_path):  # n
     assert told["equivalence"]["recorded"]["observations"] == 64
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(
+    "name", [*CONFIGS, *(pytest.param(name, marks=pytest.mark.slow) for name in RARE)]
+)
 def test_actions_equal_those_of_rllibs_connectors_and_module(name):
-    evaluator = Evaluator(CONFIGS[name]())
+    evaluator = Evaluator({**CONFIGS, **RARE}[name]())
     scramble(evaluator.module, density=0.3)
     _feed_filters(evaluator)
     policy = deployable(evaluator)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.bc import BCConfig
+from ray.rllib.algorithms.iql import IQLConfig
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
@@ -29,6 +30,12 @@ Q_NETWORKS: dict[str, tuple[Any, type, dict[str, Any]]] = {
         lambda: configs.sac().environment("CartPole-v1"),
         models.PrunableSimBaSAC,
         NETS,
+    ),
+    "TQC": (configs.tqc, models.PrunableSimBaTQC, NETS),
+    "IQL": (
+        lambda: IQLConfig().environment("Pendulum-v1"),
+        models.PrunableSimBaIQL,
+        {**NETS, "normalise_observations": False},
     ),
     "DQN": (configs.dqn, models.PrunableSimBaDQN, OF_DQN),
     "DQN_C51": (
@@ -81,11 +88,15 @@ def test_q_networks_do_all_that_rllibs_own_do(name: str) -> None:
     actions = torch.as_tensor(np.stack([module.action_space.sample() for _ in range(4)]))
     batch = {Columns.OBS: obs, Columns.NEXT_OBS: obs, Columns.ACTIONS: actions}
     assert module.forward_train(batch)
-    torch.testing.assert_close(module.compute_q_values(batch), module.forward_target(batch))
+    if name != "TQC":  # whose targets are quantiles
+        torch.testing.assert_close(module.compute_q_values(batch), module.forward_target(batch))
     acts = (m.forward_inference({Columns.OBS: obs}) for m in (module, twin))
     torch.testing.assert_close(*acts)
     layers = [n.rpartition(".")[0] for n, p in module.named_parameters() if p.dim() > 1]
     groups = {layer: group_of(layer) for layer in layers}
+    if name == "IQL":
+        assert module.vf_encoder.net.embed.weight.shape == (6, 3)
+        assert module.compute_values(batch).shape == (4,)
     if name.startswith("SAC"):
         assert set(groups.values()) == {"policy", "value"}
         assert {x for x in layers if groups[x] == "policy"} == {

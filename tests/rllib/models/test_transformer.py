@@ -6,14 +6,20 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import pytest
 import torch
+from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 
 from rayprune import Pruner, PruningConfig, make_maskable
+from rayprune.rllib import prune
 from rayprune.rllib.models import PrunableTransformer
 from rayprune.rllib.models.nets import Attention
 from rayprune.rllib.models.transformer import MEMORY
+from rayprune.rllib.sampling.env_runner import LeanEnvRunner
+from tests.rllib import configs
 
 SETTINGS = {
     "memory": 3,
@@ -88,3 +94,40 @@ def test_heads_of_zeros_are_no_heads() -> None:
     with torch.no_grad():
         one.attention.out_proj.weight.zero_()
     assert torch.equal(one(x), x)
+
+
+HEADS_AND_WEIGHTS = {"head": 0.5, "weight": 0.8}
+
+
+@pytest.mark.slow  # test_live_modules.py has RLlib's nets in every run
+@pytest.mark.parametrize(
+    ("pruning", "rows"),
+    [
+        ({"granularity": "head", "sparsity": 0.5}, 12),
+        ({"granularity": "hybrid", "sparsity": None, "hybrid": HEADS_AND_WEIGHTS}, 12),
+    ],
+)
+def test_heads_go_in_mid_training_and_an_env_runner_follows(
+    pruning: dict[str, Any], rows: int
+) -> None:
+    spec = RLModuleSpec(module_class=PrunableTransformer, model_config=SETTINGS)
+    config = configs.ppo().rl_module(rl_module_spec=spec, model_config={})
+    config = prune(config, configs.pruning(compact_every=10, **pruning))
+    runner = LeanEnvRunner(config=config)
+    learner = config.build_learner(env=runner.env)
+    module = learner.module[DEFAULT_MODULE_ID]
+    for step in (100, 200):
+        learner.update(
+            episodes=runner.sample(num_timesteps=64, random_actions=False),
+            timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: step},
+            minibatch_size=32,
+            num_epochs=1,
+        )
+        runner.module.set_state(module.get_state(inference_only=True))
+    assert learner.pruning_report()[DEFAULT_MODULE_ID]["violations"] == {}
+    for acting in (module, runner.module):
+        # Two of four heads of width two, of which each has queries, keys and values.
+        assert acting.policy.attention0.attention.in_proj_weight.shape[0] == rows
+    given = {Columns.OBS: torch.randn(2, 1, 4), Columns.STATE_IN: {MEMORY: torch.randn(2, 2, 5)}}
+    ours, theirs = (m.forward_inference(given) for m in (module, runner.module))
+    assert torch.equal(ours[Columns.ACTION_DIST_INPUTS], theirs[Columns.ACTION_DIST_INPUTS])

@@ -36,6 +36,7 @@ CASES: dict[str, tuple[Any, tuple[int, ...]]] = {
     "padded_cnn": (lambda: configs.ppo(**PADDED_CNN), IMAGE),
     "own_mlp": (lambda: own(models.PrunableMLP), (5,)),
     "own_residual": (lambda: own(models.PrunableResidualCNN), IMAGE),
+    "own_simba": (lambda: own(models.PrunableSimBa), (5,)),
 }
 
 
@@ -46,6 +47,7 @@ CASES: dict[str, tuple[Any, tuple[int, ...]]] = {
         "own_mlp",
         pytest.param("shared_encoder", marks=pytest.mark.slow),
         pytest.param("own_residual", marks=pytest.mark.slow),
+        pytest.param("own_simba", marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.parametrize("pruning", [NEURON, HYBRID], ids=["neuron", "hybrid"])
@@ -65,7 +67,9 @@ def test_a_module_shrinks_and_an_env_runners_takes_its_size(
             num_epochs=1,
         )
     report, module = learner.pruning_report()[DEFAULT_MODULE_ID], learner.module[DEFAULT_MODULE_ID]
-    assert report["parameters"]["held"] < 0.3 * report["parameters"]["total"]
+    # Of SimBa's residual streams few units are dead in all that write to them.
+    most = 0.45 if case == "own_simba" else 0.3
+    assert report["parameters"]["held"] < most * report["parameters"]["total"]
     assert report["violations"] == {}
     assert report["sparsity"] >= 0.75
     runner = config.get_rl_module_spec(inference_only=True).build()
