@@ -148,6 +148,7 @@ class MLPConfig(ModelConfig):
     shared_hiddens: tuple[int, ...] = _widths()
     """Layers that both nets start from; none by default."""
     policy_hiddens: tuple[int, ...] = _widths(256, 256)
+    """Of the policy net; without any, here and in what is shared, it is the linear policy."""
     value_hiddens: tuple[int, ...] = _widths(256, 256)
 
 

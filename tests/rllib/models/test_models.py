@@ -38,6 +38,7 @@ from rayprune.rllib.models import (
 )
 from rayprune.rllib.models.configs import ACTIVATIONS
 from rayprune.rllib.models.nets import Block, chain, hidden_layers
+from rayprune.rllib.modules.heads import heads_of
 
 FLAT = gym.spaces.Box(-1, 1, (5,), np.float32)
 IMAGE = gym.spaces.Box(0, 255, (42, 42, 3), np.uint8)
@@ -294,6 +295,16 @@ def test_a_module_can_be_copied_and_pickled(module_class):
         torch.testing.assert_close(
             twin.forward_inference(batch)[Columns.ACTION_DIST_INPUTS], expected, rtol=0, atol=0
         )
+
+
+def test_an_mlp_without_hidden_layers_is_the_linear_policy():
+    module = build(PrunableMLP, policy_hiddens=[], value_hiddens=[])
+    batch = a_batch(module)
+    out = module.policy.out
+    inputs = module.forward_train(batch)[Columns.ACTION_DIST_INPUTS]
+    torch.testing.assert_close(inputs, batch[Columns.OBS] @ out.weight.T + out.bias)
+    assert sum(p.numel() for p in module.policy.parameters()) == 3 * (5 + 1)
+    assert heads_of(module, targets=[]) == {"policy.out", "value.out"}
 
 
 # -- inference only, states, targets --------------------------------------------------------------
