@@ -26,6 +26,8 @@ class AbstractValue:
     """The full name of the parameter that this is, if it is one."""
     dtype: torch.dtype = torch.float64
     """What operators take it as: whole numbers and truths as they are, all floats as double."""
+    source: Tensor | None = None
+    """Of a parameter whose elements were moved, which of them each is; see `parameter_axes`."""
 
     @property
     def runnable(self) -> Tensor:

@@ -37,6 +37,20 @@ class Use:
     carried: Tensor
     """Strength of each column that is a constant pattern which no bias can hold (zeros surround
     it, or there is no bias), all of them the same pattern; NaN for others; shape ``(in,)``."""
+    axes: tuple[int, int] = (0, 1)
+    """Along which axes of the weight the rows and the columns are."""
+    groups: int = 1
+    """Of a convolution: its weight's second axis has what one group has of it."""
+
+    @property
+    def whole(self) -> Tensor:
+        """Channels along the weight's first axis, of which a group has some."""
+        return self.rows if self.axes[0] == 0 else self.columns
+
+    @property
+    def within(self) -> Tensor:
+        """Channels of what the weight's second axis has for each group, one after the other."""
+        return self.columns if self.axes[0] == 0 else self.rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +116,8 @@ class Findings:
     """What each step of the forward gives."""
     given: dict[fx.Node, Arguments] = field(default_factory=dict)
     """What each operator is given."""
+    earnest: list[Tensor] = field(default_factory=list)
+    """Channels of units that can't stand empty only to fill a layer: they live if they stay."""
     grounded: list[Tensor] = field(default_factory=list)
     """Channels of hidden units that stay at zero if their state starts there."""
 
@@ -136,14 +152,28 @@ class Findings:
         return columns.channels
 
 
-def by_column(weight: Tensor) -> Tensor:
+def by_column(weight: Tensor, axes: tuple[int, int] = (0, 1), groups: int = 1) -> Tensor:
     """Return a weight with all that a row reads of a column in one axis, the third.
+
+    Args:
+        weight: of a layer.
+        axes: along which it has rows and columns.
+        groups: of a convolution; rows read nothing of other groups.
 
     >>> by_column(torch.zeros(4, 3, 2, 2)).shape, by_column(torch.zeros(0, 3)).shape
     (torch.Size([4, 3, 4]), torch.Size([0, 3, 1]))
+    >>> by_column(torch.ones(2, 1, 1), groups=2)[:, :, 0].tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
     """
     # Not -1: of a layer without units that could be any length.
-    return weight.reshape(*weight.shape[:2], math.prod(weight.shape[2:]))
+    flat = weight.reshape(*weight.shape[:2], math.prod(weight.shape[2:]))
+    if groups > 1:
+        apart = flat.unflatten(0, (groups, -1))
+        each = torch.arange(groups)
+        whole = flat.new_zeros(groups, apart.shape[1], groups, *flat.shape[1:])
+        whole[each, :, each] = apart
+        flat = whole.flatten(2, 3).flatten(0, 1)
+    return flat.movedim(axes, (0, 1))
 
 
 def layer_of(parameter: str) -> str:
@@ -153,6 +183,17 @@ def layer_of(parameter: str) -> str:
     ('pi.0', '')
     """
     return parameter.rpartition(".")[0]
+
+
+def owner_of(weight: str) -> str:
+    """Return what the units of a weight are told as: the layer's, or those of a bare parameter.
+
+    >>> owner_of("pi.0.weight"), owner_of("cell.weight_ih_l0"), owner_of("pi.w1")
+    ('pi.0', 'cell', 'pi.w1')
+    """
+    last = weight.rpartition(".")[2]
+    of_layer = last == "weight" or last.startswith("weight_ih") or last.endswith("_proj_weight")
+    return layer_of(weight) if of_layer else weight
 
 
 def named(layer: str) -> str:

@@ -20,7 +20,7 @@ from rayprune.deploy.compaction.operators import tensors as operators
 from rayprune.deploy.compaction.operators.call import Call, Run, values_in
 from rayprune.deploy.compaction.operators.norms import read_norm
 from rayprune.deploy.compaction.operators.readers import READERS
-from rayprune.deploy.compaction.operators.rules import MIXES, rule_of
+from rayprune.deploy.compaction.operators.rules import MIXES, minds_parameters, rule_of
 from rayprune.deploy.compaction.recurrent_states import find_states
 from rayprune.deploy.compaction.trace import Trace, tensors_in
 from rayprune.errors import InputError
@@ -178,8 +178,9 @@ def _reads_parameters(node: fx.Node, given: Arguments) -> bool:
     """Whether this is a layer, and all its weights are parameters as they are."""
     if operator_name(node) not in READERS or "data" in given:  # `data`: packed sequences
         return False
-    weights = given["params"] if "params" in given else [given["weight"], given.get("bias")]
-    return all(weight is None or weight.parameter for weight in weights)
+    keys = ("weight", "bias", "w_ih", "w_hh", "b_ih", "b_hh")
+    weights = given["params"] if "params" in given else [given.get(key) for key in keys]
+    return all(w is None or (w.parameter and w.source is None) for w in weights)
 
 
 def _applied(
@@ -188,7 +189,8 @@ def _applied(
     function = _function(node)
     dtype = next((leaf.dtype for leaf in tensors_in(node.meta["val"])), torch.float64)
     call = Call(findings, function, given, shapes, dtype, _runner(function, given))
-    findings.elsewhere |= {tensor.parameter for tensor in call.tensors if tensor.parameter}
+    if not minds_parameters(call):
+        findings.elsewhere |= {tensor.parameter for tensor in call.tensors if tensor.parameter}
     rule = rule_of(call) if call.tensors else operators.created
     read = rule(call) if rule else None
     if read is not None:

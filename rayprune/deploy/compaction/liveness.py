@@ -35,6 +35,9 @@ class Matrix:
     """Of columns whose absence a bias can make up for, else NaN; shape ``(in,)``."""
     carried: Tensor
     """Strengths of columns of one pattern, whose absence the strongest one can make up for."""
+    axes: tuple[int, int] = (0, 1)
+    """Along which axes of the weight rows and columns are."""
+    groups: int = 1
 
     @property
     def carrier(self) -> int:
@@ -150,7 +153,7 @@ def _lively(findings: Findings, readers: Sequence[Reader], live: Tensor) -> tupl
     live = _living(readers, live)
     held = _placeholders(findings, live)
     # What a placeholder's state would be is no longer known; one that is returned lives in earnest.
-    for channels in findings.returned.values():
+    for channels in (*findings.returned.values(), *findings.earnest):
         sets = findings.channels.sets(channels)
         live[sets] |= held[sets]
     # And one that a norm would take for a zero, instead of for the constant that it was.
@@ -162,30 +165,34 @@ def _lively(findings: Findings, readers: Sequence[Reader], live: Tensor) -> tupl
 
 
 def _tie_shared(findings: Findings) -> None:
-    """Let all uses of one parameter keep the same rows and columns."""
-    columns: dict[str, Tensor] = {}
-    rows: dict[str, Tensor] = {}
+    """Let all uses of one parameter keep the same along each of its axes."""
+    by_axis: dict[tuple[str, int, int], Tensor] = {}
     for use in findings.uses:
-        findings.channels.tie(use.columns, columns.setdefault(use.weight, use.columns))
-        for name in filter(None, (use.weight, use.bias)):
-            findings.channels.tie(use.rows, rows.setdefault(name, use.rows))
+        axes = {(use.weight, 0, use.groups): use.whole, (use.weight, 1, use.groups): use.within}
+        if use.bias:
+            axes[use.bias, 0, 1] = use.rows
+        for (name, axis, groups), channels in axes.items():
+            findings.channels.tie(channels, by_axis.setdefault((name, axis, groups), channels))
             if name in findings.elsewhere:
+                findings.hold(channels, f"something else reads {name!r}")
                 findings.hold(use.rows, f"something else reads {name!r}")
-                findings.hold(use.columns, f"something else reads {name!r}")
-    for name, (_, channels) in findings.carried.items():
+    for name, (axis, channels) in findings.carried.items():
+        findings.channels.tie(channels, by_axis.setdefault((name, axis, 1), channels))
         if name in findings.elsewhere:
             findings.hold(channels, f"something else reads {name!r}")
 
 
 def _matrices(findings: Findings, *, merge: bool) -> Iterator[Matrix]:
-    by_weight: dict[str, list[Use]] = defaultdict(list)
+    by_weight: dict[tuple[str, tuple[int, int], int], list[Use]] = defaultdict(list)
     owners: dict[str, set[str]] = defaultdict(set)
     for use in findings.uses:
-        by_weight[use.weight].append(use)
+        by_weight[use.weight, use.axes, use.groups].append(use)
         owners[use.bias].add(use.weight)
-    for weight, uses in by_weight.items():
+    for (weight, axes, groups), uses in by_weight.items():
         biases = frozenset(use.bias for use in uses)
-        folds = len(biases) == 1 and all(b and len(owners[b]) == 1 for b in biases)
+        folds = len(biases) == 1 and all(
+            b and len(owners[b]) == 1 and b not in findings.carried for b in biases
+        )
         first = uses[0].constants
         same = torch.stack([use.constants == first for use in uses]).all(0)
         # Without a bias of its own a layer can do without zeros only.
@@ -194,11 +201,13 @@ def _matrices(findings: Findings, *, merge: bool) -> Iterator[Matrix]:
         yield Matrix(
             weight=weight,
             biases=biases - {""},
-            filled=(by_column(parameter) != 0).any(-1),
+            filled=(by_column(parameter, axes, groups) != 0).any(-1),
             rows=findings.channels.sets(uses[0].rows),
             columns=findings.channels.sets(uses[0].columns),
             constants=torch.where(foldable, first, torch.nan),
             carried=_carried(uses) if merge else torch.full_like(first, NAN),
+            axes=axes,
+            groups=groups,
         )
 
 

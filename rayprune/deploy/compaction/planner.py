@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rayprune.deploy.compaction.channels import PINNED
-from rayprune.deploy.compaction.findings import Findings, by_column, layer_of
+from rayprune.deploy.compaction.findings import Findings, by_column, layer_of, owner_of
 from rayprune.deploy.compaction.fitting import Fitted, Sizes, TracedForward, fitted
 from rayprune.deploy.compaction.interpreter import read
 from rayprune.deploy.compaction.liveness import Matrix, Norm, liveness
@@ -25,7 +25,7 @@ _UNREAD = "nothing reads them, but they change, and a norm takes the mean over a
 _FILLING = "nothing reads them, but all heads of a layer are as wide as the widest"
 _UNKNOWN = "no weight reaches them, but what constants they become where they are read isn't known"
 
-KINDS = {2: "neuron", 3: "filter", 4: "filter"}
+KINDS = {1: "neuron", 2: "neuron", 3: "filter", 4: "filter", 5: "filter"}
 """What a unit of a layer is called, by the number of dimensions of its weight."""
 
 
@@ -75,7 +75,7 @@ def plan_compaction(
     findings = Findings(parameters | buffers, live=live)
     read(findings, traced, shrink_states=shrink_states)
     for weight, units in findings.units.items():
-        if layer_of(weight) in set(keep):
+        if owner_of(weight) in set(keep):
             findings.channels.pin(units)
     for one, other in tied:
         if one in findings.units and other in findings.units:
@@ -84,7 +84,7 @@ def plan_compaction(
         TracedForward(module, arguments, forward, traced), findings, merge=merge, sizes=sizes
     )
     plan = _plan(findings, living)
-    read_as_they_are = {use.weight for use in findings.uses}
+    read_as_they_are = {use.weight for use in findings.uses} - findings.elsewhere
     held = _by_layer(stranded(traced, parameters, read_as_they_are))
     return replace(plan, left=(*plan.left, *held))
 
@@ -101,7 +101,7 @@ def _plan(findings: Findings, found: Fitted) -> Plan:
         emptied=dict(_emptied(matrices, kept, live))
         | dict(_emptied_in_heads(findings, kept, live)),
         folds=dict(_folds(findings, matrices, live)),
-        units={layer_of(w): _lives_on(findings, u, kept, live) for w, u in findings.units.items()},
+        units={owner_of(w): _lives_on(findings, u, kept, live) for w, u in findings.units.items()},
         states=states,
         returned=returned,
         grounded=dict(_grounded(findings)),
@@ -134,10 +134,20 @@ def _grounded(findings: Findings) -> Iterator[tuple[int, Tensor]]:
 
 def _picks(matrices: list[Matrix], kept: Tensor) -> Iterator[tuple[str, Kept]]:
     for matrix in matrices:
-        rows = kept[matrix.rows].nonzero().flatten()
-        yield matrix.weight, (rows, kept[matrix.columns].nonzero().flatten())
+        rows, columns = kept[matrix.rows], kept[matrix.columns]
+        yield matrix.weight, tuple(_places(along) for along in _by_axis(matrix, rows, columns))
         for bias in matrix.biases:
-            yield bias, (rows,)
+            yield bias, (_places(rows),)
+
+
+def _by_axis(matrix: Matrix, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what is told of rows and columns along the weight's first two axes."""
+    first, second = (rows, columns) if matrix.axes[0] == 0 else (columns, rows)
+    return first, second.unflatten(0, (matrix.groups, -1)).any(0)
+
+
+def _places(mask: Tensor) -> Tensor:
+    return mask.nonzero().flatten()
 
 
 def _carried(findings: Findings, kept: Tensor) -> Iterator[tuple[str, Kept]]:
@@ -176,14 +186,14 @@ def _shrinks(parameter: Tensor, kept: Kept) -> bool:
 
 def _emptied(matrices: list[Matrix], kept: Tensor, live: Tensor) -> Iterator[tuple[str, Kept]]:
     for matrix in matrices:
-        axes = tuple(
-            (~live[channels[kept[channels]]]).nonzero().flatten()
-            for channels in (matrix.rows, matrix.columns)
-        )
+        stays = _by_axis(matrix, kept[matrix.rows], kept[matrix.columns])
+        lives = _by_axis(matrix, live[matrix.rows], live[matrix.columns])
+        axes = tuple(_places(~some[all_]) for all_, some in zip(stays, lives, strict=True))
         if any(axis.numel() for axis in axes):
             yield matrix.weight, axes
-            for bias in matrix.biases:
-                yield bias, axes[:1]
+        rows = _places(~live[matrix.rows[kept[matrix.rows]]])
+        for bias in matrix.biases if rows.numel() else ():
+            yield bias, (rows,)
 
 
 def _emptied_in_heads(findings: Findings, kept: Tensor, live: Tensor) -> Iterator[tuple[str, Kept]]:
@@ -206,13 +216,15 @@ def _folds(
         gone = dead & ~matrix.constants.isnan() & (matrix.constants != 0)
         if gone.any():
             (bias,) = matrix.biases
-            yield bias, by_column(weight).sum(-1)[:, gone] @ matrix.constants[gone]
+            entries = by_column(weight, matrix.axes, matrix.groups)
+            yield bias, entries.sum(-1)[:, gone] @ matrix.constants[gone]
         gone = dead & ~matrix.carried.isnan()
         if gone.any() and not dead[matrix.carrier]:
             shares = matrix.carried[gone] / matrix.carried[matrix.carrier]
-            shift = torch.zeros_like(weight)
-            shift[:, matrix.carrier] = torch.tensordot(weight[:, gone], shares, ([1], [0]))
-            yield matrix.weight, shift
+            turned = weight.movedim(matrix.axes, (0, 1))
+            shift = torch.zeros_like(turned)
+            shift[:, matrix.carrier] = torch.tensordot(turned[:, gone], shares, ([1], [0]))
+            yield matrix.weight, shift.movedim((0, 1), matrix.axes)
 
 
 def _lives_on(findings: Findings, units: Tensor, kept: Tensor, live: Tensor) -> Tensor:
@@ -233,9 +245,9 @@ def _removed(findings: Findings, kept: Tensor) -> Iterator[Removed]:
             heads = len(findings.heads[layer_of(weight)].queries)
             gone -= (heads - left[layer_of(weight)]) * units.numel() // heads
         if gone:
-            recurrent = not weight.endswith("weight")
+            recurrent = weight.rpartition(".")[2].startswith(("weight_ih", "weight_hh"))
             kind = "hidden unit" if recurrent else KINDS[findings.parameters[weight].dim()]
-            yield Removed(layer_of(weight), kind, gone, units.numel())
+            yield Removed(owner_of(weight), kind, gone, units.numel())
 
 
 def _by_layer(found: Iterable[Stranded]) -> Iterator[HeldBack]:
@@ -264,14 +276,14 @@ def _left(
     for hold in findings.holds:
         for weight, units in findings.units.items():
             held = torch.isin(units, hold.channels) & live[findings.channels.sets(units)]
-            key = (layer_of(weight), hold.reason)
+            key = (owner_of(weight), hold.reason)
             if held.any() and key not in told:
                 told.add(key)
                 yield HeldBack(key[0], int(held.sum()), hold.reason)
     for weight, units in findings.units.items():
         count = int(unread[findings.channels.sets(units)].sum())
         if count:
-            yield HeldBack(layer_of(weight), count, _UNREAD)
+            yield HeldBack(owner_of(weight), count, _UNREAD)
     reached = {m.weight: m.filled[:, live[m.columns]].any(1) for m in matrices}
     yield from _silent(findings, reached, live & ~unread)
 
@@ -290,7 +302,7 @@ def _together(findings: Findings, held: Tensor) -> Iterator[HeldBack]:
     for weight, units in findings.units.items():
         count = int(held[findings.channels.sets(units)].sum())
         if count > 1 and layer_of(weight) not in findings.heads:
-            yield HeldBack(layer_of(weight), count, _LAST)
+            yield HeldBack(owner_of(weight), count, _LAST)
 
 
 def _silent(findings: Findings, reached: Mapping[str, Tensor], live: Tensor) -> Iterator[HeldBack]:
@@ -306,4 +318,4 @@ def _silent(findings: Findings, reached: Mapping[str, Tensor], live: Tensor) -> 
         tied = members[sets] > 1
         for some, why in ((stays & tied, _TIED), (stays & ~tied, _UNKNOWN)):
             if some.any():
-                yield HeldBack(layer_of(weight), int(some.sum()), why)
+                yield HeldBack(owner_of(weight), int(some.sum()), why)

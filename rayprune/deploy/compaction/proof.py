@@ -171,7 +171,8 @@ def first_departure(pair: NetworkPair, arguments: tuple[Any, ...], bound: float)
         (pair.masked, pair.plan.ground(arguments)),
         (pair.small, pair.plan.adapt(pair.plan.ground(arguments))),
     ):
-        layers = {network.get_submodule(name): name for name in pair.plan.units}
+        parts = {name: part for name, part in network.named_modules() if name in pair.plan.units}
+        layers = {part: name for name, part in parts.items()}
         # What an attention layer gives are other units: those of its output projection.
         names = {x: n for x, n in layers.items() if not isinstance(x, nn.MultiheadAttention)}
         outputs: dict[str, Tensor] = {}

@@ -27,7 +27,7 @@ def find_states(traced: Trace) -> States:
     states = States()
     stateful: set[fx.Node] = set()
     for node in traced.graph.nodes:
-        if operator_name(node) in ("lstm", "gru"):
+        if operator_name(node) in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
             given = node.args[1] if isinstance(node.args[1], (list, tuple)) else [node.args[1]]
             sources = {_source(state) for state in given if isinstance(state, fx.Node)}
             if sources and sources <= set(traced.inputs):

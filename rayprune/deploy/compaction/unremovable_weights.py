@@ -79,8 +79,7 @@ def _unread(node: fx.Node, weights: _Weights, read: Container[str]) -> Iterator[
     name = operator_name(node)
     for given in node.all_input_nodes:
         names = weights.names.get(given, ())
-        as_it_is = given.op == "placeholder" and names and names[0] in read
-        if not names or (name in READERS and as_it_is):
+        if not names or all(own in read for own in names):
             continue
         units = _dead(weights.tensors[given], name)
         if units:

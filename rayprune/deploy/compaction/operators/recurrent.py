@@ -14,7 +14,8 @@ from rayprune.deploy.compaction.channels import FREE, PINNED
 from rayprune.deploy.compaction.findings import Arguments, Findings, Shapes, Use, layer_of, named
 
 _CANDIDATE: Final = 2
-"""Which gate holds the new content: the third of an LSTM (i, f, g, o) and of a GRU (r, z, n)."""
+"""Which gate holds the new content: the third of an LSTM (i, f, g, o) and of a GRU (r, z, n), and
+the only one of an RNN."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class _Strand:
 
         Then an LSTM's c is its forget gate times 0, plus its input gate times tanh(0).
         """
-        content = self.by_gate(findings, self.own)[_CANDIDATE]
+        content = self.by_gate(findings, self.own)[min(_CANDIDATE, self.gates(findings) - 1)]
         return (content == 0).all(-1)
 
     def lonely(self, findings: Findings) -> Tensor:
@@ -48,7 +49,7 @@ class _Strand:
 
 
 def read_recurrent(findings: Findings, given: Arguments, shapes: Shapes) -> list[AbstractValue]:
-    """Read an LSTM or GRU. All its layers and directions lose the same hidden units.
+    """Read an LSTM, GRU or RNN. All its layers and directions lose the same hidden units.
 
     A unit without incoming weights still moves by its biases. It is the constant 0 only if its new
     content is, and its state starts at 0.
@@ -61,7 +62,7 @@ def read_recurrent(findings: Findings, given: Arguments, shapes: Shapes) -> list
         findings.hold(given["input"].channels, f"{named(layer_of(first))} has a projection")
         return [unknown(shape) for shape in shapes]
     units = findings.units_of(first, size)
-    from_zero = [_meet(findings, state, units, layer_of(first)) for state in _states(given["hx"])]
+    from_zero = _from_zero(findings, given["hx"], units, layer_of(first))
     below = columns(given["input"], -1)
     seen = (
         findings.columns_of(given["input"], below, named(layer_of(first))),
@@ -70,7 +71,7 @@ def read_recurrent(findings: Findings, given: Arguments, shapes: Shapes) -> list
     starts = range(0, len(names), per_strand)
     strands = [_Strand(names[start : start + per_strand], units, size) for start in starts]
     # In all strands, because they share what states come in.
-    still = torch.stack([strand.still(findings) for strand in strands]).all(0) & all(from_zero)
+    still = torch.stack([strand.still(findings) for strand in strands]).all(0) & from_zero
     for first_of in range(0, len(strands), directions):
         for strand in strands[first_of : first_of + directions]:
             _read(findings, strand, seen, still)
@@ -79,6 +80,21 @@ def read_recurrent(findings: Findings, given: Arguments, shapes: Shapes) -> list
     findings.grounded.append(units[still])
     output = AbstractValue(along(seen[0], shapes[0], -1), along(seen[1], shapes[0], -1))
     return [output, *(unknown(shape, channels=units) for shape in shapes[1:])]
+
+
+def read_cell(findings: Findings, given: Arguments, shapes: Shapes) -> list[AbstractValue]:
+    """Read one step of an LSTMCell, GRUCell or RNNCell."""
+    parameters = [given[key] for key in ("w_ih", "w_hh", "b_ih", "b_hh") if given[key] is not None]
+    own, size = [parameter.parameter for parameter in parameters], shapes[0][-1]
+    units = findings.units_of(own[0], size)
+    strand = _Strand(own, units, size)
+    layer = layer_of(own[0])
+    still = strand.still(findings) & _from_zero(findings, given["hx"], units, layer)
+    below = columns(given["input"], -1)
+    seen = findings.columns_of(given["input"], below, named(layer)), below.constants
+    _read(findings, strand, seen, still)
+    known = torch.where(still, 0.0, torch.nan).double()
+    return [AbstractValue(along(units, shape, -1), along(known, shape, -1)) for shape in shapes]
 
 
 def _read(findings: Findings, strand: _Strand, seen: tuple[Tensor, Tensor], still: Tensor) -> None:
@@ -97,18 +113,20 @@ def _read(findings: Findings, strand: _Strand, seen: tuple[Tensor, Tensor], stil
     )
 
 
-def _states(given: Any) -> list[AbstractValue]:
-    return list(given) if isinstance(given, (list, tuple)) else [given]
+def _from_zero(findings: Findings, states: Any, units: Tensor, layer: str) -> Tensor:
+    """Tie states to the units that they are of; return which of these are at zero; bool."""
+    given = list(states) if isinstance(states, (list, tuple)) else [states]
+    return torch.stack([_meet(findings, state, units, layer) for state in given]).all(0)
 
 
-def _meet(findings: Findings, state: AbstractValue, units: Tensor, layer: str) -> bool:
-    """Tie a state to the units that it is the state of; return whether it starts at zero."""
+def _meet(findings: Findings, state: AbstractValue, units: Tensor, layer: str) -> Tensor:
     zeros = (state.channels == FREE) & (state.known == 0)
     if bool(zeros.all()):
-        return True  # the layer's own zeros, sized by itself
+        return torch.ones(units.shape, dtype=torch.bool)  # the layer's own, sized by itself
     if bool((state.channels <= PINNED).any()):
         findings.hold(units, f"the state of {named(layer)} is an input; see `shrink_states`")
     findings.channels.tie(state.channels, units)
     # A state that comes in is what went out a step before, and zero at an episode's start.
     given = [*findings.states.values(), torch.empty(0, dtype=torch.long)]
-    return bool(torch.isin(state.channels, torch.cat(given)).all())
+    told = torch.isin(state.channels, torch.cat(given)).all()
+    return (columns(state, -1).constants == 0) | told

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from rayprune.deploy.compaction.abstract_values import AbstractValue
-from rayprune.deploy.compaction.operators import attention, positions, tensors
+from rayprune.deploy.compaction.operators import attention, positions, products, tensors
 from rayprune.deploy.compaction.operators.call import Call
 
 Rule = Callable[[Call], "list[AbstractValue] | None"]
@@ -19,9 +19,12 @@ RULES: Final[Mapping[str, Rule]] = {
     **dict.fromkeys(tensors.CUTS, tensors.moved),
     **dict.fromkeys(tensors.POOLS, tensors.pooled),
     **dict.fromkeys(tensors.REDUCTIONS, tensors.reduced),
-    "mT": tensors.moved,
     **dict.fromkeys(("softmax", "_softmax"), attention.normalised),
-    **dict.fromkeys(("matmul", "bmm"), attention.multiplied),
+    "bmm": attention.multiplied,
+    **dict.fromkeys(("matmul", "mm"), products.multiplied),
+    "addmm": products.added,
+    "linear": products.turned,
+    "einsum": products.summed,
     "scaled_dot_product_attention": attention.attended,
     **dict.fromkeys(("pad", "constant_pad_nd"), tensors.padded),
     "index": positions.indexed,
@@ -38,6 +41,16 @@ MIXES: Final[Mapping[str, str]] = {
     "softmax": "a softmax compares them with each other",
 }
 """Why an operator without a rule holds the units that it reads, where more can be said of it."""
+
+
+_READ = {"matmul", "mm", "addmm", "linear", "einsum"} | tensors.MOVES | tensors.CUTS | tensors.SAME
+
+
+def minds_parameters(call: Call) -> bool:
+    """Whether the rule itself says what becomes of parameters among an operator's tensors."""
+    return call.name in _READ or (
+        call.name not in RULES and tensors.is_elementwise(call.operator) and len(call.shapes) == 1
+    )
 
 
 def rule_of(call: Call) -> Rule | None:

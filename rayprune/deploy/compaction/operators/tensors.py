@@ -6,7 +6,8 @@ on the tensor of constants: no rule is written twice.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from rayprune.deploy.compaction.abstract_values import (
     NAN,
     AbstractValue,
+    along,
     columns,
     made,
     unknown,
@@ -24,6 +26,7 @@ from rayprune.deploy.compaction.channels import FREE, PINNED
 from rayprune.deploy.compaction.findings import Arguments, Findings, NormUse
 from rayprune.deploy.compaction.norm_calls import NormCall
 from rayprune.deploy.compaction.operators.call import Call, Run
+from rayprune.deploy.compaction.parameter_axes import axes_of, sources
 from rayprune.deploy.compaction.trace import tensors_in
 
 # fmt: off
@@ -31,7 +34,7 @@ MOVES: Final = frozenset({
     "view", "reshape", "flatten", "unflatten", "ravel", "permute", "transpose", "t", "movedim",
     "swapaxes", "unsqueeze", "squeeze", "expand", "expand_as", "broadcast_to", "repeat", "tile",
     "cat", "concat", "concatenate", "stack", "view_as", "reshape_as", "_unsafe_view",
-    "flip", "roll", "repeat_interleave", "pixel_unshuffle",
+    "numpy_T", "mT", "flip", "roll", "repeat_interleave", "pixel_unshuffle",
 })
 """The same elements in other places."""
 CUTS: Final = frozenset({
@@ -100,7 +103,8 @@ def same(call: Call) -> list[AbstractValue]:
     """All elements in their places, maybe as another type."""
     value = call.tensors[0]
     if call.dtype.is_floating_point:
-        return [AbstractValue(value.channels, value.known)]
+        kept = AbstractValue(value.channels, value.known, value.parameter, source=value.source)
+        return [kept]
     whole = value.known.nan_to_num(posinf=0.0, neginf=0.0).to(call.dtype).double()
     return [AbstractValue(value.channels, whole.where(value.known.isfinite(), NAN))]
 
@@ -109,7 +113,17 @@ def moved(call: Call) -> list[AbstractValue] | None:
     """Elements in other places: views, permutations, concatenations."""
     if call.operator._overloadname == "dtype":
         return None
-    return paired(call.run(lambda v: v.channels), call.run(lambda v: v.known))
+    results = paired(call.run(lambda v: v.channels), call.run(lambda v: v.known))
+    names = {value.parameter for value in call.tensors} - {""}
+    if len(call.tensors) > 1:
+        call.findings.elsewhere.update(names)
+    elif names:
+        moves = tensors_in(call.run(sources))
+        return [
+            replace(result, parameter=call.tensors[0].parameter, source=move)
+            for result, move in zip(results, moves, strict=True)
+        ]
+    return results
 
 
 def pooled(call: Call) -> list[AbstractValue]:
@@ -164,10 +178,50 @@ def elementwise(call: Call) -> list[AbstractValue] | None:
     """Activations, sums, products. Units that meet go together, or not at all."""
     if len(call.shapes) != 1:
         return None
-    findings, values, shape, name = call.findings, call.tensors, call.shapes[0], call.name
+    findings, shape, name = call.findings, call.shapes[0], call.name
+    by_unit = {id(value): _by_unit(call, value) for value in call.tensors}
+    values = list(by_unit.values())
     meeting = [value for value in values if not _is_common(findings, value, values, shape, name)]
     channels = joined(findings, meeting, shape, name)
-    return [AbstractValue(channels, _constants(values, call.run, shape, is_product=name == "mul"))]
+
+    def run(part: Callable[[AbstractValue], Tensor]) -> Any:
+        return call.run(lambda value: part(by_unit[id(value)]))
+
+    return [AbstractValue(channels, _constants(values, run, shape, is_product=name == "mul"))]
+
+
+def _axis_of(value: AbstractValue, shape: torch.Size, dims: Sequence[int]) -> int | None:
+    axes = axes_of(value, shape)
+    return axes[dims[0]] if axes is not None and len(dims) == 1 else None
+
+
+def _by_unit(call: Call, value: AbstractValue) -> AbstractValue:
+    """Return a parameter with a value for each unit as such: it goes with them."""
+    findings, name, shape = call.findings, value.parameter, call.shapes[0]
+    if not name:
+        return value
+    others = [o.channels.broadcast_to(shape) for o in call.tensors if not o.parameter]
+    offset = len(shape) - value.channels.dim()
+    dims = [
+        dim
+        for dim, size in enumerate(value.channels.shape)
+        if size > 1 and any(varies(other, dim + offset) for other in others)
+    ]
+    weight = findings.parameters[name]
+    axis = _axis_of(value, weight.shape, dims)
+    if axis is None or findings.carried.get(name, (axis,))[0] != axis:
+        findings.elsewhere.add(name)
+        return value
+    units = (
+        findings.carried[name][1]
+        if name in findings.carried
+        else findings.channels.new(weight.shape[axis])
+    )
+    findings.carry(name, axis, units)
+    known = weight.flatten()[sources(value)]
+    if findings.live and call.name in ("mul", "div"):
+        known = known.where(known != 0, NAN)  # it may learn again
+    return AbstractValue(along(units, value.channels.shape, dims[0]), known)
 
 
 def joined(

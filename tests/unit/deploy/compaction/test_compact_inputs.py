@@ -282,7 +282,7 @@ HELD: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "parts written": _writes_parts,
     "where with a buffer": lambda s, y: torch.where(s.chosen, y, y * 2),
     "masked by a buffer": lambda s, y: y.masked_fill(s.chosen, 0.0),
-    "a parameter": lambda s, y: y * s.scale,
+    "a parameter": lambda s, y: y * s.scale.exp(),
     "indexed": lambda s, y: y[:, y[0].argsort()],
     "by truths": lambda s, y: y[:, s.chosen],
     "sorted": lambda s, y: y.sort(1)[0],
@@ -316,23 +316,6 @@ def test_what_is_not_followed_holds_its_units_and_says_why(name: str) -> None:
 def test_a_tensor_that_is_written_into_after_it_was_read_is_followed() -> None:
     small = compact(Around(_writes_what_is_read_later), torch.randn(4, 6))
     assert removed(small) == {"a": 8}
-
-
-def cell(kind: type[nn.RNNCellBase]) -> nn.Module:
-    class Net(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.cell, self.head = kind(6, UNITS), nn.Linear(UNITS, 3)
-            with torch.no_grad():
-                for weight in self.cell.parameters():
-                    weight.view(-1, UNITS, *weight.shape[1:])[:, DEAD] = 0
-
-        def forward(self, x: Tensor) -> Tensor:
-            state = self.cell(x)
-            output: Tensor = self.head(state[0] if isinstance(state, tuple) else state)
-            return output
-
-    return Net()
 
 
 class Recurrent(nn.Module):
@@ -373,26 +356,9 @@ class Bilinear(nn.Module):
         return output
 
 
-class Grouped(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.cell = kill(nn.Conv1d(6, UNITS, 1, groups=2))
-
-    def forward(self, x: Tensor) -> Tensor:
-        output: Tensor = self.cell(x[:, :, None])
-        return output
-
-
 UNREAD: dict[str, tuple[Callable[[], nn.Module], str]] = {
-    "RNN": (lambda: Recurrent(nn.RNN(6, UNITS, batch_first=True)), "aten.rnn_tanh"),
     "projected LSTM": (lambda: Recurrent(nn.LSTM(6, UNITS, proj_size=2)), "aten.lstm"),
-    "RNNCell": (lambda: cell(nn.RNNCell), "aten.rnn_tanh_cell"),
-    "GRUCell": (lambda: cell(nn.GRUCell), "aten.gru_cell"),
-    "LSTMCell": (lambda: cell(nn.LSTMCell), "aten.lstm_cell"),
     "bilinear": (Bilinear, "aten.bilinear"),
-    "grouped": (Grouped, "aten.conv1d"),
-    "x @ w.T": (lambda: Functional(lambda w, x: x @ w.T), "aten.matmul"),
-    "einsum": (lambda: Functional(lambda w, x: torch.einsum("bi,oi->bo", x, w)), "aten.einsum"),
     "scaled": (lambda: Functional(lambda w, x: functional.linear(x, w * 2)), "aten.linear"),
     "in parts": (
         lambda: Functional(

@@ -1,0 +1,120 @@
+"""Products with parameters of no layer: ``x @ w.T``, ``torch.einsum("bi,oi->bo", x, w)``."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rayprune.deploy.compaction.abstract_values import NAN, AbstractValue, columns
+from rayprune.deploy.compaction.findings import Use, named, owner_of
+from rayprune.deploy.compaction.operators import attention
+from rayprune.deploy.compaction.operators.call import Call
+from rayprune.deploy.compaction.operators.linear_and_convolution import affine
+from rayprune.deploy.compaction.parameter_axes import axes_of
+
+
+def multiplied(call: Call) -> list[AbstractValue] | None:
+    """``matmul`` and ``mm``: a parameter is read as a layer's weight, others as attention."""
+    first, second = call.tensors
+    if not (first.parameter or second.parameter):
+        return attention.multiplied(call)
+    if first.parameter and second.parameter:
+        return None
+    if second.parameter:
+        return _read(call, first, second, rows=1, axis=-1, result=-1)
+    axis = -2 if second.channels.dim() > 1 else -1
+    return _read(call, second, first, rows=0, axis=axis, result=axis)
+
+
+def added(call: Call) -> list[AbstractValue] | None:
+    """``addmm``: a bias, and a product."""
+    bias, value, weight = (call.given[name] for name in ("self", "mat1", "mat2"))
+    if (
+        not weight.parameter
+        or value.parameter
+        or (call.given["beta"], call.given["alpha"]) != (1, 1)
+    ):
+        return None
+    return _read(call, value, weight, rows=1, axis=-1, result=-1, bias=bias)
+
+
+def turned(call: Call) -> list[AbstractValue] | None:
+    """``linear`` with a weight that was turned around before."""
+    value, weight = call.given["input"], call.given["weight"]
+    if not weight.parameter or value.parameter:
+        return None
+    return _read(call, value, weight, rows=0, axis=-1, result=-1, bias=call.given["bias"])
+
+
+def summed(call: Call) -> list[AbstractValue] | None:
+    """``einsum`` of a tensor and a matrix, over one axis."""
+    told, given = call.given["equation"].replace(" ", ""), list(call.given["tensors"])
+    if len(given) != 2 or "->" not in told or "." in told:
+        return None
+    inputs, output = told.split("->")
+    sides = dict(zip(inputs.split(","), given, strict=True))
+    weights = [letters for letters, value in sides.items() if value.parameter]
+    if len(sides) != 2 or len(weights) != 1:
+        return None
+    (weight,), (value,) = weights, set(sides) - {*weights}
+    rows, over = set(weight) - set(value), set(weight) & set(value)
+    alone = len(set(value)) == len(value) and set(output) == (set(value) - over) | rows
+    if len(weight) != 2 or len(rows) != 1 or len(over) != 1 or over & set(output) or not alone:
+        return None
+    (row,), (column,) = rows, over
+    return _read(
+        call,
+        sides[value],
+        sides[weight],
+        rows=weight.index(row),
+        axis=value.index(column),
+        result=output.index(row),
+    )
+
+
+def _read(
+    call: Call,
+    value: AbstractValue,
+    weight: AbstractValue,
+    *,
+    rows: int,
+    axis: int,
+    result: int,
+    bias: AbstractValue | None = None,
+) -> list[AbstractValue] | None:
+    """Read a product.
+
+    Args:
+        call: of the operator.
+        value: what is multiplied.
+        weight: a parameter, maybe turned around.
+        rows: which of its two axes counts what comes out.
+        axis: of the value, that is summed over.
+        result: which axis of the result counts what comes out.
+        bias: that is added.
+    """
+    findings, name, shape = call.findings, weight.parameter, call.shapes[0]
+    axes = axes_of(weight, findings.parameters[name].shape)
+    if axes is None or set(axes) != {0, 1} or findings.parameters[name].dim() != 2:
+        return None
+    if bias is not None and (not bias.parameter or bias.source is not None):
+        return None
+    ours = (0, 1) if axes[rows] == 0 else (1, 0)
+    seen = columns(value, axis)
+    use = Use(
+        weight=name,
+        bias=bias.parameter if bias is not None else "",
+        rows=_units(call, name, ours, shape[result]),
+        columns=findings.columns_of(value, seen, named(owner_of(name))),
+        constants=seen.constants,
+        carried=torch.full_like(seen.constants, NAN),
+        axes=ours,
+    )
+    return [affine(findings, use, seen, shape, result)]
+
+
+def _units(call: Call, name: str, axes: tuple[int, int], count: int) -> Tensor:
+    """Return the channels of a weight's rows; of one that is also read across, other ones."""
+    findings = call.findings
+    others = [use for use in findings.uses if use.weight == name and use.axes != axes]
+    return findings.channels.new(count) if others else findings.units_of(name, count)
