@@ -98,6 +98,8 @@ class ScheduleRules(Component):
     """Whether it prunes in rounds, each at once."""
     finds_sparsity: ClassVar[bool] = False
     """Whether a driver finds the sparsity by the return; ``sparsity`` is an upper bound then."""
+    competes: ClassVar[bool] = False
+    """Whether several networks of different sparsity are trained, and the best is kept."""
     rewinds: ClassVar[bool] = False
     """Whether the weights go back to those of an early step after each round."""
     undoes: ClassVar[str] = ""

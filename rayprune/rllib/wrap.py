@@ -15,6 +15,7 @@ from rayprune.rllib.algorithms import family_of
 from rayprune.rllib.composed_callbacks import compose
 from rayprune.rllib.lean import make_lean
 from rayprune.rllib.learner import pruned
+from rayprune.rllib.learner.extensions.competing_networks import competition_faults
 from rayprune.rllib.modules.resizable import make_shrinkable
 from rayprune.rllib.normalisation import as_configured
 from rayprune.rllib.remedies import hold_sampling
@@ -98,6 +99,7 @@ def with_pruning(
         )
     held = plain(pruning)
     faults = remedy_faults_of(config, held)
+    faults += schedule_faults_of(config, held)
     if faults:
         raise ConfigError(faults)
     result = as_configured(config).copy(copy_frozen=False)
@@ -128,6 +130,17 @@ def remedy_faults_of(config: AlgorithmConfig, pruning: Mapping[str, Any]) -> lis
         return []
     name = type(config).__name__.removesuffix("Config")
     return list(replay_faults(pruning["remedies"] or {}, name))
+
+
+def schedule_faults_of(config: AlgorithmConfig, pruning: Mapping[str, Any]) -> list[str]:
+    """Return why an algorithm can't be given a schedule.
+
+    Args:
+        config: the algorithm's.
+        pruning: the plain mapping, sound in itself.
+    """
+    competes = schedule_of(pruning.get("schedule")).competes
+    return competition_faults(config) if competes else []
 
 
 def plain(pruning: PruningConfig | Mapping[str, Any]) -> dict[str, Any]:

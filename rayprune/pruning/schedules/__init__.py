@@ -1,9 +1,9 @@
 """Schedules: when how much is pruned; one file per kind, and the registry of all.
 
 Gradual pruning (``linear``, ``cubic``, ``exponential``), one-shot, iterative, lottery tickets, what
-a driver gates by the return, and what is sparse from the start: pruning at initialisation
-(``at_init``), static masks and dynamic sparse training (``set``, ``rigl``), or growth, all at once
-(``revive``) or bit by bit (``grow``).
+a driver gates by the return, networks that compete by their loss, and what is sparse from the
+start: pruning at initialisation (``at_init``), static masks and dynamic sparse training (``set``,
+``rigl``), or growth, all at once (``revive``) or bit by bit (``grow``).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 from rayprune.errors import ConfigError
 from rayprune.pruning.checks import Faults, choice_fault, must, unknown_keys
 from rayprune.pruning.registry import Registry
+from rayprune.pruning.schedules.adaptive import AdaptiveSchedule
 from rayprune.pruning.schedules.at_init import AtInitSchedule
 from rayprune.pruning.schedules.base import DEFAULT_KIND, Schedule, Span
 from rayprune.pruning.schedules.cubic import CubicSchedule
@@ -33,6 +34,7 @@ from rayprune.pruning.schedules.sparse_training.static import StaticSchedule
 
 __all__ = [
     "SCHEDULES",
+    "AdaptiveSchedule",
     "AtInitSchedule",
     "CubicSchedule",
     "ExponentialSchedule",
@@ -65,6 +67,7 @@ _REGISTRY: Registry[type[Any]] = Registry(
         "iterative": IterativeSchedule,
         "lottery": LotterySchedule,
         "gated": GatedSchedule,
+        "adaptive": AdaptiveSchedule,
         "at_init": AtInitSchedule,
         "static": StaticSchedule,
         "revive": ReviveSchedule,

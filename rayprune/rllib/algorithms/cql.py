@@ -22,6 +22,7 @@ class CQLFamily(SACFamily):
     actions: ClassVar[tuple[type, ...] | None] = (gym.spaces.Box,)
     # It makes a buffer, as SAC does, and never fills it.
     replays = False
+    competes = False
     no_lstm = "RLlib's CQL, like its SAC, fails with recurrent nets"
     unread: ClassVar[tuple[Unread, ...]] = (
         *SACFamily.unread,

@@ -39,6 +39,7 @@ class DQNFamily(AlgorithmFamily):
     linear_catalog = LinearDQNCatalog
     actions: ClassVar[tuple[type, ...] | None] = (gym.spaces.Discrete,)
     replays = True
+    competes = True
     one_update = True
     no_lstm = "RLlib's prioritised buffer holds no sequences"
     moment_attributes: ClassVar[tuple[str, ...]] = ("last_update_ts_by_mid",)
@@ -81,6 +82,11 @@ class DQNFamily(AlgorithmFamily):
         """Return the softmax over its Q-values."""
         inputs: Any = module.compute_q_values(observed(batch))[QF_PREDS]
         return Policy(inputs, TorchCategorical(logits=inputs))
+
+    def critic_loss(self, learner: Any, module_id: str, loss: Tensor) -> Tensor | None:
+        """Return the loss, which is that of the Q-values."""
+        del learner, module_id
+        return loss
 
     def has_values(self, module: Any) -> bool:
         """It always has."""

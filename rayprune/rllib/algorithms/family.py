@@ -60,6 +60,8 @@ class AlgorithmFamily:
     """Whether it has a replay buffer, which fills while it trains."""
     asynchronous: ClassVar[bool] = False
     """Whether its Learners update in a thread of their own, while EnvRunners sample."""
+    competes: ClassVar[bool] = False
+    """Whether several of its networks can learn from one target; see `critic_loss`."""
     one_update: ClassVar[bool] = False
     """Whether it makes one update of each batch, in place of several of its minibatches."""
     no_lstm: ClassVar[str] = ""
@@ -184,6 +186,20 @@ class AlgorithmFamily:
             InputError: there is no action distribution that has a density.
         """
         return policy_from(module, module.forward_train(batch))
+
+    def critic_loss(self, learner: Any, module_id: str, loss: Tensor) -> Tensor | None:
+        """Return the loss of the Q-values, by which networks that share a target compare.
+
+        Args:
+            learner: RLlib's, which has just computed a loss of the module.
+            module_id: of the module.
+            loss: as it returned it.
+
+        Returns:
+            A scalar; None where there are no Q-values with a target network.
+        """
+        del learner, module_id, loss
+        return None
 
     def has_values(self, module: Any) -> bool:
         """Return whether a module has a value output or Q-values."""

@@ -15,8 +15,10 @@ from ray.rllib.algorithms.sac.sac_learner import (
     ACTION_LOG_PROBS,
     ACTION_LOG_PROBS_NEXT,
     ACTION_PROBS_NEXT,
+    QF_LOSS_KEY,
     QF_PREDS,
     QF_TARGET_NEXT,
+    QF_TWIN_LOSS_KEY,
     QF_TWIN_PREDS,
 )
 from ray.rllib.algorithms.sac.torch.default_sac_torch_rl_module import DefaultSACTorchRLModule
@@ -50,6 +52,7 @@ class SACFamily(AlgorithmFamily):
     actions: ClassVar[tuple[type, ...] | None] = (gym.spaces.Box, gym.spaces.Discrete)
     squashes = True
     replays = True
+    competes = True
     one_update = True
     no_lstm = "RLlib's SAC fails with recurrent nets"
     # The logarithm of its temperature: 3.3 came back as 0.0.
@@ -68,6 +71,14 @@ class SACFamily(AlgorithmFamily):
     def policy(self, module: Any, batch: dict[str, Any]) -> Policy:
         """Return the policy, without running the critics."""
         return policy_from(module, module._forward_inference(observed(batch)))
+
+    def critic_loss(self, learner: Any, module_id: str, loss: Tensor) -> Tensor | None:
+        """Return the critics' part of the loss, which RLlib keeps for their optimizers."""
+        del loss
+        held: dict[tuple[str, str], Tensor] = learner._temp_losses
+        found = [held.get((module_id, key)) for key in (QF_LOSS_KEY, QF_TWIN_LOSS_KEY)]
+        losses = [part for part in found if part is not None]
+        return losses[0] if len(losses) == 1 else losses[0] + losses[1]
 
     def has_values(self, module: Any) -> bool:
         """It always has."""

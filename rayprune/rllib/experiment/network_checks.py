@@ -22,7 +22,7 @@ from rayprune.rllib.experiment.unread_model_keys import unread_for_spaces
 from rayprune.rllib.modules.groups import group_of
 from rayprune.rllib.modules.heads import heads_of
 from rayprune.rllib.modules.sensors import sensors_of
-from rayprune.rllib.wrap import remedy_faults_of
+from rayprune.rllib.wrap import remedy_faults_of, schedule_faults_of
 
 _SCHEDULE: Final = "pruning.schedule"
 _OF_BUILD: Final = (
@@ -38,6 +38,7 @@ def network_faults(experiment: ExperimentConfig) -> list[str]:
         family = family_named(experiment.algorithm)
         faults = family.action_faults(config)
         faults += remedy_faults_of(config, experiment.pruning.to_dict())
+        faults += schedule_faults_of(config, experiment.pruning.to_dict())
         faults += vector_faults(config) or wrapper_faults(config)
         module = None if faults else build_module(config)
         faults += [] if module is None else _unread_in_model(experiment, module)

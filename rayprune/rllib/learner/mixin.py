@@ -18,6 +18,7 @@ from rayprune.pruning.pruner import Pruner
 from rayprune.rllib.connectors.on_policy import quicken
 from rayprune.rllib.learner import report
 from rayprune.rllib.learner.extension import Extension
+from rayprune.rllib.learner.extensions.competing_networks import CompetingNetworks
 from rayprune.rllib.learner.extensions.cut_off import CutOff
 from rayprune.rllib.learner.extensions.distillation import Distillation
 from rayprune.rllib.learner.extensions.evidence import MinibatchEvidence
@@ -46,6 +47,7 @@ EXTENSIONS: Final[tuple[type[Extension], ...]] = (
     Rewinding,
     LiveCompaction,
     Distillation,
+    CompetingNetworks,
     PlasticityWindows,
     CutOff,
     UnsavedState,

@@ -9,6 +9,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from rayprune.errors import ConfigError, did_you_mean
 from rayprune.pruning.config import PruningConfig
+from rayprune.pruning.schedules import schedule_of
 from rayprune.rllib.settings.keys import (
     CONFIG_KEY,
     DRIVEN_KEY,
@@ -60,6 +61,13 @@ def pruning_in(config: Any) -> dict[str, Any]:
     """Return the plain pruning dict that an algorithm's config holds; empty without one."""
     held: dict[str, Any] = config.learner_config_dict.get(CONFIG_KEY, {})
     return held
+
+
+def competes(config: Any) -> bool:
+    """Whether several networks of any module are trained, of which the best is kept."""
+    held = pruning_in(config)
+    blocks = [held, *(held.get(MODULES_KEY) or {}).values()]
+    return any(schedule_of(block["schedule"]).competes for block in blocks if "schedule" in block)
 
 
 def is_driven(config: Any) -> bool:

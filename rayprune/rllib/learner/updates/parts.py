@@ -15,6 +15,7 @@ from ray.rllib.utils.metrics.metrics_logger import DEFAULT_STATS_CLS_LOOKUP
 from rayprune.rllib.learner.updates.losses import goes_by_batch
 from rayprune.rllib.settings.foreign_code import rllibs_own, users_methods
 from rayprune.rllib.settings.keys import LEAN_KEY
+from rayprune.rllib.settings.module_configs import competes
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +110,8 @@ def _reasons(part: str, learner: TorchLearner, own: set[str]) -> Iterator[str]:
         yield "it updates in a thread of its own"
     if part == GRAPH and not goes_by_batch(type(learner), config):
         yield "its loss may go by more than the minibatch"
+    if part == GRAPH and competes(config):
+        yield "several networks learn from each minibatch"
     if part == GRAPH and config.num_learners > 1:
         yield "gradients are averaged while they are computed"
     if part == TARGETS and _is_other(learner, "after_gradient_based_update", DQNLearner):
