@@ -10,6 +10,8 @@ import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rayprune.errors import ConfigError, InputError
+from rayprune.pruning.layers.attach import join
+from rayprune.pruning.layers.parametrised import effective, originals
 from rayprune.rllib.callback import RESULT_KEY
 from tests.doubles import user_configs
 
@@ -79,7 +81,7 @@ def _weights(learner: Any) -> dict[str, Any]:
             masks,
             {
                 n: p.detach().cpu().clone()
-                for n, p in learner.module[mid].unwrapped().named_parameters()
+                for n, p in computed(learner.module[mid].unwrapped()).items()
             },
             set(learner.module[mid].unwrapped().get_state(inference_only=True)),
         )
@@ -89,7 +91,16 @@ def _weights(learner: Any) -> dict[str, Any]:
 
 def _of(runner: Any, module_id: str) -> dict[str, Any]:
     module = runner[module_id] if hasattr(runner, "keys") and module_id in runner else runner
-    return dict(module.named_parameters())
+    return computed(module)
+
+
+def computed(module: Any) -> dict[str, torch.Tensor]:
+    """Return a module's parameters by name, those of a normalised weight as what they make."""
+    found = dict(module.named_parameters())
+    for name, part in module.named_modules():
+        for key, _ in originals(part):
+            found[join(name, key)] = effective(part, key)
+    return found
 
 
 def actions_differ(algorithm: Any) -> None:

@@ -51,7 +51,8 @@ def _left_alone(modules: ModulePruners) -> list[str]:
 
 def _report(modules: ModulePruners, module_id: str, pruner: Pruner) -> dict[str, Any]:
     module = modules.module(module_id)
-    masks, layers = pruner.held_masks, pruner.layer_counts()
+    masks, written = pruner.held_masks, pruner.written_masks
+    layers = pruner.layer_counts()
     groups = dict.fromkeys(layer.group for layer in layers if not layer.exempt)
     copies = {id(copy) for _, copy in target_parameters(module)}
     named = {n: p for n, p in module.named_parameters() if id(p) not in copies}
@@ -82,8 +83,8 @@ def _report(modules: ModulePruners, module_id: str, pruner: Pruner) -> dict[str,
         "finished": pruner.finished(modules.clock),
         "most": pruner.most,
         "kept": {
-            name: int(mask.sum())
-            for name, mask in masks.items()
+            name: int(written[name].sum())
+            for name in masks
             if not name.startswith(kept_back(module))
         },
         "weights_seq_no": modules.learner._weights_seq_no,
