@@ -141,6 +141,20 @@ TABLES = {
             ),
         },
     ),
+    # EauDeQN needs Q-values: three networks cost three gradient steps each.
+    "acrobot_dqn": Table(
+        "benchmarks/dqn_acrobot.yaml",
+        3,
+        {
+            "dense": DENSE,
+            "cubic": (),
+            "adaptive": (
+                schedule(
+                    "{kind: adaptive, begin: 0.2, end: 0.8, every: 500, networks: 3, step: 0.05}"
+                ),
+            ),
+        },
+    ),
 }
 
 
