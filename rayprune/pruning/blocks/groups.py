@@ -169,7 +169,7 @@ def conflicts(prefix: str, chosen: Chosen) -> Faults:
             )
             continue
         own = schedule_of(given)
-        if own.finds_sparsity or own.rewinds:
+        if own.finds_sparsity or own.rewinds or own.competes:
             yield (
                 f"`{field}.kind` can't be {given.get('kind')!r}, which {_why(own)}. Give it to "
                 f"`{prefix}schedule`, or the group another kind."
@@ -197,6 +197,8 @@ def _compaction_conflicts(
 
 
 def _why(schedule: Any) -> str:
+    if schedule.competes:
+        return "trains several copies of the whole network"
     if schedule.rewinds:
         return "takes the whole network back to its early weights"
     return "finds one sparsity for the whole network by its return"

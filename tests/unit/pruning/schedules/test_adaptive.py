@@ -43,6 +43,10 @@ def test_rivals_are_never_denser_never_beyond_the_bound_and_go_small_steps(
         ({"criterion": "taylor"}, "is measured on one network"),
         ({"granularity": "2:4", "sparsity": None}, "no sparsity that could rise"),
         ({"groups": {"policy": {"sparsity": 0.5}}}, "groups` can't be given with"),
+        (
+            {"schedule": {"kind": "cubic"}, "groups": {"pi": {"schedule": {"kind": "adaptive"}}}},
+            "trains several copies of the whole network",
+        ),
         ({"operation": {"scale": 0.5, "steps": 2}}, "operation` must be 'zero'"),
         ({"compact_every": 100, "granularity": "neuron"}, "trains several networks"),
     ],
