@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from rayprune.deploy.formats.c.attention import ATTEND
+from rayprune.deploy.formats.c.attention import ATTEND, MULTIPLY, SOFTMAX
 from rayprune.deploy.formats.c.convolution import CONVOLVE_8, CONVOLVE_16, POOL
 
 HEAD: Final = """
@@ -140,7 +140,9 @@ KERNELS: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
         ("exp_",),
         "static float sigmoid_(float x) { return 1.0f / (1.0f + exp_(-x)); }\n",
     ),
-    "attend_": (("exp_",), ATTEND),
+    "softmax_": (("exp_",), SOFTMAX),
+    "attend_": (("softmax_",), ATTEND),
+    "multiply_": ((), MULTIPLY),
     "convolve_8": ((), CONVOLVE_8),
     "convolve_16": ((), CONVOLVE_16),
     "pool": ((), POOL),

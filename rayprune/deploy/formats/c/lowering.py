@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
 
-from rayprune.deploy.formats.c.attention import add_attention
+from rayprune.deploy.formats.c.attention import add_attention, add_product, add_softmax
 from rayprune.deploy.formats.c.convolution import add_convolution, add_pool
 from rayprune.deploy.formats.c.data_movement import add_joined, add_padded, add_permuted, add_sliced
 from rayprune.deploy.formats.c.elementwise import BINARY, UNARY, add_binary, add_unary, literal
@@ -43,7 +43,7 @@ def lower(captured: ExportedProgram, interface: Interface, lanes: int) -> Progra
         **captured.graph_signature.inputs_to_buffers,
         **captured.graph_signature.inputs_to_lifted_tensor_constants,
     }
-    _refuse_unknown(graph)
+    _refuse_unknown(graph, held)
     for node in graph.nodes:
         if node.op == "placeholder" and node.name in held:
             values[node] = _constant(constants[held[node.name]])
@@ -101,8 +101,15 @@ def _is_computed(node: fx.Node) -> bool:
     return node.op == "call_function" and bool(node.users)
 
 
-def _refuse_unknown(graph: fx.Graph) -> None:
-    names = {_name(node) for node in graph.nodes if _is_computed(node)}
+def _refuse_unknown(graph: fx.Graph, held: Collection[str]) -> None:
+    folded: set[fx.Node] = set()
+    for node in graph.nodes:
+        read = node.all_input_nodes
+        if node.op == "placeholder":
+            folded |= {node} if node.name in held else set()
+        elif folded.issuperset(read) and _is_pure(node):
+            folded.add(node)
+    names = {_name(node) for node in graph.nodes if _is_computed(node) and node not in folded}
     unknown = sorted(names - OPERATORS.keys() - UNARY.keys() - BINARY.keys())
     if unknown:
         raise InputError(
@@ -110,6 +117,11 @@ def _refuse_unknown(graph: fx.Graph) -> None:
             f"({sorted({*UNARY, 'linear', 'conv2d', 'lstm', 'gru', 'layer_norm'})}, ...), or "
             "take `--format onnx` or `--format torch`."
         )
+
+
+def _is_pure(node: fx.Node) -> bool:
+    """Whether a node writes into nothing that another reads."""
+    return not _name(node).endswith("_") or all(len(x.users) == 1 for x in node.all_input_nodes[:1])
 
 
 def _call(program: Program, node: fx.Node, values: Mapping[fx.Node, Lowered]) -> Lowered:
@@ -206,6 +218,11 @@ def _transpose(program: Program, node: fx.Node, x: Value, first: int, second: in
     axes = list(range(len(x.shape)))
     axes[first], axes[second] = axes[second], axes[first]
     return add_permuted(program, x, axes)
+
+
+def _flipped(program: Program, node: fx.Node, x: Value) -> Value:
+    """Swap the last two axes."""
+    return _transpose(program, node, x, -2, -1)
 
 
 def _slice(
@@ -409,9 +426,42 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Value:
-    if mask is not None or dropout or is_causal or enable_gqa or q.shape[:-2] != k.shape[:-2]:
-        raise _unsupported(node, "masks, dropout and heads that share keys aren't known")
-    return add_attention(program, q, k, v, scale)
+    if dropout or enable_gqa or q.shape[:-2] != k.shape[:-2]:
+        raise _unsupported(node, "dropout and heads that share keys aren't known")
+    wide = (math.prod(q.shape[:-2]), q.shape[-2], k.shape[-2])
+    if mask is not None and not _broadcasts(mask.shape, wide):
+        raise _unsupported(node, f"its mask of shape {list(mask.shape)} isn't one for all heads")
+    return add_attention(program, q, k, v, mask, scale=scale, causal=is_causal)
+
+
+def _broadcasts(mask: Sequence[int], wide: tuple[int, int, int]) -> bool:
+    sizes = (math.prod(mask[:-2]), mask[-2] if len(mask) > 1 else 1)
+    return mask[-1] == wide[2] and sizes[0] in (1, wide[0]) and sizes[1] in (1, wide[1])
+
+
+def _softmax(program: Program, node: fx.Node, x: Value, axis: int, *_: Any) -> Value:
+    if axis % len(x.shape) != len(x.shape) - 1:
+        raise _unsupported(node, "it must be over the last axis")
+    return add_softmax(program, x)
+
+
+def _product(program: Program, node: fx.Node, a: Value, b: Value) -> Value:
+    if b.constant is not None and len(b.shape) == 2:
+        return add_linear(program, a, np.ascontiguousarray(b.constant.T), None)
+    if len(a.shape) < 2 or a.shape[:-2] != b.shape[:-2]:
+        raise _unsupported(node, "its matrices must be in batches of one shape")
+    return add_product(program, a, b)
+
+
+def _added_product(
+    program: Program, node: fx.Node, added: Value, a: Value, b: Value, **scales: Any
+) -> Value:
+    if set(scales.values()) - {1}:
+        raise _unsupported(node, "it scales")
+    found = add_binary(program, "add", _product(program, node, a, b), added)
+    if found is None:
+        raise _unsupported(node, "what it adds broadcasts in a way that C isn't written for")
+    return found
 
 
 def _layer_norm(
@@ -566,7 +616,10 @@ OPERATORS: Final[Mapping[str, Operator]] = {
     **dict.fromkeys(("clamp", "hardtanh"), _clamp),
     # Without an input they are folded.
     **dict.fromkeys(("zeros", "ones", "full", "arange", "repeat", "zeros_like"), _view),
+    **dict.fromkeys(("matmul", "bmm"), _product),
+    **dict.fromkeys(("softmax", "_softmax"), _softmax),
     "argmax": _argmax,
+    "baddbmm": _added_product,
     "batch_norm": _batch_norm,
     "cat": _cat,
     "constant_pad_nd": _zero_pad,
@@ -580,6 +633,7 @@ OPERATORS: Final[Mapping[str, Operator]] = {
     "leaky_relu": _leaky,
     "linear": _linear,
     "lstm": _lstm,
+    "mT": _flipped,
     "max_pool2d": _pool,
     "mean": _mean,
     "nan_to_num": _nan_to_num,

@@ -15,6 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn import functional
 
 from rayprune.deploy.export.export import export_policy
 from rayprune.deploy.export.verify import verify
@@ -172,6 +173,27 @@ class Attending(nn.Module):
         return self.out(seen.squeeze(1))
 
 
+class Masked(nn.Module):
+    """Attention under masks, of which one masks all keys; and by its products and softmax."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.out = nn.Linear(4, 24), nn.Linear(8, 3)
+        self.attends = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.embed(x).unflatten(1, (3, 8))
+        later = torch.ones(3, 3).triu(1) > 0
+        every = torch.tensor([[True, False, True], [False] * 3, [True] * 3])
+        seen = self.attends(tokens, tokens, tokens, attn_mask=later, need_weights=False)[0]
+        some = tokens.unflatten(-1, (2, 4)).transpose(1, 2)
+        some = functional.scaled_dot_product_attention(some, some, some, every)
+        causal = functional.scaled_dot_product_attention(tokens, seen, tokens, is_causal=True)
+        weights = torch.softmax(seen @ tokens.mT, -1)
+        seen = weights @ causal + torch.baddbmm(tokens, weights, seen)
+        return self.out((seen + some.transpose(1, 2).flatten(2))[:, -1])
+
+
 def seeing() -> DeployablePolicy:
     plain = policies.discrete(Seeing())
     interface = Interface(
@@ -216,6 +238,7 @@ NETWORKS = {
     "skipping": lambda: policies.discrete(Skipping()),
     "norms": lambda: policies.discrete(norms()),
     "attending": lambda: policies.discrete(Attending()),
+    "masked": lambda: policies.discrete(Masked()),
     "seeing": seeing,
     "gated": gated,
     "recurrent": policies.recurrent,
@@ -291,7 +314,7 @@ def self_tested(source: Path, compiler: str, *options: str) -> str:
 
 
 @pytest.mark.skipif(not COMPILERS, reason="needs gcc or clang")
-@pytest.mark.parametrize("name", ["blocked", "seeing", "skipping", "gated", "norms"])
+@pytest.mark.parametrize("name", ["blocked", "seeing", "skipping", "gated", "norms", "masked"])
 def test_it_is_c99_without_warnings_and_needs_no_vectors(name, tmp_path):
     path, _, _ = written(NETWORKS[name](), tmp_path)
     for compiler in COMPILERS:
@@ -301,7 +324,7 @@ def test_it_is_c99_without_warnings_and_needs_no_vectors(name, tmp_path):
             )
     text = path.read_text()
     assert "malloc" not in text
-    assert ("math.h" in text) == (name in ("skipping", "norms"))
+    assert ("math.h" in text) == (name in ("skipping", "norms", "masked"))
 
 
 @needs_compiler
