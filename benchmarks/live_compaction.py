@@ -7,7 +7,7 @@ An algorithm with its Learner and its EnvRunner in this process, on one thread: 
 advantages and updates. All arms have lost 75 % of the neurons of each hidden layer in their first
 iteration; one of them has shrunk too. How arms take turns and what a ratio is, is overhead.py's.
 The environment hands out observations that were made before, so that it costs next to nothing;
-SimBa's nets, of the paper's widths, are on Pendulum and LunarLander.
+SimBa's nets, half as wide as the paper's, are on Pendulum and LunarLander.
 """
 
 from __future__ import annotations
@@ -34,6 +34,12 @@ from overhead import NET, Ratio, compare, line, ratio
 SPARSITY = 0.75
 EPISODE = 100
 ENVIRONMENT = "rayprune-ready-made"
+SIMBA = {
+    "policy_width": 64,
+    "policy_blocks": [256],
+    "value_width": 256,
+    "value_blocks": [1024, 1024],
+}
 POOL = 64
 """Observations that an environment has ready."""
 
@@ -58,8 +64,8 @@ class Case:
 CASES = {
     "mlp2048": Case("mlp2048", 512, 2, 128, 20, 3.0),
     "nature_cnn": Case("nature_cnn", 128, 2, 32, 20, 1.5),
-    "simba_sac": Case("Pendulum-v1", 4, 1, 64, 5, 2.0, left=0.3),
-    "simba_ppo": Case("LunarLander-v3", 256, 1, 128, 5, 2.0, left=0.3),
+    "simba_sac": Case("Pendulum-v1", 2, 1, 256, 5, 2.0, left=0.3),
+    "simba_ppo": Case("LunarLander-v3", 256, 10, 128, 5, 2.0, left=0.3),
 }
 
 
@@ -136,7 +142,7 @@ def simba_ppo(case: Case) -> Any:
     return (
         ppo(case)
         .environment(case.network)
-        .rl_module(rl_module_spec=RLModuleSpec(module_class=PrunableSimBa, model_config={}))
+        .rl_module(rl_module_spec=RLModuleSpec(module_class=PrunableSimBa, model_config=SIMBA))
     )
 
 
@@ -160,7 +166,7 @@ def simba_sac(case: Case) -> Any:
             replay_buffer_config={"type": "EpisodeReplayBuffer", "capacity": 10_000},
         )
         .reporting(min_sample_timesteps_per_iteration=case.batch)
-        .rl_module(rl_module_spec=RLModuleSpec(module_class=PrunableSimBaSAC, model_config={}))
+        .rl_module(rl_module_spec=RLModuleSpec(module_class=PrunableSimBaSAC, model_config=SIMBA))
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import torch
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import DEFAULT_MODULE_ID
 
+from rayprune.errors import InputError
+from rayprune.pruning.layers.partial_norm import CONSTANTS
 from rayprune.pruning.masks.state import unpack_state
 from rayprune.rllib.actors.learners import foreach_learner, policy_of
 from rayprune.rllib.checkpoints.files import locate_policy, module_of
@@ -94,6 +97,7 @@ def _policy(
     saved: SavedPolicy,
 ) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, torch.Tensor]]:
     """Return a policy's plain weights and its masks by parameter name; a plain one has none."""
+    _refuse_constants(saved.weights)
     # A policy that shrank while it was trained comes in its original shape, with masks where units
     # have gone: only so can it meet networks of any shape, and shrink again if this run wants it.
     whole = saved.origins.inflate(
@@ -103,6 +107,23 @@ def _policy(
         **saved.torch_masks,
         **_masks(saved),
     }
+
+
+def _refuse_constants(weights: Mapping[str, Any]) -> None:
+    """Refuse a policy whose norms count constants in that no weight would bring back.
+
+    Raises:
+        InputError: it has such a norm.
+    """
+    for name, value in weights.items():
+        norm, _, last = name.rpartition(".")
+        if last == CONSTANTS and np.any(np.asarray(value)[1:]):
+            raise InputError(
+                f"`start_from` has a policy that shrank while it was trained, and whose {norm!r} "
+                "takes the mean over constants too that went with their units: in its original "
+                "shape it would compute something else. Start from a run that left "
+                "`pruning.compact_every` out."
+            )
 
 
 def _masks(saved: SavedPolicy) -> dict[str, torch.Tensor]:

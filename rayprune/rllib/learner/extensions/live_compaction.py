@@ -81,7 +81,9 @@ class LiveCompaction(Extension):
         before = shapes_of(self._view.module(module_id))
         if plan.removed:
             self._apply(module_id, plan)
-        pruner.compacted(clock, before, plan.kept if plan.removed else {}, plan.pick)
+        # Norms' running statistics shrink with their units, but are no parameters.
+        kept = {name: indices for name, indices in plan.kept.items() if name in before}
+        pruner.compacted(clock, before, kept if plan.removed else {}, plan.pick)
         if plan.removed:
             self._view.spread(module_id, pruner.sparsity())
 

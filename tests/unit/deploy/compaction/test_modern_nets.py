@@ -31,8 +31,14 @@ def check(family: str, seed: int) -> None:
 
 @torch.no_grad()
 def dead_units(module: nn.Module, x: Tensor) -> list[tuple[str, int]]:
-    """Return the units that no weight reaches, or that may be anything: by layer and place."""
-    found = []
+    """Return the units that no weight reaches, or that may be anything: by layer and place.
+
+    As if the heads read all of a stream: what no head reads of it, a block before them may.
+    """
+    module, found = copy.deepcopy(module), []
+    for name, layer in module.named_modules():
+        if isinstance(layer, nn.Linear) and name.startswith(("out", "heads")):
+            layer.weight.normal_()
     for name, layer in module.named_modules():
         if isinstance(layer, (nn.Linear, nn.Conv2d)) and not name.startswith(("out", "heads")):
             axis = -1 if isinstance(layer, nn.Linear) else 1
