@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,8 @@ from rayprune.deploy.compaction.norm_calls import NormCall
 from rayprune.errors import InputError
 
 _MEANS = (nn.LayerNorm, nn.RMSNorm)
+_SAME: Final = 1e-12
+"""As near as two ways to one constant come: torch scales first, and then takes the mean away."""
 
 
 def read_norm(findings: Findings, call: NormCall, value: AbstractValue) -> AbstractValue:
@@ -142,7 +145,7 @@ def _run(norm: nn.Module, held: Mapping[str, Tensor], given: Tensor) -> Tensor:
 
 
 def _agreed(one: Tensor, other: Tensor) -> Tensor:
-    return one.where((one - other).abs() <= EVEN * one.abs(), NAN)
+    return one.where((one - other).abs() <= _SAME, NAN)
 
 
 def _laid_out(norm: nn.Module, weight: Tensor, value: Tensor) -> Tensor:

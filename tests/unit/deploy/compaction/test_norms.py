@@ -226,6 +226,7 @@ def test_a_norms_weight_that_is_zero_may_learn_again():
 def test_a_batch_norm_in_training_keeps_units_until_its_statistics_have_come_to_them():
     whole = net(nn.BatchNorm1d(16))
     with torch.no_grad():
+        whole[1].bias.zero_()
         whole[3].weight.normal_()
     given = live(whole, masks_of(whole))
     assert plan_live(given).removed == ()
