@@ -21,6 +21,7 @@ from rayprune.pruning.granularity import Part
 from rayprune.pruning.granularity.neuron import unit_parts
 from rayprune.pruning.layers.hooks import hooked
 from rayprune.pruning.layers.masked import MaskedLayer, MaskedLinear
+from rayprune.pruning.layers.parametrised import lists_of, tensor_name
 from rayprune.pruning.layers.prunable import PrunableLayer
 from rayprune.pruning.precision import scored
 
@@ -306,12 +307,32 @@ def _answering(answers: Mapping[nn.Module, Any]) -> Iterator[None]:
 @contextmanager
 def _without(layer: PrunableLayer, part: Part, out: Tensor) -> Iterator[None]:
     """Zero the incoming weights of some units for a while."""
-    weights = layer.parameters
+    weights, computed = layer.parameters, lists_of(layer.module)
     kept = {name: weights[name].detach().clone() for name in part.parameters}
+    masked: list[nn.ModuleList] = []
     try:
         for name, stays in part.expand(~out, {}):
-            weights[name].mul_(stays)
+            held = computed.get(tensor_name(name))
+            if held is None:
+                weights[name].mul_(stays)
+            else:  # what it is computed from may be divided by its norm, which can't be zero
+                held.append(_Times(stays))
+                masked.append(held)
         yield
     finally:
+        for grown in masked:
+            del grown[-1]
         for name, value in kept.items():
             weights[name].copy_(value)
+
+
+class _Times(nn.Module):
+    """A parametrisation that multiplies by a mask."""
+
+    def __init__(self, mask: Tensor) -> None:
+        super().__init__()
+        self._mask = mask
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Multiply."""
+        return weight * self._mask

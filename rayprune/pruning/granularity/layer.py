@@ -28,6 +28,7 @@ from rayprune.pruning.granularity.base import POOLINGS, Granularity, Named, Netw
 from rayprune.pruning.layers.attach import join
 from rayprune.pruning.layers.identity import can_be_identity, identity_weight
 from rayprune.pruning.layers.masked import MaskedLayer
+from rayprune.pruning.layers.parametrised import lists_of
 from rayprune.pruning.layers.prunable import PrunableLayer, Unit
 
 
@@ -200,6 +201,13 @@ def _blocks(module: nn.Module, layers: Mapping[str, MaskedLayer]) -> Iterable[Un
                 f"`granularity` 'layer' can't remove block {name!r}: {biased[0]!r} in its "
                 "`residual_branch` has a bias, so zero weights don't make it the identity. Build "
                 "it with bias=False, or list it under `protect`."
+            )
+        computed = [layer for layer in inside if lists_of(layers[layer])]
+        if computed:
+            raise ConfigError(
+                f"`granularity` 'layer' can't remove block {name!r}: torch computes the weight of "
+                f"{computed[0]!r} in its `residual_branch` from other tensors. List it under "
+                "`protect`, or choose granularity 'neuron'."
             )
         if inside:
             yield Unit(name, tuple(inside), identity=False)

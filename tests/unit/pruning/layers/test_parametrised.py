@@ -106,6 +106,38 @@ def test_scores_are_of_the_computed_weight():
     )
 
 
+@every_wrap
+def test_wanda_scores_the_computed_weight_by_the_norms_of_its_inputs(wrap):
+    net, x = build(wrap)
+    pruner = Pruner(net, PruningConfig(sparsity=0.5, criterion="wanda"))
+    found = pruner.scores(batch=x, loss=lambda net, x: net(x).square().mean())[name_of(wrap)]
+    computed = net.eval()[0].weight.detach()
+    torch.testing.assert_close(found, computed.abs() * x.norm(dim=0))
+
+
+@every_wrap
+def test_units_are_taken_out_of_a_coalition_as_a_mask_would(wrap):
+    net, x = build(wrap)
+    pruner = Pruner(
+        net,
+        PruningConfig(
+            sparsity=0.5,
+            granularity="neuron",
+            criterion="shapley",
+            evidence={"permutations": 4},
+        ),
+        heads=["2"],
+    )
+    scores = pruner.scores(batch=x, loss=lambda net, x: net(x).square().mean())
+    assert all(bool(torch.isfinite(score).all()) for score in scores.values())
+
+
+def test_layers_whose_weight_is_computed_do_not_become_the_identity():
+    net = nn.Sequential(parametrizations.weight_norm(nn.Linear(4, 4)), nn.Linear(4, 4))
+    pruner = Pruner(net, PruningConfig(sparsity=0.5, granularity="layer"))
+    assert [layer.name for layer in pruner.prunable] == ["1"]
+
+
 def test_looking_at_a_spectral_norm_does_not_move_it():
     net, _ = build("spectral_norm")
     before = {name: value.clone() for name, value in net.state_dict().items()}
