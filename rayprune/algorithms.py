@@ -53,6 +53,10 @@ ALGORITHMS: Registry[KnownAlgorithm] = Registry(
             "truncated quantile critics; replay buffer, continuous actions",
             f"{_FAMILIES}.tqc:TQCFamily",
         ),
+        "DreamerV3": KnownAlgorithm(
+            "learns in a model of the world; discrete or continuous actions",
+            f"{_FAMILIES}.dreamerv3:DreamerV3Family",
+        ),
         "BC": KnownAlgorithm(
             "behaviour cloning; offline data, discrete or continuous actions",
             f"{_FAMILIES}.bc:BCFamily",

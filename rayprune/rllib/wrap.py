@@ -9,6 +9,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from rayprune.errors import ConfigError
 from rayprune.pruning.config import PruningConfig
+from rayprune.pruning.granularity import find_granularity
 from rayprune.pruning.remedies import replay_faults
 from rayprune.pruning.schedules import schedule_of
 from rayprune.rllib.algorithms import family_of
@@ -98,7 +99,7 @@ def with_pruning(
             "Drop `api_stack(enable_rl_module_and_learner=False)`."
         )
     held = plain(pruning)
-    faults = remedy_faults_of(config, held)
+    faults = pruning_faults_of(config, held)
     faults += schedule_faults_of(config, held)
     if faults:
         raise ConfigError(faults)
@@ -119,17 +120,22 @@ def with_pruning(
     return result
 
 
-def remedy_faults_of(config: AlgorithmConfig, pruning: Mapping[str, Any]) -> list[str]:
-    """Return the faults of remedies that an algorithm can't be given.
+def pruning_faults_of(config: AlgorithmConfig, pruning: Mapping[str, Any]) -> list[str]:
+    """Return the faults of remedies and granularities that an algorithm can't be given.
 
     Args:
         config: the algorithm's.
         pruning: the plain mapping, sound in itself.
     """
-    if family_of(config).replays:
-        return []
-    name = type(config).__name__.removesuffix("Config")
-    return list(replay_faults(pruning["remedies"] or {}, name))
+    family, name = family_of(config), type(config).__name__.removesuffix("Config")
+    faults = [] if family.replays else [*replay_faults(pruning["remedies"] or {}, name)]
+    chosen = find_granularity(pruning["granularity"]) if family.no_units else None
+    if chosen is not None and (chosen.removes_units or chosen.becomes_identity):
+        faults.append(
+            f"`pruning.granularity` {pruning['granularity']!r} can't be had with {name}: "
+            f"{family.no_units}. Take 'weight', a block, or N:M."
+        )
+    return faults
 
 
 def schedule_faults_of(config: AlgorithmConfig, pruning: Mapping[str, Any]) -> list[str]:

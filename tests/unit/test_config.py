@@ -102,8 +102,8 @@ def test_faults_of_all_sections_come_together(write):
         )
     )
     assert found == [
-        "`algorithm` must be one of ['PPO', 'APPO', 'IMPALA', 'DQN', 'SAC', 'TQC', 'BC', "
-        "'MARWIL', 'CQL', 'IQL'], but is 'ppo'. Did you mean 'PPO'?",
+        "`algorithm` must be one of ['PPO', 'APPO', 'IMPALA', 'DQN', 'SAC', 'TQC', "
+        "'DreamerV3', 'BC', 'MARWIL', 'CQL', 'IQL'], but is 'ppo'. Did you mean 'PPO'?",
         "`rllib.training` must be a mapping, but is 'fast'.",
         "`stop.env_steps` must be greater than 0, but is -5.",
         "`evaluation.episodes` must be an integer, but is 'many'.",

@@ -81,7 +81,8 @@ def misfits(module: nn.Module, state: Mapping[str, Any]) -> list[str]:
 def _misfitting(module: nn.Module, state: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
     for name, tensor in _tensors(module, recurse=True):
         if name in state:
-            size = tuple(state[name].shape)
+            # What holds one number may come as that number.
+            size = tuple(getattr(state[name], "shape", ()))
             if size != tuple(tensor.shape) and len(size) == tensor.dim():
                 yield name, tensor
 

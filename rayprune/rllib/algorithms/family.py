@@ -66,6 +66,8 @@ class AlgorithmFamily:
     """Whether it makes one update of each batch, in place of several of its minibatches."""
     no_lstm: ClassVar[str] = ""
     """Why RLlib's own networks of it can't be recurrent; empty where they can."""
+    no_units: ClassVar[str] = ""
+    """Why no whole units of its networks can go; empty where they can."""
 
     learned_attributes: ClassVar[tuple[str, ...]] = ()
     """Tensors by module id that its Learner learns, and that RLlib's checkpoints leave out."""

@@ -12,17 +12,27 @@ from torch import Tensor, nn
 def target_pairs(module: Any) -> list[tuple[nn.Module, nn.Module]]:
     """Return a module's pairs of source and target network; empty where none were made.
 
+    DreamerV3's critic holds moving averages of its two nets itself, which count as such.
+
     Only some algorithms make them (DQN, SAC, APPO do, PPO doesn't), each in its Learner's `build`,
     and a module of theirs serves in the others too. RLlib has no way to ask: until they are made,
     a module looks in vain for what it is to return.
     """
     if not isinstance(module, TargetNetworkAPI):
-        return []
+        return _averages(getattr(module, "critic", None))
     try:
         pairs = list(module.get_target_network_pairs())
     except (AttributeError, KeyError):
         return []
     return [(source, target) for source, target in pairs if isinstance(target, nn.Module)]
+
+
+def _averages(critic: Any) -> list[tuple[nn.Module, nn.Module]]:
+    # By what it has: RLlib's DreamerV3 is dear to import.
+    if not isinstance(critic, nn.Module) or not hasattr(critic, "update_ema"):
+        return []
+    held = dict(critic.named_children())
+    return [(held[n], held[f"{n}_ema"]) for n in held if f"{n}_ema" in held]
 
 
 def target_networks(module: Any) -> list[nn.Module]:

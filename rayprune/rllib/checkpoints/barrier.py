@@ -39,7 +39,7 @@ def cross_barrier(algorithm: Algorithm, seed: int, env_steps: int) -> None:
         algorithm.env_runner_group.foreach_env_runner(
             lambda runner: _restart_episodes(runner, seed, env_steps)
         )
-    buffer: Any = algorithm.local_replay_buffer
+    buffer: Any = getattr(algorithm, _buffer_name(algorithm))
     if hasattr(buffer, "rng"):
         # EpisodeReplayBuffer makes its generator without a seed.
         buffer.rng = np.random.default_rng(barrier_seed(seed, env_steps, "buffer"))
@@ -69,7 +69,7 @@ def reseed(seed: int) -> None:
 
 def save_buffer(algorithm: Algorithm, directory: Path) -> None:
     """Write the replay buffer, if the algorithm has one, to ``directory``."""
-    buffer = getattr(algorithm, "local_replay_buffer", None)
+    buffer = getattr(algorithm, _buffer_name(algorithm), None)
     assert algorithm.config is not None
     # CQL makes one, as DQN does, never fills it, and it can't be pickled.
     if buffer is not None and not algorithm.config.is_offline:
@@ -83,9 +83,15 @@ def load_buffer(algorithm: Algorithm, directory: Path) -> None:
     path = directory / BUFFER_FILE
     if path.exists():
         with path.open("rb") as file:
-            algorithm.local_replay_buffer = pickle.load(file)
+            setattr(algorithm, _buffer_name(algorithm), pickle.load(file))
         if statistics_of(algorithm):
             let_buffer_normalise(algorithm)
+
+
+def _buffer_name(algorithm: Algorithm) -> str:
+    """Return the attribute that holds the buffer which is filled."""
+    # DreamerV3 makes one of its own beside RLlib's, which stays empty.
+    return "replay_buffer" if hasattr(algorithm, "replay_buffer") else "local_replay_buffer"
 
 
 def _cross(learner: Any, seed: int, env_steps: int) -> None:

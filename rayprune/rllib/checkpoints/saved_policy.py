@@ -48,7 +48,8 @@ class SavedPolicy:
 
         What ``torch.nn.utils.prune`` holds in three parts is one array here.
         """
-        return self._plain[0]
+        # RLlib writes those of a single number as numbers.
+        return {name: np.asarray(value) for name, value in self._plain[0].items()}
 
     @property
     def torch_masks(self) -> dict[str, torch.Tensor]:

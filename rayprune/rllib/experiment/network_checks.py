@@ -15,6 +15,7 @@ from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.pruner import Pruner
 from rayprune.reasons import RAISED, reason_of
 from rayprune.rllib.algorithms import family_named
+from rayprune.rllib.algorithms.target_networks import target_networks
 from rayprune.rllib.environments.normalising_wrappers import wrapper_faults
 from rayprune.rllib.environments.vector_environment import vector_faults
 from rayprune.rllib.experiment.algorithm_config import base_config, build_module
@@ -22,7 +23,7 @@ from rayprune.rllib.experiment.unread_model_keys import unread_for_spaces
 from rayprune.rllib.modules.groups import group_of
 from rayprune.rllib.modules.heads import heads_of
 from rayprune.rllib.modules.sensors import sensors_of
-from rayprune.rllib.wrap import remedy_faults_of, schedule_faults_of
+from rayprune.rllib.wrap import pruning_faults_of, schedule_faults_of
 
 _SCHEDULE: Final = "pruning.schedule"
 _OF_BUILD: Final = (
@@ -37,7 +38,7 @@ def network_faults(experiment: ExperimentConfig) -> list[str]:
         config = base_config(experiment)
         family = family_named(experiment.algorithm)
         faults = family.action_faults(config)
-        faults += remedy_faults_of(config, experiment.pruning.to_dict())
+        faults += pruning_faults_of(config, experiment.pruning.to_dict())
         faults += schedule_faults_of(config, experiment.pruning.to_dict())
         faults += vector_faults(config) or wrapper_faults(config)
         module = None if faults else build_module(config)
@@ -69,13 +70,15 @@ def _unread_in_model(experiment: ExperimentConfig, module: Any) -> Iterator[str]
 
 def check_network(module: Any, pruning: PruningConfig) -> None:
     """Raise ConfigError if ``pruning`` can't be done to ``module`` (names, reachable sparsity)."""
-    # No target networks yet: the Learner makes them.
+    # Most have no target networks yet: the Learner makes them.
+    targets = target_networks(module)
     Pruner(
         module,
         pruning,
+        exclude=targets,
         groups=group_of,
-        heads=heads_of(module, targets=[]),
-        sensors=lambda: sensors_of(module, targets=[]),
+        heads=heads_of(module, targets=targets),
+        sensors=lambda: sensors_of(module, targets=targets),
     )
 
 

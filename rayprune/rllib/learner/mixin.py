@@ -29,6 +29,7 @@ from rayprune.rllib.learner.extensions.plasticity import PlasticityWindows
 from rayprune.rllib.learner.extensions.rewinding import Rewinding
 from rayprune.rllib.learner.extensions.signals import Signals
 from rayprune.rllib.learner.extensions.unsaved_state import UnsavedState
+from rayprune.rllib.learner.extensions.update_count import UpdateCount
 from rayprune.rllib.learner.final_masks import FinalMasks, writable
 from rayprune.rllib.learner.module_pruners import ModulePruners
 from rayprune.rllib.learner.optimizers import checks_spared
@@ -52,6 +53,7 @@ EXTENSIONS: Final[tuple[type[Extension], ...]] = (
     CutOff,
     UnsavedState,
     LearningRates,
+    UpdateCount,
 )
 """The features of a pruning Learner, in the order in which they are called."""
 

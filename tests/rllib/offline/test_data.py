@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.air.constants import TRAINING_ITERATION
+from ray.rllib.core import ALL_MODULES, DEFAULT_MODULE_ID
 
 from rayprune.errors import InputError
 from rayprune.rllib.offline.data import MOST_BYTES, RecordedData
@@ -92,6 +93,17 @@ def test_resuming_draws_what_going_on_would_have_drawn(folders: dict[str, Path])
         weights.append(learner.module[DEFAULT_MODULE_ID].get_state())
     for name, weight in weights[0].items():
         assert np.array_equal(weight, weights[1][name]), name
+
+
+def test_cql_clones_for_as_many_updates_as_it_is_told(folders: dict[str, Path]) -> None:
+    config = recordings.config_of("CQL", folders["Pendulum-v1"], lr=None, bc_iters=7)
+    learner = recordings.learner_of(config)
+    iterators = recordings.data_of(config).sample(16, return_iterator=True, num_shards=0)
+    counts = []
+    for _ in range(3):
+        results = recordings.updates(learner, iterators, 1)
+        counts.append(results[ALL_MODULES][TRAINING_ITERATION].peek())
+    assert counts == [5, 10, 15]
 
 
 def test_lean_and_rllib_s_own_loop_learn_the_same(folders: dict[str, Path]) -> None:

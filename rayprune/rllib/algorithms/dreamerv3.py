@@ -1,0 +1,40 @@
+"""DreamerV3: a model of the world, and an actor and a critic that learn in its dreams."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+import gymnasium as gym
+from ray.rllib.algorithms.dreamerv3 import DreamerV3Config
+
+from rayprune.rllib.algorithms.family import AlgorithmFamily, Unread, value_at
+
+
+class DreamerV3Family(AlgorithmFamily):
+    """Mastering diverse domains through world models, Hafner et al. 2023 (arXiv:2301.04104).
+
+    Its critic's moving average is a target network, see `target_pairs`.
+    """
+
+    config_class = DreamerV3Config
+    actions: ClassVar[tuple[type, ...] | None] = (gym.spaces.Box, gym.spaces.Discrete)
+    value_net = False
+    learns_deviation = False
+    no_units = "what its model of the world puts out can't be told from its hidden units"
+    unread: ClassVar[tuple[Unread, ...]] = (
+        Unread(
+            "training",
+            ("minibatch_size", "num_epochs", "shuffle_batch_per_epoch"),
+            "Set `batch_size_B`, `batch_length_T` and `training_ratio`.",
+        ),
+    )
+
+    def faults(self, blocks: Mapping[str, Any]) -> Iterator[str]:
+        """Yield what it can't do: read a ``model_config``."""
+        yield from super().faults(blocks)
+        if value_at(blocks, "rl_module", "model_config"):
+            yield (
+                "`rllib.rl_module.model_config` does nothing with DreamerV3, whose networks have "
+                "one size: set `rllib.training.model_size`, such as XS."
+            )
