@@ -105,6 +105,11 @@ class NarrowAttention(nn.MultiheadAttention):
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """Attend, as torch's own does; see there for arguments, shapes and outputs."""
+        if query.is_nested:
+            raise InputError(
+                "Narrower attention takes no nested tensors. Build nn.TransformerEncoder with "
+                "enable_nested_tensor=False, which gives values, not zeros, where keys are padding."
+            )
         causal = is_causal and key_padding_mask is None and not need_weights
         if is_causal and attn_mask is None:
             raise InputError("`is_causal` is a hint about `attn_mask`; give that too.")

@@ -8,7 +8,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from rayprune.pruning.layers.attention import fit_attention
+from rayprune.pruning.layers.attention import fit_attention, is_known
 from rayprune.pruning.layers.kinds import CONVOLUTIONS
 from rayprune.pruning.layers.masked import MaskedLayer, own_parameters
 from rayprune.pruning.layers.norm_sizes import NORMS, fit_norms, tell_norm
@@ -98,7 +98,6 @@ def _tensors(module: nn.Module, *, recurse: bool) -> Iterator[tuple[str, Tensor]
 TOLD: Final = (
     nn.Linear,
     nn.RNNBase,
-    nn.MultiheadAttention,
     *CONVOLUTIONS,
     nn.RNNCellBase,
     nn.Embedding,
@@ -108,6 +107,8 @@ TOLD: Final = (
 
 def tells_sizes(layer: nn.Module) -> bool:
     """Whether a layer's forward fits its parameters once `tell_sizes` was called."""
+    if isinstance(layer, nn.MultiheadAttention):
+        return is_known(layer)
     return isinstance(layer, TOLD) or type(layer) in NORMS
 
 

@@ -13,6 +13,7 @@ from rayprune import compact, make_maskable
 from rayprune.deploy.compaction.compact import Compacted
 from rayprune.deploy.compaction.live import TrainedNetwork, plan_live, prove_live
 from rayprune.deploy.compaction.plan import apply_plan
+from rayprune.errors import InputError
 from rayprune.pruning.layers.attention import NarrowAttention
 from rayprune.pruning.layers.masked import MaskedNarrowAttention
 from rayprune.pruning.layers.resizing import fit_to
@@ -214,6 +215,39 @@ def test_encoder_layers_lose_heads_hidden_units_and_parts_of_their_stream(norm_f
     assert blocks[1].linear1.out_features == 12
     assert [block.self_attn.embed_dim for block in blocks] == [WIDTH - 5] * 2
     assert small.module[0].out_features == WIDTH - 5
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+def test_what_heads_can_not_be_taken_from_stays_whole_and_says_so() -> None:
+    class Own(nn.MultiheadAttention):
+        """Whose forward may be another."""
+
+    class Padded(nn.Module):
+        """In evaluation torch makes padding zero by nested tensors, which only its own can."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            layer = nn.TransformerEncoderLayer(WIDTH, HEADS, 8, batch_first=True)
+            self.a, self.e = nn.Linear(6, WIDTH), nn.TransformerEncoder(layer, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            padding = torch.arange(x.shape[1]).expand(x.shape[:2]) > 3
+            out: Tensor = self.e(self.a(x), src_key_padding_mask=padding)
+            return out
+
+    seeded(0)
+    own, padded, x = Net(batch_first=True), Padded(), torch.randn(3, 5, 6)
+    own.m.__class__ = Own
+    for net, layer in ((own, own.m), (padded, padded.e.layers[0].self_attn)):
+        kill(layer, heads(0, 2))
+        small = compact(net.eval(), x)
+        assert size(small.module) == size(net)
+        assert small.left
+    nested = torch.nested.nested_tensor([torch.randn(2, 8), torch.randn(3, 8)])
+    narrow = nn.MultiheadAttention(8, 4, batch_first=True)
+    narrow.__class__ = NarrowAttention
+    with pytest.raises(InputError, match="enable_nested_tensor=False"):
+        narrow(nested, nested, nested)
 
 
 def random_net(seed: int) -> Net:
