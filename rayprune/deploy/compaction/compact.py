@@ -30,7 +30,9 @@ class Compacted:
     """A smaller network, and how it came to be."""
 
     module: nn.Module
-    """New, of the same classes, its layers plain torch; the given module is untouched."""
+    """New, of the same classes, its layers plain torch; the given module is untouched. A part whose
+    forward has sizes written into it is of a subclass: its code is that of the example's call, in
+    evaluation mode (ADR 0039)."""
     removed: tuple[Removed, ...]
     """What went, by layer."""
     left: tuple[HeldBack, ...]

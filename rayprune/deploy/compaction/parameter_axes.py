@@ -19,7 +19,7 @@ def sources(value: AbstractValue) -> Tensor:
 
 
 def axes_of(value: AbstractValue, shape: Sequence[int]) -> tuple[int | None, ...] | None:
-    """Return for each axis of a value which one of its parameter's it is; None for one of length 1.
+    """Return for each axis of a value which one of its parameter's it is; None for an added one.
 
     Args:
         value: made of a parameter.
@@ -46,4 +46,8 @@ def axes_of(value: AbstractValue, shape: Sequence[int]) -> tuple[int | None, ...
     if sorted(told) != long:
         return None
     same = every.squeeze().permute([long.index(axis) for axis in told]).reshape(found.shape)
-    return tuple(axes) if torch.equal(same, found) else None
+    if not torch.equal(same, found):
+        return None
+    # Which axis of length 1 is which doesn't matter.
+    short = iter(axis for axis, size in enumerate(shape) if size <= 1)
+    return tuple(next(short, None) if axis is None else axis for axis in axes)

@@ -240,6 +240,14 @@ def _slice(
     return add_sliced(program, x, axis, first, last)
 
 
+def _glu(program: Program, node: fx.Node, x: Value, axis: int = -1) -> Value:
+    half = x.shape[axis] // 2
+    gate = add_unary(program, "sigmoid", add_sliced(program, x, axis, half, 2 * half))
+    result = add_binary(program, "mul", add_sliced(program, x, axis, 0, half), gate)
+    assert result is not None  # both are of one shape
+    return result
+
+
 def _select(program: Program, node: fx.Node, x: Value, axis: int, index: int) -> Value:
     return _select_of(program, x, axis, index)
 
@@ -627,6 +635,7 @@ OPERATORS: Final[Mapping[str, Operator]] = {
     "elu": _elu,
     "gelu": _gelu,
     "getitem": _getitem,
+    "glu": _glu,
     "group_norm": _group_norm,
     "gru": _gru,
     "layer_norm": _layer_norm,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -12,23 +12,10 @@ from torch.nn import functional
 from rayprune import compact
 from rayprune.deploy.compaction.live import TrainedNetwork, plan_live
 from rayprune.pruning.measures.counting import count_parameters
+from tests.unit.deploy.compaction.operators.operator_nets import Net
 
 DEAD = torch.arange(0, 16, 2)
 HALF = torch.arange(8)
-
-
-class Net(nn.Module):
-    """Layers, or bare weights, and a forward of them."""
-
-    def __init__(self, parts: Sequence[nn.Module | Tensor], read: Callable[..., Tensor]) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(part for part in parts if isinstance(part, nn.Module))
-        weights = [part for part in parts if isinstance(part, Tensor)]
-        self.weights = nn.ParameterList(weights)
-        self.read = read
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.read(x, *self.layers, *self.weights)
 
 
 def without_rows(layer: nn.Module, rows: Tensor, axis: int = 0) -> nn.Module:
