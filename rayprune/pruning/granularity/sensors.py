@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from rayprune.errors import InputError
 from rayprune.pruning.layers.attention import OUT
+from rayprune.pruning.layers.attention_projections import arranged
 from rayprune.pruning.layers.hooks import hooked, unit_axis
 from rayprune.pruning.layers.kinds import CONVOLUTIONS, axes_of, kind_of
 from rayprune.pruning.layers.masked import prunable_parameters
@@ -216,14 +217,25 @@ def _inputs(
     """Return each layer's input; they put out zeros, so that nothing behind them sees sensors."""
     inputs: dict[nn.Module, Tensor] = {}
 
-    def catch(layer: nn.Module, given: tuple[Any, ...], output: Any) -> Any:
+    def catch(layer: nn.Module, given: tuple[Any, ...], named: Any, output: Any) -> Any:
+        if isinstance(layer, nn.MultiheadAttention):
+            inputs[layer] = _attended(layer, given, named)
+            return _zeros(output)
         both = [g for g in given if isinstance(g, Tensor)] if isinstance(layer, nn.Bilinear) else []
         inputs[layer] = torch.cat(both, dim=-1) if both else given[0]
         return _zeros(output)
 
-    with hooked({*layers.values()}, catch), torch.no_grad():
+    with hooked({*layers.values()}, catch, with_kwargs=True), torch.no_grad():
         run(leaves)
     return {name: inputs[layer] for name, layer in layers.items() if layer in inputs}
+
+
+def _attended(layer: nn.MultiheadAttention, given: tuple[Any, ...], named: Any) -> Tensor:
+    """Return all that an attention layer reads, row by row: queries, keys and values."""
+    read = arranged(layer, given, named).inputs
+    if len({x.shape[-1] for x in read}) > 1:
+        raise InputError("Sensors can't be found: attention reads keys of another width.")
+    return torch.cat([x.flatten(0, -2) for x in read])
 
 
 def _zeros(output: Any) -> Any:

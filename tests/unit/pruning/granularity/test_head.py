@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from rayprune import Pruner, PruningConfig
-from rayprune.errors import ConfigError
+from rayprune.errors import ConfigError, InputError
+from rayprune.pruning.granularity.sensors import find_sensors
 
 
 class Net(nn.Module):
@@ -98,3 +99,23 @@ def test_under_granularity_neuron_a_query_goes_with_its_key(criterion: str) -> N
             assert torch.equal(pairs, net.two.k_proj_weight.eq(0).all(1))
             dead += pairs.sum() + net.two.v_proj_weight.eq(0).all(1).sum()
         assert int(dead) == 12
+
+
+def test_sensors_are_seen_through_keys_and_refused_where_queries_are_others() -> None:
+    class Reads(nn.Module):
+        def __init__(self, *, own_query: bool) -> None:
+            super().__init__()
+            self.m, self.own_query = nn.MultiheadAttention(4, 2, batch_first=True), own_query
+            self.query = nn.Parameter(torch.randn(1, 1, 4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            token = x[:, None]
+            out: Tensor = self.m(self.query if self.own_query else token, key=token, value=token)[0]
+            return out
+
+    net = Reads(own_query=False)
+    found = find_sensors({"m": net.m}, [torch.zeros(1, 4)], lambda leaves: net(*leaves))
+    assert found.columns == {"m": (0, 1, 2, 3)}
+    other = Reads(own_query=True)
+    with pytest.raises(InputError, match="a mix of them"):
+        find_sensors({"m": other.m}, [torch.zeros(1, 4)], lambda leaves: other(*leaves))
