@@ -1,21 +1,20 @@
 """Search methods at equal env steps on PPO and CartPole, with real Ray.
 
     python benchmarks/search_cartpole.py [--seeds 2] [--steps 60000] [--out runs/search_cartpole]
-    pip install 'rayprune[bench]'    # for Optuna's NSGA-II; without it those rows are left out
+    pip install 'rayprune[optuna]'    # for `nsga2` and `tpe`; without it those rows are left out
 
 The experiment is tune_configs/pbt_cartpole.yaml's with `--steps` env steps per trial and without
 its `reference`. Each (method, seed) is a sweep of eight trials, appends one row to rows.jsonl, and
 is skipped when its row is there. Ends with a table of the hypervolume over (return, sparsity) of
-everything that the trials were measured at, as a share of 500 x 1, validation returns.
+everything that the trials were measured at, as a share of 500 x 1, validation returns. `mo_asha`
+stops trials early, and so takes fewer env steps than the others: the rows tell how many.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,32 +25,30 @@ os.environ["OMP_NUM_THREADS"] = "1"
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ["PYTHONPATH"] = os.pathsep.join([sys.path[0], os.environ.get("PYTHONPATH", "")])
 
-import ray
-from ray import tune
-
+from rayprune.errors import ConfigError
 from rayprune.search import pareto
 from rayprune.search.reporter import NullSweepReporter
 from rayprune.search.sweep import run_sweep
-from rayprune.search.sweep_spec import Sweep, load_sweep
-from rayprune.search.trials.trial import RAW, PruningTrial
-from rayprune.tracking.record import Record, read_rows, to_json
+from rayprune.search.sweep_spec import load_sweep
+from rayprune.tracking.record import Record, read_rows
 
 CONFIG = Path(__file__).resolve().parents[1] / "tune_configs" / "pbt_cartpole.yaml"
-METHODS = ("mo_pbt", "pbt", "random", "nsga2")
+METHODS = ("mo_pbt", "pbt", "mo_asha", "nsga2", "tpe", "random")
 MOST_RETURN = 500.0
 Points = list[tuple[float, float]]
 
 
 def experiment(method: str, seed: int, steps: int) -> dict[str, Any]:
     """Return the sweep's mapping for a method."""
-    known = "random" if method == "nsga2" else method
     objectives = "{return: max}" if method == "pbt" else "{return: max, sparsity: max}"
     return load_sweep(
         CONFIG,
         [
-            f"search.method={known}",
+            f"search.method={method}",
             f"search.objectives={objectives}",
             "search.reference=null",
+            # Two generations of four.
+            f"search.generation={4 if method == 'nsga2' else 'null'}",
             f"search.interval={steps // 5}",
             f"stop.env_steps={steps}",
             "tracking={wandb: off, tensorboard: false}",
@@ -60,11 +57,11 @@ def experiment(method: str, seed: int, steps: int) -> dict[str, Any]:
     )
 
 
-def by_sweep(raw: dict[str, Any], out: Path) -> Points:
-    """Run a sweep; return everything that its trials were measured at."""
+def by_sweep(raw: dict[str, Any], out: Path) -> tuple[Points, int]:
+    """Run a sweep; return everything that its trials were measured at, and their env steps."""
     resume = (out / "sweep.yaml").is_file()
-    run_sweep(raw, out, resume=resume, address=None, reporter=NullSweepReporter())
-    return list(_measured(out))
+    outcome = run_sweep(raw, out, resume=resume, address=None, reporter=NullSweepReporter())
+    return list(_measured(out)), outcome["env_steps"]
 
 
 def _measured(out: Path) -> Iterator[tuple[float, float]]:
@@ -72,56 +69,6 @@ def _measured(out: Path) -> Iterator[tuple[float, float]]:
         for row in read_rows(path):
             if row.get("validation"):
                 yield row["validation"]["iqm"], row["sparsity"]
-
-
-class Collect(tune.Callback):
-    """Appends what each trial was measured at to a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
-    ) -> None:
-        """A trial was measured."""
-        del result["rows"]
-        with self.path.open("a") as file:
-            file.write(to_json([result["return"], result["sparsity"]]) + "\n")
-
-
-def by_nsga2(raw: dict[str, Any], out: Path, seed: int) -> Points:
-    """Let Optuna's NSGA-II propose eight trials, four a generation, by what they end with."""
-    import optuna
-    from ray.tune.search.optuna import OptunaSearch
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "points.jsonl").unlink(missing_ok=True)
-    sweep = Sweep.of(raw, out)
-    searcher = OptunaSearch(
-        metric=["return", "sparsity"],
-        mode=["max", "max"],
-        sampler=optuna.samplers.NSGAIISampler(population_size=4, seed=seed),
-    )
-    ray.init(address="local", include_dashboard=False, log_to_driver=False)
-    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
-    tune.Tuner(
-        tune.with_resources(PruningTrial, {"cpu": 1}),
-        param_space={RAW: to_json(sweep.raw), **sweep.space.apply({}, sweep.space.to_tune())},
-        tune_config=tune.TuneConfig(
-            search_alg=searcher, num_samples=sweep.trials, max_concurrent_trials=2
-        ),
-        run_config=tune.RunConfig(
-            name=f"nsga2-{time.time_ns()}",
-            storage_path=str(out.absolute()),
-            stop={"env_steps": sweep.experiment.stop.env_steps},
-            callbacks=[Collect(out.absolute() / "points.jsonl")],
-            verbose=0,
-        ),
-    ).fit()
-    ray.shutdown()
-    lines = (out / "points.jsonl").read_text().splitlines()
-    return [tuple(json.loads(line)) for line in lines]  # type: ignore[misc]
 
 
 def share(points: Points) -> float:
@@ -145,14 +92,15 @@ def main() -> int:
             key = {"method": method, "seed": seed, "steps": args.steps}
             if any(key.items() <= row.items() for row in done):
                 continue
-            raw, out = experiment(method, seed, args.steps), args.out / f"{method}-{seed}"
             try:
-                points = by_nsga2(raw, out, seed) if method == "nsga2" else by_sweep(raw, out)
-            except ImportError as error:
+                raw = experiment(method, seed, args.steps)
+            except ConfigError as error:
                 print(f"{method}: left out, {error}")
                 continue
+            points, env_steps = by_sweep(raw, args.out / f"{method}-{seed}")
+            row = {**key, "env_steps": env_steps, "hypervolume": share(points), "points": points}
             with Record.open(path) as record:
-                record.append({**key, "hypervolume": share(points), "points": points})
+                record.append(row)
     print(f"{'method':8s}  " + "  ".join(f"seed {seed}" for seed in range(args.seeds)))
     rows = read_rows(path)
     for method in METHODS:
