@@ -61,7 +61,8 @@ class PruningTrial(tune.Trainable):
         self._values = space.read(config)
         self._experiment = experiment_of(raw, space, self._values)
         self._interval = int(raw["search"]["interval"])
-        self._timed = LATENCY in Objectives.from_dict(raw["search"]["objectives"]).keys
+        objectives = raw["search"].get("objectives")
+        self._timed = bool(objectives) and LATENCY in Objectives.from_dict(objectives).keys
         self._yaml = to_yaml(self._experiment, versions())
         self._env_steps, self._updates, self._iterations, self._wall_time_s = 0, 0, 0, 0.0
         self._since: list[str] | None = None
