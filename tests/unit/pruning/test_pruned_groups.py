@@ -266,6 +266,14 @@ def test_a_config_with_groups_reads_back_the_same(one, other):
             "`groups.a.schedule.kind` can't be 'lottery'",
         ),
         (
+            {"groups": {"a": {"schedule": {"kind": "adaptive"}}}},
+            "`groups.a.schedule.kind` can't be 'adaptive', which trains several copies",
+        ),
+        (
+            {"groups": {"a": {"penalty": {"kind": "gates", "strength": 0.1}}}},
+            "`groups.a.penalty.kind` 'gates' shrinks output units, so `groups.a.granularity` must",
+        ),
+        (
             {"groups": {"a": {"schedule": {"begin": {"return": 3}}}}},
             "`groups.a.schedule.begin` can't wait for a return",
         ),
