@@ -49,11 +49,12 @@ class Fitted:
 def fitted(run: TracedForward, findings: Findings, *, merge: bool, sizes: Sizes) -> Fitted:
     """Find what lives; units whose sizes the forward must have, and can't be given, live too."""
     barred: dict[str | None, str] = {None: "that is no module's own"}
+    told: tuple[str, ...] = ()
     while True:
         matrices, norms = read_matrices(findings, merge=merge), read_norms(findings)
         live, held = liveness(findings, [*matrices, *norms.values()])
         misfits = list(find_misfits(run.traced, findings, run.module, live | held))
-        told = tuple(dict.fromkeys(misfit.reason for misfit in misfits))
+        told = tuple(dict.fromkeys((*told, *(misfit.reason for misfit in misfits))))
         if sizes == "trusted" or not misfits:
             return Fitted(matrices, norms, live, held, told, {})
         resized = dict[str, ResizedForward]()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -68,8 +68,9 @@ def plan_live(network: TrainedNetwork) -> Plan:
     """
     traced = _with_live_zeros(network)
     plan = _plan(network, traced, "trusted")
-    if plan.misfits and not _holds(network, plan):
-        plan = _plan(network, traced, "held")
+    if plan.misfits:
+        fits = _holds(network, plan)
+        plan = replace(plan, misfits=()) if fits else _plan(network, traced, "held")
     missed = sorted(set(_layers(traced)) - set(plan.units))
     missed = sorted({*missed} - _called(network, traced, missed))
     if missed:

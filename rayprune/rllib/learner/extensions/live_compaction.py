@@ -40,6 +40,7 @@ class LiveCompaction(Extension):
     def __init__(self, view: LearnerView) -> None:
         super().__init__(view)
         self._examples: dict[str, Any] = {}
+        self._told: set[str] = set()
         self._booked: dict[str, dict[str, torch.nn.Parameter]] = {}
 
     def attach(self, module_id: str, pruner: Pruner) -> None:
@@ -119,6 +120,9 @@ class LiveCompaction(Extension):
             why = failure or "another Learner can't, or would keep other units"
             logger.warning("%r was left as it is, not compacted: %s", module_id, why)
             return Plan()
+        for reason in set(plan.misfits) - self._told:
+            self._told.add(reason)
+            logger.warning("%r keeps units that might go, for %s", module_id, reason)
         return plan
 
     def _training(self, module_id: str, pruner: Pruner) -> TrainedNetwork:

@@ -100,6 +100,7 @@ def test_a_forward_that_has_sizes_written_into_it_keeps_their_units_and_says_why
     plan = plan_live(given)
     assert not plan.removed
     assert "`add` is called with sizes that are written into the forward" in plan.left[0].reason
+    assert plan.misfits
     prove_live(given, plan)
 
 
@@ -188,3 +189,24 @@ def step(
     for name, mask in masks.items():
         module.get_parameter(name).grad.mul_(mask)
     optimizer.step()
+
+
+def test_a_forward_that_computes_its_sizes_shrinks_live():
+    class Halves(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.both, self.out = nn.Linear(2, 8), nn.Linear(4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            both = self.both(x)
+            half = both.shape[-1] // 2
+            return self.out(both[..., :half] * torch.sigmoid(both[..., half:]))
+
+    net, mask = Halves(), torch.ones(8, 2, dtype=torch.bool)
+    mask[[0, 4, 2]] = False
+    net.both.weight.data[~mask] = 0
+    net.both.bias.data[[0, 4]] = 0
+    given = TrainedNetwork(net, torch.ones(3, 2), lambda m, x: m(x), {"both.weight": mask})
+    plan = plan_live(given)
+    assert plan.kept["both.weight"][0].tolist() == [1, 2, 3, 5, 6, 7]
+    assert not plan.misfits
