@@ -64,7 +64,7 @@ class Case:
 CASES = {
     "mlp2048": Case("mlp2048", 512, 2, 128, 20, 3.0),
     "nature_cnn": Case("nature_cnn", 128, 2, 32, 20, 1.5),
-    "simba_sac": Case("Pendulum-v1", 2, 1, 256, 5, 2.0, left=0.3),
+    "simba_sac": Case("Pendulum-v1", 16, 1, 256, 5, 2.0, left=0.3),
     "simba_ppo": Case("LunarLander-v3", 256, 10, 128, 5, 2.0, left=0.3),
 }
 

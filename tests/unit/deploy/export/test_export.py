@@ -54,6 +54,38 @@ def of_memory(tmp_path_factory) -> Any:
     return policy, folder
 
 
+class Streaming(nn.Module):
+    """A residual block between norms, of whose stream half is constant and read by no one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.norm, self.last = nn.Linear(4, 16), nn.LayerNorm(16), nn.RMSNorm(16)
+        self.inner = nn.Sequential(nn.Linear(16, 8), nn.BatchNorm1d(8), nn.ReLU())
+        self.back, self.head = nn.Linear(8, 16), nn.Linear(16, 3)
+        with torch.no_grad():
+            for layer in (self.embed, self.back):
+                layer.weight[::2] = 0
+            for layer in (self.inner[0], self.head):
+                layer.weight[:, ::2] = 0
+
+    def forward(self, x: Any) -> Any:
+        x = self.embed(x)
+        return self.head(self.last(x + self.back(self.inner(self.norm(x)))))
+
+
+@pytest.mark.parametrize("kind", ["torch", "c", pytest.param("onnx", marks=pytest.mark.slow)])
+def test_constants_that_norms_keep_are_in_the_file(kind, tmp_path):
+    policy = plain_copy(policies.discrete(Streaming()))
+    path = tmp_path / f"policy{format_named(kind).suffix}"
+    certificate = export_policy(policy, path, kind, recorded=seen(policy), about={})
+    gone = {removed["layer"]: removed["units"] for removed in certificate["compaction"]["removed"]}
+    assert gone == {"network.layers.embed": 8, "network.layers.back": 8}
+    inputs = seen(policy, 300)
+    found = agreement(policy.interface, module_run(policy)(inputs), open_artifact(path).run(inputs))
+    assert found.holds
+    assert found.max_error < 5e-6
+
+
 # Not all nine: an export to ONNX takes seconds, and the C files have tests of their own.
 @pytest.mark.parametrize(
     ("kind", "name"),
