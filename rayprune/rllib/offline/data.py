@@ -126,6 +126,9 @@ _AS_WE_READ: Final[Mapping[str, Any]] = {
     "input_read_method_kwargs": {},
     "input_filesystem": None,
     "input_read_sample_batches": False,
+    "input_read_batch_size": None,
+    "iter_batches_kwargs": {},
+    "prelearner_buffer_class": None,
     "prelearner_class": None,
 }
 """Settings that ask for another way of reading, as they are where none is asked for."""

@@ -136,6 +136,7 @@ def test_a_single_update_an_iteration_is_given_a_batch(folders: dict[str, Path])
     [
         ({"input_": ["s3://bucket/data"]}, "it isn't on this machine's disks"),
         ({"input_read_method": "read_json"}, "`input_read_method` is set"),
+        ({"iter_batches_kwargs": {"prefetch_batches": 3}}, "`iter_batches_kwargs` is set"),
         ({"dataset_num_iters_per_learner": None}, "an iteration is a pass over all of it"),
     ],
 )
