@@ -22,7 +22,7 @@ from rayprune.rllib.evaluation.evaluator import Evaluator
 from rayprune.rllib.experiment.algorithm_config import config_of
 from rayprune.rllib.export import latency as policy_latency
 from rayprune.tracking.wandb import WandbTracker
-from tests.doubles.made_up_bench import made_up_bench
+from tests.doubles.made_up.bench import made_up_bench
 from tests.rllib import configs, experiments
 from tests.wandb_files import run_id, summary, wandb_files
 

@@ -15,7 +15,7 @@ from rayprune.storage.urls import Place
 from rayprune.tracking import record
 from rayprune.tracking.record import read_rows
 from tests.doubles.dying import Dying
-from tests.doubles.made_up_tune import MadeUpTune
+from tests.doubles.made_up.tune import MadeUpTune
 
 RAW = {
     "name": "made_up",

@@ -10,9 +10,9 @@ import pytest
 
 from rayprune.cli.app import run
 from rayprune.config import load_experiment
-from tests.doubles.made_up_bench import made_up_bench
-from tests.doubles.made_up_certificate import made_up_certificate
-from tests.doubles.made_up_scan import made_up_scan
+from tests.doubles.made_up.bench import made_up_bench
+from tests.doubles.made_up.certificate import made_up_certificate
+from tests.doubles.made_up.scan import made_up_scan
 
 RETURNS = {"episodes": 20, "mean": 480.0, "iqm": 487.12, "ci95": [470.0, 500.0]}
 SUMMARY = {

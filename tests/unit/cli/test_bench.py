@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from rayprune.cli.printing.bench_tables import Stages
-from tests.doubles.made_up_bench import made_up_bench
+from tests.doubles.made_up.bench import made_up_bench
 
 
 def test_the_options_become_a_bench(rayprune, adaptor, checkpoint):

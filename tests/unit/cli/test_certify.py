@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from rayprune.cli.printing.certificate_tables import TerminalCertifyReporter, certificate_lines
-from tests.doubles.made_up_certificate import made_up_certificate
+from tests.doubles.made_up.certificate import made_up_certificate
 
 
 @pytest.fixture

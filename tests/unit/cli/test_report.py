@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.doubles.made_up_sweep import write_made_up_run, write_made_up_sweep
+from tests.doubles.made_up.sweep import write_made_up_run, write_made_up_sweep
 
 
 @pytest.fixture(scope="module")

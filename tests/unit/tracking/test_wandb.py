@@ -7,7 +7,7 @@ import pytest
 
 from rayprune.config import TrackingConfig
 from rayprune.tracking.wandb import WandbTracker, track_sweep
-from tests.doubles.made_up_sweep import write_made_up_sweep
+from tests.doubles.made_up.sweep import write_made_up_sweep
 from tests.wandb_files import history, wandb_files, wandb_records
 
 pytest.importorskip("wandb")

@@ -1,7 +1,7 @@
 """A bench's page: every figure has a row, every place a chart."""
 
 from rayprune.tracking.report.bench_page import render_bench
-from tests.doubles.made_up_bench import made_up_bench
+from tests.doubles.made_up.bench import made_up_bench
 
 
 def test_every_policy_in_every_runtime_has_a_row_with_both_ratios():

@@ -1,7 +1,7 @@
 """A certificate's page: the verdict comes first, and both questions are answered."""
 
 from rayprune.tracking.report.certificate_page import render_certificate
-from tests.doubles.made_up_certificate import made_up_certificate, made_up_pairs
+from tests.doubles.made_up.certificate import made_up_certificate, made_up_pairs
 
 
 def test_the_verdict_is_the_heading_and_both_questions_have_a_row():

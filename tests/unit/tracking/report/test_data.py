@@ -11,7 +11,7 @@ from rayprune.tracking.record import read_rows
 from rayprune.tracking.report import report_data
 from rayprune.tracking.report.entries import thin
 from rayprune.tracking.report.fronts import non_dominated
-from tests.doubles.made_up_sweep import write_made_up_run, write_made_up_sweep
+from tests.doubles.made_up.sweep import write_made_up_run, write_made_up_sweep
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,10 @@ from rayprune.tracking.report import write_report
 from rayprune.tracking.report.bench_page import write_bench
 from rayprune.tracking.report.certificate_page import write_certificate_page
 from rayprune.tracking.report.sensitivity_page import write_sensitivity_page
-from tests.doubles.made_up_bench import made_up_bench
-from tests.doubles.made_up_certificate import made_up_certificate, made_up_pairs
-from tests.doubles.made_up_scan import made_up_scan
-from tests.doubles.made_up_sweep import write_made_up_run, write_made_up_sweep
+from tests.doubles.made_up.bench import made_up_bench
+from tests.doubles.made_up.certificate import made_up_certificate, made_up_pairs
+from tests.doubles.made_up.scan import made_up_scan
+from tests.doubles.made_up.sweep import write_made_up_run, write_made_up_sweep
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 SECTIONS = [

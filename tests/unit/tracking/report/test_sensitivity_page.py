@@ -1,7 +1,7 @@
 """A scan's page: every layer is on it, and names can't break out of it."""
 
 from rayprune.tracking.report.sensitivity_page import render_sensitivity
-from tests.doubles.made_up_scan import made_up_scan
+from tests.doubles.made_up.scan import made_up_scan
 
 
 def test_the_page_has_a_section_for_what_layers_are_judged_by():

@@ -7,7 +7,7 @@ import pytest
 
 from rayprune.errors import InputError
 from rayprune.tracking.report import report_data
-from tests.doubles.made_up_sweep import write_made_up_sweep
+from tests.doubles.made_up.sweep import write_made_up_sweep
 
 pytest.importorskip("wandb_workspaces")
 

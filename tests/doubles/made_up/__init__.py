@@ -1,0 +1,1 @@
+"""Records of what took no time: benches, certificates, scans, sweeps, and a Tune."""
