@@ -150,7 +150,7 @@ TABLES = {
             "cubic": (),
             "adaptive": (
                 schedule(
-                    "{kind: adaptive, begin: 0.2, end: 0.8, every: 500, networks: 3, step: 0.05}"
+                    "{kind: adaptive, begin: 0.2, end: 0.8, every: 250, networks: 3, step: 0.02}"
                 ),
             ),
         },
