@@ -20,6 +20,7 @@ from rayprune.deploy.compaction.unremovable_weights import Stranded, stranded
 from rayprune.pruning.layers.partial_norm import merged
 
 _TIED = "no weight reaches them, but they can only go together with units that live"
+_GROUPED = "nothing reads them, but a convolution in groups has as many in each"
 _LAST = "no layer is left without units, and the last ones go together"
 _UNREAD = "nothing reads them, but they change, and a norm takes the mean over all of them"
 _FILLING = "nothing reads them, but all heads of a layer are as wide as the widest"
@@ -93,6 +94,7 @@ def _plan(findings: Findings, found: Fitted) -> Plan:
     matrices, live, norms = found.matrices, found.live, found.norms
     kept = live | found.held
     unread = live & ~liveness(findings, matrices, note=False)[0]
+    findings.note(_unread_in_groups(findings, matrices, live), _GROUPED)
     states = {place: _indices(findings, c, kept) for place, c in findings.states.items()}
     returned = {place: _indices(findings, c, kept) for place, c in findings.returned.items()}
     picks = dict(_picks(matrices, kept)) | dict(_carried(findings, kept))
@@ -295,6 +297,21 @@ def _filling(findings: Findings, kept: Tensor, live: Tensor) -> Iterator[HeldBac
         dead = int((kept[sets] & ~live[sets]).sum())
         if dead and live[sets].any():
             yield HeldBack(layer, dead, _FILLING)
+
+
+def _unread_in_groups(findings: Findings, matrices: list[Matrix], live: Tensor) -> Tensor:
+    """Return channels of groups that live, which no weight reads themselves."""
+    by_weight = {(m.weight, m.axes, m.groups): m for m in matrices}
+    empty = torch.empty(0, dtype=torch.long)
+    seen, read, whole = [empty], [empty], [empty]
+    for use in findings.uses:
+        matrix = by_weight[use.weight, use.axes, use.groups]
+        seen.append(use.columns)
+        read.append(use.columns[matrix.filled[live[matrix.rows]].any(0)])
+        if use.groups > 1:
+            whole.append(use.whole[live[findings.channels.sets(use.whole)]])
+    channels = torch.cat(whole)
+    return channels[torch.isin(channels, torch.cat(seen)) & ~torch.isin(channels, torch.cat(read))]
 
 
 def _together(findings: Findings, held: Tensor) -> Iterator[HeldBack]:
