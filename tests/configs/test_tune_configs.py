@@ -18,7 +18,8 @@ def loaded(path, *overrides):
 
 
 def test_there_is_a_config_for_each_algorithm():
-    assert {loaded(path).algorithm for path in CONFIGS} == set(ALGORITHMS)
+    # DreamerV3 takes hours to learn anything on two cores, and can't be exported.
+    assert {loaded(path).algorithm for path in CONFIGS} == set(ALGORITHMS) - {"DreamerV3"}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -260,7 +260,7 @@ def actors(pid: int) -> list[int]:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds the actors in /proc")
-def test_a_trial_whose_actor_is_killed_goes_on(ray_session: None, tmp_path: Path) -> None:
+def test_trials_whose_actors_are_killed_go_on(ray_session: None, tmp_path: Path) -> None:
     config, out = write(tmp_path / "c.yaml", {"population": 2}), tmp_path / "out"
     killed: list[int] = []
 
@@ -268,8 +268,9 @@ def test_a_trial_whose_actor_is_killed_goes_on(ray_session: None, tmp_path: Path
         deadline = time.monotonic() + 240
         while sum(map(len, rows_of(out).values())) < 5 and time.monotonic() < deadline:
             time.sleep(0.05)
-        killed.extend(actors(os.getpid())[:1])
-        os.kill(killed[0], signal.SIGKILL)
+        killed.extend(actors(os.getpid()))  # one alone might be that of a trial that waits
+        for actor in killed:
+            os.kill(actor, signal.SIGKILL)
 
     with ThreadPoolExecutor(1) as aside:
         done = aside.submit(kill)

@@ -83,7 +83,8 @@ def test_those_that_may_not_swap_stand_in_order(pair: tuple[type, type]) -> None
 
 def test_no_two_features_keep_their_state_under_one_key() -> None:
     keys = [kind.key for kind in EXTENSIONS if kind.key]
-    assert sorted(keys) == ["lr_schedulers", "rewinding", "signals", "teachers", "unsaved"]
+    assert sorted(keys) == sorted(set(keys))
+    assert {"competing_networks", "lr_schedulers", "rewinding", "signals", "teachers"} < set(keys)
 
 
 def test_learners_meet_at_one_door() -> None:

@@ -50,7 +50,7 @@ def test_all_faults_come_at_once_with_field_constraint_value_and_way_out():
         ({"operation": {"scale": 0.5, "steps": 0}}, "`operation.steps` must be an integer in [1,"),
         ({"operation": {"scale": 0.5, "steps": 2.5}}, "`operation.steps` must be an integer"),
         ({"operation": {"scale": 0.5, "steps": float("inf")}}, "`operation.steps` must be"),
-        ({"schedule": {"kind": "sudden"}}, "`schedule.kind` must be one of ['cubic', "),
+        ({"schedule": {"kind": "sudden"}}, "`schedule.kind` must be one of ['adaptive', "),
         (
             {"schedule": {"kidn": "cubic"}},
             "`schedule.kidn` is not a known key. Did you mean 'kind'",
@@ -73,7 +73,7 @@ def test_all_faults_come_at_once_with_field_constraint_value_and_way_out():
         ({"compact_every": 10}, "`compact_every` needs a `granularity` that removes whole units"),
         (
             {"compact_every": 10, "granularity": "2:4", "sparsity": None},
-            "'neuron' or 'hybrid', but it is '2:4'",
+            "'neuron', 'head' or 'hybrid', but it is '2:4'",
         ),
         (
             {"compact_every": 10, "granularity": "neuron", "schedule": {"kind": "gated"}},
