@@ -34,7 +34,7 @@ def family_named(name: str) -> AlgorithmFamily:
 
 def family_of(config: AlgorithmConfig) -> AlgorithmFamily:
     """Return the family of an algorithm by its config, or by what that was derived from."""
-    return _nearest({family: family.config_class for family in families()}, config)
+    return _nearest({family: family.known_config for family in families()}, config)
 
 
 def family_of_module(module: Any) -> AlgorithmFamily:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import gymnasium as gym
-from ray.rllib.algorithms.dreamerv3 import DreamerV3Config
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
+from rayprune.errors import InputError
 from rayprune.rllib.algorithms.family import AlgorithmFamily, Unread, value_at
+
+_RLLIBS: Final = "ray.rllib.algorithms.dreamerv3"
+"""It imports Pillow, which no other algorithm needs: so it is imported when it is asked for."""
 
 
 class DreamerV3Family(AlgorithmFamily):
@@ -17,7 +23,6 @@ class DreamerV3Family(AlgorithmFamily):
     Its critic's moving average is a target network, see `target_pairs`.
     """
 
-    config_class = DreamerV3Config
     actions: ClassVar[tuple[type, ...] | None] = (gym.spaces.Box, gym.spaces.Discrete)
     value_net = False
     learns_deviation = False
@@ -29,6 +34,25 @@ class DreamerV3Family(AlgorithmFamily):
             "Set `batch_size_B`, `batch_length_T` and `training_ratio`.",
         ),
     )
+
+    @property
+    def known_config(self) -> type[AlgorithmConfig] | None:
+        """RLlib's class of its configs; None while nobody has imported it."""
+        return getattr(sys.modules.get(_RLLIBS), "DreamerV3Config", None)
+
+    def config(self) -> AlgorithmConfig:
+        """Return a fresh config.
+
+        Raises:
+            InputError: Pillow is missing.
+        """
+        try:
+            fresh: AlgorithmConfig = importlib.import_module(_RLLIBS).DreamerV3Config()
+        except ModuleNotFoundError as error:
+            raise InputError(
+                f"`algorithm: DreamerV3` needs Pillow: pip install 'rayprune[dreamerv3]' ({error})."
+            ) from error
+        return fresh
 
     def faults(self, blocks: Mapping[str, Any]) -> Iterator[str]:
         """Yield what it can't do: read a ``model_config``."""

@@ -93,6 +93,11 @@ class AlgorithmFamily:
         """Whether it learns from recorded data, and samples none."""
         return is_offline(self.name)
 
+    @property
+    def known_config(self) -> type[AlgorithmConfig] | None:
+        """RLlib's class of its configs, as far as it is imported."""
+        return self.config_class
+
     def config(self) -> AlgorithmConfig:
         """Return a fresh config."""
         return (self.config_class or AlgorithmConfig)()

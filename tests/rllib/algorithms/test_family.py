@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from typing import Any
 
 import pytest
@@ -17,7 +19,7 @@ from ray.rllib.algorithms.tqc.torch.default_tqc_torch_rl_module import DefaultTQ
 import rayprune.algorithms
 from rayprune.algorithms import ALGORITHMS, KnownAlgorithm, register_algorithm
 from rayprune.config import experiment_faults
-from rayprune.errors import ConfigError
+from rayprune.errors import ConfigError, InputError
 from rayprune.pruning.registry import Registry
 from rayprune.rllib import algorithms
 from rayprune.rllib.algorithms import (
@@ -112,3 +114,13 @@ def test_a_family_that_a_user_registers_travels_to_learners_elsewhere(
     register_missing(parts)
     assert list(ALGORITHMS) == ["PPO", "Own"]
     assert rayprune.algorithms.is_offline("Own")
+
+
+def test_dreamers_pictures_are_asked_of_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray.rllib.algorithms.dreamerv3", None)  # fails to import
+    monkeypatch.delitem(sys.modules, "rayprune.rllib.algorithms.dreamerv3", raising=False)
+    ours = importlib.import_module("rayprune.rllib.algorithms.dreamerv3")
+    family = ours.DreamerV3Family("DreamerV3")
+    assert family.known_config is None
+    with pytest.raises(InputError, match=r"needs Pillow: pip install 'rayprune\[dreamerv3\]'"):
+        family.config()
