@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
 
@@ -15,9 +15,11 @@ from rayprune.deploy.compaction.module_calls import given_to, operator_name
 from rayprune.deploy.compaction.sizes.literals import Change
 from rayprune.deploy.compaction.sizes.misfits import Misfit, find_misfits
 from rayprune.deploy.compaction.sizes.resized_forward import ResizedForward
-from rayprune.deploy.compaction.sizes.symbolic_trace import Given, resized_code
 from rayprune.deploy.compaction.trace import Forward, Trace, call
 from rayprune.errors import InputError, first_line
+
+if TYPE_CHECKING:
+    from rayprune.deploy.compaction.sizes.symbolic_trace import Given
 
 Sizes = Literal["trusted", "rewritten", "held"]
 """What is done where a forward has sizes that no longer fit."""
@@ -74,6 +76,9 @@ def _rewritten(
     run: TracedForward, findings: Findings, misfits: Sequence[Misfit], barred: dict[str | None, str]
 ) -> dict[str, ResizedForward]:
     """Return new code for each module that can have it; note why others can't."""
+    # It brings torch's compiler, a second that whoever needs no new code is spared.
+    from rayprune.deploy.compaction.sizes.symbolic_trace import resized_code
+
     found: dict[str, ResizedForward] = {}
     by_module: dict[str | None, list[Misfit]] = {}
     for misfit in misfits:
@@ -113,6 +118,8 @@ def _given(
     name: str,
     called: tuple[tuple[Any, ...], dict[str, Any]],
 ) -> Given:
+    from rayprune.deploy.compaction.sizes.symbolic_trace import Given
+
     first = next(call for call in run.traced.calls if call.name == name)
     found = []
     for node, dims in zip(first.inputs, first.dims, strict=True):
