@@ -46,11 +46,11 @@ class TQCFamily(SACFamily):
         """Yield what it can't do: leave no quantile to learn from."""
         yield from super().faults(blocks)
         default = TQCConfig()
-        own = {
-            key: value_at(blocks, "training", key) or getattr(default, key)
+        given = value_at(blocks, "training") or {}
+        count, dropped = (
+            given.get(key, getattr(default, key))
             for key in ("n_quantiles", "top_quantiles_to_drop_per_net")
-        }
-        count, dropped = own["n_quantiles"], own["top_quantiles_to_drop_per_net"]
+        )
         if isinstance(count, int) and isinstance(dropped, int) and dropped >= count:
             yield (
                 f"`rllib.training.top_quantiles_to_drop_per_net` must be less than `n_quantiles` "

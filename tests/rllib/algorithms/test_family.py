@@ -124,3 +124,12 @@ def test_dreamers_pictures_are_asked_of_nobody_else(monkeypatch: pytest.MonkeyPa
     assert family.known_config is None
     with pytest.raises(InputError, match=r"needs Pillow: pip install 'rayprune\[dreamerv3\]'"):
         family.config()
+
+
+@pytest.mark.parametrize(("quantiles", "dropped", "refused"), [(2, 0, False), (2, 2, True)])
+def test_quantiles_may_all_be_kept_and_not_all_be_dropped(
+    quantiles: int, dropped: int, refused: bool
+) -> None:
+    training = {"n_quantiles": quantiles, "top_quantiles_to_drop_per_net": dropped}
+    faults = list(family_named("TQC").faults({"training": training}))
+    assert any("top_quantiles_to_drop_per_net" in fault for fault in faults) == refused

@@ -17,7 +17,8 @@ class ReviveSchedule(SparseSchedule):
     Topology-Aware Revival (Jin et al. 2026, arXiv:2602.04166): a small share of the connections
     that shall be left at the end is held back, comes alive at one moment at random within each
     layer, and the masks are fixed from then on. How much of the reserve a layer gets, the
-    distribution says, as it does of all else: `erk` gives narrow layers more.
+    distribution says, as it does of all else: `erk` gives narrow layers more. (The paper splits it
+    by a measure of the layers' topology, of which only its abstract was known here.)
 
     >>> masks = ReviveSchedule(final=0.8, begin=100, reserve=0.1)
     >>> [round(masks.sparsity_at(step), 4) for step in (0, 99, 100, 500)], masks.end
