@@ -7,7 +7,7 @@ from typing import Final
 
 from rayprune.deploy.formats.base import ExportedFile, ExportJob, ExportOptions, Format
 from rayprune.deploy.formats.c.compiler import CArtifact, metadata_text
-from rayprune.deploy.formats.c.lowering import lower
+from rayprune.deploy.formats.c.lowering.lower import lower
 from rayprune.deploy.formats.c.writer import write_c
 from rayprune.deploy.formats.rewriting.batch_norms import fold_batch_norms
 from rayprune.deploy.formats.rewriting.channels_last import read_as_it_lies

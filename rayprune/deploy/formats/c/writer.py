@@ -10,7 +10,7 @@ from torch.export import ExportedProgram
 from rayprune.deploy.formats.base import Examples
 from rayprune.deploy.formats.c import compiler
 from rayprune.deploy.formats.c.compiler import run_self_test
-from rayprune.deploy.formats.c.lowering import lower
+from rayprune.deploy.formats.c.lowering.lower import lower
 from rayprune.deploy.formats.c.program import c_name
 from rayprune.deploy.formats.c.source_file import Source, write_source
 from rayprune.deploy.policy.interface import Interface

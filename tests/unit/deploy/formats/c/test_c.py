@@ -23,7 +23,7 @@ from rayprune.deploy.formats import format_named
 from rayprune.deploy.formats.base import Examples
 from rayprune.deploy.formats.c import compiler as c_compiler
 from rayprune.deploy.formats.c.compiler import CArtifact, compile_c, run_self_test
-from rayprune.deploy.formats.c.lowering import lower
+from rayprune.deploy.formats.c.lowering.lower import lower
 from rayprune.deploy.formats.c.matrices import ROWS, blocks_of
 from rayprune.deploy.formats.c.writer import write_c
 from rayprune.deploy.policy.agreement import agreement
