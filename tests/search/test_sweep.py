@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from rayprune.errors import ResourceError
 from rayprune.search.reporter import NullSweepReporter
 from rayprune.search.sweep import run_sweep
 from rayprune.search.sweep_spec import load_sweep
+from rayprune.search.tune.observer import Observer
 from rayprune.tracking.record import read_rows
 from tests.command_line import ENVIRONMENT, rayprune, rayprune_here, start
 from tests.rllib import experiments
@@ -234,49 +234,22 @@ def test_a_driver_that_is_killed_twice_goes_on_with_its_study_and_its_rungs(
     assert all(point["sparsity"] >= 0.4 for point in load(out / "front.json")["points"])
 
 
-def descendants(pid: int) -> list[int]:
-    parents: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        parents.setdefault(int(fields[1]), []).append(int(stat.parent.name))
-    found, todo = [], [pid]
-    while todo:
-        todo += parents.get(todo[0], [])
-        found.append(todo.pop(0))
-    return found[1:]
-
-
-def actors(pid: int) -> list[int]:
-    def title(child: int) -> str:
-        try:
-            return Path(f"/proc/{child}/cmdline").read_text()
-        except OSError:
-            return ""
-
-    return [child for child in descendants(pid) if "ray::ResourceTrainable" in title(child)]
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds the actors in /proc")
-def test_trials_whose_actors_are_killed_go_on(ray_session: None, tmp_path: Path) -> None:
+def test_a_trial_whose_actor_is_killed_goes_on(
+    ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config, out = write(tmp_path / "c.yaml", {"population": 2}), tmp_path / "out"
-    killed: list[int] = []
+    observe, killed = Observer.on_trial_result, []
 
-    def kill() -> None:
-        deadline = time.monotonic() + 240
-        while sum(map(len, rows_of(out).values())) < 5 and time.monotonic() < deadline:
-            time.sleep(0.05)
-        killed.extend(actors(os.getpid()))  # one alone might be that of a trial that waits
-        for actor in killed:
-            os.kill(actor, signal.SIGKILL)
+    def kill(observer: Observer, iteration: int, trials: Any, trial: Any, result: Any) -> None:
+        observe(observer, iteration, trials, trial, result)
+        # Between two validations its actor is to train on: it neither waits nor is it done.
+        if not killed and INTERVAL < result["env_steps"] < STEPS:
+            killed.append(trial.trial_id)
+            os.kill(result["pid"], signal.SIGKILL)
 
-    with ThreadPoolExecutor(1) as aside:
-        done = aside.submit(kill)
-        _, err = rayprune_here("sweep", config, "--out", out)
-        done.result()
-    assert "goes on from its checkpoint" in err
+    monkeypatch.setattr(Observer, "on_trial_result", kill)
+    _, err = rayprune_here("sweep", config, "--out", out)
+    assert f"{killed[0]} failed and goes on from its checkpoint" in err
     check_rows(out, 2)
 
 
