@@ -30,6 +30,19 @@ def random_inputs(
     ]
 
 
+def timing_inputs(interface: Interface, batch: int) -> list[Array]:
+    """Return inputs for a batch: normal numbers, and zeros where numbers are whole."""
+    random = np.random.default_rng(0)
+
+    def one(port: Port) -> Array:
+        zeros = port.zeros(batch)
+        if zeros.dtype.kind != "f":
+            return zeros
+        return random.standard_normal(zeros.shape).astype(zeros.dtype)
+
+    return [one(port) for port in interface.inputs]
+
+
 def draw_noise(interface: Interface, count: int, seed: int) -> list[Array]:
     """Return the noise that ``count`` sampled actions want; an empty list for greedy ones."""
     if interface.noise is None:

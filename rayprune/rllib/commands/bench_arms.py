@@ -14,8 +14,8 @@ from rayprune.deploy.formats import open_artifact
 from rayprune.deploy.measure.latency import Arm
 from rayprune.deploy.policy.interface import Port
 from rayprune.deploy.policy.policy import DeployablePolicy
+from rayprune.deploy.policy.runs import timing_inputs
 from rayprune.rllib.evaluation.evaluator import Evaluator
-from rayprune.rllib.export.latency import timing_inputs
 
 RLLIB: Final = "forward_inference"
 """The runtime of whoever doesn't export: RLlib's module, called with a batch."""

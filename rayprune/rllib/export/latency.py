@@ -13,16 +13,14 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
 from rayprune.deploy.export.export import export_policy
 from rayprune.deploy.export.shrink import shrink
 from rayprune.deploy.formats import format_named, open_artifact
 from rayprune.deploy.measure.latency import time_arms
 from rayprune.deploy.measure.machine import cpu
 from rayprune.deploy.policy.capture import plain_copy
-from rayprune.deploy.policy.interface import Array, Interface, Port
 from rayprune.deploy.policy.policy import DeployablePolicy
+from rayprune.deploy.policy.runs import timing_inputs
 from rayprune.rllib.evaluation.evaluator import Evaluator
 from rayprune.rllib.export.policy import deployable
 from rayprune.rllib.export.recorded import Recorded
@@ -67,19 +65,6 @@ def architecture(policy: DeployablePolicy) -> str:
     about: dict[str, Any] = {"modules": repr(policy), "shapes": shapes}
     about["machine"] = {"cpu": cpu(), "versions": versions()}
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def timing_inputs(interface: Interface, batch: int) -> list[Array]:
-    """Return inputs for a batch: normal numbers, and zeros where numbers are whole."""
-    random = np.random.default_rng(0)
-
-    def one(port: Port) -> Array:
-        zeros = port.zeros(batch)
-        if zeros.dtype.kind != "f":
-            return zeros
-        return random.standard_normal(zeros.shape).astype(zeros.dtype)
-
-    return [one(port) for port in interface.inputs]
 
 
 def _timed(policy: DeployablePolicy, inputs: Any) -> float:

@@ -1,0 +1,60 @@
+"""Target ``host``: the machine that measures, timed by its clock."""
+
+from __future__ import annotations
+
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+from rayprune.deploy.formats import FORMATS, format_of, open_artifact
+from rayprune.deploy.formats.c.compiler import find_compiler, run_self_test
+from rayprune.deploy.measure.latency import time_arms
+from rayprune.deploy.measure.machine import cpu
+from rayprune.deploy.measure.memory import peak_memory
+from rayprune.deploy.policy.runs import timing_inputs
+from rayprune.deploy.targets.base import Latency, Measurement, Target
+from rayprune.errors import first_line
+
+_LIMIT_S = 10.0
+_RUNTIMES = {"onnx": "onnxruntime", "torch": "torch"}
+
+
+class HostTarget(Target):
+    """This machine: one action at a time, one thread, called from Python."""
+
+    reports = frozenset({"flash_bytes", "ram_bytes", "latency_us", "self_test"})
+    line = "this machine: time and memory, measured"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.formats = ("c", *(kind for kind in FORMATS if kind != "c"))
+
+    def missing(self, kind: str | None = None) -> tuple[str, ...]:
+        """See `Target.missing`."""
+        needs_compiler = (kind or self.format) == "c"
+        return ("gcc",) if needs_compiler and find_compiler() is None else ()
+
+    def _measured(self, artifact: Path) -> Measurement:
+        opened = open_artifact(artifact)
+        inputs = timing_inputs(opened.interface, 1)
+        timings = time_arms({"policy": lambda: opened.run(inputs)}, limit_s=_LIMIT_S)["policy"]
+        figures, kind = timings.summary(), format_of(artifact).name
+        return Measurement(
+            target=self.name,
+            flash_bytes=artifact.stat().st_size,
+            ram_bytes=(peak_memory(artifact, (1,)) or {}).get(1),
+            latency_us=Latency(figures["median_us"], figures["p99_us"]),
+            self_test=run_self_test(artifact)["passed"] if kind == "c" else None,
+            tools={"cpu": cpu(), **_runtime(kind)},
+            notes=("Flash is the file, RAM by how much it raised the process's peak.",),
+        )
+
+
+def _runtime(kind: str) -> dict[str, str]:
+    if kind in _RUNTIMES:
+        return {_RUNTIMES[kind]: version(_RUNTIMES[kind])}
+    found = find_compiler()
+    if kind != "c" or found is None:
+        return {}
+    told = subprocess.run([found, "--version"], capture_output=True, text=True, timeout=60)
+    return {Path(found).name: first_line(ValueError(told.stdout))}
