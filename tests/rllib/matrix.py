@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -80,12 +80,17 @@ FULL: tuple[Case, ...] = tuple(
 )
 
 
-def cover(cases: tuple[Case, ...]) -> list[Case]:
+def cover(cases: tuple[Case, ...], but: Iterable[Case] = ()) -> list[Case]:
     """Return a few of the cases in which each pair of values that occurs in any occurs again.
 
     Greedy: always the case with most pairs that are still missing; the first among equals.
+
+    Args:
+        cases: to choose from.
+        but: cases whose pairs need not occur again.
     """
     missing = {pair for case in cases for pair in pairs(case)}
+    missing -= {pair for case in but for pair in pairs(case)}
     chosen: list[Case] = []
     while missing:
         best = max(cases, key=lambda case: len(pairs(case) & missing))

@@ -12,7 +12,7 @@ from rayprune.search.space import Space
 
 if TYPE_CHECKING:
     from ray.tune.schedulers import TrialScheduler
-    from ray.tune.search import Searcher
+    from ray.tune.search import SearchAlgorithm, Searcher
 
 
 class SearchFields(Protocol):
@@ -89,10 +89,11 @@ class SearchMethod:
             for key, domain in space.items()
         }
 
-    def searcher(self, task: SearchTask) -> Searcher | None:
-        """Return what suggests values in place of Tune; None where nothing does."""
-        del task
-        return None
+    def searcher(self, task: SearchTask) -> Searcher | SearchAlgorithm:
+        """Return what draws the values of each trial: Tune's own generator, by the sweep's seed."""
+        from ray.tune.search.basic_variant import BasicVariantGenerator
+
+        return BasicVariantGenerator(random_state=task.seed)
 
     def scheduler(self, task: SearchTask) -> TrialScheduler:
         """Return what decides on a trial at each result; one that lets all of them end."""

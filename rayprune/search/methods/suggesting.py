@@ -35,7 +35,7 @@ class _OptunaMethod(SearchMethod):
         del space
         return {}
 
-    def searcher(self, task: SearchTask) -> Searcher | None:
+    def searcher(self, task: SearchTask) -> Searcher:
         """Return Tune's searcher around Optuna's sampler."""
         from rayprune.search.schedulers.optuna_study import OptunaStudy
 

@@ -1,7 +1,8 @@
-"""All algorithms, nets and granularities keep the promises: zeros, same masks, save and restore.
+"""All algorithms, nets and granularities keep the promises: zeros, same masks, restore, export.
 
-The default suite runs a pairwise cover of what samples by itself, and one case of TQC, whose loop
-and nets are SAC's, and of each offline algorithm; `make test-all` runs every case.
+The default suite runs a pairwise cover of what samples by itself, without SimBa, and one case of
+TQC, whose loop and nets are SAC's, and of each offline algorithm. With `make test-slow` the cover
+has all pairs. `make test-all` runs every case, and exports its policy.
 """
 
 from __future__ import annotations
@@ -17,12 +18,16 @@ import pytest
 import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 
+from rayprune.deploy.export.export import export_policy
+from rayprune.deploy.policy.policy import DeployablePolicy
+from rayprune.deploy.policy.runs import random_inputs
 from rayprune.rllib import prune
 from rayprune.rllib.callback import check_env_runners, learner_reports
 from rayprune.rllib.checkpoints.files import restore, save
 from rayprune.rllib.checkpoints.saved_policy import SavedPolicy
 from rayprune.rllib.evaluation.evaluator import Evaluator
 from rayprune.rllib.experiment.algorithm_config import build_module
+from rayprune.rllib.export.policy import deployable
 from tests.doubles.envs import Images
 from tests.rllib import configs, matrix
 from tests.rllib.invariants import check_by_hand
@@ -40,7 +45,9 @@ COVER = [
 ]
 SIMBA_IN_EVERY_RUN = [("SAC", "simba", "neuron")]
 """It is RLlib's modules with other layers: its other pairs come in `make test-slow`."""
-REST = [case for case in matrix.FULL if case not in COVER]
+IN_EVERY_RUN = len(COVER)
+"""How many of the cover, but for SimBa; the others have their pairs in `make test-slow`."""
+COVER += matrix.cover(matrix.FULL, but=COVER)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +72,7 @@ def _id(case: matrix.Case) -> str:
 
 
 def _marked(case: matrix.Case) -> Any:
-    rare = case[1] == "simba" and case not in SIMBA_IN_EVERY_RUN
+    rare = case in COVER[IN_EVERY_RUN:] or (case[1] == "simba" and case not in SIMBA_IN_EVERY_RUN)
     return pytest.param(case, marks=pytest.mark.slow if rare else (), id=_id(case))
 
 
@@ -77,18 +84,17 @@ def test_a_cover_of_all_pairs_keeps_every_promise(
 
 
 @pytest.mark.matrix
-@pytest.mark.parametrize("case", REST, ids=_id)
-def test_every_other_case_keeps_every_promise(
+@pytest.mark.parametrize("case", matrix.FULL, ids=_id)
+def test_every_case_keeps_every_promise_and_is_exported(
     case: matrix.Case, data: dict[str, Path], tmp_path: Path
 ) -> None:
-    _keeps_every_promise(case, data, tmp_path)
+    _keeps_every_promise(case, data, tmp_path, exports=True)
 
 
 def test_the_cover_has_every_pair_that_the_matrix_has() -> None:
     held = {pair for case in COVER for pair in matrix.pairs(case)}
-    wanted = {pair for case in ONLINE for pair in matrix.pairs(case)}
-    assert wanted <= held
-    assert len(matrix.cover(ONLINE)) < len(ONLINE)
+    assert held == {pair for case in matrix.FULL for pair in matrix.pairs(case)}
+    assert len(COVER) < len(matrix.FULL) / 2
     assert set(SIMBA_IN_EVERY_RUN) < set(COVER)
 
 
@@ -117,7 +123,9 @@ def _reports_at_rest(algo: Any) -> list[dict[str, Any]]:
     raise AssertionError([report["updates"] for report in reports])
 
 
-def _keeps_every_promise(case: matrix.Case, data: dict[str, Path], tmp_path: Path) -> None:
+def _keeps_every_promise(
+    case: matrix.Case, data: dict[str, Path], tmp_path: Path, *, exports: bool = False
+) -> None:
     algorithm, net, granularity = case
     # An asynchronous policy is followed a little later; offline, no EnvRunner samples.
     unsynced = (*matrix.ASYNCHRONOUS, *matrix.OFFLINE)
@@ -139,7 +147,7 @@ def _keeps_every_promise(case: matrix.Case, data: dict[str, Path], tmp_path: Pat
         saved = learner_reports(algo)[0][DEFAULT_MODULE_ID]
     finally:
         algo.stop()
-    _evaluates(plain, tmp_path / "saved")
+    _evaluates(plain, tmp_path / "saved", tmp_path / "policy.onnx" if exports else None)
     restored = configs.build(config)
     try:
         restore(restored, tmp_path / "saved")
@@ -151,16 +159,27 @@ def _keeps_every_promise(case: matrix.Case, data: dict[str, Path], tmp_path: Pat
         restored.stop()
 
 
-def _evaluates(config: Any, checkpoint: Path) -> None:
-    """Assert that a policy without a Learner takes the checkpoint's weights."""
+def _evaluates(config: Any, checkpoint: Path, exported: Path | None) -> None:
+    """Assert that a policy without a Learner takes the checkpoint's weights, and can be a file."""
     evaluator = Evaluator(config)
     try:
         evaluator.load_checkpoint(checkpoint)
         saved = SavedPolicy(checkpoint).weights
         for name, weight in evaluator.module.named_parameters():
             assert np.array_equal(weight.detach().numpy(), saved[name]), name
+        if exported is not None:
+            _export(deployable(evaluator), exported)
     finally:
         evaluator.close()
+
+
+def _export(policy: DeployablePolicy, path: Path) -> None:
+    """Write a policy without its dead units; ONNX Runtime must act as RLlib's module does."""
+    zeros = [port.zeros(2) for port in policy.interface.inputs]
+    recorded = random_inputs(policy.interface, zeros, 32, seed=0)
+    told = export_policy(policy, path, "onnx", recorded=recorded, about={})
+    assert told["equivalence"]["random"]["holds"]
+    assert told["equivalence"]["recorded"]["observations"] == 32
 
 
 def _wait_for(condition: Callable[[], bool]) -> None:

@@ -57,14 +57,35 @@ def multiplied(call: Call) -> list[AbstractValue] | None:
     if first.channels.dim() < 2 or second.channels.dim() < 2:
         return None
     shape = call.shapes[0]
-    left = _factor(first, shape[:-2], transposed=False)
-    right = _factor(second, shape[:-2], transposed=True)
-    channels = _product(call.findings, left, right)
+    product = multiply(call.findings, first, second, shape[:-2])
+    if product is None:
+        return None
+    return [AbstractValue(product.channels.reshape(shape), product.known.reshape(shape))]
+
+
+def multiply(
+    findings: Findings, first: AbstractValue, second: AbstractValue, batch: torch.Size | None = None
+) -> AbstractValue | None:
+    """Return a product of batches of matrices, shape ``(batch, rows, columns)``.
+
+    Args:
+        findings: of the forward.
+        first: matrices, the last axis summed over.
+        second: matrices, the last axis but one summed over.
+        batch: what both are spread to; None where their first axis is one of batches already.
+
+    Returns:
+        None where units of both are left beside each other.
+    """
+    batch = first.channels.shape[:-2] if batch is None else batch
+    left = _factor(first, batch, transposed=False)
+    right = _factor(second, batch, transposed=True)
+    channels = _product(findings, left, right)
     if channels is None:
         return None
     meets = (left.known != 0).double() @ (right.known != 0).double().mT
     known = torch.where(meets == 0, 0.0, torch.nan).double()
-    return [AbstractValue(channels.expand(known.shape).reshape(shape), known.reshape(shape))]
+    return AbstractValue(channels.expand(known.shape), known)
 
 
 def attended(call: Call) -> list[AbstractValue] | None:

@@ -1,4 +1,4 @@
-"""Products with parameters of no layer: ``x @ w.T``, ``torch.einsum("bi,oi->bo", x, w)``."""
+"""Products with parameters of no layer: ``x @ w.T``, ``torch.addmm(b, x, w)``."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def multiplied(call: Call) -> list[AbstractValue] | None:
     if first.parameter and second.parameter:
         return None
     if second.parameter:
-        return _read(call, first, second, rows=1, axis=-1, result=-1)
+        return read_product(call, first, second, rows=1, axis=-1, result=-1)
     axis = -2 if second.channels.dim() > 1 else -1
-    return _read(call, second, first, rows=0, axis=axis, result=axis)
+    return read_product(call, second, first, rows=0, axis=axis, result=axis)
 
 
 def added(call: Call) -> list[AbstractValue] | None:
@@ -35,7 +35,7 @@ def added(call: Call) -> list[AbstractValue] | None:
         or (call.given["beta"], call.given["alpha"]) != (1, 1)
     ):
         return None
-    return _read(call, value, weight, rows=1, axis=-1, result=-1, bias=bias)
+    return read_product(call, value, weight, rows=1, axis=-1, result=-1, bias=bias)
 
 
 def turned(call: Call) -> list[AbstractValue] | None:
@@ -43,36 +43,10 @@ def turned(call: Call) -> list[AbstractValue] | None:
     value, weight = call.given["input"], call.given["weight"]
     if not weight.parameter or value.parameter:
         return None
-    return _read(call, value, weight, rows=0, axis=-1, result=-1, bias=call.given["bias"])
+    return read_product(call, value, weight, rows=0, axis=-1, result=-1, bias=call.given["bias"])
 
 
-def summed(call: Call) -> list[AbstractValue] | None:
-    """``einsum`` of a tensor and a matrix, over one axis."""
-    told, given = call.given["equation"].replace(" ", ""), list(call.given["tensors"])
-    if len(given) != 2 or "->" not in told or "." in told:
-        return None
-    inputs, output = told.split("->")
-    sides = dict(zip(inputs.split(","), given, strict=True))
-    weights = [letters for letters, value in sides.items() if value.parameter]
-    if len(sides) != 2 or len(weights) != 1:
-        return None
-    (weight,), (value,) = weights, set(sides) - {*weights}
-    rows, over = set(weight) - set(value), set(weight) & set(value)
-    alone = len(set(value)) == len(value) and set(output) == (set(value) - over) | rows
-    if len(weight) != 2 or len(rows) != 1 or len(over) != 1 or over & set(output) or not alone:
-        return None
-    (row,), (column,) = rows, over
-    return _read(
-        call,
-        sides[value],
-        sides[weight],
-        rows=weight.index(row),
-        axis=value.index(column),
-        result=output.index(row),
-    )
-
-
-def _read(
+def read_product(
     call: Call,
     value: AbstractValue,
     weight: AbstractValue,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from rayprune.deploy.compaction.abstract_values import AbstractValue
-from rayprune.deploy.compaction.operators import attention, positions, products, tensors
+from rayprune.deploy.compaction.operators import attention, einsum, positions, products, tensors
 from rayprune.deploy.compaction.operators.call import Call
 
 Rule = Callable[[Call], "list[AbstractValue] | None"]
@@ -24,7 +24,7 @@ RULES: Final[Mapping[str, Rule]] = {
     **dict.fromkeys(("matmul", "mm"), products.multiplied),
     "addmm": products.added,
     "linear": products.turned,
-    "einsum": products.summed,
+    "einsum": einsum.summed,
     "scaled_dot_product_attention": attention.attended,
     **dict.fromkeys(("pad", "constant_pad_nd"), tensors.padded),
     "index": positions.indexed,

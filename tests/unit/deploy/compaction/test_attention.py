@@ -128,6 +128,48 @@ def test_masks_of_keys_are_no_obstacle(masked: str) -> None:
     assert small.module.m.num_heads == 3
 
 
+EINSUMS = {
+    "heads after places": ("bqhd,bkhd->bhqk", "bhqk,bkhd->bqhd"),
+    "heads after queries": ("bqhd,bkhd->bqhk", "bqhk,bkhd->bqhd"),
+    "keys first": ("bkhd,bqhd->bkqh", "bkhd,bkqh->bqhd"),
+}
+
+
+class ByEinsum(nn.Module):
+    """Attention without softmax, whose products are einsums; `matmul` is the same by hand."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(6, WIDTH) for _ in range(3))
+        self.o, self.form = nn.Linear(WIDTH, 3), form
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (part(x).unflatten(-1, (HEADS, -1)) for part in (self.q, self.k, self.v))
+        if self.form == "matmul":
+            scores = q.transpose(1, 2) @ k.permute(0, 2, 3, 1)
+            return self.o((scores.tanh() @ v.transpose(1, 2)).transpose(1, 2).flatten(2))
+        first, second = EINSUMS[self.form]
+        swapped = self.form == "keys first"
+        scores = torch.einsum(first, *((k, q) if swapped else (q, k))).tanh()
+        return self.o(torch.einsum(second, *((v, scores) if swapped else (scores, v))).flatten(2))
+
+
+@pytest.mark.parametrize("form", EINSUMS)
+@pytest.mark.parametrize("gone", ["heads", "width"])
+def test_an_einsum_of_activations_is_read_as_the_product_that_it_is(form: str, gone: str) -> None:
+    x, found = torch.randn(3, 5, 6), []
+    dead = torch.arange(WIDTH) % 4 == 1 if gone == "width" else heads(0, 2)["q"]
+    for how in (form, "matmul"):
+        seeded(0)
+        net = ByEinsum(how).eval().requires_grad_(False)
+        for layer in (net.q, net.k, net.v):
+            layer.weight[dead] = layer.bias[dead] = 0
+        small = compact(net, x)
+        proven(small)
+        found.append([(r.layer, r.units) for r in small.removed])
+    assert found[0] == found[1] == [(name, int(dead.sum())) for name in "qkv"]
+
+
 def test_heads_that_are_read_by_their_numbers_stay_and_it_is_said_why() -> None:
     for why in ("weights are read", "one for each head"):
         seeded(0)

@@ -115,6 +115,23 @@ def bare(draw: random.Random, act: Act) -> Made:
     return Net(weights, draw.choice(reads)), (4, 4)
 
 
+def multiplied(draw: random.Random, act: Act) -> Made:
+    """Products of activations, most of them as attention has them."""
+    heads, width = draw.choice([1, 2, 3]), draw.choice([1, 2, 4])
+    both = draw.choice(["bqhd,bkhd->bhqk", "bqhd,bkhd->bqkh", "bkhd,bqhd->bqhk", "bqhd,bqhd->bqh"])
+    result = both.partition(">")[2]
+    last = f"{result},bkhd->bqhd" if "k" in result else "bqh,bqhd->bqhd"
+    bias = draw.random() < 0.7
+    layers = [nn.Linear(4, heads * width, bias=bias) for _ in range(3)]
+
+    def read(x: Tensor, a: nn.Module, b: nn.Module, c: nn.Module, o: nn.Module) -> Tensor:
+        q, k, v = (act(part(x)).unflatten(-1, (heads, width)) for part in (a, b, c))
+        scores = torch.einsum(both, q, k)
+        return o(torch.einsum(last, act(scores), v).flatten(2))
+
+    return Net([*layers, nn.Linear(heads * width, 2)], read), (2, 3, 4)
+
+
 def recurrent(draw: random.Random, act: Act) -> Made:
     width, bias = draw.randint(2, 6), draw.random() < 0.7
     head = nn.Linear(width, 2)
@@ -132,4 +149,4 @@ def _steps(x: Tensor, cell: nn.Module, head: nn.Module) -> Tensor:
     return head(state[0] if isinstance(state, tuple) else state)
 
 
-FAMILIES = (convolutional, positional, bare, recurrent)
+FAMILIES = (convolutional, positional, bare, multiplied, recurrent)
