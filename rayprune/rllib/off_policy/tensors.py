@@ -26,8 +26,8 @@ class HeldTensors:
         self._owners: list[dict[str, Any]] = [own for own, _, _ in entries]
         self._names = [name for _, name, _ in entries]
         self._held = [held for _, _, held in entries]
-        self.by_name: dict[str, Tensor] = module.state_dict()
-        """As ``state_dict`` names them; they share memory with the module's."""
+        self.by_name: dict[str, Tensor] = module.state_dict(keep_vars=True)
+        """As ``state_dict`` names them; themselves, so that what is put in their `data` is seen."""
 
     def are_of(self, module: Any) -> bool:
         """Whether a module still holds these: layers and tensors may be replaced, not added."""

@@ -54,6 +54,12 @@ def test_weights_of_replaced_layers_come_too(algorithm: Any) -> None:
     module = learner.module["default_policy"]
     layer = next(layer for layer in module.encoder.modules() if isinstance(layer, nn.Linear))
     layer.weight = nn.Parameter(torch.full_like(layer.weight, 7.0))
+    for _ in range(2):
+        _learn(algorithm)
+        weights.have_changed()
+        weights.bring()
+        assert _acts_with_the_learners(algorithm)
+    layer.weight.data = torch.full_like(layer.weight, 80.0)
     _learn(algorithm)
     weights.have_changed()
     weights.bring()

@@ -22,6 +22,7 @@ _CONSTANT: Final = frozenset(
     {_aten.scalar_tensor.default, _aten.ones_like.default, _aten.zeros_like.default}
 )
 """Return the same each time for tensors of one shape."""
+_DRAWS: Final = torch.Tag.nondeterministic_seeded
 _FRESH: Final = frozenset({_aten.new_empty_strided.default, _aten.empty_like.default})
 
 
@@ -126,14 +127,16 @@ class _Writer:
         )
 
     def _needed(self) -> list[Call]:
-        """Return the calls that results depend on, in order."""
+        """Return the calls that results depend on, those that draw for later ones too, in order."""
         outputs = [self._first(out) for out in self._recording.outputs if out is not None]
         used = {id(out) for out in outputs}
         live = {storage_of(out) for out in outputs}
         needed = []
         for call in reversed(self._calls):
-            if any(id(self._first(made)) in used for made in call.made) or any(
-                storage_of(tensor) in live for tensor in call.written
+            if (
+                any(id(self._first(made)) in used for made in call.made)
+                or any(storage_of(tensor) in live for tensor in call.written)
+                or _DRAWS in call.function.tags
             ):
                 needed.append(call)
                 # Of what constants are like, no more than the shape is read.
@@ -217,7 +220,7 @@ def _is_by_one(call: Call) -> bool:
 def _is_repeatable(call: Call) -> bool:
     """Whether a call returns the same when it is given the same."""
     tags = call.function.tags
-    return torch.Tag.nondeterministic_seeded not in tags and call.function not in _FRESH
+    return _DRAWS not in tags and call.function not in _FRESH
 
 
 def _is_finite(value: Any) -> bool:
@@ -240,4 +243,7 @@ def same_tensors(some: Iterable[Tensor | None], others: Iterable[Tensor | None])
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
-    return torch.equal(one, other)
+    if torch.equal(one, other):
+        return True
+    alike = one.shape == other.shape and one.dtype == other.dtype and one.is_floating_point()
+    return alike and torch.allclose(one, other, rtol=0.0, atol=0.0, equal_nan=True)

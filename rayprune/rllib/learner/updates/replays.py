@@ -26,6 +26,7 @@ TRIES: Final = 3
 """Recordings of one Learner that may turn out not to hold for other minibatches."""
 
 _HOOKS: Final = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_FORWARDS: Final = ("forward", "_forward", "_forward_train", "forward_train")
 
 
 class Computed(NamedTuple):
@@ -91,20 +92,27 @@ class Replays:
         computed = as_rllib()
         if self._may_watch(learner):
             with drawn.as_before():
-                self._watch(inputs, learner, computed, bare)
+                self._watch(inputs, learner, computed, bare, drawn)
         return computed
 
     def _may_watch(self, learner: Any) -> bool:
         layers = _layers_of(learner)
-        foreign = [type(layer).__name__ for layer in layers if not is_known(type(layer))]
+        foreign = [name for layer in layers if (name := _foreign_in(layer))]
         if foreign:
             self._stop(f"{foreign[0]} may do more than torch is told")
         return not foreign and not any(map(_is_hooked, layers))
 
-    def _watch(self, inputs: _Inputs, learner: Any, computed: Computed, bare: Compute) -> None:
+    def _watch(
+        self,
+        inputs: _Inputs,
+        learner: Any,
+        computed: Computed,
+        bare: Compute,
+        drawn: _Generators,
+    ) -> None:
         recorded = self._recorded
         if recorded is not None and recorded.fits(inputs, learner._params):
-            self._holds = recorded.gives(computed, inputs)
+            self._holds = recorded.gives(computed, inputs) and drawn.are_where_they_were()
             if not self._holds:
                 self._forget("a recording gives other gradients")
             return
@@ -117,7 +125,7 @@ class Replays:
         except NotRecordable as reason:
             self._stop(str(reason))
             return
-        if not self._recorded.is_of(computed):
+        if not (self._recorded.is_of(computed) and drawn.are_where_they_were()):
             self._forget("the loss alone has other gradients")
 
     def _stop(self, why: str) -> None:
@@ -174,7 +182,7 @@ class _Recorded:
         self._form = inputs.form
         self._known = [id(parameter) for parameter in learner._params]
         self._weights = [p for layer in _layers_of(learner) for p in layer._parameters.values()]
-        self._places = self._places_now()
+        self._state = self._state_now()
         self._hooks = [vars(layer)[name] for layer in _layers_of(learner) for name in _HOOKS]
         self._program: Program = program_of(recording)
 
@@ -183,13 +191,17 @@ class _Recorded:
         return (
             inputs.form == self._form
             and [id(parameter) for parameter in parameters] == self._known
-            and self._places_now() == self._places
+            and self._state_now() == self._state
             and not any(self._hooks)
         )
 
-    def _places_now(self) -> list[int]:
-        """Return where weights lie: someone may put others there by their ``data``."""
-        return [0 if weight is None else weight.data_ptr() for weight in self._weights]
+    def _state_now(self) -> list[Any]:
+        """Return where weights lie, which learn, and whether someone changes their gradients."""
+        return [
+            weight is not None
+            and (weight.data_ptr(), weight.requires_grad, bool(weight._backward_hooks))
+            for weight in self._weights
+        ]
 
     def run(self, inputs: _Inputs) -> Computed:
         """Return what it computes of a minibatch."""
@@ -221,17 +233,24 @@ class _Generators:
 
     def __init__(self, inputs: list[Tensor]) -> None:
         self._devices = {tensor.device for tensor in inputs if tensor.device.type == "cuda"}
-        self._before = self._states()
+        self._before = self._after = self._states()
 
     @contextmanager
     def as_before(self) -> Iterator[None]:
         """Have them go on from there for a while, and put back how far they have come since."""
-        now = self._states()
+        self._after = self._states()
         self._set(self._before)
         try:
             yield
         finally:
-            self._set(now)
+            self._set(self._after)
+
+    def are_where_they_were(self) -> bool:
+        """Whether as much has been drawn `as_before` as had been drawn before that."""
+        now, after = self._states(), self._after
+        return torch.equal(now[0], after[0]) and all(
+            torch.equal(state, after[1][device]) for device, state in now[1].items()
+        )
 
     def _states(self) -> tuple[Tensor, dict[torch.device, Tensor]]:
         return torch.get_rng_state(), {d: torch.cuda.get_rng_state(d) for d in self._devices}
@@ -249,7 +268,17 @@ def _are_same(one: Computed, other: Computed) -> bool:
 
 
 def _is_hooked(layer: nn.Module) -> bool:
-    return any(getattr(layer, hooks) for hooks in _HOOKS)
+    watched = (
+        weight is not None and weight._backward_hooks for weight in layer._parameters.values()
+    )
+    return any(getattr(layer, hooks) for hooks in _HOOKS) or any(watched)
+
+
+def _foreign_in(layer: nn.Module) -> str:
+    """Name what of a layer is a user's, its class or a forward of its own; empty if nothing is."""
+    if not is_known(type(layer)):
+        return type(layer).__name__
+    return next((f"a `{name}` put on a layer" for name in _FORWARDS if name in vars(layer)), "")
 
 
 def _layers_of(learner: Any) -> list[nn.Module]:

@@ -79,7 +79,8 @@ def _pair_of(main: Any, target: Any) -> Pair | None:
         return None
     if not all(is_known(type(layer)) for net in (main, target) for layer in net.modules()):
         return None
-    sources, targets = main.state_dict(), target.state_dict()
+    # Themselves, not what their memory is now: someone may put other numbers in their `data`.
+    sources, targets = main.state_dict(keep_vars=True), target.state_dict(keep_vars=True)
     floats = all(isinstance(t, Tensor) and t.is_floating_point() for t in targets.values())
     if not targets or not floats or any(name not in sources for name in targets):
         return None

@@ -78,13 +78,33 @@ def test_td_errors_are_taken_once_and_logged_if_nobody_takes_them() -> None:
     assert len(lean.metrics.reduce()[DEFAULT_MODULE_ID][TD_ERROR_KEY]) == 0
 
 
-def test_weights_that_someone_replaces_are_the_ones_that_learn() -> None:
-    pair = twins.twins(dqn(), plasticity=None)
+def replaced(learner: Any) -> None:
+    for parameter in learner._params.values():
+        parameter.data = parameter.data * 0.9
+
+
+def frozen(learner: Any) -> None:
+    for parameter in [*learner._params.values()][:2]:
+        parameter.requires_grad_(False)
+
+
+def hooked(learner: Any) -> None:
+    for parameter in learner._params.values():
+        parameter.register_hook(lambda gradient: gradient * 0.5)
+
+
+@pytest.mark.parametrize("intervene", [replaced, frozen, hooked])
+def test_what_others_do_to_weights_between_updates_counts_at_once(intervene: Any) -> None:
+    pair = twins.twins(dqn(tau=0.1), plasticity=None)
     for learner, quiet in zip(pair, ({}, {"logs": False}), strict=True):
         iterations(learner, 1, **quiet)
         for number in range(ITERATION - 1):
-            for parameter in learner._params.values():
-                parameter.data = parameter.data * 0.9
-            batch = twins.replayed_batch(learner.config, 16, seed=number)
-            learner.update(batch=batch, _no_metrics_reduce=True, **quiet)
+            if number in (2, 4):
+                intervene(learner)
+            learner.update(
+                batch=twins.replayed_batch(learner.config, 16, seed=number),
+                timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: 100 * (number + 1)},
+                _no_metrics_reduce=True,
+                **quiet,
+            )
     assert twins.differences(*(learner.get_state()["rl_module"] for learner in pair)) == []

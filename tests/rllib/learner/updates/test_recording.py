@@ -89,6 +89,26 @@ def test_no_result_lies_in_another_s_memory() -> None:
     assert made[1].sum() == made[2].sum() == 8
 
 
+def test_what_is_drawn_for_nothing_is_drawn_all_the_same() -> None:
+    def wasteful(given: Tensor) -> list[Tensor | None]:
+        torch.rand(3)
+        return [given * 2.0]
+
+    made = program(wasteful)
+    torch.manual_seed(0)
+    made([torch.ones(2, 4)])
+    found = torch.get_rng_state()
+    torch.manual_seed(0)
+    wasteful(torch.ones(2, 4))
+    assert torch.equal(found, torch.get_rng_state())
+
+
+def test_nan_is_the_same_as_nan() -> None:
+    one, other = torch.tensor([1.0, float("nan")]), torch.tensor([1.0, float("nan")])
+    assert same_tensors([one], [other])
+    assert not same_tensors([one], [torch.tensor([float("nan"), 1.0])])
+
+
 def by_value(given: Tensor) -> list[Tensor | None]:
     return [given if given.sum() > 0 else -given]
 
