@@ -15,11 +15,15 @@ if TYPE_CHECKING:
     from rayprune.pruning.granularity import register_granularity
     from rayprune.pruning.layers.attach import make_maskable, unmask
     from rayprune.pruning.pruner import Pruner
+    from rayprune.pruning.quantisation.config import QuantisationConfig
+    from rayprune.pruning.quantisation.quantiser import Quantiser
     from rayprune.pruning.schedules import register_schedule
 
 __all__ = [
     "Pruner",
     "PruningConfig",
+    "QuantisationConfig",
+    "Quantiser",
     "RaypruneError",
     "compact",
     "make_maskable",
@@ -36,6 +40,8 @@ __getattr__, __dir__ = lazy_names(
     {
         "Pruner": "pruning.pruner",
         "PruningConfig": "pruning.config",
+        "QuantisationConfig": "pruning.quantisation.config",
+        "Quantiser": "pruning.quantisation.quantiser",
         "compact": "deploy.compaction.compact",
         "make_maskable": "pruning.layers.attach",
         "register_criterion": "pruning.criteria",

@@ -16,6 +16,7 @@ from rayprune import yaml12
 from rayprune.algorithms import ALGORITHMS, is_offline
 from rayprune.errors import ConfigError, did_you_mean
 from rayprune.pruning.config import PruningConfig
+from rayprune.pruning.quantisation.config import QuantisationConfig
 from rayprune.pruning.schedules.times import waits_for_return
 from rayprune.validation import faults_from, shown
 
@@ -138,6 +139,8 @@ class ExperimentConfig(_Section):
     lean: bool = True
     """Whether leaner loops that compute the same replace RLlib's, where they can."""
     pruning: PruningConfig
+    quantise: QuantisationConfig | None = None
+    """How the policy learns to act with weights and activations of few bits; null: it doesn't."""
     stop: StopConfig = StopConfig(env_steps=200_000)
     evaluation: EvaluationConfig = EvaluationConfig()
     start_from: Text | None = None
@@ -356,14 +359,21 @@ def _transfer_faults(experiment: ExperimentConfig) -> list[str]:
 
 def _horizon_faults(experiment: ExperimentConfig) -> list[str]:
     """A fraction of the run needs a run whose length is known beforehand."""
-    pruning, stop = experiment.pruning, experiment.stop
+    pruning, stop, quantise = experiment.pruning, experiment.stop, experiment.quantise
     given = stop.return_ is not None or stop.updates is not None
-    if experiment.horizon is not None or not given or not pruning.needs_horizon:
+    if experiment.horizon is not None or not given:
         return []
-    shares = " and ".join(f"`{k}` {v}" for k, v in pruning.fractions.items())
+    dated = {"pruning.schedule": pruning.fractions if pruning.needs_horizon else {}}
+    dated["quantise"] = {} if quantise is None else quantise.fractions
+    told = {
+        block: " and ".join(f"`{key}` {time}" for key, time in times.items())
+        for block, times in dated.items()
+    }
     return [
-        f"`pruning.schedule` has {shares}, of `stop.env_steps`, which isn't given. "
+        f"`{block}` has {shares}, of `stop.env_steps`, which isn't given. "
         "Give it beside what `stop` has, or give absolute env steps (above 1) there."
+        for block, shares in told.items()
+        if shares
     ]
 
 
@@ -421,7 +431,7 @@ def _seed_faults(experiment: ExperimentConfig) -> list[str]:
 _CROSS_CHECKS: tuple[tuple[set[str], Callable[[ExperimentConfig], list[str]]], ...] = (
     ({"stop", "algorithm"}, _stop_faults),
     ({"start_from", "transfer"}, _transfer_faults),
-    ({"stop", "pruning"}, _horizon_faults),
+    ({"stop", "pruning", "quantise"}, _horizon_faults),
     ({"seed", "evaluation"}, _seed_faults),
     ({"pruning", "evaluation", "start_from"}, _driver_faults),
 )

@@ -75,6 +75,13 @@ def _remedies() -> dict[str, str]:
     return remedy_options()
 
 
+def _quantise() -> dict[str, str]:
+    """Return the keys of the ``quantise`` block."""
+    from rayprune.pruning.quantisation.config import LINES
+
+    return dict(LINES)
+
+
 def _configs() -> dict[str, str]:
     """Return the YAML files at hand, each with its header's first line."""
     beside_package = Path(__file__).parents[2] / "tune_configs"
@@ -96,6 +103,7 @@ _SOURCES: Mapping[str, Callable[[], dict[str, str]]] = {
     "methods": _methods,
     "penalties": _penalties,
     "remedies": _remedies,
+    "quantise": _quantise,
     "configs": _configs,
 }
 

@@ -78,5 +78,6 @@ def _name_of(prefix: str, base: type) -> str:
 
 
 def _base_of(prefix: str, name: str) -> Any:
-    class_name, module_name = name.removeprefix(prefix).split(_SEPARATOR)
+    # The base may be such a class itself.
+    class_name, _, module_name = name.removeprefix(prefix).rpartition(_SEPARATOR)
     return getattr(importlib.import_module(module_name.replace(_DOT, ".")), class_name)

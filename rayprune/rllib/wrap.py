@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from rayprune.errors import ConfigError
-from rayprune.pruning.config import PruningConfig
+from rayprune.pruning.config import DEFAULT_HORIZON, PruningConfig
 from rayprune.pruning.granularity import find_granularity
+from rayprune.pruning.quantisation.config import QuantisationConfig
 from rayprune.pruning.remedies import replay_faults
 from rayprune.pruning.schedules import schedule_of
 from rayprune.rllib.algorithms import family_of
@@ -17,16 +18,24 @@ from rayprune.rllib.composed_callbacks import compose
 from rayprune.rllib.lean import make_lean
 from rayprune.rllib.learner import pruned
 from rayprune.rllib.learner.extensions.competing_networks import competition_faults
+from rayprune.rllib.modules.quantisable import make_modules_quantisable
 from rayprune.rllib.modules.resizable import make_shrinkable
 from rayprune.rllib.normalisation import as_configured
 from rayprune.rllib.remedies import hold_sampling
-from rayprune.rllib.settings.keys import CONFIG_KEY, DRIVEN_KEY, MODULES_KEY, REGISTERED_KEY
+from rayprune.rllib.settings.keys import (
+    CONFIG_KEY,
+    DRIVEN_KEY,
+    MODULES_KEY,
+    QUANTISE_KEY,
+    REGISTERED_KEY,
+)
 from rayprune.rllib.settings.registered import own_parts
 
 Config = TypeVar("Config", bound=AlgorithmConfig)
 
 
 Modules = Iterable[str] | Mapping[str, Mapping[str, Any]]
+Quantise = QuantisationConfig | Mapping[str, Any] | None
 
 
 def prune(
@@ -34,6 +43,7 @@ def prune(
     pruning: PruningConfig | Mapping[str, Any],
     *,
     modules: Modules | None = None,
+    quantise: Quantise = None,
     lean: bool = True,
 ) -> Config:
     """Return a copy of ``config`` whose Learners prune while they train.
@@ -49,6 +59,8 @@ def prune(
         modules: ids of the RLModules to prune, for multi-agent training; the others stay dense.
             None prunes all. A mapping gives each its changes of ``pruning``:
             ``{"pursuer": {}, "evader": {"sparsity": 0.5}}``.
+        quantise: how the policies that are pruned learn to act with few bits; None: they don't.
+            Its fractions are of ``pruning.horizon``.
         lean: whether RLlib's loops are replaced by leaner ones that compute the same, where nothing
             in the config replaces or watches them.
 
@@ -72,7 +84,7 @@ def prune(
             "policy and rolls it back, which `algo.train()` can't. Use `rayprune train` with a "
             "YAML file, or another kind here."
         )
-    return with_pruning(config, pruning, modules=modules, lean=lean)
+    return with_pruning(config, pruning, modules=modules, quantise=quantise, lean=lean)
 
 
 def with_pruning(
@@ -80,6 +92,7 @@ def with_pruning(
     pruning: PruningConfig | Mapping[str, Any],
     *,
     modules: Modules | None = None,
+    quantise: Quantise = None,
     driven: bool = False,
     lean: bool = True,
 ) -> Config:
@@ -89,6 +102,7 @@ def with_pruning(
         config: any AlgorithmConfig of RLlib's new API stack with a torch Learner.
         pruning: what to prune.
         modules: see `prune`.
+        quantise: likewise.
         driven: whether the caller posts what the schedule waits for, see
             `rayprune.rllib.learner.extensions.signals`.
         lean: see `prune`.
@@ -101,19 +115,23 @@ def with_pruning(
     held = plain(pruning)
     faults = pruning_faults_of(config, held)
     faults += schedule_faults_of(config, held)
+    faults += [] if quantise is None else quantise_faults_of(held)
     if faults:
         raise ConfigError(faults)
     result = as_configured(config).copy(copy_frozen=False)
     if result._rl_module_spec is None and not result.is_multi_agent:
         family_of(result).allow_linear(result)
     hold_sampling(result, held["remedies"] or {})
+    rounding = {} if quantise is None else {QUANTISE_KEY: _quantisation(quantise, held)}
+    if rounding:
+        make_modules_quantisable(result)
     if held["compact_every"] is not None:
         make_shrinkable(result)
     held.update(_chosen(pruning, modules))
     held.update({DRIVEN_KEY: True} if driven else {})
     result.learners(
         learner_class=pruned(result.learner_class),
-        learner_config_dict={**config.learner_config_dict, CONFIG_KEY: held},
+        learner_config_dict={**config.learner_config_dict, CONFIG_KEY: held, **rounding},
     )
     compose(result)
     make_lean(result, lean=lean)
@@ -147,6 +165,29 @@ def schedule_faults_of(config: AlgorithmConfig, pruning: Mapping[str, Any]) -> l
     """
     competes = schedule_of(pruning.get("schedule")).competes
     return competition_faults(config) if competes else []
+
+
+def quantise_faults_of(pruning: Mapping[str, Any]) -> list[str]:
+    """Return why a policy that is pruned so can't be quantised while it is trained.
+
+    Args:
+        pruning: the plain mapping, sound in itself.
+    """
+    if not schedule_of(pruning.get("schedule")).competes:
+        return []
+    return [
+        f"`quantise` can't be had with `pruning.schedule.kind` {pruning['schedule']['kind']!r}, "
+        "whose networks would observe their ranges in turn. Take another kind, or quantise the "
+        "trained policy (`rayprune export --format c --int8`)."
+    ]
+
+
+def _quantisation(quantise: Any, pruning: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the plain dict that travels to the Learners, its times in env steps."""
+    if not isinstance(quantise, QuantisationConfig):
+        quantise = QuantisationConfig.from_dict(quantise)
+    dated: dict[str, Any] = quantise.over(pruning["horizon"] or DEFAULT_HORIZON).to_dict()
+    return dated
 
 
 def plain(pruning: PruningConfig | Mapping[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from rayprune.search.domains import (
 )
 from rayprune.validation import shown
 
-ROOTS: Final = ("pruning", "rllib", "env_config", "stop")
+ROOTS: Final = ("pruning", "quantise", "rllib", "env_config", "stop")
 """Where a key of ``search.space`` may lie."""
 _BARE: Final = re.compile(r"[^.\"'=\s]+")
 
@@ -53,8 +53,8 @@ class Space(Mapping[str, Domain]):
         >>> for fault in Space.faults_of({"prunning.sparsity": {"uniform": [0, 1]},
         ...                               "pruning.sparsity": {"unifrom": [0.5, 0.9]}}):
         ...     print(fault)
-        `search.space.prunning.sparsity` must lie under one of ['env_config', 'pruning', 'rllib',
-        'stop'], but is under 'prunning'. Did you mean 'pruning'?
+        `search.space.prunning.sparsity` must lie under one of ['env_config', 'pruning', 'quantise',
+        'rllib', 'stop'], but is under 'prunning'. Did you mean 'pruning'?
         `search.space.pruning.sparsity` must be one of ['choice', 'grid', 'loguniform', 'quniform',
         'randint', 'uniform'], but is 'unifrom'. Did you mean 'uniform'?
         """

@@ -18,6 +18,8 @@ def test_the_public_surface_is_this_and_nothing_else():
     assert sorted(rayprune.__all__) == [
         "Pruner",
         "PruningConfig",
+        "QuantisationConfig",
+        "Quantiser",
         "RaypruneError",
         "compact",
         "make_maskable",

@@ -16,7 +16,7 @@ from rayprune.pruning.layers.masked import (
     MaskedLinear,
 )
 from rayprune.pruning.layers.parametrised import lists_of
-from rayprune.pruning.layers.subclasses import has_own_forward
+from rayprune.pruning.layers.subclasses import ROUNDS, has_own_forward
 from rayprune.pruning.pruner_part import PrunerPart
 from rayprune.pruning.reports import MaskChange
 
@@ -49,7 +49,7 @@ def can_be_identity(layer: MaskedLayer) -> bool:
     A Linear of one width; a convolution of one width and one group, with stride 1, a kernel of odd
     sides, and padding that keeps the size.
     """
-    if has_own_forward(layer) or lists_of(layer):
+    if has_own_forward(layer) or lists_of(layer) or getattr(layer, ROUNDS, False):
         return False
     if isinstance(layer, MaskedLinear):
         return layer.in_features == layer.out_features > 1

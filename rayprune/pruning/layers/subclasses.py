@@ -14,6 +14,9 @@ from rayprune.pruning.layers.parametrised import parametrised_base, parametrised
 _NEVER: Final = (MaskedLayer, LazyModuleMixin, NonDynamicallyQuantizableLinear)
 """What has masks, what has no weights yet, and the part of an attention layer that never runs."""
 
+ROUNDS: Final = "rounds"
+"""Attribute of classes that compute what torch's do, of rounded weights and inputs."""
+
 _MADE: dict[type[nn.Module], type[MaskedLayer]] = {}
 
 
@@ -72,6 +75,8 @@ def has_own_forward(layer: nn.Module) -> bool:
     (True, False)
     """
     kind = type(layer)
+    if getattr(kind, ROUNDS, False):
+        return False
     base = next((base for base in kind.__mro__ if base in MASKABLE), kind)
     return any(
         getattr(kind, name, None) is not getattr(base, name, None)

@@ -62,6 +62,7 @@ ADDRESSES: Final = (
 
 MADE: Final = (
     "rayprune.rllib.learner.Pruning",
+    "rayprune.rllib.modules.quantisable.Quantisable",
     "rayprune.rllib.modules.resizable.Shrinkable",
 )
 """Beginnings of the names of classes made on demand, see `rayprune.rllib.by_reference`."""

@@ -15,6 +15,7 @@ from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP, DEFAULT_M
 from rayprune.errors import CheckpointError, first_line
 from rayprune.pruning.layers.original_shapes import OriginalShapes
 from rayprune.pruning.layers.torch_prune import plain_state
+from rayprune.pruning.quantisation.quantiser import is_quantisation
 from rayprune.rllib.modules.groups import kept_back
 from rayprune.rllib.settings.keys import STATE_KEY
 
@@ -96,7 +97,12 @@ class SavedPolicy:
                 (with an LSTM it has critics, so that RLlib doesn't call it inference-only).
         """
         held = {name: tuple(value.shape) for name, value in self.weights.items()}
-        own = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+        # What a policy of full precision lacks, a module that can round has by itself.
+        own = {
+            name: tuple(value.shape)
+            for name, value in module.state_dict().items()
+            if name in held or not is_quantisation(name)
+        }
         # What was compacted in mid-training belongs to a module of the original sizes, which
         # resizes.
         whole = {name: self.origins.shape(name, value) for name, value in self.weights.items()}

@@ -31,6 +31,7 @@ from rayprune.rllib.connectors.pipelines import MAKERS, Imported, join, own_make
 from rayprune.rllib.environments.environment import spaces_of
 from rayprune.rllib.environments.guard import MAX_STEPS_KEY
 from rayprune.rllib.experiment.rllib_checks import env_faults, said_by
+from rayprune.rllib.modules.quantisable import make_modules_quantisable
 from rayprune.rllib.normalisation import as_configured, normalise
 from rayprune.rllib.wrap import with_pruning
 
@@ -40,7 +41,11 @@ _MAX_SEQ_LEN: Final = DefaultModelConfig().max_seq_len
 def build_config(experiment: ExperimentConfig) -> AlgorithmConfig:
     """Return the pruning AlgorithmConfig of an experiment, whose driver validates."""
     return with_pruning(
-        base_config(experiment), experiment.dated_pruning, driven=True, lean=experiment.lean
+        base_config(experiment),
+        experiment.dated_pruning,
+        quantise=experiment.quantise,
+        driven=True,
+        lean=experiment.lean,
     )
 
 
@@ -70,6 +75,8 @@ def base_config(experiment: ExperimentConfig) -> AlgorithmConfig:
         config = normalise(
             as_configured(config), observations=wanted.observations, rewards=wanted.rewards
         )
+        if experiment.quantise is not None:
+            make_modules_quantisable(config)
         config.validate()
     except ConfigError:
         raise

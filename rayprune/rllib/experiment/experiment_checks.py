@@ -28,6 +28,7 @@ _NETWORK_KEYS: Final = (
     "imports",
     "normalise",
     "pruning",
+    "quantise",
     "rllib",
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Final
 
 from gymnasium.error import DependencyNotInstalled
@@ -13,6 +14,7 @@ from rayprune.config import (
 from rayprune.errors import ConfigError, EnvError
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.pruner import Pruner
+from rayprune.pruning.quantisation.quantiser import faults_of as quantiser_faults
 from rayprune.reasons import RAISED, reason_of
 from rayprune.rllib.algorithms import family_named
 from rayprune.rllib.algorithms.target_networks import target_networks
@@ -22,8 +24,9 @@ from rayprune.rllib.experiment.algorithm_config import base_config, build_module
 from rayprune.rllib.experiment.unread_model_keys import unread_for_spaces
 from rayprune.rllib.modules.groups import group_of
 from rayprune.rllib.modules.heads import heads_of
+from rayprune.rllib.modules.quantisable import acts
 from rayprune.rllib.modules.sensors import sensors_of
-from rayprune.rllib.wrap import pruning_faults_of, schedule_faults_of
+from rayprune.rllib.wrap import pruning_faults_of, quantise_faults_of, schedule_faults_of
 
 _SCHEDULE: Final = "pruning.schedule"
 _OF_BUILD: Final = (
@@ -40,6 +43,8 @@ def network_faults(experiment: ExperimentConfig) -> list[str]:
         faults = family.action_faults(config)
         faults += pruning_faults_of(config, experiment.pruning.to_dict())
         faults += schedule_faults_of(config, experiment.pruning.to_dict())
+        if experiment.quantise is not None:
+            faults += quantise_faults_of(experiment.pruning.to_dict())
         faults += vector_faults(config) or wrapper_faults(config)
         module = None if faults else build_module(config)
         faults += [] if module is None else _unread_in_model(experiment, module)
@@ -54,11 +59,13 @@ def network_faults(experiment: ExperimentConfig) -> list[str]:
         ]
     if module is None or faults:
         return faults
+    if experiment.quantise is not None:
+        faults += quantiser_faults(module, experiment.quantise, layers=partial(acts, module))
     try:
         check_network(module, experiment.dated_pruning)
     except ConfigError as error:
-        return [_prefixed(fault) for fault in error.faults]
-    return []
+        faults += [_prefixed(fault) for fault in error.faults]
+    return faults
 
 
 def _unread_in_model(experiment: ExperimentConfig, module: Any) -> Iterator[str]:

@@ -26,6 +26,7 @@ from rayprune.rllib.learner.extensions.fused_optimizer import FusedOptimizer
 from rayprune.rllib.learner.extensions.learning_rates import LearningRates
 from rayprune.rllib.learner.extensions.live_compaction import LiveCompaction
 from rayprune.rllib.learner.extensions.plasticity import PlasticityWindows
+from rayprune.rllib.learner.extensions.quantisation import QuantisationAwareTraining
 from rayprune.rllib.learner.extensions.rewinding import Rewinding
 from rayprune.rllib.learner.extensions.signals import Signals
 from rayprune.rllib.learner.extensions.unsaved_state import UnsavedState
@@ -47,6 +48,7 @@ EXTENSIONS: Final[tuple[type[Extension], ...]] = (
     MinibatchEvidence,
     Rewinding,
     LiveCompaction,
+    QuantisationAwareTraining,
     Distillation,
     CompetingNetworks,
     PlasticityWindows,

@@ -8,17 +8,15 @@ critic and each layer have their own.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
-from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
-from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 
 from rayprune.pruning.layers.resizing import fit_to
 from rayprune.rllib.by_reference import Subclasses
+from rayprune.rllib.modules.module_classes import build_as
 
 if TYPE_CHECKING:
     _Base = TorchRLModule
@@ -37,30 +35,7 @@ class Shrinkable(_Base):
 
 def make_shrinkable(config: AlgorithmConfig) -> None:
     """Let a config build modules that resize, in place."""
-    default = config.get_default_rl_module_spec()
-    given = config._rl_module_spec
-    if given is None:
-        # With nothing but the class: RLlib fills in the rest, as it stands when it builds.
-        config.rl_module(rl_module_spec=RLModuleSpec(module_class=_class_of(default)))
-    elif isinstance(given, RLModuleSpec):
-        config.rl_module(rl_module_spec=_changed(given, default))
-    else:
-        changed = copy.copy(given)
-        changed.rl_module_specs = {
-            module_id: _changed(spec, default) for module_id, spec in given.rl_module_specs.items()
-        }
-        config.rl_module(rl_module_spec=changed)
-
-
-def _changed(spec: RLModuleSpec, default: Any) -> RLModuleSpec:
-    changed = copy.copy(spec)
-    changed.module_class = shrinkable(spec.module_class or _class_of(default, plain=True))
-    return changed
-
-
-def _class_of(default: Any, *, plain: bool = False) -> Any:
-    assert not isinstance(default, MultiRLModuleSpec)
-    return default.module_class if plain else shrinkable(default.module_class)
+    build_as(config, shrinkable)
 
 
 _SHRINKABLE: Final = Subclasses(Shrinkable, "Shrinkable", __name__)

@@ -16,6 +16,9 @@ MODULES_KEY: Final = "modules"
 LEAN_KEY: Final = "rayprune_lean"
 """Key, in ``AlgorithmConfig.learner_config_dict``, of whether RLlib's loops may be made lean."""
 
+QUANTISE_KEY: Final = "rayprune_quantise"
+"""Key, in ``AlgorithmConfig.learner_config_dict``, of the plain dict of a QuantisationConfig."""
+
 REGISTERED_KEY: Final = "registered"
 """Key, inside the pruning dict, of what the user registered, which remote Learners don't know."""
 

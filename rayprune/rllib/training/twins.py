@@ -55,11 +55,12 @@ def dense_reference(
 
 
 def dense_twin(experiment: ExperimentConfig) -> ExperimentConfig:
-    """Return the experiment that differs in nothing but that it prunes nothing."""
+    """Return the experiment that differs in nothing but that it prunes and rounds nothing."""
     return experiment.model_copy(
         update={
             "name": f"{experiment.name}-dense",
             "pruning": experiment.pruning.without_pruning(),
+            "quantise": None,
             "evaluation": experiment.evaluation.model_copy(update={"dense": None}),
         }
     )

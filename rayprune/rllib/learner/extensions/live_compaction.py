@@ -21,6 +21,7 @@ from rayprune.deploy.compaction.plan import Plan, apply_plan
 from rayprune.errors import ConfigError, InputError, InvariantError
 from rayprune.pruning.layers.resizing import fit_to, shapes_of
 from rayprune.pruning.pruner import Pruner
+from rayprune.pruning.quantisation.quantiser import quantised_layers
 from rayprune.rllib.algorithms import family_of_module
 from rayprune.rllib.algorithms.target_networks import target_parameters
 from rayprune.rllib.learner import ranks
@@ -77,6 +78,12 @@ class LiveCompaction(Extension):
         clock = self._view.clock
         if not pruner.compaction_due(clock) or module_id not in self._examples:
             return
+        if quantised_layers(self._view.module(module_id)):
+            self._tell_once(
+                f"{module_id!r} is compacted no more, since it is quantised: what constant units "
+                "add to a bias would be rounded otherwise. Exports remove them exactly"
+            )
+            return
         self._view.before_resize(module_id)
         plan = self._agreed_plan(module_id, pruner)
         before = shapes_of(self._view.module(module_id))
@@ -120,10 +127,14 @@ class LiveCompaction(Extension):
             why = failure or "another Learner can't, or would keep other units"
             logger.warning("%r was left as it is, not compacted: %s", module_id, why)
             return Plan()
-        for reason in set(plan.misfits) - self._told:
-            self._told.add(reason)
-            logger.warning("%r keeps units that might go, for %s", module_id, reason)
+        for reason in plan.misfits:
+            self._tell_once(f"{module_id!r} keeps units that might go, for {reason}")
         return plan
+
+    def _tell_once(self, what: str) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            logger.warning("%s", what)
 
     def _training(self, module_id: str, pruner: Pruner) -> TrainedNetwork:
         module = self._view.module(module_id)

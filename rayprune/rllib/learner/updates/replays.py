@@ -100,7 +100,8 @@ class Replays:
         foreign = [name for layer in layers if (name := _foreign_in(layer))]
         if foreign:
             self._stop(f"{foreign[0]} may do more than torch is told")
-        return not foreign and not any(map(_is_hooked, layers))
+        watched = any(_is_hooked(layer) or getattr(layer, "observes", False) for layer in layers)
+        return not foreign and not watched
 
     def _watch(
         self,

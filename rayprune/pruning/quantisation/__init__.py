@@ -1,0 +1,1 @@
+"""Quantisation-aware training: policies that learn with weights and activations of few bits."""
