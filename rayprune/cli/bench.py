@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -17,12 +17,19 @@ from rayprune.cli.options import (
     tell,
 )
 from rayprune.cli.printing.bench_tables import Stages, bench_lines, bench_tables
-from rayprune.errors import ConfigError
+from rayprune.cli.printing.target_tables import target_lines, target_table
+from rayprune.errors import ConfigError, InputError
 from rayprune.storage.urls import url_of
+
+_BATCHES: Final = "1,32,256"
+_THREADS: Final = "1,all"
+_ROUNDS: Final = 20
+_SCHEMA: Final = 1
+"""Of what `--target` gives."""
 
 
 def bench(
-    targets: Annotated[
+    policies: Annotated[
         list[Path],
         typer.Argument(
             metavar="CHECKPOINT|FILE...",
@@ -37,20 +44,29 @@ def bench(
     ] = None,
     batches: Annotated[
         str, typer.Option(metavar="LIST", help="Batch sizes, separated by commas.")
-    ] = "1,32,256",
+    ] = _BATCHES,
     threads: Annotated[
         str, typer.Option(metavar="LIST", help="Numbers of threads; `all` is one a core.")
-    ] = "1,all",
+    ] = _THREADS,
     formats: Annotated[
         str | None,
         typer.Option(
             metavar="LIST", help="Which files to export checkpoints to; default: all there are."
         ),
     ] = None,
-    rounds: Annotated[int, typer.Option(min=5, help="Blocks of calls of each policy.")] = 20,
+    rounds: Annotated[int, typer.Option(min=5, help="Blocks of calls of each policy.")] = _ROUNDS,
     memory: Annotated[
         bool, typer.Option(help="Measure peak memory, each file in a process of its own.")
     ] = True,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TARGET",
+            help="Measure exported files there instead: host, cortex-m4, 'cortex-m4 -Os', or "
+            "'command: ./my_board.sh'; `rayprune list targets` has all. May be given repeatedly.",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Write bench.json and bench.html there."),
@@ -62,11 +78,27 @@ def bench(
 
     A run's directory gets the figures in its summary.json.
 
+    With `--target`: what exported files take there, in flash, RAM, instructions or time, and
+    whether their own test passes; exit code 1 if one doesn't.
+
     Example: rayprune bench runs/ppo_cartpole-seed0 --deadline 0.1
+    Example: rayprune bench policy.c --target cortex-m4 --json
     """
+    if target:
+        given = {
+            "deadline": deadline is None,
+            "batches": batches == _BATCHES,
+            "threads": threads == _THREADS,
+            "formats": formats is None,
+            "rounds": rounds == _ROUNDS,
+            "no-memory": memory,
+            "out": out is None,
+        }
+        _refuse_beside_target([name for name, default in given.items() if not default])
+        return _on_targets(policies, target, as_json=as_json)
     # A bucket's summary is its run's alone.
-    ours = [path for path in targets if url_of(path) is None]
-    targets = [require_checkpoint(path) for path in targets]
+    ours = [path for path in policies if url_of(path) is None]
+    policies = [require_checkpoint(path) for path in policies]
     sizes = _whole_numbers("batches", batches, {})
     counts = _whole_numbers("threads", threads, {"all": 0})
     load_rllib()
@@ -85,7 +117,7 @@ def bench(
     )
     console = person()
     with Stages(console) as reporter:
-        result: dict[str, Any] = run(targets, options, reporter)
+        result: dict[str, Any] = run(policies, options, reporter)
     page = None if out is None else write_bench(result, out)
     told = [path for path in ours if record_latency(path, result, console.print)]
     if not as_json:
@@ -93,6 +125,45 @@ def bench(
         tell(*(f"Summary        {path / 'summary.json'}" for path in told))
         tell(*([] if page is None else [f"Page           {page}"]))
     return result
+
+
+def _refuse_beside_target(given: Sequence[str]) -> None:
+    """Refuse options that only say how policies are timed side by side.
+
+    Raises:
+        ConfigError: says which.
+    """
+    if given:
+        names = ", ".join(f"`--{name}`" for name in given)
+        raise ConfigError(
+            f"{names} can't be given with `--target`, which measures one action at a time in its "
+            "own way. Leave one of them out."
+        )
+
+
+def _on_targets(files: Sequence[Path], targets: Sequence[str], *, as_json: bool) -> dict[str, Any]:
+    """Measure each file on each target.
+
+    Returns:
+        ``{"schema": 1, "measurements": [{"file", **Measurement.to_dict()}], "exit_code"}``.
+    """
+    from rayprune.deploy.targets import target_of
+
+    chosen = [target_of(text) for text in targets]
+    for file in files:
+        if url_of(file) is not None:
+            raise InputError(f"`--target` measures files of this machine: fetch {str(file)!r}.")
+        for one in chosen:
+            one.check(file)
+    console, measured = person(), []
+    for file in files:
+        for one in chosen:
+            with console.status(f"measures {file} on {one.name}"):
+                measured.append({"file": str(file), **one.measure(file).to_dict()})
+    if not as_json:
+        tell(target_table(measured), *target_lines(measured))
+    failed = any(one["self_test"] is False for one in measured)
+    return {"schema": _SCHEMA, "measurements": measured, "exit_code": 1 if failed else 0}
 
 
 def _parts(text: str) -> tuple[str, ...]:

@@ -82,6 +82,19 @@ def _quantise() -> dict[str, str]:
     return dict(LINES)
 
 
+def _targets() -> dict[str, str]:
+    """Return what `--target` may be, and the packages that it lacks here."""
+    from rayprune.deploy.targets import TARGETS, target_class
+
+    told = {}
+    for name in TARGETS:
+        kind = target_class(name)
+        lacking = () if name == "command" else kind(name).missing()
+        needs = f" (needs: apt-get install {' '.join(lacking)})" if lacking else ""
+        told["command: ..." if name == "command" else name] = f"{kind.line}{needs}"
+    return told
+
+
 def _configs() -> dict[str, str]:
     """Return the YAML files at hand, each with its header's first line."""
     beside_package = Path(__file__).parents[2] / "tune_configs"
@@ -104,6 +117,7 @@ _SOURCES: Mapping[str, Callable[[], dict[str, str]]] = {
     "penalties": _penalties,
     "remedies": _remedies,
     "quantise": _quantise,
+    "targets": _targets,
     "configs": _configs,
 }
 

@@ -7,12 +7,12 @@ here is guessed from anything else.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final, NamedTuple
 
-from rayprune.deploy.formats import format_of
+from rayprune.deploy.formats import format_named, format_of
 from rayprune.errors import InputError
 
 SCHEMA: Final = 1
@@ -61,6 +61,7 @@ class Target(ABC):
 
     Args:
         name: as it was asked for.
+        options: what followed its own name there: options of a compiler.
     """
 
     formats: tuple[str, ...] = ("c",)
@@ -69,9 +70,13 @@ class Target(ABC):
     """The fields of `Measurement` that it can fill; others are None."""
     line: ClassVar[str]
     """What it is, for a list."""
+    takes_options: ClassVar[bool] = False
+    """Whether a compiler's options may follow its name."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, options: Sequence[str] = ()) -> None:
+        self.name, self.given = name, tuple(options)
+        self.core = name.split()[0]
+        """Its key in the registry."""
 
     @property
     def format(self) -> str:
@@ -103,6 +108,12 @@ class Target(ABC):
         Raises:
             InputError: as `measure` does.
         """
+        if artifact.is_dir():
+            raise InputError(
+                f"{str(artifact)!r} is a folder, and target {self.name!r} takes an exported file. "
+                f"If it is a checkpoint: `rayprune export {artifact} --format {self.format} --out "
+                f"policy{format_named(self.format).suffix}`, and give that."
+            )
         if not artifact.is_file():
             raise InputError(
                 f"There is no exported file {str(artifact)!r}. Make one with `rayprune export "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,8 +26,8 @@ class HostTarget(Target):
     reports = frozenset({"flash_bytes", "ram_bytes", "latency_us", "self_test"})
     line = "this machine: time and memory, measured"
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
+    def __init__(self, name: str, options: Sequence[str] = ()) -> None:
+        super().__init__(name, options)
         self.formats = ("c", *(kind for kind in FORMATS if kind != "c"))
 
     def missing(self, kind: str | None = None) -> tuple[str, ...]:

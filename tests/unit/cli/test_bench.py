@@ -68,3 +68,38 @@ def test_rows_and_stages_are_lines_of_standard_error():
         "exports runs/a",
         "runs/a dense eager, batch 1: median 30.1 us",
     ]
+
+
+def board(folder, said):
+    (folder / "policy.c").write_text("/* anything */")
+    (folder / "board.sh").write_text(f"echo '{json.dumps(said)}'\n")
+    return [folder / "policy.c", "--target", f"command: sh {folder / 'board.sh'}"]
+
+
+def test_a_file_is_measured_on_a_target(rayprune, adaptor, tmp_path):
+    said = board(tmp_path, {"flash_bytes": 9000, "self_test": True, "notes": ["cold"]})
+    answer = rayprune("bench", *said)
+    assert answer.code == 0, answer.stderr
+    assert "9,000" in answer.stderr
+    assert "Note           cold" in answer.stderr
+    assert adaptor.calls == []
+    (told,) = json.loads(rayprune("bench", *said, "--json").stdout)["measurements"]
+    assert (told["flash_bytes"], told["ram_bytes"], told["self_test"]) == (9000, None, True)
+
+
+def test_a_self_test_that_fails_on_a_target_is_exit_code_1(rayprune, adaptor, tmp_path):
+    answer = rayprune("bench", *board(tmp_path, {"self_test": False}))
+    assert answer.code == 1
+    assert "FAILED" in answer.stderr
+
+
+def test_a_checkpoint_on_a_target_is_told_what_to_do(rayprune, adaptor, checkpoint):
+    answer = rayprune("bench", checkpoint, "--target", "cortex-m4")
+    assert answer.code == 2
+    assert f"rayprune export {checkpoint} --format c --out policy.c" in answer.stderr
+
+
+def test_options_of_the_timing_are_refused_beside_a_target(rayprune, adaptor, checkpoint):
+    answer = rayprune("bench", checkpoint, "--target", "host", "--rounds", 7, "--no-memory")
+    assert answer.code == 2
+    assert "`--rounds`, `--no-memory` can't be given with `--target`" in answer.stderr

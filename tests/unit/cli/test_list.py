@@ -52,3 +52,8 @@ def test_an_unknown_kind_says_which_there_are(rayprune):
     answer = rayprune("list", "criteri")
     assert answer.code == 2
     assert "Did you mean 'criteria'?" in answer.stderr
+
+
+def test_targets_are_listed_with_what_they_need(rayprune):
+    entries = json.loads(rayprune("list", "targets", "--json").stdout)["targets"]
+    assert [entry["name"] for entry in entries][::7] == ["host", "command: ..."]
