@@ -25,6 +25,7 @@ from rayprune.errors import InputError
 from rayprune.pruning.layers.attach import join
 from rayprune.pruning.layers.hooks import hooked
 from rayprune.pruning.layers.masked import MASKABLE
+from rayprune.pruning.layers.narrow_recurrent import can_be_narrow
 from rayprune.pruning.layers.norm_sizes import NORMS
 
 # Not zero for whoever reads which weights there are, and nothing to whoever multiplies by it.
@@ -92,7 +93,14 @@ def _plan(network: TrainedNetwork, traced: nn.Module, sizes: Sizes) -> Plan:
         tied=network.targets,
         live=True,
         sizes=sizes,
+        shrink_states=_states_are_found(traced),
+        wide_states=True,
     )
+
+
+def _states_are_found(module: nn.Module) -> bool:
+    """Whether each recurrent layer can find its units in a state that is wider."""
+    return all(can_be_narrow(x) for x in module.modules() if isinstance(x, nn.RNNBase))
 
 
 def _holds(network: TrainedNetwork, plan: Plan) -> bool:

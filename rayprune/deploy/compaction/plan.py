@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from rayprune.deploy.compaction.sizes.resized_forward import ResizedForward, resize_forward
 from rayprune.pruning.layers.masked import MaskedLayer
+from rayprune.pruning.layers.narrow_recurrent import can_be_narrow, is_narrow, narrow
 from rayprune.pruning.layers.partial_norm import shorten
 from rayprune.pruning.layers.resizing import put, tell_sizes
 
@@ -57,6 +58,9 @@ class Plan:
     """Units kept along the last axis of inputs that are recurrent states, by place."""
     returned: Mapping[int, Tensor] = field(default_factory=dict)
     """Likewise of outputs."""
+    wide_states: bool = False
+    """Whether states come and go as wide as before, and only the layers become narrower: see
+    `rayprune.pruning.layers.narrow_recurrent`."""
     grounded: Mapping[int, Tensor] = field(default_factory=dict)
     """Places in states that come in which must be zero: of hidden units that are zero from a zero
     state on, by the input's place. All states that the old module itself returns are so."""
@@ -105,12 +109,18 @@ class Plan:
 
     def adapt(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         """Return arguments for the smaller module: recurrent states lose the units that went."""
+        if self.wide_states:
+            return arguments
         adapted: tuple[Any, ...] = _picked(arguments, self.states)
         return adapted
 
     def adapt_outputs(self, outputs: Any) -> Any:
         """Return the old module's outputs in the form of the smaller one's."""
         return _picked(outputs, self.returned)
+
+    def comparable(self, outputs: Any) -> Any:
+        """Return the smaller module's outputs without the places of units that went."""
+        return _picked(outputs, self.returned) if self.wide_states else outputs
 
 
 def apply_plan(module: nn.Module, plan: Plan) -> nn.Module:
@@ -135,11 +145,24 @@ def apply_plan(module: nn.Module, plan: Plan) -> nn.Module:
         for key in [key for key in masks if id(attrgetter(key)(layer)) in new]:
             masks[key] = plan.pick(f"{prefix}.{key}" if prefix else key, masks[key])
     put(module, new)
+    _fit_states(module, plan)
     for prefix, layer in module.named_modules():
         tell_sizes(layer, plan.normalised.get(prefix), plan.heads.get(prefix))
     for name, code in plan.resized.items():
         resize_forward(module.get_submodule(name), code)
     return module
+
+
+def _fit_states(module: nn.Module, plan: Plan) -> None:
+    """Have recurrent layers find their units in states that are wider than they are."""
+    for prefix, layer in module.named_modules():
+        hidden = plan.kept.get(f"{prefix}.weight_hh_l0" if prefix else "weight_hh_l0")
+        if hidden is None or not can_be_narrow(layer):
+            continue
+        # One that is narrow already may meet both: states of the width at first, and of its own.
+        fewer = hidden[1].numel() < layer.hidden_size
+        if fewer and (plan.wide_states or is_narrow(layer)):
+            narrow(layer, hidden[1])
 
 
 def _picked(tree: Any, kept: Mapping[int, Tensor]) -> Any:

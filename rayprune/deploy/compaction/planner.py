@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rayprune.deploy.compaction.channels import PINNED
+from rayprune.deploy.compaction.channels import FREE, PINNED
 from rayprune.deploy.compaction.findings import Findings, by_column, layer_of, owner_of
 from rayprune.deploy.compaction.fitting import Fitted, Sizes, TracedForward, fitted
 from rayprune.deploy.compaction.interpreter import read
@@ -40,6 +40,7 @@ def plan_compaction(
     keep: Iterable[str] = (),
     tied: Iterable[tuple[str, str]] = (),
     live: bool = False,
+    wide_states: bool = False,
     sizes: Sizes = "trusted",
 ) -> Plan:
     """Find what of a module can go without changing what it computes; change nothing.
@@ -57,6 +58,8 @@ def plan_compaction(
         tied: pairs of weights, by full name, whose layers keep the same units: of a network and its
             target network.
         live: whether the module goes on learning, so that all must hold in training mode, too.
+        wide_states: with `shrink_states`, let only the layers lose units, and states come and go as
+            wide as before.
         sizes: what is done where the forward has sizes that no longer fit: ``trusted`` leaves it
             as it is, for it may compute them; ``rewritten`` plans new code; ``held`` keeps the
             units.
@@ -87,7 +90,7 @@ def plan_compaction(
     plan = _plan(findings, living)
     read_as_they_are = {use.weight for use in findings.uses} - findings.elsewhere
     held = _by_layer(stranded(traced, parameters, read_as_they_are))
-    return replace(plan, left=(*plan.left, *held))
+    return replace(plan, left=(*plan.left, *held), wide_states=wide_states)
 
 
 def _plan(findings: Findings, found: Fitted) -> Plan:
@@ -96,7 +99,7 @@ def _plan(findings: Findings, found: Fitted) -> Plan:
     unread = live & ~liveness(findings, matrices, note=False)[0]
     findings.note(_unread_in_groups(findings, matrices, live), _GROUPED)
     states = {place: _indices(findings, c, kept) for place, c in findings.states.items()}
-    returned = {place: _indices(findings, c, kept) for place, c in findings.returned.items()}
+    returned = {place: _of_units(findings, c, kept) for place, c in findings.returned.items()}
     picks = dict(_picks(matrices, kept)) | dict(_carried(findings, kept))
     return Plan(
         kept={n: p for n, p in picks.items() if _shrinks(findings.parameters[n], p)},
@@ -123,6 +126,11 @@ def _plan(findings: Findings, found: Fitted) -> Plan:
 
 def _indices(findings: Findings, channels: Tensor, kept: Tensor) -> Tensor:
     return kept[findings.channels.sets(channels)].nonzero().flatten()
+
+
+def _of_units(findings: Findings, channels: Tensor, kept: Tensor) -> Tensor:
+    """Return which places of a state that goes out are of units: a narrow layer fills others."""
+    return ((channels != FREE) & kept[findings.channels.sets(channels)]).nonzero().flatten()
 
 
 def _grounded(findings: Findings) -> Iterator[tuple[int, Tensor]]:

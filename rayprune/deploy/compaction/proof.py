@@ -53,7 +53,7 @@ class NetworkPair:
         with in_precision(DTYPES[self.precision]):
             masked = self.plan.adapt_outputs(call(self.masked, arguments, self.forward))
             small = call(self.small, self.plan.adapt(arguments), self.forward)
-        return masked, small
+        return masked, self.plan.comparable(small)
 
 
 def prove(

@@ -11,7 +11,10 @@ from rayprune.deploy.compaction.module_calls import operator_name
 from rayprune.deploy.compaction.operators.tensors import CUTS, MOVES, SAME
 from rayprune.deploy.compaction.trace import Trace
 
-_CARRIES = MOVES | CUTS | SAME
+_CARRIES = MOVES | CUTS | SAME | {"index"}
+_LAYERS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
+_CELLS = ("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell")
+"""What a cell gives is its state."""
 
 
 @dataclass
@@ -27,20 +30,39 @@ def find_states(traced: Trace) -> States:
     states = States()
     stateful: set[fx.Node] = set()
     for node in traced.graph.nodes:
-        if operator_name(node) in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
+        if operator_name(node) in (*_LAYERS, *_CELLS):
             given = node.args[1] if isinstance(node.args[1], (list, tuple)) else [node.args[1]]
             sources = {_source(state) for state in given if isinstance(state, fx.Node)}
             if sources and sources <= set(traced.inputs):
                 states.inputs |= sources
                 stateful.add(node)
-    for place, output in enumerate(traced.outputs):
-        source = _source(output)
-        if source.target is operator.getitem and source.args[0] in stateful and source.args[1] != 0:
+            elif operator_name(node) in _CELLS and {_layer(x) for x in sources} <= stateful:
+                stateful.add(node)  # the next step
+    given_out = [_source(output) for output in traced.outputs]
+    for place, source in enumerate(given_out):
+        layer = _layer(source)
+        if layer in stateful and _is_state(source, layer, given_out):
             states.outputs.add(place)
     return states
 
 
+def _is_state(source: fx.Node, layer: fx.Node, outputs: list[fx.Node]) -> bool:
+    """Whether what a layer gives is its state, and not what is made of it for others to read."""
+    if operator_name(layer) in _CELLS:
+        return outputs.count(source) == 1  # given twice it is either
+    return source is not layer and bool(source.args[1] != 0)
+
+
+def _layer(node: fx.Node) -> fx.Node:
+    """Return the layer that gave something, of several things."""
+    given = node.args[0] if node.target is operator.getitem else node
+    return given if isinstance(given, fx.Node) else node
+
+
 def _source(node: fx.Node) -> fx.Node:
-    while operator_name(node) in _CARRIES and isinstance(node.args[0], fx.Node):
-        node = node.args[0]
+    while operator_name(node) in _CARRIES:
+        first = node.args[0][0] if isinstance(node.args[0], (list, tuple)) else node.args[0]
+        if not isinstance(first, fx.Node):
+            break
+        node = first
     return node

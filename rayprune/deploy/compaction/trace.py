@@ -15,6 +15,7 @@ from rayprune.deploy.compaction.attention.layer_operator import as_operators, fo
 from rayprune.deploy.compaction.module_calls import ModuleCall, recorded_calls
 from rayprune.deploy.compaction.norm_calls import NormCalls, Watch
 from rayprune.errors import InputError
+from rayprune.pruning.layers.narrow_recurrent import states_by_literals
 
 Forward = Callable[..., Any]
 """Takes the module and its arguments; returns tensors in any nesting of dicts and sequences."""
@@ -69,7 +70,12 @@ def trace(module: nn.Module, arguments: tuple[Any, ...], forward: Forward | None
     # Copies: one tensor given twice would be one input.
     inputs = [list(parameters.values()), [leaves[place].detach().clone() for place in places]]
     watch = Watch(module)
-    with watch.installed(), as_operators(module), recorded_calls(module) as calls:
+    with (
+        watch.installed(),
+        as_operators(module),
+        states_by_literals(module),
+        recorded_calls(module) as calls,
+    ):
         recorded = _try(lambda: make_fx(run, pre_dispatch=True)(*inputs), _UNTRACEABLE)
     forget_unread_weights(recorded.graph)
     names = [name.removeprefix("module.") for name in parameters]

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from rayprune.pruning.layers.attention import fit_attention, is_known
 from rayprune.pruning.layers.kinds import CONVOLUTIONS
 from rayprune.pruning.layers.masked import MaskedLayer, own_parameters
+from rayprune.pruning.layers.narrow_recurrent import PLACES, fit_recurrent
 from rayprune.pruning.layers.norm_sizes import NORMS, fit_norms, tell_norm
+from rayprune.pruning.layers.partial_norm import CONSTANTS
 
 
 def fit_to(module: nn.Module, state: Mapping[str, Any]) -> bool:
@@ -32,7 +34,7 @@ def fit_to(module: nn.Module, state: Mapping[str, Any]) -> bool:
     >>> fit_to(net, small.state_dict()), net[0]
     (True, Linear(in_features=2, out_features=1, bias=True))
     """
-    changed = fit_norms(module, state)
+    changed = fit_norms(module, state) | fit_recurrent(module, state)
     new: dict[int, Tensor] = {}
     for name, old in _misfitting(module, state):
         empty = torch.zeros(tuple(state[name].shape), dtype=old.dtype, device=old.device)
@@ -95,6 +97,8 @@ def _tensors(module: nn.Module, *, recurse: bool) -> Iterator[tuple[str, Tensor]
             yield from part.named_buffers(prefix, recurse=False, remove_duplicate=False)
 
 
+OF_RESIZED: Final = (CONSTANTS, PLACES)
+"""Names in their layer of buffers that only layers have which lost units while they learnt."""
 TOLD: Final = (
     nn.Linear,
     nn.RNNBase,

@@ -14,6 +14,7 @@ from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP, DEFAULT_M
 
 from rayprune.errors import CheckpointError, first_line
 from rayprune.pruning.layers.original_shapes import OriginalShapes
+from rayprune.pruning.layers.resizing import OF_RESIZED
 from rayprune.pruning.layers.torch_prune import plain_state
 from rayprune.pruning.quantisation.quantiser import is_quantisation
 from rayprune.rllib.modules.groups import kept_back
@@ -109,7 +110,8 @@ class SavedPolicy:
         wrong = [n for n, shape in own.items() if shape not in (held.get(n), whole.get(n))]
         if not getattr(module, "inference_only", False):
             apart = kept_back(module)
-            wrong += [name for name in held if name not in own and not name.startswith(apart)]
+            known = {*own, *(n for n in held if n.rpartition(".")[2] in OF_RESIZED)}
+            wrong += [name for name in held if name not in known and not name.startswith(apart)]
         if wrong:
             name = wrong[0]
             raise CheckpointError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -536,3 +537,49 @@ def test_training_mode_and_frozen_parameters_are_kept():
 def test_a_forward_that_fails_is_an_input_error():
     with pytest.raises(InputError, match="The forward fails on `example_input`"):
         compact(nn.Linear(2, 1), torch.zeros(1, 3))
+
+
+class Stepping(nn.Module):
+    """A cell with a state that comes in and goes out, some steps at once."""
+
+    def __init__(self, kind: type[nn.RNNCellBase], steps: int, *, twice: bool = False) -> None:
+        super().__init__()
+        self.cell, self.head = kind(3, 5), nn.Linear(5, 2)
+        self.steps, self.twice = steps, twice
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        state: Any = (batch["h"], batch["c"]) if isinstance(self.cell, nn.LSTMCell) else batch["h"]
+        for step in range(self.steps):
+            state = self.cell(batch["obs"][:, step], state)
+        given = dict(zip("hc", state if isinstance(state, tuple) else [state], strict=False))
+        features = {"features": given["h"]} if self.twice else {}
+        return {"logits": self.head(given["h"]), **given, **features}
+
+
+@pytest.mark.parametrize("kind", [nn.LSTMCell, nn.GRUCell, nn.RNNCell])
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_cells_state_shrinks_where_it_may(kind: type[nn.RNNCellBase], steps: int):
+    torch.manual_seed(0)
+    net = Stepping(kind, steps)
+    zero(net.cell.weight_hh[:, 1:3], net.head.weight[:, 1:3])
+    batch = {"obs": torch.randn(2, 3, 3), "h": torch.zeros(2, 5)}
+    batch |= {"c": torch.zeros(2, 5)} if kind is nn.LSTMCell else {}
+    whole = compact(net, batch)
+    assert removed(whole) == {}
+    assert "shrink_states" in reasons(whole)
+    small = compact(net, batch, shrink_states=True)
+    assert removed(small) == {"cell": 2}
+    assert small.example_input["h"].shape == (2, 3)
+    state = {name: torch.randn(2, 5) for name in batch if name != "obs"}
+    (adapted,) = small.plan.adapt(({**batch, **state},))
+    ours, theirs = small.module(adapted), net({**batch, **state})
+    assert torch.allclose(ours["logits"], theirs["logits"], atol=1e-6)
+    assert torch.allclose(ours["h"], theirs["h"][:, [0, 3, 4]], atol=1e-6)
+
+
+def test_a_cells_state_that_is_an_output_besides_keeps_its_size():
+    net = Stepping(nn.GRUCell, 1, twice=True)
+    zero(net.cell.weight_hh[:, 1:3], net.head.weight[:, 1:3])
+    small = compact(net, {"obs": torch.randn(2, 3, 3), "h": torch.zeros(2, 5)}, shrink_states=True)
+    assert removed(small) == {}
+    assert small.module(small.example_input)["features"].shape == (2, 5)

@@ -210,3 +210,58 @@ def test_a_forward_that_computes_its_sizes_shrinks_live():
     plan = plan_live(given)
     assert plan.kept["both.weight"][0].tolist() == [1, 2, 3, 5, 6, 7]
     assert not plan.misfits
+
+
+class Remembering(nn.Module):
+    """A recurrent layer between two others, whose state comes in and goes out."""
+
+    def __init__(self, kind: type[nn.RNNBase]) -> None:
+        super().__init__()
+        self.a, self.cell, self.o = nn.Linear(3, 4), kind(4, 6), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        lstm = isinstance(self.cell, nn.LSTM)
+        y, after = self.cell(torch.relu(self.a(x)), state if lstm else state[0])
+        return self.o(y), *(after if lstm else [after])
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_a_recurrent_layer_shrinks_again_and_again_and_its_states_stay_as_wide(
+    kind: type[nn.RNNBase],
+) -> None:
+    torch.manual_seed(0)
+    net = Remembering(kind)
+    pruner = Pruner(net, PruningConfig(sparsity=0.5, granularity="neuron"), heads=["o"])
+    x, states = torch.randn(5, 2, 3), [torch.zeros(1, 2, 6)] * (2 if kind is nn.LSTM else 1)
+    given, width = (x, *states), 6
+    for sparsity in (0.34, 0.67):
+        pruner.prune_to(sparsity)
+        whole = copy.deepcopy(net)
+        network = TrainedNetwork(net, given, lambda m, *inputs: m(*inputs), pruner.masks)
+        plan = plan_live(network)
+        prove_live(network, plan)
+        before = {name: tuple(weight.shape) for name, weight in net.named_parameters()}
+        apply_plan(net, plan)
+        pruner.compacted(0.0, before, plan.kept, plan.pick)
+        assert net.cell.hidden_size == net.cell.weight_hh_l0.shape[1] < width
+        # What the state holds of units that have just died would fade; now it isn't read.
+        for wanted, found in zip(whole(*plan.ground(given)), net(*given), strict=True):
+            assert torch.allclose(wanted, found, atol=1e-6)
+        x, states = torch.randn(5, 2, 3), list(net(*given)[1:])
+        given, width = (x, *states), net.cell.hidden_size
+    assert [state.shape[-1] for state in states] == [6] * len(states)
+
+
+def test_a_recurrent_layer_of_a_users_own_class_keeps_its_size_and_what_feeds_it_shrinks() -> None:
+    class Own(nn.GRU):
+        def forward(self, *given: Tensor) -> tuple[Tensor, Tensor]:
+            return super().forward(*given)
+
+    net = Remembering(Own)
+    pruner = Pruner(net, PruningConfig(sparsity=0.5, granularity="neuron"), heads=["o"])
+    pruner.prune_to(0.5)
+    given = (torch.randn(5, 2, 3), torch.zeros(1, 2, 6))
+    network = TrainedNetwork(net, given, lambda m, *inputs: m(*inputs), pruner.masks)
+    plan = plan_live(network)
+    prove_live(network, plan)
+    assert {found.layer: found.units for found in plan.removed} == {"a": 2}
