@@ -17,15 +17,19 @@ from torch.fx import GraphModule
 from rayprune.deploy.policy.policy import DeployablePolicy
 from rayprune.errors import InputError, first_line
 from rayprune.pruning.layers.attach import unmask
+from rayprune.pruning.quantisation.quantiser import with_rounded_weights
 
 _EXAMPLES = 3
 """Batch size of the captured run; sizes of 0 and 1 would be taken for constants."""
 
 
 def plain_copy(policy: DeployablePolicy) -> DeployablePolicy:
-    """Return a copy on the CPU in eval mode, whose layers are torch's own classes."""
+    """Return a copy on the CPU in eval mode, whose layers are torch's own classes.
+
+    Of a quantised policy the weights are rounded, and what layers read is not.
+    """
     copied = copy.deepcopy(policy).cpu().eval()
-    unmask(copied)
+    unmask(with_rounded_weights(copied))
     return copied.requires_grad_(False)
 
 

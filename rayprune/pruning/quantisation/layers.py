@@ -48,7 +48,9 @@ class QuantisedLayer(nn.Module):
     follow: float = 0.01
     """The share of the newest range in the average."""
     fixed: Precision | None = None
-    """In place of what the buffers hold: for graphs that are captured."""
+    """In place of what the buffers hold: once nothing changes any more."""
+    step: Tensor | None = None
+    """Of each row's weights, where the layer is fixed; shape ``(out,)``."""
 
     def forward(self, given: Tensor) -> Tensor:
         """Compute what torch's layer does, of rounded numbers."""

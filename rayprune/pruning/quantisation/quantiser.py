@@ -195,16 +195,38 @@ def quantised_layers(module: nn.Module) -> dict[str, QuantisedLayer]:
 def fix(module: nn.Module) -> nn.Module:
     """Put rounded weights into the place of the weights, and hold everything as it is, in place.
 
-    For graphs that are captured: nothing in them is read from buffers any more. A layer in full
-    precision becomes torch's own again.
+    For who reads what a policy is in whole numbers. A layer in full precision becomes torch's own.
     """
     for layer in [part for part in module.modules() if isinstance(part, QuantisedLayer)]:
-        told = layer.precision
+        told, grid = layer.precision, layer.grid
         if told.phase == OFF:
             _restore(layer)
             continue
+        layer.step = weight_grid(layer.weight, told.weights).step.flatten()
         layer.weight.copy_(rounded(layer.weight, weight_grid(layer.weight, told.weights)))
-        layer.fixed = told._replace(phase=FROZEN, grid=layer.grid)
+        layer.fixed = told._replace(phase=FROZEN, grid=grid)
+    return module
+
+
+@torch.no_grad()
+def with_rounded_weights(module: nn.Module) -> nn.Module:
+    """Turn layers that round into torch's own, in place: with rounded weights.
+
+    What they read is in floating point then. For graphs of floats: where two of them add in another
+    order, one may round up what the other rounds down, and no tolerance would hold.
+
+    >>> net = nn.Sequential(nn.Linear(1, 1))
+    >>> _ = Quantiser(net, QuantisationConfig(weights=4, start=0)).update(0)
+    >>> with_rounded_weights(net)
+    Sequential(
+      (0): Linear(in_features=1, out_features=1, bias=True)
+    )
+    """
+    for layer in [part for part in module.modules() if isinstance(part, QuantisedLayer)]:
+        told = layer.precision
+        if told.phase != OFF:
+            layer.weight.copy_(rounded(layer.weight, weight_grid(layer.weight, told.weights)))
+        _restore(layer)
     return module
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rayprune.deploy.export.export import check_export, write_policy
 from rayprune.deploy.formats.base import ExportOptions
 from rayprune.deploy.policy.capture import plain_copy
+from rayprune.deploy.policy.policy import DeployablePolicy
 from rayprune.deploy.policy.runs import module_run
+from rayprune.pruning.quantisation.layers import QuantisedLayer
+from rayprune.pruning.quantisation.quantiser import quantised_layers
 from rayprune.rllib.evaluation.open_policy import OpenPolicy
 from rayprune.rllib.export.policy import deployable
 from rayprune.rllib.export.recorded import Recorded
@@ -55,6 +59,7 @@ def export_checkpoint(
     chosen = check_export(out, format, options, overwrite=overwrite)
     with OpenPolicy.at(checkpoint) as opened:
         # Before episodes are played: a policy that can't be exported is refused at once.
+        rounds = quantised_layers(opened.evaluator.module)
         greedy = policy = plain_copy(deployable(opened.evaluator))
         if sample:
             policy = plain_copy(deployable(opened.evaluator, sample=True))
@@ -64,10 +69,23 @@ def export_checkpoint(
         about = {
             **source_of(opened, sample=sample),
             "recorded": {"first_seed": first, "episodes": count, "greedy": True},
-            "as_rllib": recorded.proven(module_run(greedy)).to_dict(),
+            **_as_rllib(recorded, greedy, rounds),
         }
     inputs = recorded.inputs(policy.interface)
     certificate = write_policy(
         policy, out, chosen, options, recorded=inputs, about=about, compacted=compacted
     )
     return {"out": str(out), "checkpoint": about["checkpoint"], **certificate}
+
+
+def _as_rllib(
+    recorded: Recorded, greedy: DeployablePolicy, rounds: Mapping[str, QuantisedLayer]
+) -> dict[str, Any]:
+    """Return what a file says of what the policy did in RLlib; one that rounds only comes near."""
+    if not rounds:
+        return {"as_rllib": recorded.proven(module_run(greedy)).to_dict()}
+    layers = {
+        name: {"weights": layer.precision.weights, "activations": layer.precision.activations}
+        for name, layer in rounds.items()
+    }
+    return {"as_rllib": recorded.near(module_run(greedy)), "trained_quantised": layers}

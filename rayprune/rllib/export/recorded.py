@@ -10,6 +10,7 @@ import torch
 import tree
 from ray.rllib.core.columns import Columns
 
+from rayprune.deploy.export.quantisation import closeness
 from rayprune.deploy.policy.agreement import Agreement, agreement
 from rayprune.deploy.policy.interface import Array, Interface
 from rayprune.deploy.policy.runs import draw_noise
@@ -58,13 +59,8 @@ class Recorded:
         Raises:
             InvariantError: they differ.
         """
-        actions, dist_inputs = run(self._joined())[:2]
-        did = np.concatenate([step[0] for step in self._did]).astype(actions.dtype)
-        logits = [step[1] for step in self._did if step[1] is not None]
-        # Of a Q-network RLlib gives the action alone.
-        given = np.concatenate(logits) if logits else dist_inputs
         stateless = replace(self._interface, states=())
-        found = agreement(stateless, [did, given], [actions, dist_inputs])
+        found = agreement(stateless, *self._both(run))
         if not found.holds:
             raise InvariantError(
                 f"The policy outside RLlib doesn't do what it does there: on {found.observations} "
@@ -73,6 +69,19 @@ class Recorded:
                 "inference depends on more than its inputs can't be exported."
             )
         return found
+
+    def near(self, run: Any) -> dict[str, Any]:
+        """Tell how near what RLlib did is to what a policy does that rounds otherwise."""
+        return closeness(self._interface, *self._both(run))
+
+    def _both(self, run: Any) -> tuple[list[Array], list[Array]]:
+        """Return actions and the distribution's inputs: RLlib's, and a policy's."""
+        actions, dist_inputs = run(self._joined())[:2]
+        did = np.concatenate([step[0] for step in self._did]).astype(actions.dtype)
+        logits = [step[1] for step in self._did if step[1] is not None]
+        # Of a Q-network RLlib gives the action alone.
+        given = np.concatenate(logits) if logits else dist_inputs
+        return [did, given], [actions, dist_inputs]
 
     def _states(self, acted: Acted) -> list[Array]:
         held = dict(tree.flatten_with_path(acted.batch.get(Columns.STATE_IN, {})))

@@ -50,8 +50,8 @@ def test_all_faults_come_together_in_the_house_form():
         }
     )
     expected = [
-        "prunning.sparsity` must lie under one of ['env_config', 'pruning', 'rllib', 'stop'], but "
-        "is under 'prunning'. Did you mean 'pruning'?",
+        "prunning.sparsity` must lie under one of ['env_config', 'pruning', 'quantise', 'rllib', "
+        "'stop'], but is under 'prunning'. Did you mean 'pruning'?",
         "pruning` must name a key inside `pruning`, such as pruning.sparsity.",
         "pruning..x` must be a dotted key",
         "pruning.a` must be one of ['choice', 'grid', 'loguniform', 'quniform', 'randint', "
