@@ -27,6 +27,7 @@ from rayprune.cli.prune import prune
 from rayprune.cli.record import record
 from rayprune.cli.report import report
 from rayprune.cli.sensitivity import sensitivity
+from rayprune.cli.serve import serve
 from rayprune.cli.submit import submit
 from rayprune.cli.sweep import sweep
 from rayprune.cli.train import train
@@ -85,6 +86,7 @@ _COMMANDS: Mapping[str, Callable[..., dict[str, Any]]] = {
     "certify": certify,
     "export": export,
     "verify": verify,
+    "serve": serve,
     "sweep": sweep,
     "submit": submit,
     "report": report,

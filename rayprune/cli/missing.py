@@ -14,6 +14,7 @@ _EXTRAS: Final[Mapping[str, str]] = {
     "ray": "rllib",
     "scipy": "rllib",
     "sklearn": "pb2",
+    "starlette": "serve",
     "wandb": "wandb",
 }
 """Module -> our extra that brings it."""

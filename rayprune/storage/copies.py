@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -153,6 +154,33 @@ def fetched(source: str | Path, wanted: Wanted) -> Path:
         with told_of(url), suppress(FileNotFoundError):
             return _fetch(place, wanted)
     raise StorageError(f"{url!r} changes faster than it can be read. Try again.")
+
+
+def fetched_file(source: str | Path) -> Path:
+    """Return a local copy of the one file that is at a URL; a path is given back as it is.
+
+    Raises:
+        StorageError: it isn't there, or can't be read.
+    """
+    url = url_of(source)
+    if url is None:
+        return Path(source)
+    head, mark, query = url.partition("?")
+    folder, _, name = head.rstrip("/").rpartition("/")
+    copy = fetched(f"{folder}{mark}{query}", _Named(name)) / name
+    if not copy.is_file():
+        raise StorageError(f"There is no file {name!r} at {folder!r}. Check the name.")
+    return copy
+
+
+@dataclass(frozen=True)
+class _Named:
+    """Wants one file; equal to another that wants the same, so that a copy is found again."""
+
+    name: str
+
+    def __call__(self, paths: Collection[str], copy: Path) -> set[str]:
+        return {self.name}.intersection(paths)
 
 
 def drop(copy: Path) -> None:

@@ -7,15 +7,16 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import ray
 from ray.exceptions import AuthenticationError
-from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from rayprune.errors import ResourceError
-from rayprune.rllib.cluster.resources import request
+
+if TYPE_CHECKING:
+    from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 LOCAL: Final = "local"
 PATIENCE_S: Final = 5
@@ -35,8 +36,8 @@ def on_ray(address: str | None, config: AlgorithmConfig) -> Iterator[None]:
     """Be connected to Ray inside the block; a Ray that is started for it ends with it.
 
     Args:
-        address: as `connect` takes it.
-        config: likewise.
+        address: as `connect_with` takes it.
+        config: as `connect` does.
     """
     ours = connect(address, config)
     try:
@@ -47,13 +48,26 @@ def on_ray(address: str | None, config: AlgorithmConfig) -> Iterator[None]:
 
 
 def connect(address: str | None, config: AlgorithmConfig) -> bool:
+    """Connect to Ray for an algorithm, as `connect_with` does.
+
+    Args:
+        address: as `connect_with` takes it.
+        config: the algorithm that will run; an own Ray declares as many CPUs as it asks for.
+    """
+    # RLlib itself isn't needed to join a cluster.
+    from rayprune.rllib.cluster.resources import request
+
+    return connect_with(address, int(request(config).get("CPU", 1)))
+
+
+def connect_with(address: str | None, cpus: int) -> bool:
     """Connect to Ray; return whether this call started or joined it, and so should leave it.
 
     Args:
         address: a cluster's address, ``"local"`` for an own Ray, or None for ``RAY_ADDRESS`` where
             that is set (a job has it) and an own Ray otherwise: whatever cluster happens to run on
             this machine is never joined by accident.
-        config: the algorithm that will run; an own Ray declares as many CPUs as it asks for.
+        cpus: how many an own Ray declares, where this machine hasn't as many.
 
     Raises:
         ResourceError: no Ray answers at the address, or it doesn't let this process in.
@@ -65,8 +79,8 @@ def connect(address: str | None, config: AlgorithmConfig) -> bool:
     if where == LOCAL:
         # One thread an actor: several torch processes on few cores fight for them otherwise.
         os.environ.setdefault("OMP_NUM_THREADS", "1")
-        cpus = max(os.cpu_count() or 1, int(request(config).get("CPU", 1)))
-        ray.init(address=LOCAL, num_cpus=cpus, include_dashboard=False, **quiet)
+        most = max(os.cpu_count() or 1, cpus)
+        ray.init(address=LOCAL, num_cpus=most, include_dashboard=False, **quiet)
     else:
         _check_answers(where)
         _join(where, quiet)

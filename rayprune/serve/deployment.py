@@ -1,0 +1,131 @@
+"""`PolicyDeployment`: exported policies as an application of Ray Serve."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, get_args
+
+from ray import serve
+from ray.serve.config import RequestRouterConfig
+from ray.serve.schema import LoggingConfig
+
+from rayprune.errors import ConfigError
+from rayprune.serve.catalogue import Catalogue, read_catalogue
+from rayprune.serve.ingress import PolicyIngress
+from rayprune.serve.opened_policy import Stack
+from rayprune.serve.replica import PolicyReplica
+
+_BY_SESSION: Final = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
+_QUEUE: Final = 4096
+"""Requests that one ingress answers at a time; what comes on top waits in Serve's proxy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyDeployment:
+    """How policies are served.
+
+    ::
+
+        handle = serve.run(PolicyDeployment(replicas=2).bind(["cartpole.onnx", "walk=policy.c"]))
+        answer = await handle.act.remote("cartpole", observation)
+
+    Raises:
+        ConfigError: a value is out of its range.
+    """
+
+    replicas: int = 1
+    """Processes that act, each with policies of its own open; any of them may be lost."""
+    ingresses: int = 1
+    """Processes that take requests and hold sessions. With more than one, HTTP's requests of a
+    session need the header ``x-session-id``, by which they find the one that holds it."""
+    loaded: int = 256
+    """Policies that a replica holds open; the least recently used makes place."""
+    batch: int = 32
+    """The most requests of a policy that are answered together."""
+    wait_ms: float = 0.0
+    """How long a request waits for others to be answered with."""
+    stack: Stack = "exact"
+    """``exact``: an answer is, bit for bit, what the file gives for that observation alone;
+    ``always``: whole batches, whose last bits depend on what else is in them."""
+    sessions: int = 10_000
+    """Sessions that an ingress holds; the least recently used is forgotten."""
+    patience_s: float = 60.0
+    """How long a request is sent again where replicas are lost."""
+    health_s: float = 10.0
+    """Seconds between the self-tests of the open policies."""
+
+    def __post_init__(self) -> None:
+        counts = ("replicas", "ingresses", "loaded", "batch", "sessions")
+        faults = [
+            f"`{name}` must be a whole number of at least 1, but is {getattr(self, name)!r}."
+            for name in counts
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1
+        ]
+        for name, least in (("wait_ms", 0), ("patience_s", 0), ("health_s", 0.1)):
+            if not getattr(self, name) >= least:
+                faults.append(f"`{name}` must be at least {least}, but is {getattr(self, name)!r}.")
+        if self.stack not in get_args(Stack):
+            faults.append(f"`stack` must be one of {list(get_args(Stack))}, but is {self.stack!r}.")
+        if faults:
+            raise ConfigError(faults)
+
+    @property
+    def cpus(self) -> int:
+        """How many CPUs it asks Ray for."""
+        return self.replicas + self.ingresses
+
+    def bind(self, artifacts: Sequence[str | Path] | Catalogue) -> serve.Application:
+        """Return the application that ``ray.serve.run`` takes.
+
+        Args:
+            artifacts: exported files' paths or URLs, each ``FILE`` or ``NAME=FILE``; or what
+                `read_catalogue` made of them.
+
+        Raises:
+            InputError: a file isn't there, isn't whole, or has a name that another has.
+        """
+        catalogue = artifacts if isinstance(artifacts, Mapping) else read_catalogue(artifacts)
+        shared: dict[str, Any] = {
+            "logging_config": LoggingConfig(enable_access_log=False, log_level="WARNING"),
+            "ray_actor_options": {"num_cpus": 1},
+            # How often a replica that is to end looks whether it has answered all.
+            "graceful_shutdown_wait_loop_s": 0.1,
+        }
+        # Serve's decorator says less of what it returns than there is.
+        replicas: Any = serve.deployment(
+            PolicyReplica,
+            name="policies",
+            num_replicas=self.replicas,
+            max_ongoing_requests=max(4 * self.batch, 128),
+            health_check_period_s=self.health_s,
+            **shared,
+        )
+        ingress: Any = serve.deployment(
+            PolicyIngress,
+            name="ingress",
+            num_replicas=self.ingresses,
+            max_ongoing_requests=_QUEUE,
+            **shared,
+        )
+        if self.ingresses > 1:
+            ingress = ingress.options(request_router_config=_sticky())
+        acting = replicas.bind(
+            catalogue,
+            loaded=self.loaded,
+            batch=self.batch,
+            wait_ms=self.wait_ms,
+            stack=self.stack,
+        )
+        whole: serve.Application = ingress.bind(acting, catalogue, self.sessions, self.patience_s)
+        return whole
+
+
+def _sticky() -> RequestRouterConfig:
+    """Return what leads a session's requests to one ingress: no other one knows it."""
+    chosen: dict[str, Any] = {
+        "request_router_class": _BY_SESSION,
+        "request_router_kwargs": {"num_fallback_replicas": 0},
+    }
+    return RequestRouterConfig(**chosen)
