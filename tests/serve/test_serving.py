@@ -109,7 +109,8 @@ def test_requests_that_come_together_are_answered_together_each_as_if_alone(app,
 def test_no_request_is_lost_with_a_replica_that_is_killed_under_load(app, port, files):
     from ray import serve
 
-    app([files["choose"], files["remember"]], replicas=2, batch=4)
+    # Requests wait in the replicas, so that some are there when one is killed.
+    app([files["choose"], files["remember"]], replicas=2, wait_ms=100.0)
     direct = open_artifact(files["choose"])
     given = observations(16)
     expected = [direct.act(one[None]).dist_inputs[0].tobytes() for one in given]
