@@ -13,6 +13,7 @@ from weakref import WeakValueDictionary
 import torch
 from ray import serve
 
+from rayprune.deploy.formats import format_named
 from rayprune.deploy.policy.interface import Array
 from rayprune.serve.catalogue import Catalogue, look_up
 from rayprune.serve.metrics import ReplicaMetrics
@@ -35,6 +36,9 @@ class PolicyReplica:
     ) -> None:
         # Replicas are what makes use of cores.
         torch.set_num_threads(1)
+        for kind in {policy.format for policy in catalogue.values()}:
+            # Takes seconds, which the first requests would wait for.
+            format_named(kind).load_runtime()
         self._catalogue, self._batch, self._stack = catalogue, batch, stack
         self._metrics = ReplicaMetrics()
         self._open: WeakValueDictionary[str, OpenedPolicy] = WeakValueDictionary()
