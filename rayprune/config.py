@@ -151,6 +151,8 @@ class ExperimentConfig(_Section):
 
     search: Keywords | None = None
     """A sweep's block, kept as it is; ``rayprune train`` has no use for it."""
+    fit: Keywords | None = None
+    """A fit's block, likewise."""
 
     imports: Annotated[tuple[Text, ...], Field(strict=False)] = ()
     """Modules imported before anything else is checked: they register own criteria."""

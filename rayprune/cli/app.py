@@ -20,6 +20,7 @@ from rayprune.cli.bench import bench
 from rayprune.cli.certify import certify
 from rayprune.cli.evaluate import evaluate
 from rayprune.cli.export import export
+from rayprune.cli.fit import fit
 from rayprune.cli.list import list_names
 from rayprune.cli.missing import missing_package
 from rayprune.cli.options import person
@@ -88,6 +89,7 @@ _COMMANDS: Mapping[str, Callable[..., dict[str, Any]]] = {
     "verify": verify,
     "serve": serve,
     "sweep": sweep,
+    "fit": fit,
     "submit": submit,
     "report": report,
     "list": list_names,

@@ -37,9 +37,7 @@ class Archive:
         """
         self._home = home
         self._objectives = objectives.unconstrained()
-        path = home / FILE
-        held = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-        self._entries: list[dict[str, Any]] = held
+        self._entries = read_entries(home)
 
     @property
     def entries(self) -> list[dict[str, Any]]:
@@ -81,6 +79,19 @@ class Archive:
         for directory in (self._home / "checkpoints").iterdir():
             if directory.name not in named:
                 shutil.rmtree(directory, ignore_errors=True)
+
+
+def read_entries(home: Path) -> list[dict[str, Any]]:
+    """Return the results that a trial keeps, oldest first; see `Archive.entries`.
+
+    Args:
+        home: the trial's directory.
+    """
+    path = home / FILE
+    held: list[dict[str, Any]] = []
+    if path.is_file():
+        held = json.loads(path.read_text(encoding="utf-8"))
+    return held
 
 
 def copy_tree(source: Path, target: Path) -> None:

@@ -45,6 +45,8 @@ class SearchConfig(BaseModel):
     this many times the one before. Null: 4."""
     generation: Count | None = None
     """Trials of one generation of `nsga2`; null: the root of `population`."""
+    points: Annotated[tuple[dict[str, Any], ...], Field(strict=False)] | None = None
+    """Of `listed`: a value for each key of the space, a trial each, in their order."""
     reference: Annotated[tuple[float, ...], Field(strict=False)] | None = None
     """Reference point of the hypervolume, a value per objective; from the first results if not
     given. Trials that are worse than a given one in any objective are never copied from, as long as
@@ -129,7 +131,7 @@ def _method_faults(config: SearchConfig, space: Space, objectives: Objectives) -
     faults += method.faults(name, config, space)
     return faults + [
         f"`search.{field}` belongs to {_those_with(field)}, and `search.method` is {name}. Drop it."
-        for field in ("reduction_factor", "generation")
+        for field in ("reduction_factor", "generation", "points")
         if getattr(config, field) is not None and field not in method.options
     ]
 

@@ -9,7 +9,7 @@ from typing import Final
 from rayprune.search.methods.base import SearchFields, SearchMethod, SearchTask
 from rayprune.search.methods.copying import MultiObjectivePBTMethod, PB2Method, PBTMethod
 from rayprune.search.methods.halving import ASHAMethod, MultiObjectiveASHAMethod
-from rayprune.search.methods.independent import GridMethod, RandomMethod
+from rayprune.search.methods.independent import GridMethod, ListedMethod, RandomMethod
 from rayprune.search.methods.suggesting import NSGA2Method, TPEMethod
 
 __all__ = ["METHODS", "SearchFields", "SearchMethod", "SearchTask"]
@@ -25,6 +25,7 @@ METHODS: Final[Mapping[str, SearchMethod]] = types.MappingProxyType(
         "tpe": TPEMethod(),
         "random": RandomMethod(),
         "grid": GridMethod(),
+        "listed": ListedMethod(),
     }
 )
 """In the order in which one would try them."""

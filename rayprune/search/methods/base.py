@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -29,6 +29,10 @@ class SearchFields(Protocol):
     @property
     def generation(self) -> int | None:
         """How many trials a generation has."""
+
+    @property
+    def points(self) -> Sequence[Mapping[str, Any]] | None:
+        """The values of each trial, where they are given."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,13 +33,24 @@ def render_certificate(result: Mapping[str, Any], pairs: Sequence[Mapping[str, A
     parts = [
         f"<header><h1>{html.escape(title)}</h1><p>{html.escape(result['reason'])}</p></header>",
         tile_list(_tiles(result)),
-        section("evidence", "Evidence", _ABOUT_EVIDENCE, [("evidence", "evidence")]),
-        section("pairs", "Returns, seed by seed", _ABOUT_PAIRS, [("pairs", "pairs")]),
+        *evidence_sections(),
         _table(result),
         _policies(result),
     ]
-    data = {**result, "played": list(pairs)}
-    return assemble(title, "\n".join(parts), data, "rayprune certify")
+    return assemble(title, "\n".join(parts), chart_data(result, pairs), "rayprune certify")
+
+
+def evidence_sections() -> list[str]:
+    """Return the sections of a certificate's charts."""
+    return [
+        section("evidence", "Evidence", _ABOUT_EVIDENCE, [("evidence", "evidence")]),
+        section("pairs", "Returns, seed by seed", _ABOUT_PAIRS, [("pairs", "pairs")]),
+    ]
+
+
+def chart_data(result: Mapping[str, Any], pairs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what a certificate's charts are drawn from."""
+    return {**result, "played": list(pairs)}
 
 
 _ABOUT_EVIDENCE = (

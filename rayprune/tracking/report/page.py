@@ -88,15 +88,18 @@ def _single_runs(data: Data) -> list[Data]:
 
 
 def _body(data: Data) -> str:
+    return "\n".join([_header(data), tile_list(data["tiles"]), *comparison_sections(data)])
+
+
+def comparison_sections(data: Data) -> list[str]:
+    """Return the sections of a comparison: its charts, and the table of all runs."""
     sections = [
-        _header(data),
-        tile_list(data["tiles"]),
         *(section(*one) for one in _charts(data)),
         _learning(data),
         _table(data["runs"]),
         _failures(data["runs"]),
     ]
-    return "\n".join(section for section in sections if section)
+    return [section for section in sections if section]
 
 
 def _header(data: Data) -> str:

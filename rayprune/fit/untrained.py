@@ -1,0 +1,160 @@
+"""Networks that aren't trained yet, pruned at random weights: what they will take, told before.
+
+Which weights go makes little difference to a file's size and time; how many go does.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+from rayprune.config import ExperimentConfig
+from rayprune.deploy.export.export import export_policy
+from rayprune.deploy.formats import format_named
+from rayprune.deploy.policy.capture import plain_copy
+from rayprune.deploy.policy.runs import timing_inputs
+from rayprune.deploy.targets.base import Target
+from rayprune.fit.budgets import figures_of
+from rayprune.pruning.config import PruningConfig
+from rayprune.pruning.pruner import Pruner
+from rayprune.rllib.algorithms.target_networks import target_networks
+from rayprune.rllib.evaluation.evaluator import Evaluator
+from rayprune.rllib.experiment.algorithm_config import base_config, build_module
+from rayprune.rllib.export.policy import deployable
+from rayprune.rllib.modules.groups import group_of, kept_back
+from rayprune.rllib.modules.heads import heads_of
+from rayprune.rllib.modules.sensors import sensors_of
+
+_INPUTS: Final = 64
+_GROUP_KEYS: Final = ("sparsity", "granularity", "distribution", "protect")
+_FLOAT_BYTES: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What is left of a network that acts, counted."""
+
+    weights: int
+    """Not zero, and between units that live."""
+    parameters: int
+    """These and the biases of units that live."""
+
+    @property
+    def least(self) -> dict[str, float]:
+        """Lower bounds of what a file takes: every weight is a constant, of four bytes."""
+        return {"flash_bytes": _FLOAT_BYTES * self.weights, "parameters": self.weights}
+
+
+class Networks:
+    """Untrained networks; those of the same widths are built once."""
+
+    def __init__(self) -> None:
+        self._built: dict[str, Any] = {}
+
+    def left(self, experiment: ExperimentConfig) -> Left:
+        """Return what the experiment's pruning leaves of its network."""
+        key = repr((experiment.rllib, experiment.env_config))
+        if key not in self._built:
+            self._built[key] = build_module(base_config(experiment))
+        module = copy.deepcopy(self._built[key])
+        _prune(module, experiment)
+        return left_of(module)
+
+
+def measure_untrained(experiment: ExperimentConfig, target: Target) -> dict[str, float | None]:
+    """Export an untrained network, pruned as the experiment ends, and measure it on a target.
+
+    Args:
+        experiment: a candidate's.
+        target: where.
+
+    Raises:
+        InputError: it can't be exported or measured.
+    """
+    evaluator = Evaluator(base_config(experiment), whole=True)
+    try:
+        _prune(evaluator.module, experiment)
+        policy = plain_copy(deployable(evaluator))
+    finally:
+        evaluator.close()
+    kind = format_named(target.format)
+    with tempfile.TemporaryDirectory(prefix="rayprune-fit-") as place:
+        file = Path(place) / f"policy{kind.suffix}"
+        inputs = timing_inputs(policy.interface, _INPUTS)
+        told = export_policy(policy, file, kind.name, recorded=inputs, about={})
+        return figures_of(target.measure(file), parameters_in(told))
+
+
+def parameters_in(certificate: dict[str, Any]) -> int:
+    """Return how many parameters of an exported file aren't zero."""
+    counted = certificate["parameters"]
+    return int(counted["total"] - counted["zero_weights"])
+
+
+def left_of(module: nn.Module) -> Left:
+    """Count what is left of the part that acts.
+
+    A layer's columns go with the units that they read where the layer before has as many; so it
+    is a lower bound for whatever is wired in another way.
+
+    >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+    >>> with torch.no_grad():
+    ...     _ = net[0].weight.fill_(1.0), net[2].weight.fill_(1.0)
+    ...     _ = net[0].weight[1].zero_()
+    >>> left_of(net)
+    Left(weights=6, parameters=9)
+    """
+    weights = biases = 0
+    alive: torch.Tensor | None = None
+    for weight, bias in _layers(module):
+        if alive is not None and weight.shape[1] == len(alive):
+            weight = weight[:, alive]
+        alive = (weight != 0).flatten(1).any(1)
+        weights += int(torch.count_nonzero(weight))
+        biases += int(alive.sum()) if bias else 0
+    return Left(weights, weights + biases)
+
+
+def _layers(module: nn.Module) -> Iterator[tuple[torch.Tensor, bool]]:
+    """Yield each weight of what acts, shape ``(out, in, ...)``, and whether it has a bias."""
+    apart = kept_back(module)
+    for name, layer in module.named_modules():
+        if any(name == part or name.startswith(f"{part}.") for part in apart):
+            continue
+        own = dict(layer.named_parameters(recurse=False))
+        for parameter, value in own.items():
+            if value.dim() > 1:
+                yield value.detach(), own.get("bias") is not None and parameter == "weight"
+
+
+def _prune(module: Any, experiment: ExperimentConfig) -> None:
+    """Prune at once to where the experiment's schedule would end."""
+    asked = experiment.pruning
+    if asked.dense:
+        return
+    targets = target_networks(module)
+    pruner = Pruner(
+        module,
+        PruningConfig(
+            sparsity=asked.sparsity,
+            granularity=asked.granularity,
+            distribution=asked.distribution,
+            protect=asked.protect,
+            groups={
+                name: {key: block[key] for key in _GROUP_KEYS if key in block}
+                for name, block in asked.groups.items()
+            },
+        ),
+        exclude=targets,
+        groups=group_of,
+        heads=heads_of(module, targets=targets),
+        sensors=lambda: sensors_of(module, targets=targets),
+    )
+    pruner.prune_to()

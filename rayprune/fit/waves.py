@@ -1,0 +1,131 @@
+"""The search: populations of candidates on Ray Tune, one wave after the other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from rayprune.errors import RunError
+from rayprune.fit.candidates import Candidate
+from rayprune.fit.fit_spec import Fit, plain, space_of
+from rayprune.search.archive import read_entries
+from rayprune.search.outcome import SUMMARY_FILE
+from rayprune.search.reporter import SweepReporter
+from rayprune.search.sweep import SWEEP_FILE, run_sweep
+
+WAVES: Final = "waves"
+_EPSILON: Final = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a candidate's training has come to."""
+
+    candidate: Candidate
+    trial: Path
+    """The trial's directory."""
+    points: tuple[dict[str, Any], ...]
+    """What it kept: each a ``return``, ``parameters``, ``sparsity`` and ``checkpoint``."""
+    error: str | None
+    """Why it failed for good; None if it didn't."""
+
+    def above(self, floor: float) -> list[dict[str, Any]]:
+        """Return the points that earn as much on the validation seeds, the best first."""
+        good = [point for point in self.points if point["return"] >= floor - _EPSILON]
+        return sorted(good, key=lambda point: (-point["return"], point["parameters"]))
+
+    @property
+    def smallest(self) -> dict[str, Any] | None:
+        """The point with the fewest weights, of these the best."""
+        by = [(point["parameters"], -point["return"]) for point in self.points]
+        return self.points[by.index(min(by))] if by else None
+
+
+def train_wave(
+    fit: Fit,
+    out: Path,
+    number: int,
+    candidates: Sequence[Candidate],
+    dense_return: float,
+    *,
+    address: str | None,
+    reporter: SweepReporter,
+) -> list[Trained]:
+    """Train candidates side by side, or go on with what has been begun of them.
+
+    Args:
+        fit: whose they are.
+        out: its directory.
+        number: of the wave.
+        candidates: what is trained, in this order.
+        dense_return: the dense policy's on the validation seeds.
+        address: as `run_sweep` takes it.
+        reporter: told of the progress.
+    """
+    place = wave_place(out, number)
+    if not (place / SUMMARY_FILE).is_file():
+        raw = wave_raw(fit, number, candidates, dense_return)
+        resume = (place / SWEEP_FILE).is_file()
+        try:
+            run_sweep(raw, place, resume=resume, address=address, reporter=reporter)
+        except RunError as error:
+            if not (place / SUMMARY_FILE).is_file():
+                raise
+            # Those that failed count as what has no return; the others go on.
+            reporter.message(str(error))
+    return _trained(place, candidates)
+
+
+def wave_place(out: Path, number: int) -> Path:
+    """Return where a wave lies."""
+    return out / WAVES / f"{number:02d}"
+
+
+def wave_raw(
+    fit: Fit, number: int, candidates: Sequence[Candidate], dense_return: float
+) -> dict[str, Any]:
+    """Return the sweep that trains candidates: the fewest weights that keep the return."""
+    raw = plain(fit.raw)
+    experiment = fit.experiment
+    return {
+        **raw,
+        "name": f"{experiment.name}-wave{number}",
+        "stop": {"env_steps": experiment.stop.env_steps},
+        # The reference is trained already.
+        "evaluation": {**(raw.get("evaluation") or {}), "dense": None},
+        "search": {
+            "method": "listed",
+            "population": len(candidates),
+            "space": space_of(candidates),
+            "points": [candidate.values for candidate in candidates],
+            "interval": fit.interval,
+            "objectives": {
+                "parameters": "min",
+                "subject_to": {
+                    "return_at_least": fit.config.return_,
+                    "dense_return": dense_return,
+                },
+            },
+        },
+    }
+
+
+def _trained(place: Path, candidates: Sequence[Candidate]) -> list[Trained]:
+    outcome = json.loads((place / SUMMARY_FILE).read_text(encoding="utf-8"))
+    trials = outcome["trials"]
+    # A trial that failed before its first result doesn't say which it was.
+    lost = [told["error"] for told in trials if told["config"] is None]
+    found = []
+    for candidate in candidates:
+        told = next((t for t in trials if t["config"] == candidate.values), None)
+        if told is None:
+            error = lost[0] if lost else "It came to no result."
+            found.append(Trained(candidate, place, (), error))
+        else:
+            home = place / "trials" / told["trial"]
+            points = tuple(read_entries(home))
+            found.append(Trained(candidate, home, points, told["error"]))
+    return found
