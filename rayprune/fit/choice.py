@@ -46,11 +46,15 @@ class Judge:
     """The validation return below which nothing is exported."""
     reporter: FitReporter
 
-    def judge(self, trained: Trained) -> dict[str, Any]:
+    def judge(self, trained: Trained, tested: int) -> dict[str, Any]:
         """Return what has become of a candidate, as the record holds it.
 
         ``met`` says that one of its checkpoints keeps to every budget, and ``certified`` that it
         keeps the return; ``reason`` is a sentence.
+
+        Args:
+            trained: the candidate.
+            tested: how many certificates were played before.
         """
         told: dict[str, Any] = {
             "candidate": trained.candidate.name,
@@ -64,7 +68,7 @@ class Judge:
         for point in _distinct(good)[:_TRIED]:
             told.update(self._measured(trained, point))
             if told["met"]:
-                return {**told, **self._certified(trained)}
+                return {**told, **self._certified(trained, tested)}
         return told
 
     def _too_low(self, trained: Trained) -> dict[str, Any]:
@@ -108,13 +112,16 @@ class Judge:
             "reason": _kept(budgets, figures, measured.self_test),
         }
 
-    def _certified(self, trained: Trained) -> dict[str, Any]:
+    def _certified(self, trained: Trained, tested: int) -> dict[str, Any]:
         """Let the exported file play against the dense reference."""
         config = self.fit.config
         home = self.place(trained)
+        margin = round(1 - config.return_, 12)
         options = CertifyOptions(
-            margin=round(1 - config.return_, 12),
-            confidence=config.confidence,
+            margin=margin,
+            # Twice the margin, as is usual, but never the whole return.
+            tail_margin=min(2 * margin, (1 + margin) / 2),
+            confidence=confidence_of(tested + 1, config.confidence),
             episodes=config.episodes,
             seed=self.fit.experiment.evaluation.test_seed,
         )
@@ -125,6 +132,7 @@ class Judge:
             "certified": bool(found["certified"]),
             "verdict": found["verdict"],
             "pairs": found["pairs"],
+            "confidence": options.confidence,
             "mean": found["mean"],
             "tail": found["tail"],
             "certificate": (home / CERTIFICATE).relative_to(self.out).as_posix(),
@@ -134,6 +142,18 @@ class Judge:
     def place(self, trained: Trained) -> Path:
         """Return where a candidate's file and certificate lie."""
         return self.out / CANDIDATES / trained.candidate.name
+
+
+def confidence_of(number: int, confidence: float) -> float:
+    """Return the confidence that a certificate is played at, so that all of them keep to one.
+
+    Candidates are tested until one passes. The n-th may err with 1 / (n (n + 1)) of the allowed
+    chance; these sum up to all of it, however many are tested.
+
+    >>> [round(confidence_of(number, 0.95), 4) for number in (1, 2, 3)]
+    [0.975, 0.9917, 0.9958]
+    """
+    return 1 - (1 - confidence) / (number * (number + 1))
 
 
 def told_uses(budgets: Budgets, figures: Figures) -> str:

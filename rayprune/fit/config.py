@@ -73,7 +73,7 @@ class FitConfig(BaseModel):
     """Whether to go on after the first that is good, and hand over the one that uses least."""
 
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
-    """Of the certificate."""
+    """One minus the chance that what is handed over has lost more: of all certificates together."""
     episodes: Count = 1000
     """Pairs of episodes that a certificate may take at most."""
 

@@ -67,9 +67,14 @@ class Feasibility:
     @property
     def nearest(self) -> Assessment | None:
         """The measured candidate that exceeds its tightest budget by the smallest share."""
+
+        def shares(one: Assessment) -> tuple[float, float]:
+            found = [use.share or 0.0 for use in self.budgets.uses(one.figures or {})]
+            # Where several exceed that one alike, the others decide.
+            return self.budgets.worst_share(one.figures or {}), sum(found)
+
         known = [one for one in self.assessments if one.figures is not None]
-        worst = self.budgets.worst_share
-        return min(known, key=lambda one: worst(one.figures or {}), default=None)
+        return min(known, key=shares, default=None)
 
     def refusal(self) -> str:
         """Return why nothing is feasible: the tightest budget, and the nearest that would be."""

@@ -225,7 +225,7 @@ class _FitRun:
             for one in trained:
                 if one.candidate.name in judged or self._done():
                     continue
-                row = judge.judge(one)
+                row = judge.judge(one, sum("pairs" in row for row in self._record.rows(JUDGED)))
                 judged.add(one.candidate.name)
                 self._record.append(JUDGED, {"wave": number, **row})
                 self._reporter.message(f"{one.candidate.name}: {row['reason']}")

@@ -40,22 +40,23 @@ def plan_table(told: Mapping[str, Any]) -> Table:
         pad_edge=False,
     )
     table.add_column("candidate", no_wrap=True)
-    table.add_column("weights left", justify="right")
-    table.add_column("x 4 B", justify="right")
+    table.add_column("weights", justify="right")
     for name in told["budgets"]:
-        table.add_column(name, justify="right")
-    table.add_column("verdict", no_wrap=True)
-    table.add_column("because")
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("verdict")
     for one in told["candidates"]:
         figures = one["figures"] or {}
         table.add_row(
             one["candidate"],
             f"{one['weights']:,}",
-            f"{one['least']['flash_bytes']:,}",
             *(_figure(name, figures.get(BUDGETS[name].figure)) for name in told["budgets"]),
-            one["verdict"],
-            one["reason"],
+            one["verdict"] if figures else f"{one['verdict']} ({one['reason']})",
         )
+    table.caption = (
+        "Weights are counted, and take 4 bytes each. Figures are measured on untrained networks; "
+        "where there are none, the neighbour named was."
+    )
+    table.caption_justify = "left"
     return table
 
 

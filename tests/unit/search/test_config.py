@@ -3,6 +3,7 @@ import pytest
 from rayprune.errors import ConfigError
 from rayprune.search.config import SearchConfig, search_faults
 from rayprune.search.methods import METHODS
+from rayprune.search.space import Space
 
 SPACE = {"pruning.sparsity": {"uniform": [0.5, 0.98]}}
 
@@ -88,3 +89,27 @@ def test_an_extra_that_is_missing_is_told_with_its_install_line(monkeypatch, met
     (told,) = faults(**values)
     assert f"`search.method: {method}` needs" in told
     assert f"pip install 'rayprune[{extra}]'" in told
+
+
+LISTED = {"method": "listed", "space": {"pruning.sparsity": {"choice": [0.5, 0.9]}}}
+
+
+def test_listed_points_are_trials_in_their_order():
+    points = [{"pruning.sparsity": 0.9}, {"pruning.sparsity": 0.5}]
+    config = SearchConfig.from_raw({**LISTED, "points": points})
+    assert METHODS["listed"].trials(config, Space.from_dict(config.space)) == 2
+
+
+@pytest.mark.parametrize(
+    ("points", "part"),
+    [
+        (None, "`search.points` is missing"),
+        ([{}], "entry 0 has no value for 'pruning.sparsity'"),
+        ([{"pruning.sparsity": 0.5, "seed": 1}], "entry 0 names, beside the space, 'seed'"),
+        ([{"pruning.sparsity": 0.7}], "which `search.space.pruning.sparsity` does not hold"),
+        ([{"pruning.sparsity": 0.5}] * 2, "must not hold an entry twice"),
+    ],
+)
+def test_points_are_of_the_space_and_no_two_the_same(points, part):
+    found = search_faults({**LISTED, **({} if points is None else {"points": points})})[0]
+    assert any(part in fault for fault in found), found
