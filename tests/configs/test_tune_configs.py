@@ -32,7 +32,8 @@ def test_a_config_opens_with_its_purpose_and_its_command(path):
     purpose, command, *_ = path.read_text(encoding="utf-8").splitlines()
     assert purpose.startswith("# ")
     assert purpose.endswith(".")
-    verb = "train" if loaded(path).search is None else "sweep"
+    experiment = loaded(path)
+    verb = "fit" if experiment.fit else "train" if experiment.search is None else "sweep"
     assert command == f"#   rayprune {verb} {path.relative_to(ROOT).as_posix()}"
 
 

@@ -40,6 +40,7 @@ COMMANDS = [
     "export",
     "verify",
     "sweep",
+    "fit",
     "submit",
     "report",
     "list",
