@@ -30,7 +30,7 @@ FIT: dict[str, Any] = {
     "sparsities": [0.5, 0.75],
     "population": 1,
     "interval": 400,
-    "episodes": 60,
+    "episodes": 1000,
 }
 
 
@@ -94,7 +94,7 @@ def test_a_fit_that_is_killed_goes_on_and_trains_nothing_twice(tmp_path: Path) -
 
 
 def test_a_fit_that_keeps_no_return_ends_with_its_nearest_candidates(tmp_path: Path) -> None:
-    # Nobody keeps 99.9 % of a return that 60 pairs can't show.
+    # Nobody keeps 99.9 % of a return that so few pairs can't show.
     config = write(
         tmp_path / "c.yaml", **{"return": 0.999, "trials": 1, "granularities": ["neuron"]}
     )
