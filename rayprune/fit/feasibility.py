@@ -162,13 +162,20 @@ def _bisect(chain: Sequence[Assessment], budgets: Budgets, measure: Measure) -> 
         too_much = place < high if chain[last].feasible else True
         by = _neighbour(one, known, too_much=too_much)
         one.verdict = TOO_MUCH if too_much else PRESUMED
-        one.reason = f"{'larger' if too_much else 'smaller'} than {by.candidate.name}"
+        one.reason = f"not {'smaller' if too_much else 'larger'} than {by.candidate.name}"
 
 
 def _neighbour(one: Assessment, known: Sequence[Assessment], *, too_much: bool) -> Assessment:
-    """Return the measured candidate that another is judged by."""
-    alike = [other for other in known if other.feasible is not too_much]
-    return min(alike, key=lambda other: abs(other.left.weights - one.left.weights))
+    """Return the measured candidate that another is judged by.
+
+    That is the smallest of the larger ones that fit, or the largest of the smaller that don't.
+    """
+    size = one.left.weights
+    if too_much:
+        below = [other for other in known if not other.feasible and other.left.weights <= size]
+        return max(below, key=lambda other: other.left.weights)
+    above = [other for other in known if other.feasible and other.left.weights >= size]
+    return min(above, key=lambda other: other.left.weights)
 
 
 def _asked(use: Use) -> str:

@@ -93,14 +93,24 @@ def test_a_refusal_by_counting_alone_measures_nothing():
     assert "the weights of the smallest candidate alone are 100, and 10 are" in found.refusal()
 
 
-@pytest.mark.parametrize("limit", [1e9, 900.0])
-def test_what_was_not_measured_says_by_whom_it_is_judged(limit):
+@pytest.mark.parametrize("limit", [1e9, 1500.0, 900.0])
+def test_what_was_not_measured_is_judged_by_a_larger_that_fits_or_a_smaller_that_does_not(limit):
     found = assess(
         [candidate("weight", size) for size in (10, 20, 40, 80, 160, 320)],
         Budgets({"flash": limit}),
         Meter(),
     )
-    for one in found.assessments:
-        if one.figures is None:
-            word = {PRESUMED: "smaller", TOO_MUCH: "larger"}[one.verdict]
-            assert one.reason.startswith(f"{word} than ") or "weights alone" in one.reason
+    by_name = {one.candidate.name: one for one in found.assessments}
+    guessed = [one for one in found.assessments if " than " in one.reason]
+    assert guessed
+    for one in guessed:
+        word, name = one.reason.split(" than ")
+        other = by_name[name]
+        assert other.figures is not None
+        assert other.feasible == one.feasible
+        if one.verdict == PRESUMED:
+            assert word == "not larger"
+            assert other.left.weights >= one.left.weights
+        else:
+            assert (one.verdict, word) == (TOO_MUCH, "not smaller")
+            assert other.left.weights <= one.left.weights
