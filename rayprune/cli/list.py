@@ -95,6 +95,13 @@ def _targets() -> dict[str, str]:
     return told
 
 
+def _examples() -> dict[str, str]:
+    """Return the folders of the examples in C."""
+    from rayprune.deploy.examples import EXAMPLES, FOLDER
+
+    return {str(FOLDER / name): text for name, text in EXAMPLES.items()}
+
+
 def _configs() -> dict[str, str]:
     """Return the YAML files at hand, each with its header's first line."""
     beside_package = Path(__file__).parents[2] / "tune_configs"
@@ -118,6 +125,7 @@ _SOURCES: Mapping[str, Callable[[], dict[str, str]]] = {
     "remedies": _remedies,
     "quantise": _quantise,
     "targets": _targets,
+    "examples": _examples,
     "configs": _configs,
 }
 
@@ -138,7 +146,9 @@ def list_names(
         )
     entries = _SOURCES[kind]()
     if not as_json:
-        table = Table("name", "what it is", box=None, pad_edge=False, header_style="bold")
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("name", overflow="fold")  # a path is of no use without its end
+        table.add_column("what it is")
         for name, description in entries.items():
             table.add_row(name, description)
         tell(table)

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Final
 
+from rayprune.deploy.examples import FOLDER
 from rayprune.deploy.targets.cross import FIRMWARE, Counts, CrossTarget, Sizes, require_counts
 from rayprune.deploy.targets.toolchain import Compiler, Tool, run
 from rayprune.errors import RunError
 
-START: Final = Path(__file__).parents[1] / "examples" / "cortex-m"
+START: Final = FOLDER / "cortex-m"
 """Start-up code and linker script: those of the example, so that what is measured is what ships."""
 _COMPILER: Final = Compiler(
     "arm-none-eabi-gcc", "gcc-arm-none-eabi", "nano.specs", "libnewlib-arm-none-eabi"
