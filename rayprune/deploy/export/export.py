@@ -13,16 +13,18 @@ import torch
 from rayprune.deploy.export.certificate import certificate_path, file_facts, policy_facts
 from rayprune.deploy.export.file_placement import cannot_write, place, require_writable
 from rayprune.deploy.export.file_proof import FileProof
+from rayprune.deploy.export.manifest import manifest, manifest_path
 from rayprune.deploy.export.quantisation import quantise
 from rayprune.deploy.export.shrink import shrink, unshrunk
-from rayprune.deploy.formats import check_options, format_named
+from rayprune.deploy.formats import check_options, format_named, metadata_of
 from rayprune.deploy.formats.base import ExportedFile, ExportJob, ExportOptions, Format
 from rayprune.deploy.policy.capture import plain_copy
+from rayprune.deploy.policy.element_facts import described
 from rayprune.deploy.policy.file_hash import seal
-from rayprune.deploy.policy.input_facts import described
 from rayprune.deploy.policy.interface import Array
 from rayprune.deploy.policy.metadata import SCHEMA, Metadata, rayprune_version
 from rayprune.deploy.policy.policy import DeployablePolicy
+from rayprune.deploy.policy.runs import in_parts, module_run
 from rayprune.errors import InputError, InvariantError, StorageError
 
 
@@ -42,6 +44,8 @@ def export_policy(
 ) -> dict[str, Any]:
     """Write a policy to ``path``, and what was proven of the file to ``<path>.json``.
 
+    What a program needs to load it goes to ``<path>.manifest.json``.
+
     The file is opened and run before it gets its name: on the recorded inputs, and on random ones
     of their spread. If an output differs by more than `TOLERANCE`, nothing is written.
 
@@ -50,8 +54,8 @@ def export_policy(
         path: its name ends as the format says.
         format: a key of `rayprune.deploy.formats.FORMATS`.
         recorded: the policy's inputs as they were met, in the interface's order.
-        about: what the file shall say of its source; JSON only. ``inputs`` may hold ``names``,
-            ``low`` and ``high`` of an input's elements, as `described` gives them.
+        about: what the file shall say of its source; JSON only. ``inputs`` and ``outputs`` may hold
+            ``names``, ``low`` and ``high`` of a port's elements, as `described` gives them.
         compacted: remove dead units first, exactly.
         lanes: of formats ``c`` and ``onnx``: floats in a vector register of the machine that the
             file is for, 4, 8 or 16; None for 8 in C, and for this machine's in ONNX. None where
@@ -110,7 +114,7 @@ def write_policy(
     _check_types(policy)
     small = shrink(policy, recorded) if compacted else unshrunk(policy)
     proof = FileProof(policy, small, recorded, seed)
-    told = {**about, "inputs": described(policy.interface, recorded, about.get("inputs", {}))}
+    told = {**about, **_elements(policy, recorded, about)}
     metadata = Metadata(small.policy.interface, {**told, "int8": True} if options.int8 else told)
     # The format is told by the name's end, which is to be the same while it is unproven.
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
@@ -129,7 +133,8 @@ def write_policy(
             "compaction": small.certificate,
             **shown,
         }
-        _place(temporary, path, written, certificate)
+        told = manifest(path, chosen, metadata_of(temporary), certificate, written.beside)
+        _place(temporary, path, written, certificate, told)
     except InvariantError as error:
         raise proof.explained(error) from error
     except OSError as error:
@@ -137,6 +142,18 @@ def write_policy(
     finally:
         temporary.unlink(missing_ok=True)
     return certificate
+
+
+def _elements(
+    policy: DeployablePolicy, recorded: list[Array], about: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what is known of the elements of observations and actions."""
+    ports, actions = policy.interface, in_parts(module_run(policy), recorded)[0]
+    observed = recorded[: len(ports.observations)]
+    return {
+        "inputs": described(ports.observations, observed, about.get("inputs", {})),
+        "outputs": described((ports.action,), (actions,), about.get("outputs", {})),
+    }
 
 
 def check_export(
@@ -192,7 +209,8 @@ def _check_path(path: Path, chosen: Format, *, overwrite: bool) -> None:
             f"but is {path.name!r}."
         )
     require_writable(path.parent, path.name)
-    files = [path, certificate_path(path), *(path.with_suffix(end) for end in chosen.beside)]
+    told = (certificate_path(path), manifest_path(path))
+    files = [path, *told, *(path.with_suffix(end) for end in chosen.beside)]
     folders = [file for file in files if file.is_dir()]
     if folders:
         raise StorageError(f"{str(folders[0])!r} is a folder. Give another `--out`.")
@@ -204,9 +222,14 @@ def _check_path(path: Path, chosen: Format, *, overwrite: bool) -> None:
 
 
 def _place(
-    temporary: Path, path: Path, written: ExportedFile, certificate: Mapping[str, Any]
+    temporary: Path,
+    path: Path,
+    written: ExportedFile,
+    certificate: Mapping[str, Any],
+    told: Mapping[str, Any],
 ) -> None:
-    # Whoever finds the file finds its certificate.
-    told = json.dumps(certificate, indent=2) + "\n"
+    texts = {certificate_path(path): certificate, manifest_path(path): told}
     beside = {path.with_suffix(end): text.encode() for end, text in written.beside.items()}
-    place({certificate_path(path): told.encode(), **beside, path: temporary})
+    # Whoever finds the file finds its certificate.
+    json_files = {at: f"{json.dumps(held, indent=2)}\n".encode() for at, held in texts.items()}
+    place({**json_files, **beside, path: temporary})

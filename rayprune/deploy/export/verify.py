@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rayprune.deploy.export.certificate import certificate_path
+from rayprune.deploy.export.manifest import manifest_faults, manifest_path
 from rayprune.deploy.formats import format_of, metadata_of
 from rayprune.deploy.policy.file_hash import broken, require_ours
 from rayprune.deploy.policy.metadata import SCHEMA, Metadata, OtherVersionWarning, rayprune_version
@@ -24,8 +25,9 @@ def verify(path: Path) -> dict[str, Any]:
 
     Returns:
         ``{"schema", "file", "format", "bytes", "sha256", "whole": bool, "faults": [sentences],
-        "notes": [sentences], "certificate": a name or None, "proven", "exported_by": version,
-        "about": {...}}``; the last three are None where the file isn't whole.
+        "notes": [sentences], "certificate": a name or None, "manifest": likewise, "proven",
+        "exported_by": version, "about": {...}}``; the last three are None where the file isn't
+        whole.
 
     Raises:
         InputError: there is no such file, or it is none of rayprune's.
@@ -45,6 +47,8 @@ def verify(path: Path) -> dict[str, Any]:
         notes.append(
             f"Its certificate {beside.name!r} isn't beside it: only its own hash is known."
         )
+    # Of a file that has changed the manifest would only say so once more.
+    faults += [] if faults else manifest_faults(path)
     if metadata is not None and not metadata.proven:
         notes.append(chosen.unproven)
     return {
@@ -57,6 +61,7 @@ def verify(path: Path) -> dict[str, Any]:
         "faults": faults,
         "notes": notes,
         "certificate": beside.name if beside.is_file() else None,
+        "manifest": manifest_path(path).name if manifest_path(path).is_file() else None,
         "proven": None if metadata is None else metadata.proven,
         "exported_by": None if metadata is None else metadata.version,
         "verified_by": rayprune_version(),

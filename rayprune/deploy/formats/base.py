@@ -146,5 +146,14 @@ class Format(ABC):
         """
         raise InputError(f"A file of format {self.name!r} has no int8 form.")
 
+    def runtime(self, metadata: Metadata) -> Mapping[str, Any]:
+        """Return what a manifest says of running a file; JSON only.
+
+        Args:
+            metadata: of the file.
+        """
+        del metadata
+        return {}
+
     def load_runtime(self) -> None:  # noqa: B027
         """Import what runs a file, so that its memory isn't taken for the policy's."""

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final, NamedTuple
 
+from rayprune.deploy.export.manifest import require_manifest
 from rayprune.deploy.formats import format_named, format_of
 from rayprune.errors import InputError
 
@@ -126,6 +127,7 @@ class Target(ABC):
                 f"{artifact.name!r} is of format {kind!r}. Export the policy with `--format "
                 f"{self.format}`."
             )
+        require_manifest(artifact)
         packages = self.missing(kind)
         if packages:
             raise InputError(

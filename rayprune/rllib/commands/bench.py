@@ -19,6 +19,7 @@ import torch
 
 from rayprune.config import EvaluationConfig
 from rayprune.deploy.export.export import export_policy
+from rayprune.deploy.export.manifest import require_manifest
 from rayprune.deploy.export.shrink import shrink
 from rayprune.deploy.formats import FORMATS, format_named, format_of, is_exported, open_artifact
 from rayprune.deploy.measure.latency import CONTROL, LEAST_ROUNDS, Timings, speed_up, time_arms
@@ -200,6 +201,7 @@ def _target(
 
 
 def _file_target(path: Path) -> Target:
+    require_manifest(path)
     artifact = open_artifact(path)
     runtime = format_of(path).name
     observes = artifact.interface.observations

@@ -13,6 +13,7 @@ import tree
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES
 
+from rayprune.deploy.export.manifest import require_manifest
 from rayprune.deploy.formats import is_exported, open_artifact
 from rayprune.deploy.policy.artifact import Artifact, State
 from rayprune.errors import CheckpointError, InputError
@@ -96,6 +97,7 @@ class FilePlayer:
 
     def __init__(self, path: Path) -> None:
         self.name = portable(path)
+        require_manifest(path)
         self._artifact = open_artifact(path)
         if self._artifact.interface.noise is not None:
             raise InputError(

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES
 
-from rayprune.deploy.policy.input_facts import few
-from rayprune.rllib.connectors.encoding import leaves
+from rayprune.deploy.policy.element_facts import few
+from rayprune.deploy.policy.interface import Array
+from rayprune.rllib.connectors.encoding import Path, Space, leaves
 from rayprune.rllib.evaluation.open_policy import OpenPolicy
 from rayprune.rllib.export.fingerprint import now, portable
 from rayprune.tracking.record import to_json
@@ -38,29 +40,42 @@ def source_of(policy: OpenPolicy, *, sample: bool) -> dict[str, Any]:
         "exported": now(),
         "spaces": {"observation": str(observation), "action": str(action)},
         "inputs": _inputs(observation),
+        "outputs": _outputs(action),
         "action": "sampled" if sample else "greedy",
     }
 
 
-def _inputs(space: gym.Space[Any]) -> dict[str, dict[str, Any]]:
+def _inputs(space: Space) -> dict[str, dict[str, Any]]:
     """Return the names and bounds of each observation's elements, by the input's name."""
-    told: dict[str, dict[str, Any]] = {}
-    for path, leaf in leaves(space):
-        inside = ".".join(map(str, path))
-        count = math.prod(leaf.shape or ())
-        own = getattr(leaf, "names", None)
-        plain = [f"{inside or 'obs'}[{i}]" if leaf.shape else inside or "obs" for i in range(count)]
-        low, high = _bounds(leaf)
-        told[".".join(["obs", *map(str, path)])] = {
-            "names": list(map(str, own)) if own is not None and len(own) == count else plain,
-            "low": low,
-            "high": high,
-        }
-    return told
+    return {
+        ".".join(["obs", *map(str, path)]): _told([(path, leaf)], "obs")
+        for path, leaf in leaves(space)
+    }
 
 
-def _bounds(space: gym.Space[Any]) -> tuple[Any, Any]:
-    """Return the least and the largest value of each element; JSON, infinities None."""
+def _outputs(space: Space) -> dict[str, dict[str, Any]]:
+    """Return the names and bounds of the action's elements, its parts one behind another."""
+    return {"action": _told([*leaves(space)], "action")}
+
+
+def _told(parts: Sequence[tuple[Path, Space]], name: str) -> dict[str, Any]:
+    bounds = [_bounds(leaf) for _, leaf in parts]
+    low, high = (np.concatenate([pair[side] for pair in bounds]) for side in (0, 1))
+    names = [one for path, leaf in parts for one in _names(path, leaf, name)]
+    return {"names": names, "low": few(low), "high": few(high)}
+
+
+def _names(path: Path, leaf: Space, name: str) -> list[str]:
+    inside = ".".join(map(str, path)) or name
+    count = math.prod(leaf.shape or ())
+    own = getattr(leaf, "names", None)
+    if own is not None and len(own) == count:
+        return list(map(str, own))
+    return [f"{inside}[{i}]" if leaf.shape else inside for i in range(count)]
+
+
+def _bounds(space: Space) -> tuple[Array, Array]:
+    """Return the least and the largest value of each element, shape ``(elements,)``."""
     low: Any
     high: Any
     if isinstance(space, gym.spaces.Box):
@@ -72,5 +87,6 @@ def _bounds(space: gym.Space[Any]) -> tuple[Any, Any]:
         low = np.asarray(space.start, np.int64)
         high = low + np.asarray(space.nvec, np.int64) - 1
     else:
-        low, high = np.array(0), np.array(1)
-    return few(low.astype(np.float64).reshape(-1)), few(high.astype(np.float64).reshape(-1))
+        count = math.prod(space.shape or ())
+        low, high = np.zeros(count), np.ones(count)
+    return low.astype(np.float64).reshape(-1), high.astype(np.float64).reshape(-1)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from rayprune.deploy.formats.base import ExportedFile, ExportJob, ExportOptions, Format
 from rayprune.deploy.formats.c.compiler import CArtifact, metadata_text
@@ -13,6 +14,7 @@ from rayprune.deploy.formats.rewriting.batch_norms import fold_batch_norms
 from rayprune.deploy.formats.rewriting.channels_last import read_as_it_lies
 from rayprune.deploy.formats.rewriting.graphs import rewritten
 from rayprune.deploy.policy.capture import capture
+from rayprune.deploy.policy.metadata import Metadata
 from rayprune.deploy.policy.policy import DeployablePolicy
 from rayprune.errors import InputError
 
@@ -53,6 +55,11 @@ class CFormat(Format):
     def open(self, path: Path, threads: int = 1) -> CArtifact:
         """See `Format.open`."""
         return CArtifact(path)
+
+    def runtime(self, metadata: Metadata) -> Mapping[str, Any]:
+        """See `Format.runtime`."""
+        name = metadata.about["c_name"]
+        return {"name": "C99", "function": f"{name}_act_in", "workspace": f"{name}_workspace"}
 
     def metadata_text(self, path: Path) -> str | None:
         """See `Format.metadata_text`."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch.export import ExportedProgram
 
-from rayprune.deploy.formats.onnx.packages import require
+from rayprune.deploy.formats.onnx.packages import SESSION, require
 from rayprune.deploy.formats.rewriting.batch_norms import fold_batch_norms
 from rayprune.deploy.formats.rewriting.channels_last import read_as_it_lies
 from rayprune.deploy.formats.rewriting.direct_actions import compute_action_directly
@@ -21,6 +21,9 @@ from rayprune.deploy.policy.file_hash import BLANK
 from rayprune.deploy.policy.file_hash import KEY as SEAL
 from rayprune.deploy.policy.metadata import KEY, Metadata
 from rayprune.errors import InputError, first_line
+
+_SESSION_KEY: Final = "ort_config"
+"""Where ONNX Runtime looks for a session's options, if ORT_LOAD_CONFIG_FROM_MODEL=1 asks it to."""
 
 
 def write_onnx(
@@ -69,10 +72,11 @@ def _plain(model: Any, metadata: Metadata) -> Any:
     model.metadata_props.clear()
     model.metadata_props[KEY] = metadata.to_json()
     model.metadata_props[SEAL] = BLANK
+    model.metadata_props[_SESSION_KEY] = json.dumps({"session_options": SESSION})
     # One file: weights beside it would be left behind when it is copied.
     proto = serde.serialize_model(model)
     del proto.graph.value_info[:]
-    told = metadata.about.get("inputs", {})
+    told = {**metadata.about.get("inputs", {}), **metadata.about.get("outputs", {})}
     for value in (*proto.graph.input, *proto.graph.output):
         del value.metadata_props[:]
         for key, held in told.get(value.name, {}).items():

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from rayprune.deploy.formats.base import ExportedFile, ExportJob, Format
 from rayprune.deploy.formats.onnx.int8 import write_int8
 from rayprune.deploy.formats.onnx.model_file import write_onnx
-from rayprune.deploy.formats.onnx.packages import require
+from rayprune.deploy.formats.onnx.packages import SESSION, require
 from rayprune.deploy.formats.onnx.runtime import OnnxArtifact
 from rayprune.deploy.policy.capture import capture
 from rayprune.deploy.policy.interface import Array
-from rayprune.deploy.policy.metadata import KEY
+from rayprune.deploy.policy.metadata import KEY, Metadata
 
 
 class OnnxFormat(Format):
@@ -50,6 +51,11 @@ class OnnxFormat(Format):
     def quantise(self, path: Path, small: Path, recorded: Sequence[Array]) -> str:
         """See `Format.quantise`."""
         return write_int8(path, small, recorded)
+
+    def runtime(self, metadata: Metadata) -> Mapping[str, Any]:
+        """See `Format.runtime`."""
+        del metadata
+        return {"name": "onnxruntime", **SESSION}
 
     def load_runtime(self) -> None:
         """See `Format.load_runtime`."""

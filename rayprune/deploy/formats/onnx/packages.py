@@ -1,11 +1,15 @@
-"""The packages that ONNX files need, which rayprune runs without."""
+"""What ONNX files are run with: packages that rayprune does without, and a session's options."""
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from typing import Final
 
 from rayprune.errors import InputError
+
+SESSION: Final = {"intra_op_num_threads": 1, "inter_op_num_threads": 1}
+"""ONNX Runtime's options for a control loop: handing a small network to threads takes longer."""
 
 
 def require(packages: Sequence[str]) -> None:

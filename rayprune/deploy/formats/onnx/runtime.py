@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from rayprune.deploy.formats.onnx.packages import require
+from rayprune.deploy.formats.onnx.packages import SESSION, require
 from rayprune.deploy.policy.artifact import Artifact
 from rayprune.deploy.policy.interface import Array, Interface
 from rayprune.deploy.policy.metadata import KEY, Metadata
@@ -31,6 +31,7 @@ class OnnxArtifact(Artifact):
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
+        options.inter_op_num_threads = SESSION["inter_op_num_threads"]
         options.log_severity_level = 3
         # Without it, calls at small batches take 1 to 3 % less, others the same.
         options.enable_cpu_mem_arena = False

@@ -53,7 +53,8 @@ def test_an_int8_file_is_close_to_what_it_was_made_of(make, kind, tmp_path, monk
     assert artifact.interface == policy.interface
     exact = [x.numpy() for x in policy(torch.from_numpy(recorded[0]).clone())[:1]]
     assert (artifact.run(recorded)[0] == exact[0]).mean() == told["int8"]["closeness"]["agreement"]
-    assert [file.name for file in sorted(tmp_path.iterdir())] == ["policy.onnx", "policy.onnx.json"]
+    names = ["policy.onnx", "policy.onnx.json", "policy.onnx.manifest.json"]
+    assert [file.name for file in sorted(tmp_path.iterdir())] == names
 
 
 def test_convolutions_keep_their_form_for_int8(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""What each element of an exported policy's inputs is: its name, its bounds, its usual values."""
+"""What each element of an exported policy's ports is: its name, its bounds, its usual values."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from typing import Any, Final
 
 import numpy as np
 
-from rayprune.deploy.policy.interface import Array, Interface
+from rayprune.deploy.policy.interface import Array, Port
 
 _MOST: Final = 1024
-"""Elements of an input that are told one by one; of an image the whole is."""
+"""Elements of a port that are told one by one; of an image the whole is."""
 
 
 def described(
-    interface: Interface, recorded: Sequence[Array], known: Mapping[str, Mapping[str, Any]]
+    ports: Sequence[Port], recorded: Sequence[Array], known: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, dict[str, Any]]:
-    """Return what is known of each observation's elements, by the input's name.
+    """Return what is known of each port's elements, by the port's name.
 
     Args:
-        interface: the ports.
-        recorded: the inputs as they were met.
-        known: by the input's name ``names`` of its elements, and ``low`` and ``high``, what the
+        ports: observations, or the action.
+        recorded: what was met there, one array a port.
+        known: by the port's name ``names`` of its elements, and ``low`` and ``high``, what the
             space allows; some or none of them.
 
     Returns:
         Those, and the recorded ``mean`` and ``std``: a number for each element in the order of the
-        flattened input, or one number where all are the same, or too many. An element without a
+        flattened port, or one number where all are the same, or too many. An element without a
         name has its index. What isn't finite is None.
     """
     return {
         port.name: _one(values, known.get(port.name, {}))
-        for port, values in zip(interface.observations, recorded, strict=False)
+        for port, values in zip(ports, recorded, strict=True)
     }
 
 
