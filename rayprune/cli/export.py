@@ -42,7 +42,15 @@ def export(
     ] = None,
     int8: Annotated[
         bool,
-        typer.Option("--int8", help="For onnx: int8 weights on top; refused if that is slower."),
+        typer.Option(
+            "--int8",
+            help="For c: whole numbers throughout, of a policy trained with `quantise`, or of any "
+            "other by its recorded observations. For onnx: int8 weights on top; refused if that is "
+            "slower.",
+        ),
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="For onnx with --int8: take it though it is slower.")
     ] = False,
     name: Annotated[
         str | None,
@@ -84,6 +92,7 @@ def export(
         compacted=compact,
         lanes=lanes,
         quantised=int8,
+        forced=force,
         name=name,
         episodes=episodes,
         overwrite=overwrite,

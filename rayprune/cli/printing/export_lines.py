@@ -39,6 +39,8 @@ def export_lines(result: Mapping[str, Any]) -> Iterator[str]:
         yield f"Self-test      {tested['said'] if tested['passed'] else tested['why']}"
     if "int8" in result:
         yield from _int8_lines(result["int8"])
+    if "whole_numbers" in result:
+        yield from _whole_number_lines(result["whole_numbers"])
     for name, found in result["equivalence"].items():
         yield (
             f"{name.capitalize():<15}{found['observations']:,} observations: largest difference "
@@ -56,3 +58,19 @@ def _int8_lines(told: Mapping[str, Any]) -> Iterator[str]:
         f"               {agreed}mean difference {close['mean_error']:.1e}, largest "
         f"{close['max_error']:.1e}; what follows is of the float32 file that it was made of"
     )
+
+
+def _whole_number_lines(told: Mapping[str, Any]) -> Iterator[str]:
+    bits = ", ".join(f"{layer['weights']} x {layer['reads']}" for layer in told["layers"])
+    source = "calibrated on recorded observations" if told["calibrated"] else "trained so"
+    yield f"Whole numbers  bits of weights x of what layers read: {bits}; {source}"
+    close = told["closeness"]
+    agreed = "" if close["agreement"] is None else f"{close['agreement']:.2%} of the actions are "
+    yield (
+        f"               {agreed}{'those' if agreed else 'actions'} of the policy in floats; mean "
+        f"difference {close['mean_error']:.1e}, largest {close['max_error']:.1e}"
+    )
+    counts = told.get("equal_to_the_bit")
+    if counts:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
+        yield f"               equal to their model to the bit on {kinds} observations"

@@ -63,7 +63,11 @@ def policy_facts(masked: torch.nn.Module, metadata: Metadata, written: ExportedF
 
 def _parameters(masked: torch.nn.Module, exported: ExportedProgram) -> dict[str, int]:
     """Count what was masked, critics and whatever else it holds included, and what is exported."""
-    given, kept = list(masked.parameters()), list(exported.parameters())
+    given: list[torch.Tensor] = list(masked.parameters())
+    kept: list[torch.Tensor] = list(exported.parameters())
+    # Whole numbers are no parameters to torch.
+    held = [x for _, x in exported.named_buffers() if not x.is_floating_point()]
+    kept = kept or [x for x in held if x.dtype == torch.int8]
     weights = [parameter for parameter in kept if parameter.dim() > 1]
     return {
         "given": sum(parameter.numel() for parameter in given),

@@ -16,8 +16,10 @@ from rayprune.deploy.export.file_proof import FileProof
 from rayprune.deploy.export.manifest import manifest, manifest_path
 from rayprune.deploy.export.quantisation import quantise
 from rayprune.deploy.export.shrink import shrink, unshrunk
-from rayprune.deploy.formats import check_options, format_named, metadata_of
+from rayprune.deploy.export.whole_numbers import prove_bits, told_of
+from rayprune.deploy.formats import check_options, format_named, metadata_of, open_artifact
 from rayprune.deploy.formats.base import ExportedFile, ExportJob, ExportOptions, Format
+from rayprune.deploy.integer.policy import Quantised, integer_policy
 from rayprune.deploy.policy.capture import plain_copy
 from rayprune.deploy.policy.element_facts import described
 from rayprune.deploy.policy.file_hash import seal
@@ -38,6 +40,7 @@ def export_policy(
     compacted: bool = True,
     lanes: int | None = None,
     quantised: bool = False,
+    forced: bool = False,
     name: str | None = None,
     seed: int = 0,
     overwrite: bool = False,
@@ -60,7 +63,10 @@ def export_policy(
         lanes: of formats ``c`` and ``onnx``: floats in a vector register of the machine that the
             file is for, 4, 8 or 16; None for 8 in C, and for this machine's in ONNX. None where
             ``quantised``.
-        quantised: of format ``onnx``: int8 on top, which then only comes close.
+        quantised: of format ``onnx``: int8 on top, which then only comes close, and is refused if
+            it is slower. Of format ``c``: whole numbers throughout, of a policy that was trained so
+            or is calibrated on the recorded inputs; the file equals their model to the bit.
+        forced: of format ``onnx``: take int8 though it is slower.
         name: of format ``c``: what all that the file defines begins with, for programs that hold
             several policies; None for the file's name.
         seed: of the random inputs.
@@ -74,10 +80,10 @@ def export_policy(
         InvariantError: the file doesn't compute what the policy computes.
         StorageError: a file is in the way, or can't be written.
     """
-    options = ExportOptions(lanes=lanes, int8=quantised, name=name)
+    options = ExportOptions(lanes=lanes, int8=quantised, forced=forced, name=name)
     chosen = check_export(path, format, options, overwrite=overwrite)
     return write_policy(
-        plain_copy(policy),
+        policy if chosen.whole_numbers and options.int8 else plain_copy(policy),
         path,
         chosen,
         options,
@@ -102,7 +108,7 @@ def write_policy(
     """Do what `export_policy` does, once `check_export` has allowed it.
 
     Args:
-        policy: a `plain_copy`.
+        policy: a `plain_copy`; where the file will hold whole numbers, not one.
         path: as there.
         chosen: what `check_export` returned.
         options: what it was given.
@@ -112,7 +118,13 @@ def write_policy(
         seed: likewise.
     """
     _check_types(policy)
-    small = shrink(policy, recorded) if compacted else unshrunk(policy)
+    exact, whole = policy, None
+    if options.int8 and chosen.whole_numbers:
+        whole = integer_policy(policy, recorded, compacted=compacted)
+        exact, policy = plain_copy(exact), whole.policy
+    small = shrink(policy, recorded) if compacted and whole is None else unshrunk(policy)
+    if whole is not None:
+        small.certificate["removed"] = whole.removed
     proof = FileProof(policy, small, recorded, seed)
     told = {**about, **_elements(policy, recorded, about)}
     metadata = Metadata(small.policy.interface, {**told, "int8": True} if options.int8 else told)
@@ -123,15 +135,17 @@ def write_policy(
             small.policy, metadata, options.name or path.stem, proof.examples(), options
         )
         written, content, shown = _written(chosen, job, proof, small.inputs(recorded), temporary)
+        runnable = temporary if written.testable else None
         certificate = {
             "schema": SCHEMA,
             "rayprune": rayprune_version(),
             "artifact": path.name,
             "format": chosen.name,
             **file_facts(path, temporary, content, written),
-            **policy_facts(policy, metadata, written),
+            **policy_facts(exact, metadata, written),
             "compaction": small.certificate,
             **shown,
+            **(_whole_numbers(whole, exact, runnable, recorded, seed) if whole else {}),
         }
         told = manifest(path, chosen, metadata_of(temporary), certificate, written.beside)
         _place(temporary, path, written, certificate, told)
@@ -186,11 +200,25 @@ def _written(
     content = seal(file)
     equivalence = proof.equivalence(file) if written.testable else {}
     rounded: dict[str, Any] = {}
-    if job.options.int8:
-        content, rounded["int8"] = quantise(file, recorded)
+    if job.options.int8 and not chosen.whole_numbers:
+        content, rounded["int8"] = quantise(file, recorded, forced=job.options.forced)
     odd = proof.nan_and_infinity(file) if written.testable else {}
     shown = {"equivalence": equivalence, "nan_and_infinity": odd}
     return written, content, {**shown, **written.certificate, **rounded}
+
+
+def _whole_numbers(
+    whole: Quantised,
+    exact: DeployablePolicy,
+    file: Path | None,
+    recorded: list[Array],
+    seed: int,
+) -> dict[str, Any]:
+    """Prove a file to the bit, if it can be run here; return what its certificate says of it."""
+    told = told_of(whole, exact, recorded)
+    if file is not None:
+        told["equal_to_the_bit"] = prove_bits(whole.policy, open_artifact(file), recorded, seed)
+    return {"whole_numbers": told}
 
 
 def _check_types(policy: DeployablePolicy) -> None:

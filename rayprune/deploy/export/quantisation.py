@@ -23,7 +23,7 @@ _ROUNDS: Final = 9
 
 
 def quantise(
-    path: Path, recorded: Sequence[Array], *, rounds: int = _ROUNDS
+    path: Path, recorded: Sequence[Array], *, rounds: int = _ROUNDS, forced: bool = False
 ) -> tuple[str, dict[str, Any]]:
     """Replace an exported file by its int8 form, if that is faster here.
 
@@ -31,6 +31,7 @@ def quantise(
         path: proven in float32; overwritten.
         recorded: the file's inputs as they were met: for ranges, for timing, and to compare on.
         rounds: of timing.
+        forced: take it though it is slower.
 
     Returns:
         The new content's hash, and what the certificate says: the kind, the ratios of speed, the
@@ -45,11 +46,11 @@ def quantise(
         kind = chosen.quantise(path, small, recorded)
         before, after = chosen.open(path), chosen.open(small)
         gains = {str(batch): _gain(before, after, recorded, batch, rounds) for batch in BATCHES}
-        if all(gain["ratio"] <= 1.0 for gain in gains.values()):
+        if not forced and all(gain["ratio"] <= 1.0 for gain in gains.values()):
             ratios = ", ".join(f"{gain['ratio']:.2f}x at batch {b}" for b, gain in gains.items())
             raise InputError(
                 f"`--int8` is refused: this policy gets slower by it ({ratios} as fast as float32, "
-                f"{kind} quantisation). Export it without."
+                f"{kind} quantisation). Export it without, or take it as it is with `--force`."
             )
         told: dict[str, Any] = {
             "kind": kind,

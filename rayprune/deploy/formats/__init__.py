@@ -110,6 +110,8 @@ def check_options(chosen: Format, options: ExportOptions) -> None:
             raise InputError(f"`lanes` changes nothing in a file of {kind}. Leave it out.")
     if options.int8 and "int8" not in chosen.options:
         raise _not_for("int8", chosen)
+    if options.forced and (chosen.whole_numbers or not options.int8):
+        raise InputError("`--force` is for `--format onnx --int8`: it takes what is slower.")
     if options.name is not None and "name" not in chosen.options:
         raise _not_for("name", chosen)
     chosen.check(options)

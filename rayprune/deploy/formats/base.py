@@ -30,7 +30,9 @@ class ExportOptions:
     lanes: int | None = None
     """Floats in a vector register of the machine that the file is for, one of `LANES`."""
     int8: bool = False
-    """int8 weights on top, once the file in float32 is proven."""
+    """int8 weights on top, once the file in float32 is proven; or whole numbers throughout."""
+    forced: bool = False
+    """int8 though it is slower."""
     name: str | None = None
     """What all that the file defines begins with."""
 
@@ -90,6 +92,9 @@ class Format(ABC):
     """How the names of the files end that belong to it, such as ``.h``."""
     options: ClassVar[frozenset[str]] = frozenset()
     """Those of `ExportOptions` that it knows."""
+    whole_numbers: ClassVar[bool] = False
+    """Whether its int8 files compute in whole numbers alone, and are written of a policy that does;
+    else they are made of the file in float32, by `quantise`."""
     unproven: ClassVar[str] = "It is UNPROVEN: it couldn't be run when it was exported."
     """What is said of a file that `ExportedFile.testable` denied."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import fx, nn
+from torch import fx
 from torch.fx import GraphModule
 
 from rayprune.deploy.integer import arithmetic
@@ -23,7 +23,7 @@ def compact(module: GraphModule) -> list[dict[str, Any]]:
     bit the same, as whole numbers are.
 
     Returns:
-        ``[{"name": layer, "units": removed, "of": before}]``.
+        ``[{"layer": name, "units": removed, "of": before}]``.
     """
     joints = list(_joints(module))
     before = {joint.name: len(joint.weight) for joint in joints}
@@ -35,7 +35,7 @@ def compact(module: GraphModule) -> list[dict[str, Any]]:
             changed |= joint.remove()
     return [
         {
-            "name": joint.name,
+            "layer": joint.name,
             "units": before[joint.name] - len(joint.weight),
             "of": before[joint.name],
         }
@@ -116,9 +116,7 @@ class _Joint:
 
     def _put(self, node: fx.Node, array: Array) -> None:
         owner, _, name = str(node.target).rpartition(".")
-        tensor: Any = torch.from_numpy(np.ascontiguousarray(array))
-        if isinstance(held(self.module, node), nn.Parameter):
-            tensor = nn.Parameter(tensor, requires_grad=False)
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
         setattr(self.module.get_submodule(owner), name, tensor)
 
     @staticmethod

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from rayprune.deploy.integer import operators
 from rayprune.deploy.integer.arithmetic import LARGEST
-from rayprune.deploy.policy.interface import Array
 from rayprune.errors import InputError
 from rayprune.pruning.quantisation.layers import QuantisedLinear
 
@@ -27,6 +26,13 @@ class IntegerLinear(nn.Module):
         InputError: what it reads isn't rounded, or a sum would need more than 32 bits.
     """
 
+    weight: Tensor
+    """``(out, in)``, int8."""
+    bias: Tensor
+    """``(out,)``, int32."""
+    steps: Tensor
+    """Of its sums, ``(out,)``."""
+
     def __init__(self, layer: QuantisedLinear, name: str) -> None:
         super().__init__()
         told, step = layer.fixed, layer.step
@@ -44,14 +50,13 @@ class IntegerLinear(nn.Module):
         # A row of next to nothing has a step in which its bias would be a huge number.
         steps = np.maximum(step.double().numpy(), np.abs(bias) / (self.step_read * _BIAS_MOST))
         weight = np.rint(exact / steps[:, None])
-        self.weight = _parameter(weight.astype(np.int8))
-        self.bias = _parameter(np.rint(bias / (self.step_read * steps)).astype(np.int32))
-        self.steps: Tensor
-        """Of its sums, ``(out,)``."""
+        in_steps = np.rint(bias / (self.step_read * steps))
+        self.register_buffer("weight", torch.from_numpy(weight.astype(np.int8)))
+        self.register_buffer("bias", torch.from_numpy(in_steps.astype(np.int32)))
         self.register_buffer("steps", torch.from_numpy((self.step_read * steps).astype(np.float32)))
         # Numbers lie in as many bits with an offset, of which the sum has its part.
         reach = 2 ** (self.high - self.low).bit_length()
-        most = np.abs(weight).sum(axis=1) * reach + np.abs(bias / (self.step_read * steps))
+        most = np.abs(weight).sum(axis=1) * reach + np.abs(in_steps)
         if most.max(initial=0) > LARGEST:
             raise InputError(
                 f"A sum of {name!r} may reach {most.max():.3g}, and 32 bits hold {LARGEST:.3g}. "
@@ -64,7 +69,3 @@ class IntegerLinear(nn.Module):
         total = operators.integer_linear(numbers, self.weight, self.bias)
         found: Tensor = operators.dequantise(total, self.steps, given)
         return found
-
-
-def _parameter(array: Array) -> nn.Parameter:
-    return nn.Parameter(torch.from_numpy(array), requires_grad=False)

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.fx import GraphModule
 
 from rayprune.deploy.integer.calibration import calibrate
 from rayprune.deploy.integer.compaction import compact
 from rayprune.deploy.integer.layers import IntegerLinear
-from rayprune.deploy.integer.rewriting import join
+from rayprune.deploy.integer.rewriting import held, join
 from rayprune.deploy.policy.capture import capture, quiet
 from rayprune.deploy.policy.interface import Array, Interface
 from rayprune.deploy.policy.policy import DeployablePolicy
@@ -34,11 +34,14 @@ class IntegerPolicy(DeployablePolicy):
 
     def __init__(self, graph: nn.Module, interface: Interface) -> None:
         nn.Module.__init__(self)
-        self.graph, self.interface = graph, interface
+        self.network, self.interface = (
+            graph,
+            interface,
+        )  # `graph` is what torch.export calls its own
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Map the interface's inputs to its outputs."""
-        return tuple(self.graph(*inputs))
+        return tuple(self.network(*inputs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,7 @@ def integer_policy(
     graph, layers = _captured(rounded)
     join(graph)
     removed = compact(graph) if compacted else []
-    made = IntegerPolicy(graph, rounded.interface).requires_grad_(False)
+    made = IntegerPolicy(_flat(graph), rounded.interface).requires_grad_(False)
     return Quantised(made.eval(), rounded, layers, calibrated, removed)
 
 
@@ -102,5 +105,18 @@ def _captured(rounded: DeployablePolicy) -> tuple[GraphModule, list[dict[str, An
                 "Linear layers, with ReLU or tanh between them. Take `--format c` without `--int8`."
             )
     with quiet(), torch.no_grad():
-        found: Any = capture(whole).module(check_guards=False)
-    return GraphModule(found, found.graph), layers  # its own can't be set to evaluate
+        graph: Any = capture(whole).module(check_guards=False)
+    return graph, layers
+
+
+def _flat(graph: GraphModule) -> GraphModule:
+    """Return a graph whose tensors are its own, and that can be copied, evaluated and captured."""
+    root = nn.Module()
+    for node in graph.graph.nodes:
+        if node.op == "get_attr":
+            name = str(node.target).replace(".", "_")
+            root.register_buffer(name, held(graph, node))
+            node.target = name
+    # Without what torch.export knows of nested arguments, which warns when it is copied.
+    graph.graph.set_codegen(fx.graph.CodeGen())
+    return GraphModule(root, graph.graph)

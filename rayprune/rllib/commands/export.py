@@ -28,6 +28,7 @@ def export_checkpoint(
     compacted: bool = True,
     lanes: int | None = None,
     quantised: bool = False,
+    forced: bool = False,
     name: str | None = None,
     episodes: int | None = None,
     overwrite: bool = False,
@@ -42,7 +43,8 @@ def export_checkpoint(
         format: a key of `rayprune.deploy.formats.FORMATS`.
         compacted: remove dead units first, exactly.
         lanes: as `export_policy` takes it.
-        quantised: of format ``onnx``: int8 on top, which then only comes close.
+        quantised: as `export_policy` takes it.
+        forced: likewise.
         name: as `export_policy` takes it.
         sample: the file draws actions with noise that it is given; else it acts greedily.
         episodes: how many to record; None for as many as the experiment evaluates with.
@@ -55,13 +57,16 @@ def export_checkpoint(
         InputError: no checkpoint, or a policy that can't be exported; says what is in the way.
         InvariantError: the file doesn't compute what the policy does. Nothing was written.
     """
-    options = ExportOptions(lanes=lanes, int8=quantised, name=name)
+    options = ExportOptions(lanes=lanes, int8=quantised, forced=forced, name=name)
     chosen = check_export(out, format, options, overwrite=overwrite)
     with OpenPolicy.at(checkpoint) as opened:
         # Before episodes are played: a policy that can't be exported is refused at once.
         rounds = quantised_layers(opened.evaluator.module)
         greedy = policy = plain_copy(deployable(opened.evaluator))
-        if sample:
+        if quantised and chosen.whole_numbers:
+            # Not a plain copy, which rounds nothing that layers read.
+            policy = deployable(opened.evaluator, sample=sample)
+        elif sample:
             policy = plain_copy(deployable(opened.evaluator, sample=True))
         first, count = opened.evaluation.validation_seed, episodes or opened.evaluation.episodes
         recorded = Recorded(greedy.interface)

@@ -26,7 +26,8 @@ class CFormat(Format):
 
     name, label, suffix = "c", "C", ".c"
     beside = (".h",)
-    options = frozenset({"lanes", "name"})
+    options = frozenset({"lanes", "name", "int8"})
+    whole_numbers = True
     unproven = "It is UNPROVEN: there was no C compiler to run it with when it was exported."
 
     def check(self, options: ExportOptions) -> None:

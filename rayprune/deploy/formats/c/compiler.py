@@ -68,7 +68,8 @@ def run_self_test(source: Path) -> dict[str, Any]:
         return {"passed": None, "why": "no C compiler was found (cc, gcc, clang): not tested"}
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "test"
-        command = compile_c(source, program, "-std=c99", "-DPOLICY_SELFTEST")
+        options = ("-std=c99", "-DPOLICY_SELFTEST", *_own_flags(source))
+        command = compile_c(source, program, *options)
         done = subprocess.run([program], capture_output=True, text=True, timeout=_PATIENCE)
     flags = [part for part in command[1:] if part.startswith("-")]
     return {
@@ -84,6 +85,12 @@ def metadata_text(path: Path) -> str | None:
     with path.open(encoding="utf-8", errors="replace") as file:
         first = file.readline().rstrip()
     return first.removeprefix(MARK).removesuffix(" */") if first.startswith(MARK) else None
+
+
+def _own_flags(path: Path) -> list[str]:
+    """Return what a file wants besides: one of whole numbers equals its model to the bit."""
+    about = Metadata.from_json(metadata_text(path), path).about
+    return ["-ffp-contract=off"] if about.get("int8") else []
 
 
 class CArtifact(Artifact):
@@ -102,7 +109,7 @@ class CArtifact(Artifact):
         folder = tempfile.mkdtemp()
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         library = Path(folder) / "policy.so"
-        self.command = compile_c(path, library, "-shared", "-fPIC")
+        self.command = compile_c(path, library, "-shared", "-fPIC", *_own_flags(path))
         loaded = ctypes.CDLL(str(library))
         self.function: Any = loaded[f"{self.metadata.about['c_name']}_act_many"]
         self.function.restype = None

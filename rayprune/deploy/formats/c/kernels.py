@@ -7,6 +7,7 @@ from typing import Final
 
 from rayprune.deploy.formats.c.attention import ATTEND, MULTIPLY, SOFTMAX
 from rayprune.deploy.formats.c.convolution import CONVOLVE_8, CONVOLVE_16, POOL
+from rayprune.deploy.formats.c.integer.kernels import INTEGER_KERNELS
 
 HEAD: Final = """
 /* With finite mathematics only, compilers drop what lets a NaN through. */
@@ -146,6 +147,7 @@ KERNELS: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
     "convolve_8": ((), CONVOLVE_8),
     "convolve_16": ((), CONVOLVE_16),
     "pool": ((), POOL),
+    **INTEGER_KERNELS,
     "odd_": ((), _ODD),
     "nan_": ((), _NAN),
     "spoil_": ((), _SPOIL),
