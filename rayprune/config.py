@@ -14,11 +14,11 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from rayprune import yaml12
 from rayprune.algorithms import ALGORITHMS, is_offline
-from rayprune.errors import ConfigError, did_you_mean
+from rayprune.errors import ConfigError, did_you_mean, shown
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.quantisation.config import QuantisationConfig
 from rayprune.pruning.schedules.times import waits_for_return
-from rayprune.validation import faults_from, shown
+from rayprune.validation import faults_from
 
 
 def _whole(value: object) -> object:

@@ -17,7 +17,11 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable, Sequence
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
 
 
 class RaypruneError(Exception):
@@ -77,6 +81,28 @@ def did_you_mean(value: object, names: Iterable[str]) -> str:
     """
     nearest = difflib.get_close_matches(str(value), list(names), n=1)
     return f" Did you mean {nearest[0]!r}?" if nearest else ""
+
+
+def shown(value: object) -> str:
+    """Return the value as a message shows it: its repr, shortened when it is long."""
+    return _SHORT.repr(value)
+
+
+def unknown_key(field: str, names: Sequence[str], key: object = None) -> str:
+    """Return the fault of a key that isn't among ``names``.
+
+    Args:
+        field: the key with all that leads to it.
+        names: those that are known.
+        key: the key alone; None takes the last part of ``field``.
+
+    >>> unknown_key("stop.env_step", ["env_steps", "return"])
+    "`stop.env_step` is not a known key. Did you mean 'env_steps'?"
+    >>> unknown_key("stop.when", ["env_steps", "return"])
+    "`stop.when` is not a known key. Known are ['env_steps', 'return']."
+    """
+    hint = did_you_mean(field.rpartition(".")[2] if key is None else key, names)
+    return f"`{field}` is not a known key.{hint or f' Known are {sorted(names)}.'}"
 
 
 def first_line(error: BaseException | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
 import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Union, get_args, get_origin
@@ -10,10 +9,7 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from rayprune.errors import did_you_mean
-
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = 80
+from rayprune.errors import did_you_mean, shown, unknown_key
 
 # pydantic's error type -> what the value must be; {name} is taken from the error's context.
 _REQUIREMENTS: Mapping[str, str] = types.MappingProxyType(
@@ -50,28 +46,6 @@ def faults_from(error: ValidationError, model: type[BaseModel], prefix: str = ""
         Messages like `` `stop.env_steps` must be greater than 0, but is -5. ``
     """
     return [_fault(details, model, prefix) for details in error.errors(include_url=False)]
-
-
-def shown(value: object) -> str:
-    """Return the value as a message shows it: its repr, shortened when it is long."""
-    return _SHORT.repr(value)
-
-
-def unknown_key(field: str, names: Sequence[str], key: object = None) -> str:
-    """Return the fault of a key that isn't among ``names``.
-
-    Args:
-        field: the key with all that leads to it.
-        names: those that are known.
-        key: the key alone; None takes the last part of ``field``.
-
-    >>> unknown_key("stop.env_step", ["env_steps", "return"])
-    "`stop.env_step` is not a known key. Did you mean 'env_steps'?"
-    >>> unknown_key("stop.when", ["env_steps", "return"])
-    "`stop.when` is not a known key. Known are ['env_steps', 'return']."
-    """
-    hint = did_you_mean(field.rpartition(".")[2] if key is None else key, names)
-    return f"`{field}` is not a known key.{hint or f' Known are {sorted(names)}.'}"
 
 
 def _fault(details: ErrorDetails, model: type[BaseModel], prefix: str) -> str:

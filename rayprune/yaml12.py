@@ -19,8 +19,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from rayprune.errors import ConfigError
-from rayprune.validation import shown
+from rayprune.errors import ConfigError, shown
 
 _SEGMENT = re.compile(r"""\s*(?:"(?P<double>[^"]*)"|'(?P<single>[^']*)'|(?P<plain>[^."'=]+))\s*""")
 

@@ -8,11 +8,11 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from rayprune.deploy.targets import target_of
-from rayprune.errors import ConfigError, InputError
+from rayprune.errors import ConfigError, InputError, shown
 from rayprune.fit.budgets import BUDGETS, Budgets
 from rayprune.pruning.checks import choice_fault
 from rayprune.pruning.granularity import GRANULARITIES
-from rayprune.validation import faults_from, shown
+from rayprune.validation import faults_from
 
 LEAST_WIDTH: Final = 4
 """Units of a layer that a share of its width is never below."""

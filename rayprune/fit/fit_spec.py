@@ -11,14 +11,13 @@ from rayprune.algorithms import is_offline
 from rayprune.config import ExperimentConfig, experiment_faults, import_modules, load_raw
 from rayprune.deploy.targets import target_of
 from rayprune.deploy.targets.base import Target
-from rayprune.errors import ConfigError, InputError
+from rayprune.errors import ConfigError, InputError, shown
 from rayprune.fit.candidates import Candidate, candidates_of, without_compaction
 from rayprune.fit.config import FitConfig, fit_faults
 from rayprune.pruning.schedules import schedule_of
 from rayprune.rllib.experiment.algorithm_config import base_config
 from rayprune.rllib.experiment.experiment_checks import experiment_parts_faults
 from rayprune.search.space import Space
-from rayprune.validation import shown
 
 _INTERVALS = 8
 """Measurements of a trial, where the interval isn't given."""

@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from rayprune.errors import did_you_mean
+from rayprune.errors import did_you_mean, shown
 from rayprune.pruning.checks import is_finite
-from rayprune.validation import shown
 
 _WRITTEN: Final = re.compile(r"\s*([0-9][0-9_]*\.?[0-9]*(?:[eE][+-]?[0-9]+)?)\s*([A-Za-zµμ]*)\s*")
 

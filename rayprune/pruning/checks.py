@@ -9,8 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from numbers import Integral, Real
 from typing import Any, TypeAlias
 
-from rayprune.errors import did_you_mean
-from rayprune.validation import unknown_key
+from rayprune.errors import did_you_mean, unknown_key
 
 Faults: TypeAlias = Iterator[str]
 Check: TypeAlias = Callable[[str, Any], Faults]

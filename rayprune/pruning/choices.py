@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from rayprune.errors import unknown_key
 from rayprune.pruning.blocks import (
     distillation,
     evidence,
@@ -29,7 +30,6 @@ from rayprune.pruning.granularity.hybrid import hybrid_conflicts, hybrid_faults
 from rayprune.pruning.penalties import penalty_conflicts
 from rayprune.pruning.remedies import chosen_remedies, remedy_faults
 from rayprune.pruning.schedules import schedule_faults, schedule_of
-from rayprune.validation import unknown_key
 
 
 def chosen_of(values: Mapping[str, Any]) -> Chosen:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict
-
 from rayprune.errors import ConfigError
-from rayprune.pruning.blocks import distillation, evidence
+from rayprune.pruning.blocks import evidence
 from rayprune.pruning.blocks import groups as group_blocks
+from rayprune.pruning.blocks.normal_form import as_json, completed
 from rayprune.pruning.choices import chosen_of, faults_of
 from rayprune.pruning.component import Chosen
-from rayprune.pruning.granularity import granularity_of
 from rayprune.pruning.schedules import SCHEDULES, Schedule, complete, fields_of, schedule_of
 
 DEFAULT_HORIZON = 200_000
 
 
-class PruningConfig(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class PruningConfig:
     """What to prune, how much of it, and when.
 
     Args:
@@ -90,8 +90,6 @@ class PruningConfig(BaseModel):
     `pooling` must be one of ['l2', 'mean', 'sum'], but is 'max'.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     sparsity: float | None = None
     threshold: dict[str, int | float] | None = None
     criterion: str = "l1"
@@ -100,17 +98,17 @@ class PruningConfig(BaseModel):
     pooling: str = "mean"
     distribution: str | dict[str, float] = "uniform"
     operation: str | dict[str, int | float] = "zero"
-    schedule: dict[str, Any] = complete({})
+    schedule: dict[str, Any] = field(default_factory=lambda: complete({}))
     protect: tuple[str, ...] = ()
     frozen: str = "keep"
-    groups: dict[str, dict[str, Any]] = {}
+    groups: dict[str, dict[str, Any]] = field(default_factory=dict)
     on_clone: str = "hold"
     penalty: dict[str, Any] | None = None
     distillation: dict[str, Any] | None = None
-    remedies: dict[str, Any] = {}
+    remedies: dict[str, Any] = field(default_factory=dict)
     compact_every: int | None = None
-    evidence: dict[str, Any] = dict(evidence.DEFAULTS)
-    plasticity: dict[str, int] | None = {"every": 1000}
+    evidence: dict[str, Any] = field(default_factory=lambda: dict(evidence.DEFAULTS))
+    plasticity: dict[str, int] | None = field(default_factory=lambda: {"every": 1000})
     fused_optimizer: bool = True
     horizon: int | None = None
 
@@ -121,7 +119,7 @@ class PruningConfig(BaseModel):
             faults = self.faults_of(values, prefix="")
             if faults:
                 raise ConfigError(faults)
-            super().__init__(**_completed(values))
+            vars(self).update(_whole(values))
 
     @classmethod
     def faults_of(cls, values: object, prefix: str = "pruning.") -> list[str]:
@@ -134,7 +132,12 @@ class PruningConfig(BaseModel):
         >>> PruningConfig.faults_of({"sparsity": -0.1, "granulrity": "weight"})[0]
         "`pruning.granulrity` is not a known key. Did you mean 'granularity'?"
         """
-        return faults_of(values, prefix, tuple(cls.model_fields))
+        return faults_of(values, prefix, cls.names())
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Return the fields' names."""
+        return tuple(each.name for each in fields(cls))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PruningConfig:
@@ -161,13 +164,13 @@ class PruningConfig(BaseModel):
         faults = cls.faults_of(values, prefix)
         if faults or not isinstance(values, Mapping):
             return faults, None
-        config = cls.__new__(cls)
-        BaseModel.__init__(config, **_completed(dict(values)))  # its own would check once more
+        config = cls.__new__(cls)  # the constructor would check once more
+        vars(config).update(_whole(values))
         return [], config
 
     def to_dict(self) -> dict[str, Any]:
         """Return every field as plain numbers, strings, lists and dicts, fit for JSON or YAML."""
-        return self.model_dump(mode="json")
+        return {name: as_json(value) for name, value in self._fields().items()}
 
     def replace(self, **changes: Any) -> PruningConfig:
         """Return a copy with some fields changed, checked like a new one.
@@ -187,7 +190,9 @@ class PruningConfig(BaseModel):
 
     def unchecked(self, **changes: Any) -> PruningConfig:
         """Return a copy with some fields changed; nothing is checked anew."""
-        return self.model_construct(**{**self._fields(), **changes})
+        config = type(self).__new__(type(self))
+        vars(config).update(self._fields(), **changes)
+        return config
 
     def without_pruning(self) -> PruningConfig:
         """Return the config of the dense twin: the same training, in which nothing is pruned.
@@ -216,11 +221,11 @@ class PruningConfig(BaseModel):
         return chosen_of(self._fields())
 
     def _fields(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: getattr(self, name) for name in self.names()}
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what follows from the fields."""
-        return {**super().__getstate__(), "__dict__": self._fields()}
+        return self._fields()
 
     @functools.cached_property
     def _schedule(self) -> type[Schedule]:
@@ -399,27 +404,10 @@ _OF_ALL_PHASES: Mapping[str, Any] = {"penalty": None, "compact_every": None}
 """What is the whole config's, whatever its phases are."""
 
 
-def _completed(values: dict[str, Any]) -> dict[str, Any]:
-    """Turn numbers of any kind into Python's, resolve aliases, fill the schedule up."""
-    filled = {name: _plain(value) for name, value in values.items()}
-    if "granularity" in filled:
-        filled["granularity"] = granularity_of(filled["granularity"]).name
-    if "schedule" in filled:
-        filled["schedule"] = complete(filled["schedule"])
-    if "groups" in filled:
-        named = filled["groups"].items()
-        filled["groups"] = {name: group_blocks.completed(block) for name, block in named}
-    if "evidence" in filled:
-        filled["evidence"] = {**evidence.DEFAULTS, **filled["evidence"]}
-    if filled.get("distillation") is not None:
-        filled["distillation"] = {**distillation.DEFAULTS, **filled["distillation"]}
-    return filled
-
-
-def _plain(value: Any) -> Any:
-    """Turn NumPy scalars, which Tune samples, into Python numbers, at any depth."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return tuple(_plain(item) for item in value)
-    return value.item() if hasattr(value, "item") else value
+def _whole(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all fields: the defaults, and over them ``values``, which were checked."""
+    defaults = {
+        each.name: each.default if each.default_factory is MISSING else each.default_factory()
+        for each in fields(PruningConfig)
+    }
+    return {**defaults, **completed(values)}

@@ -20,8 +20,8 @@ from rayprune.pruning.masks.state import broken_is_told, pack_state, unpack_stat
 from rayprune.pruning.masks.store import AT_ONCE, Around, Operation
 from rayprune.pruning.naming import by_parameter
 from rayprune.pruning.notices import Notices
+from rayprune.pruning.penalties.gate_step import UnitGates
 from rayprune.pruning.penalties.proximal_step import ProximalStep
-from rayprune.pruning.penalties.unit_gates import UnitGates
 from rayprune.pruning.pruned_module import Gradients, MaskableModule
 from rayprune.pruning.pruner_part import PrunerPart
 from rayprune.pruning.remedies import REMEDIES

@@ -326,14 +326,7 @@ class PrunedModule:
         kept: Mapping[str, Kept],
         pick: Pick,
     ) -> None:
-        """Follow a compaction of the module, whose parameters and masks have shrunk already.
-
-        Args:
-            step: the clock.
-            before: the shapes that its parameters had.
-            kept: the indices that are left of those that shrank; empty if nothing went.
-            pick: takes them out of a tensor shaped like the parameter of that name.
-        """
+        """Follow a compaction of the module; see `rayprune.Pruner.compacted`."""
         self.origins.note(step, self.config.compact_every or 1, self._progress.updates)
         if kept:
             whole_rows = self.config.chosen.granularity.whole_rows

@@ -71,21 +71,7 @@ class ScoredModule(PrunedModule):
                 part.on_gradients(dense)
 
     def scores(self, batch: Any = None, loss: Any = None) -> dict[str, Tensor]:
-        """Score every prunable weight by the config's criterion, before pooling.
-
-        Args:
-            batch: for criteria that need data: a minibatch (a tensor or a mapping of tensors), or
-                an iterable of minibatches.
-            loss: ``f(module, minibatch) -> scalar``, the mean over samples; or an
-                `rayprune.pruning.evidence.objectives.Objective`. It stands for the config's.
-
-        Returns:
-            Scores by full parameter name, shaped like the parameters; higher = keep. A unit's
-            score stands at each of its weights.
-
-        Raises:
-            InputError: the criterion needs what wasn't given.
-        """
+        """Score its prunable weights; see `rayprune.Pruner.scores`."""
         phase = self._prunables.phases[0]
         known = self.accumulated.evidence() | self.measure(batch, loss)
         selection = self._selection(known).after({}, phase.config)
@@ -99,14 +85,7 @@ class ScoredModule(PrunedModule):
         across: Reduce | None = None,
         wanted: frozenset[str] | None = None,
     ) -> Evidence:
-        """Gather from minibatches what the criterion asks for; nothing without a batch.
-
-        Args:
-            batch: as for `scores`.
-            loss: as for `scores`.
-            across: brings several processes together.
-            wanted: what to gather; None for all that the criterion asks for and batches can tell.
-        """
+        """Gather what its criterion asks for; see `rayprune.Pruner.measure`."""
         if batch is None:
             return NOTHING
         wanted = self.config.chosen.criterion.evidence if wanted is None else wanted

@@ -102,5 +102,5 @@ def _full(fault: str) -> str:
     field = fault.removeprefix("`").partition("`")[0]
     if not fault.startswith("`") or field.startswith(_PREFIX):
         return fault
-    block = "" if field.partition(".")[0] in PruningConfig.model_fields else "schedule."
+    block = "" if field.partition(".")[0] in PruningConfig.names() else "schedule."
     return fault.replace("`", f"`{_PREFIX}{block}", 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -12,7 +11,7 @@ from ray.rllib.utils import force_list
 
 from rayprune.errors import ConfigError
 from rayprune.rllib.actors.learners import foreach_learner
-from rayprune.rllib.checkpoints.files import locate
+from rayprune.rllib.checkpoints.files import fetch
 from rayprune.rllib.connectors.filter_state import MEAN_STD, freeze, take_statistics
 from rayprune.rllib.connectors.pipelines import EnvToModule
 from rayprune.rllib.connectors.sampling import hand_over, let_buffer_normalise, replays
@@ -38,7 +37,7 @@ class NormalisingCallback(RLlibCallback):
         let_buffer_normalise(algorithm)
         teacher = _teaching(algorithm).get("from")
         if teacher not in (None, START):
-            take_statistics(algorithm, locate(Path(teacher)), partly=False, whose="the teacher's ")
+            take_statistics(algorithm, fetch(teacher), partly=False, whose="the teacher's ")
             freeze(algorithm)
 
     def on_sample_end(  # type: ignore[override]  # old names too

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from rayprune.errors import shown
 from rayprune.pruning.checks import is_finite
-from rayprune.validation import shown
 
 AT_LEAST: Final = "_at_least"
 AT_MOST: Final = "_at_most"

@@ -8,12 +8,12 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from rayprune.errors import ConfigError
+from rayprune.errors import ConfigError, shown
 from rayprune.pruning.checks import choice_fault
 from rayprune.search.methods import METHODS
 from rayprune.search.objectives import LATENCY, Objectives
 from rayprune.search.space import Space
-from rayprune.validation import faults_from, shown
+from rayprune.validation import faults_from
 
 _TIMING: Final = ("onnx", "onnxscript", "onnxruntime")
 """What the objective `latency` needs."""

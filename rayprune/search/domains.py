@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
+from rayprune.errors import shown
 from rayprune.pruning.checks import choice_fault, is_finite
-from rayprune.validation import shown
 
 RESAMPLE: Final = 0.25
 FACTORS: Final = (0.8, 1.2)

@@ -10,11 +10,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from rayprune.errors import ConfigError
+from rayprune.errors import ConfigError, shown, unknown_key
 from rayprune.pruning.checks import choice_fault
 from rayprune.search import pareto
 from rayprune.search.bounds import Bound, bound_faults, bound_keys, bound_of
-from rayprune.validation import shown, unknown_key
 
 RETURN: Final = "return"
 KNOWN: Final[Mapping[str, str]] = types.MappingProxyType(

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Final, TypeAlias
 
 from rayprune import yaml12
-from rayprune.errors import ConfigError, did_you_mean
+from rayprune.errors import ConfigError, did_you_mean, shown
 from rayprune.search.domains import (
     FACTORS,
     RESAMPLE,
@@ -22,7 +22,6 @@ from rayprune.search.domains import (
     domain_from_tune,
     domain_of,
 )
-from rayprune.validation import shown
 
 ROOTS: Final = ("pruning", "quantise", "rllib", "env_config", "stop")
 """Where a key of ``search.space`` may lie."""

@@ -9,14 +9,13 @@ from typing import Any
 
 from rayprune.algorithms import is_offline
 from rayprune.config import ExperimentConfig, experiment_faults, load_raw
-from rayprune.errors import ConfigError
+from rayprune.errors import ConfigError, shown
 from rayprune.pruning.schedules import schedule_of
 from rayprune.rllib.experiment.experiment_checks import experiment_parts_faults
 from rayprune.search.config import SearchConfig, search_faults
 from rayprune.search.methods import METHODS
 from rayprune.search.objectives import Objectives
 from rayprune.search.space import Space
-from rayprune.validation import shown
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,7 +30,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, distribution
 from numbers import Real
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol
 
 from rayprune.config import TrackingConfig
@@ -102,12 +101,7 @@ class Trackers:
     def __enter__(self) -> Trackers:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.finish(None)
 
     def each(self, action: Callable[[Tracker], None]) -> None:

@@ -281,7 +281,9 @@ def test_a_trial_that_fails_for_good_is_named_and_the_others_end(
 
 @pytest.mark.slow
 def test_ctrl_c_keeps_the_population_and_says_how_to_go_on(tmp_path: Path) -> None:
-    config, out = write(tmp_path / "c.yaml"), tmp_path / "out"
+    # Four times as long: it must not be over when the signal comes.
+    end = 4 * STEPS
+    config, out = write(tmp_path / "c.yaml", stop={"env_steps": end}), tmp_path / "out"
     process = start("sweep", config, "--out", out)
     wait_for_rows(process, out, 8)
     process.send_signal(signal.SIGINT)
@@ -289,7 +291,7 @@ def test_ctrl_c_keeps_the_population_and_says_how_to_go_on(tmp_path: Path) -> No
     assert process.returncode == 130, err[-3000:]
     assert "--resume" in err
     rayprune("sweep", config, "--out", out, "--resume")
-    check_rows(out)
+    check_rows(out, end=end)
 
 
 def test_the_sweeps_that_are_shipped_have_no_faults() -> None:

@@ -18,6 +18,7 @@ from ray.rllib.algorithms.ppo import PPOConfig
 
 from rayprune.tracking.record import read_rows
 from tests.command_line import rayprune, rayprune_here, start
+from tests.doubles.killing_env import KILLING
 from tests.rllib import experiments
 
 pytestmark = pytest.mark.timeout(600)
@@ -43,12 +44,12 @@ def wait_for_checkpoint(process: subprocess.Popen[str], run: Path) -> None:
 def test_a_killed_run_resumes_and_equals_the_uninterrupted_one(
     ray_address: str, tmp_path: Path
 ) -> None:
-    config = write(tmp_path / "c.yaml", stop={"env_steps": 1600})
     whole, cut = tmp_path / "whole", tmp_path / "cut"
+    own = {"env": KILLING, "env_config": {"run": str(cut), "flag": str(tmp_path / "killed")}}
+    config = write(tmp_path / "c.yaml", stop={"env_steps": 1600}, **own)
     process = start("train", config, "--out", cut, ray=ray_address)
-    wait_for_checkpoint(process, cut)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    _, err = process.communicate(timeout=240)
+    assert process.returncode == -signal.SIGKILL, err[-3000:]
     assert not (cut / "summary.json").exists()
     out, _ = rayprune_here("train", config, "--out", whole, "--json")
     again, _ = rayprune_here("train", config, "--out", cut, "--resume", "--json")

@@ -14,6 +14,16 @@ def test_importing_rayprune_imports_neither_ray_nor_gymnasium():
     assert done.stdout.strip() == "[]"
 
 
+def test_pruning_a_module_imports_no_pydantic_either():
+    code = (
+        "import sys\n"
+        "from rayprune import Pruner, PruningConfig, compact, make_maskable, unmask\n"
+        "print('pydantic' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
 def test_the_public_surface_is_this_and_nothing_else():
     assert sorted(rayprune.__all__) == [
         "Pruner",

@@ -11,12 +11,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from rayprune.errors import unknown_key
 from rayprune.pruning.checks import Faults, must, sparsity
 from rayprune.pruning.component import Chosen, is_budget
 from rayprune.pruning.granularity import find_granularity
 from rayprune.pruning.schedules import complete, schedule_of
 from rayprune.pruning.schedules.times import waits_for_return
-from rayprune.validation import unknown_key
 
 OWN: Final[Mapping[str, str]] = {
     "sparsity": "The fraction of the group's prunable weights to prune.",

@@ -30,7 +30,7 @@ class Penalty(Component):
     """Whether it leaves layers alone whose units are the network's own outputs."""
 
     gated: ClassVar[bool] = False
-    """Whether it acts by gates on units, which `rayprune.pruning.penalties.unit_gates` moves."""
+    """Whether it acts by gates on units, which `rayprune.pruning.penalties.gate_step` moves."""
 
     @classmethod
     def shrink(cls, layer: PrunableLayer, amounts: Amounts) -> None:

@@ -110,8 +110,15 @@ def scopes_of(config: PruningConfig, budget: Budget, at: Ramp) -> list[Scope]:
     """
     granularity = granularity_of(config.granularity)
     sparsity = granularity.share(at(budget.target or 0.0))
-    shapes = {} if granularity.spans_layers else _shapes(granularity, budget.layers)
-    split = None if granularity.spans_layers else _layer_sparsities(config, budget, shapes, at)
+    shapes: dict[str, Shape] = {}
+    split: Mapping[str, float] | None = None
+    if not granularity.spans_layers:
+        shapes = _shapes(granularity, budget.layers)
+        given, rest = config.distribution, budget.target or 0.0
+        if isinstance(given, str):
+            split = _layer_sparsities(given, shapes, sparsity, budget.protected)
+        else:
+            split = {name: at(given.get(name, rest)) for name in shapes}
     if split is None:
         total, free = _counts(granularity, budget)
         keep = free - (total - kept_count(total, sparsity))
@@ -145,14 +152,10 @@ def _shapes(granularity: Granularity, layers: Iterable[PrunableLayer]) -> dict[s
 
 
 def _layer_sparsities(
-    config: PruningConfig, budget: Budget, shapes: Mapping[str, Shape], at: Ramp
+    name: str, shapes: Mapping[str, Shape], sparsity: float, protected: frozenset[str]
 ) -> Mapping[str, float] | None:
-    target = budget.target or 0.0
-    if not isinstance(config.distribution, str):
-        return {name: at(config.distribution.get(name, target)) for name in shapes}
-    share = granularity_of(config.granularity).share(at(target))
-    split = DISTRIBUTIONS[config.distribution](shapes, share, budget.protected)
-    return None if split is None else _checked(config.distribution, split, shapes)
+    split = DISTRIBUTIONS[name](shapes, sparsity, protected)
+    return None if split is None else _checked(name, split, shapes)
 
 
 def _checked(

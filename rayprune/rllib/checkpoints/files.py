@@ -26,7 +26,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.callbacks.utils import make_callback
 from ray.rllib.core import COMPONENT_LEARNER_GROUP, DEFAULT_MODULE_ID
 
-from rayprune.config import EvaluationConfig, ExperimentConfig, load_experiment
+from rayprune.config import ExperimentConfig, load_experiment
 from rayprune.deploy.storage import rewrite_sparsely
 from rayprune.errors import CheckpointError, first_line
 from rayprune.rllib.actors.learners import foreach_learner
@@ -197,14 +197,7 @@ def read_experiment(directory: Path) -> ExperimentConfig:
     return load_experiment(directory / CONFIG_FILE, check_paths=False)
 
 
-def read_evaluation(directory: Path) -> EvaluationConfig:
-    """Return how a checkpoint's experiment evaluates; the defaults for one of plain RLlib."""
-    if not (directory / CONFIG_FILE).is_file():
-        return EvaluationConfig()
-    return read_experiment(directory).evaluation
-
-
-def read_rllib_config(directory: Path) -> AlgorithmConfig:
+def _read_rllib_config(directory: Path) -> AlgorithmConfig:
     """Return the AlgorithmConfig that RLlib saved with a checkpoint.
 
     Raises:
@@ -225,13 +218,11 @@ def locate(path: Path) -> Path:
     """Return the checkpoint that ``path`` means: itself, or a finished run's chosen one.
 
     Args:
-        path: a directory, or a URL, of which a local copy is made.
+        path: a directory here; `fetch` takes URLs too.
 
     Raises:
         CheckpointError: nothing there is a checkpoint.
-        StorageError: a URL can't be read.
     """
-    path = fetch_checkpoint(path)
     if not path.exists():
         raise CheckpointError(f"checkpoint {str(path)!r} does not exist.")
     summary = path / "summary.json"
@@ -256,14 +247,34 @@ def is_checkpoint(path: Path) -> bool:
     return (path / "learner_group").is_dir()
 
 
-def locate_policy(path: Path) -> Path:
-    """Return the checkpoint that ``path`` means, where an RLModule's alone will do.
+def fetch(source: str | Path, *, module_will_do: bool = False) -> Path:
+    """Return the checkpoint that an experiment names; of a URL a local copy is made.
+
+    Args:
+        source: a directory or a URL.
+        module_will_do: whether an RLModule's own checkpoint is enough.
 
     Raises:
         CheckpointError: nothing there is a checkpoint.
+        StorageError: a URL can't be read.
     """
-    path = fetch_checkpoint(path)
-    return path if is_module(path) else locate(path)
+    path = fetch_checkpoint(source)
+    return path if module_will_do and is_module(path) else locate(path)
+
+
+def open_settings(path: Path) -> tuple[Path, ExperimentConfig | AlgorithmConfig]:
+    """Return the checkpoint that ``path`` means, and what it was trained with.
+
+    Returns:
+        Its directory, and the experiment, or RLlib's config where the checkpoint is plain RLlib's.
+
+    Raises:
+        CheckpointError: nothing there is a checkpoint, or it can't be read.
+    """
+    directory = locate(path)
+    if (directory / CONFIG_FILE).is_file():
+        return directory, read_experiment(directory)
+    return directory, _read_rllib_config(directory)
 
 
 def is_ours(path: Path) -> bool:

@@ -14,11 +14,8 @@ from typing import Any, Final, Protocol
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
-from rayprune.config import EvaluationConfig
-from rayprune.deploy.formats import is_exported
 from rayprune.deploy.policy.metadata import rayprune_version
 from rayprune.errors import CheckpointError, ConfigError, InputError
-from rayprune.rllib.checkpoints.files import locate, read_evaluation
 from rayprune.rllib.commands.compared_policies import Player, environment_of, open_players
 from rayprune.rllib.commands.verdict import divergence, reason, same_weights
 from rayprune.rllib.evaluation.closeness import action_difference, agreement
@@ -195,7 +192,7 @@ def certify(
     faults = options.faults()
     if faults:
         raise ConfigError(faults)
-    players, config = open_players(dense, pruned)
+    players, config, evaluation = open_players(dense, pruned)
     try:
         _check_spaces(*players)
         policies = [player.identity() for player in players]
@@ -208,7 +205,8 @@ def certify(
                 "date": now(),
                 "policies": dict(zip(("dense", "pruned"), policies, strict=True)),
             }
-            test = _Certification(players, config, options, _first_seed(pruned, options), about)
+            seed = evaluation.test_seed if options.seed is None else options.seed
+            test = _Certification(players, config, options, seed, about)
             result = test.run(record, out, reporter)
     finally:
         for player in players:
@@ -373,13 +371,6 @@ def _check_spaces(dense: Player, pruned: Player) -> None:
                 f"The {part} of {dense.name!r} are {ours}, but those of {pruned.name!r} {theirs}: "
                 "only policies for the same environment can be compared."
             )
-
-
-def _first_seed(pruned: Path, options: CertifyOptions) -> int:
-    if options.seed is not None:
-        return options.seed
-    evaluation = EvaluationConfig() if is_exported(pruned) else read_evaluation(locate(pruned))
-    return evaluation.test_seed
 
 
 def _told_interruption(out: Path, pairs: int) -> str:

@@ -13,16 +13,16 @@ import tree
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES
 
+from rayprune.config import EvaluationConfig
 from rayprune.deploy.export.manifest import require_manifest
 from rayprune.deploy.formats import is_exported, open_artifact
 from rayprune.deploy.policy.artifact import Artifact, State
 from rayprune.errors import CheckpointError, InputError
-from rayprune.rllib.checkpoints.files import locate
 from rayprune.rllib.environments.environment import guarded_env
 from rayprune.rllib.evaluation.comparison import dense_policy
 from rayprune.rllib.evaluation.open_policy import OpenPolicy
 from rayprune.rllib.evaluation.paired_episodes import Actor, Env, PolicyActor, Result, Start
-from rayprune.rllib.experiment.algorithm_config import config_of
+from rayprune.rllib.experiment.algorithm_config import settings_of
 from rayprune.rllib.experiment.rllib_checks import env_faults
 from rayprune.rllib.export.fingerprint import checkpoint_identity, file_identity, portable
 from rayprune.rllib.torch_threads import fitting_threads
@@ -180,33 +180,36 @@ class FileActor:
         self._observations[self._active[place]] = result[0]
 
 
-def open_players(dense: Path, pruned: Path) -> tuple[list[Player], AlgorithmConfig]:
+def open_players(
+    dense: Path, pruned: Path
+) -> tuple[list[Player], AlgorithmConfig, EvaluationConfig]:
     """Open two policies, dense first, and the environment's config that both play in.
 
     It is the pruned policy's own; of an exported file it is the dense checkpoint's, and of two
-    files the one that the pruned file names.
+    files the one that the pruned file names. Last comes how the pruned policy's experiment
+    evaluates; a file knows of none.
 
     Raises:
         InputError: one can't be opened.
     """
     if is_exported(pruned):
         theirs = FilePlayer(pruned)
-        config = theirs.config() if is_exported(dense) else config_of(locate(dense))
-        return [_opened(dense, config), theirs], config
-    config = config_of(locate(pruned))
-    players: list[Player] = [_opened(dense, config)]
+        config = theirs.config() if is_exported(dense) else settings_of(dense).config
+        return [_opened(dense, config), theirs], config, EvaluationConfig()
+    held = settings_of(pruned)
+    players: list[Player] = [_opened(dense, held.config)]
     try:
-        players.append(CheckpointPlayer(OpenPolicy(config, locate(pruned))))
+        players.append(CheckpointPlayer(OpenPolicy(held.config, held.directory)))
     except BaseException:
         players[0].close()
         raise
-    return players, config
+    return players, held.config, held.evaluation
 
 
 def _opened(path: Path, like: AlgorithmConfig) -> Player:
     if is_exported(path):
         return FilePlayer(path)
-    return CheckpointPlayer(dense_policy(locate(path), like))
+    return CheckpointPlayer(dense_policy(path, like))
 
 
 def environment_of(config: AlgorithmConfig) -> Callable[[], gym.Env[Any, Any]]:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rayprune.rllib.checkpoints.files import locate
 from rayprune.rllib.evaluation.comparison import dense_policy, measure_closeness
 from rayprune.rllib.evaluation.open_policy import OpenPolicy
 from rayprune.storage.copies import shown
@@ -50,7 +49,7 @@ def evaluate_checkpoint(
             "returns": {name: evaluate(first, number) for name, first in seeds.items()},
         }
         if dense is not None:
-            _compare(policy, locate(dense), seeds, number, measured)
+            _compare(policy, dense, seeds, number, measured)
     return measured
 
 

@@ -17,7 +17,7 @@ from rayprune.rllib.checkpoints import files as checkpoints
 from rayprune.rllib.checkpoints.saved_policy import SavedPolicy
 from rayprune.rllib.cluster.connect import on_ray
 from rayprune.rllib.evaluation.open_policy import OpenPolicy
-from rayprune.rllib.experiment.algorithm_config import build_module, config_of
+from rayprune.rllib.experiment.algorithm_config import build_module, settings_of
 from rayprune.rllib.experiment.network_checks import check_network
 from rayprune.rllib.modules.resizable import make_shrinkable
 from rayprune.rllib.training import rows
@@ -53,8 +53,8 @@ def prune_checkpoint(
     Raises:
         InputError: no checkpoint, or a pruning that its network can't take.
     """
-    directory = checkpoints.locate(checkpoint)
-    config, saved = _local(config_of(directory)), SavedPolicy(directory)
+    held = settings_of(checkpoint)
+    directory, config, saved = held.directory, _local(held.config), SavedPolicy(held.directory)
     _check(config, saved, pruning)
     evaluation = _seeds(config, episodes, seed)
     prepare_out(out, resume=False)

@@ -17,11 +17,10 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from rayprune.errors import InputError
 from rayprune.rllib.checkpoints.barrier import reseed
-from rayprune.rllib.checkpoints.files import locate
 from rayprune.rllib.connectors.encoding import Space, is_nested
 from rayprune.rllib.connectors.observations import renumber
 from rayprune.rllib.evaluation.evaluator import Evaluator
-from rayprune.rllib.experiment.algorithm_config import config_of
+from rayprune.rllib.experiment.algorithm_config import settings_of
 from rayprune.statistics.intervals import summarise
 from rayprune.tracking.record import prepare_out, storage_error
 
@@ -46,12 +45,12 @@ def record_episodes(
     Raises:
         InputError: no checkpoint, or observations that aren't vectors.
     """
-    directory = locate(checkpoint)
-    evaluator = Evaluator(config_of(directory))
+    held = settings_of(checkpoint)
+    evaluator = Evaluator(held.config)
     _, actions = evaluator.spaces[INPUT_ENV_SINGLE_SPACES]
     try:
         _check_observations(evaluator)
-        evaluator.load_checkpoint(directory)
+        evaluator.load_checkpoint(held.directory)
         prepare_out(out, resume=False)
         reseed(seed)
         played = evaluator.play(episodes, seed, explore=explore)

@@ -10,21 +10,22 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from rayprune.rllib.evaluation.closeness import closeness
 from rayprune.rllib.evaluation.open_policy import OpenPolicy
-from rayprune.rllib.experiment.algorithm_config import config_of
+from rayprune.rllib.experiment.algorithm_config import settings_of
 from rayprune.statistics.intervals import gap_difference, paired_gap, summarise
 
 
-def dense_policy(directory: Path, like: AlgorithmConfig) -> OpenPolicy:
+def dense_policy(checkpoint: Path, like: AlgorithmConfig) -> OpenPolicy:
     """Return a dense reference in another policy's environment, whatever its own was.
 
     Returns of two tasks don't compare.
 
     Args:
-        directory: the reference's checkpoint.
+        checkpoint: the reference's, or its run's directory.
         like: the config whose environment is taken.
     """
-    config = config_of(directory).environment(like.env, env_config=dict(like.env_config))
-    return OpenPolicy(config, directory)
+    held = settings_of(checkpoint)
+    config = held.config.environment(like.env, env_config=dict(like.env_config))
+    return OpenPolicy(config, held.directory)
 
 
 def measure_closeness(

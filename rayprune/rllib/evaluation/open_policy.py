@@ -11,7 +11,6 @@ import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from rayprune.config import EvaluationConfig
-from rayprune.rllib.checkpoints.files import locate
 from rayprune.rllib.checkpoints.saved_policy import SavedPolicy
 from rayprune.rllib.evaluation.evaluator import Evaluator
 from rayprune.rllib.experiment.algorithm_config import settings_of
@@ -51,9 +50,8 @@ class OpenPolicy:
         Raises:
             CheckpointError: nothing there is a checkpoint, or it can't be read.
         """
-        directory = locate(checkpoint)
-        config, evaluation = settings_of(directory)
-        return cls(config, directory, evaluation)
+        held = settings_of(checkpoint)
+        return cls(held.config, held.directory, held.evaluation)
 
     @cached_property
     def evaluator(self) -> Evaluator:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,11 +21,7 @@ from rayprune.errors import CheckpointError, ConfigError
 from rayprune.reasons import RAISED, reason_of
 from rayprune.rllib.algorithms import family_named
 from rayprune.rllib.algorithms.family import has_own_module
-from rayprune.rllib.checkpoints.files import (
-    CONFIG_FILE,
-    read_experiment,
-    read_rllib_config,
-)
+from rayprune.rllib.checkpoints.files import open_settings
 from rayprune.rllib.cluster.resources import AUTO
 from rayprune.rllib.connectors.observations import connect
 from rayprune.rllib.connectors.pipelines import MAKERS, Imported, join, own_makers
@@ -85,28 +82,34 @@ def base_config(experiment: ExperimentConfig) -> AlgorithmConfig:
     return config.copy(copy_frozen=False)
 
 
-def config_of(checkpoint: Path) -> AlgorithmConfig:
-    """Return the config that a checkpoint was trained with; see `settings_of`."""
-    return settings_of(checkpoint)[0]
+@dataclass(frozen=True, slots=True)
+class CheckpointSettings:
+    """A checkpoint, and what it was trained with."""
+
+    directory: Path
+    config: AlgorithmConfig
+    """Without pruning where the checkpoint is ours."""
+    evaluation: EvaluationConfig
+    """How its experiment evaluates: as by default if there was none."""
 
 
-def settings_of(checkpoint: Path) -> tuple[AlgorithmConfig, EvaluationConfig]:
-    """Return what a checkpoint was trained with, without pruning where it is ours.
+def settings_of(checkpoint: Path) -> CheckpointSettings:
+    """Return what a checkpoint was trained with.
 
-    Returns:
-        The algorithm's config, and how its experiment evaluates: as by default if there was none.
+    Args:
+        checkpoint: rayprune's, plain RLlib's, or a finished run's directory.
 
     Raises:
-        CheckpointError: the config can't be read, or its environment isn't known here.
+        CheckpointError: nothing there is a checkpoint, its config can't be read, or its environment
+            isn't known here.
     """
-    if (checkpoint / CONFIG_FILE).is_file():
-        experiment = read_experiment(checkpoint)
-        return base_config(experiment), experiment.evaluation
-    config = read_rllib_config(checkpoint)
-    if isinstance(config.env, str) and not _global_registry.contains(ENV_CREATOR, config.env):
-        for fault in env_faults(config.env):
-            raise CheckpointError(f"checkpoint {str(checkpoint)!r}: {fault}")
-    return config, EvaluationConfig()
+    directory, held = open_settings(checkpoint)
+    if isinstance(held, ExperimentConfig):
+        return CheckpointSettings(directory, base_config(held), held.evaluation)
+    if isinstance(held.env, str) and not _global_registry.contains(ENV_CREATOR, held.env):
+        for fault in env_faults(held.env):
+            raise CheckpointError(f"checkpoint {str(directory)!r}: {fault}")
+    return CheckpointSettings(directory, held, EvaluationConfig())
 
 
 def build_module(config: AlgorithmConfig) -> Any:

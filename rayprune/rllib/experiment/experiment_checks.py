@@ -14,10 +14,7 @@ from rayprune.config import (
     named_checkpoints,
 )
 from rayprune.errors import CheckpointError, ConfigError, StorageError
-from rayprune.rllib.checkpoints.files import (
-    locate,
-    locate_policy,
-)
+from rayprune.rllib.checkpoints.files import fetch
 from rayprune.rllib.experiment.network_checks import network_faults
 from rayprune.rllib.experiment.rllib_checks import rllib_faults
 
@@ -86,7 +83,7 @@ def checkpoint_faults(experiment: ExperimentConfig) -> list[str]:
     faults = []
     for field, path in named_checkpoints(experiment).items():
         try:
-            (locate_policy if field == "start_from" else locate)(Path(path))
+            fetch(path, module_will_do=field == "start_from")
         except (CheckpointError, StorageError) as error:
             faults.append(f"`{field}`: {error}")
     return faults

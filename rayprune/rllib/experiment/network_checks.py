@@ -94,7 +94,7 @@ def _prefixed(fault: str) -> str:
     field = fault.removeprefix("`").partition("`")[0]
     if field.startswith("pruning."):
         return fault
-    block = "pruning" if field.partition(".")[0] in PruningConfig.model_fields else _SCHEDULE
+    block = "pruning" if field.partition(".")[0] in PruningConfig.names() else _SCHEDULE
     return fault.replace("`", f"`{block}.", 1)
 
 

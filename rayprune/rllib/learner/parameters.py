@@ -1,4 +1,4 @@
-"""A Learner's books of its parameters, when others take their places."""
+"""References to parameters, the optimizers' and DDP's too, when others take their places."""
 
 from __future__ import annotations
 

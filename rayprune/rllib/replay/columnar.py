@@ -11,7 +11,7 @@ from ray.rllib.utils import force_list
 from ray.rllib.utils.replay_buffers.episode_replay_buffer import EpisodeReplayBuffer
 
 from rayprune.rllib.connectors.sampling import NormalisingBuffer
-from rayprune.rllib.replay.columns import Columns, NStep, columns_of
+from rayprune.rllib.replay.n_step_columns import Columns, NStep, columns_of
 from rayprune.rllib.replay.records import Record, chunk_of, reason_against, record_of
 from rayprune.rllib.replay.tally import Tally
 from rayprune.rllib.replay.transitions import Array, Order, Rows, Transitions

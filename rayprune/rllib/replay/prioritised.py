@@ -9,7 +9,7 @@ from ray.rllib.execution.segment_tree import MinSegmentTree, SumSegmentTree
 
 from rayprune.rllib.connectors.sampling import NormalisingPrioritizedEpisodeReplayBuffer
 from rayprune.rllib.replay.columnar import Columnar, RLlibsOwn, longest, steps_taken
-from rayprune.rllib.replay.columns import Columns, NStep, gather
+from rayprune.rllib.replay.n_step_columns import Columns, NStep, gather
 from rayprune.rllib.replay.priorities import PRIORITY_TYPES, PriorityTrees
 from rayprune.rllib.replay.records import Record
 from rayprune.rllib.replay.transitions import Array, Rows, Transitions

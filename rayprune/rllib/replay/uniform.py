@@ -8,7 +8,7 @@ import numpy as np
 
 from rayprune.rllib.connectors.sampling import NormalisingEpisodeReplayBuffer
 from rayprune.rllib.replay.columnar import Columnar, longest, steps_taken
-from rayprune.rllib.replay.columns import Columns, NStep, gather
+from rayprune.rllib.replay.n_step_columns import Columns, NStep, gather
 from rayprune.rllib.replay.transitions import Array, Rows, Transitions
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from rayprune.config import ExperimentConfig
-from rayprune.rllib.checkpoints.files import locate
+from rayprune.rllib.checkpoints.files import fetch
 from rayprune.rllib.cluster.resources import learner_gpus, resolve_gpus
 from rayprune.rllib.evaluation.comparison import dense_policy
 from rayprune.rllib.experiment.algorithm_config import base_config, build_config
@@ -38,7 +38,7 @@ def dense_reference(
     if dense is None:
         return None
     if dense != "train":
-        directory = locate(Path(dense))
+        directory = fetch(dense)
         with dense_policy(directory, base_config(experiment)) as policy:
             return {
                 "validation": policy.measure(seeds.validation_seed, seeds.episodes),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ray.rllib.algorithms.algorithm import Algorithm
@@ -15,7 +14,7 @@ from rayprune.pruning.config import DEFAULT_HORIZON
 from rayprune.pruning.schedules.gate_decisions import Gate, GateState, Verdict
 from rayprune.pruning.schedules.times import BEGAN, waits_for_return
 from rayprune.rllib.callback import learner_reports
-from rayprune.rllib.checkpoints.files import locate
+from rayprune.rllib.checkpoints.files import fetch
 from rayprune.rllib.evaluation.open_policy import measure
 from rayprune.rllib.experiment.algorithm_config import base_config
 from rayprune.rllib.learner.extensions.signals import begin_if_reached, post
@@ -264,7 +263,7 @@ class GateDriver:
         assert start is not None  # `reference: dense` is refused without either
         found = measure(
             base_config(self._experiment),
-            locate(Path(start)),
+            fetch(start),
             seeds.validation_seed,
             seeds.episodes,
         )

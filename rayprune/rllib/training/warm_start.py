@@ -17,7 +17,7 @@ from rayprune.errors import InputError
 from rayprune.pruning.layers.partial_norm import CONSTANTS
 from rayprune.pruning.masks.state import unpack_state
 from rayprune.rllib.actors.learners import foreach_learner, policy_of
-from rayprune.rllib.checkpoints.files import locate_policy, module_of
+from rayprune.rllib.checkpoints.files import fetch, module_of
 from rayprune.rllib.checkpoints.saved_policy import SavedPolicy
 from rayprune.rllib.connectors.filter_state import freeze, take_statistics
 
@@ -46,7 +46,7 @@ def start_from(
     Raises:
         CheckpointError: it is no checkpoint, or, unless ``partly``, of another network.
     """
-    directory = locate_policy(checkpoint)
+    directory = fetch(checkpoint, module_will_do=True)
     saved = SavedPolicy(directory)
     if not partly:
         saved.check_fits(module_of(algorithm))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from rayprune.errors import shown
 from rayprune.search.domains import Choices
 from rayprune.search.methods.base import SearchFields, SearchMethod, SearchTask
 from rayprune.search.space import Space
-from rayprune.validation import shown
 
 if TYPE_CHECKING:
     from ray.tune.schedulers import TrialScheduler

@@ -15,6 +15,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from rayprune.errors import ConfigError, did_you_mean
 from rayprune.pruning.checks import is_finite
 from rayprune.search.objectives import Objectives
+from rayprune.search.schedulers.by_objectives import ByObjectives
 
 _KEPT: Final = "rayprune_rungs"
 """Attribute of a trial's metadata, which Tune writes and restores with the trial."""
@@ -22,7 +23,7 @@ _KEPT: Final = "rayprune_rungs"
 Scores = dict[str, float | None]
 
 
-class MultiObjectiveASHA(FIFOScheduler):
+class MultiObjectiveASHA(ByObjectives, FIFOScheduler):
     """Stops early the trials that no Pareto front needs.
 
     Schmucker et al. 2021 (arXiv:2106.12639): rungs lie at ``grace_period``, and at
@@ -86,16 +87,6 @@ class MultiObjectiveASHA(FIFOScheduler):
     def rungs(self) -> tuple[float, ...]:
         """Where trials are judged, in units of ``time_attr``."""
         return tuple(self._rungs)
-
-    @property
-    def metric(self) -> None:
-        """None, so that Tune doesn't refuse a result in which an objective wasn't measured."""
-        return
-
-    def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
-        """Leave TuneConfig's metric and mode to Tune: they choose nothing here."""
-        del metric, mode, spec
-        return True
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         """Take a trial in; one of a restored experiment with the rungs that it has been at."""

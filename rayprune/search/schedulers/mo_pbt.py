@@ -24,6 +24,7 @@ from ray.tune.utils import flatten_dict
 from rayprune.errors import ConfigError, did_you_mean
 from rayprune.search.domains import FACTORS, RESAMPLE
 from rayprune.search.objectives import Objectives
+from rayprune.search.schedulers.by_objectives import ByObjectives
 from rayprune.search.schedulers.kept_actors import KeptActors, controller_of
 from rayprune.search.space import Space
 
@@ -46,7 +47,7 @@ class _State(_PBTTrialState):
         """What it reported last; None before that, and for a clone until it reports itself."""
 
 
-class MultiObjectivePBT(PopulationBasedTraining):
+class MultiObjectivePBT(ByObjectives, PopulationBasedTraining):
     """Population-based training that spreads the population along a Pareto front.
 
     Dushatskiy et al. 2023 (arXiv:2306.01436): at each interval the population is ranked by
@@ -138,16 +139,6 @@ class MultiObjectivePBT(PopulationBasedTraining):
         self._seen: set[str] = set()
         self._kept = KeptActors()
         self._restored = False
-
-    @property
-    def metric(self) -> None:
-        """None, so that Tune doesn't refuse a result in which an objective wasn't measured."""
-        return
-
-    def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
-        """Leave TuneConfig's metric and mode to Tune: they choose nothing here."""
-        del metric, mode, spec
-        return True
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         """Take a trial in: a new one, one that recovers, or one of a restored experiment."""

@@ -183,7 +183,7 @@ def _export(policy: DeployablePolicy, path: Path) -> None:
 
 
 def _wait_for(condition: Callable[[], bool]) -> None:
-    for _ in range(2000):
+    for _ in range(12_000):
         if condition():
             return
         time.sleep(0.01)

@@ -19,7 +19,7 @@ from rayprune.rllib.commands.bench import BenchOptions, bench
 from rayprune.rllib.commands.bench_record import latency_of, record_latency
 from rayprune.rllib.commands.export import export_checkpoint
 from rayprune.rllib.evaluation.evaluator import Evaluator
-from rayprune.rllib.experiment.algorithm_config import config_of
+from rayprune.rllib.experiment.algorithm_config import settings_of
 from rayprune.rllib.export import latency as policy_latency
 from rayprune.tracking.wandb import WandbTracker
 from tests.doubles.made_up.bench import made_up_bench
@@ -205,7 +205,7 @@ def test_where_no_file_was_timed_there_is_no_latency_to_tell() -> None:
 def test_a_searchs_latency_is_timed_once_for_all_policies_of_the_same_widths(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    evaluator = Evaluator(config_of(checkpoint))
+    evaluator = Evaluator(settings_of(checkpoint).config)
     evaluator.load_checkpoint(checkpoint)
     times = iter([11.0, 12.0])
     with monkeypatch.context() as patched:

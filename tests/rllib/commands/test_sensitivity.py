@@ -15,7 +15,7 @@ from rayprune.errors import ConfigError
 from rayprune.pruning.masks.topk import kept_count
 from rayprune.rllib.commands.sensitivity import ScanOptions, scan_sensitivity
 from rayprune.rllib.evaluation.evaluator import Evaluator
-from rayprune.rllib.experiment.algorithm_config import config_of
+from rayprune.rllib.experiment.algorithm_config import settings_of
 from rayprune.rllib.experiment.network_checks import check_network
 from rayprune.statistics.intervals import summarise
 from rayprune.tracking.record import read_rows
@@ -94,7 +94,7 @@ def test_only_the_critics_layers_move_the_values_and_only_the_actors_the_actions
 
 def test_a_point_is_what_pruning_that_layer_by_hand_gives(scan: Path, checkpoint: Path) -> None:
     name = "encoder.actor_encoder.net.mlp.2"
-    evaluator = Evaluator(config_of(checkpoint))
+    evaluator = Evaluator(settings_of(checkpoint).config)
     evaluator.load_checkpoint(checkpoint)
     base = summarise(evaluator.returns(10_000, 3))
     weight = evaluator.module.get_submodule(name).weight
@@ -130,7 +130,7 @@ def test_a_config_takes_the_suggested_file_as_its_distribution(
     text = (scan / "suggested.yaml").read_text()
     experiment = load_experiment(path, [f"pruning.distribution={text}"])
     assert experiment.pruning.distribution == result_of(scan)["suggested"]["distribution"]
-    evaluator = Evaluator(config_of(checkpoint), whole=True)
+    evaluator = Evaluator(settings_of(checkpoint).config, whole=True)
     check_network(evaluator.module, experiment.pruning)
     evaluator.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -188,10 +189,16 @@ def test_readings_of_all_env_runners_count_once_and_a_restarted_one_goes_on(
         assert held.count == len(seen)
         np.testing.assert_allclose(float(held.mean[0]), np.mean(seen), rtol=1e-6)
         np.testing.assert_allclose(float(held.variance[0]), np.var(seen), rtol=1e-5)
-        ray.kill(algo.env_runner_group._worker_manager.actors()[1], no_restart=False)
-        deadline = time.monotonic() + 60
+        actor = algo.env_runner_group._worker_manager.actors()[1]
+        killed = _process_of(actor)
+        ray.kill(actor, no_restart=False)
+        deadline = time.monotonic() + 200
         algo.train()
-        while algo.env_runner_group.num_healthy_remote_workers() < 2:
+        # The kill may come after an iteration or two, and its new process later still.
+        while (
+            _process_of(actor) in (None, killed)
+            or algo.env_runner_group.num_healthy_remote_workers() < 2
+        ):
             assert time.monotonic() < deadline
             time.sleep(0.5)
             algo.train()
@@ -208,6 +215,13 @@ def test_readings_of_all_env_runners_count_once_and_a_restarted_one_goes_on(
         assert _statistics(algo).count == held.count + 2 * 40  # one-step episodes
     finally:
         algo.stop()
+
+
+def _process_of(actor: Any) -> int | None:
+    try:
+        return int(ray.get(actor.apply.remote(lambda _: os.getpid()), timeout=60))
+    except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
+        return None
 
 
 def _statistics(algo: Any) -> Any:

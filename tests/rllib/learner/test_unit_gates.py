@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from ray.rllib.core import DEFAULT_MODULE_ID
 
-from rayprune.pruning.penalties.unit_gates import UnitGates
+from rayprune.pruning.penalties.gate_step import UnitGates
 from rayprune.rllib import prune
 from tests.rllib import configs
 

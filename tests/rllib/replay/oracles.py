@@ -13,7 +13,7 @@ from ray.rllib.utils.replay_buffers.prioritized_episode_buffer import (
 )
 
 from rayprune.rllib.replay.buffers import make_columnar
-from rayprune.rllib.replay.columns import columns_of
+from rayprune.rllib.replay.n_step_columns import columns_of
 
 CLASSES: dict[str, type[Any]] = {
     "uniform": EpisodeReplayBuffer,

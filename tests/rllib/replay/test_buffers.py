@@ -16,7 +16,7 @@ from ray.rllib.utils.replay_buffers.multi_agent_episode_buffer import MultiAgent
 from rayprune.rllib.connectors.filters import Scaling
 from rayprune.rllib.connectors.sampling import STATISTICS, let_buffer_normalise
 from rayprune.rllib.replay.buffers import make_columnar, reason_against
-from rayprune.rllib.replay.columns import columns_of
+from rayprune.rllib.replay.n_step_columns import columns_of
 
 from .oracles import (
     CLASSES,

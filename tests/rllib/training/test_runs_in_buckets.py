@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rayprune.errors import CheckpointError, StorageError
-from rayprune.rllib.checkpoints.files import locate
+from rayprune.rllib.checkpoints.files import fetch
 from rayprune.rllib.commands.evaluate import evaluate_checkpoint
 from rayprune.rllib.commands.export import export_checkpoint
 from rayprune.storage.copies import fetched, shown
@@ -97,9 +97,9 @@ def test_its_place_is_named_where_it_can_not_be_used(runs) -> None:
     with pytest.raises(StorageError, match=r"'s3://bucket/runs/tiny' is not empty"):
         experiments.train(what, Path(URL))
     with pytest.raises(CheckpointError, match="is no checkpoint"):
-        locate(Path(f"{URL}/checkpoints"))
+        fetch(f"{URL}/checkpoints")
     with pytest.raises(StorageError, match="There is nothing at 's3://bucket/runs/other'"):
-        locate(Path("s3://bucket/runs/other"))
+        fetch("s3://bucket/runs/other")
 
 
 @pytest.mark.slow  # five drivers start Ray; test_copies.py kills writers in every run

@@ -1,6 +1,7 @@
 import copy
 import json
 import pickle
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -120,7 +121,7 @@ def test_the_dict_is_complete_plain_and_goes_both_ways():
     )
     plain = config.to_dict()
     assert plain == json.loads(json.dumps(plain))
-    assert set(plain) == set(PruningConfig.model_fields)
+    assert set(plain) == set(PruningConfig.names())
     assert plain["schedule"] == {"kind": "cubic", "begin": 0.1, "end": 0.8, "every": 1000}
     assert plain["operation"] == {"scale": 0.5, "steps": 4}
     assert isinstance(plain["operation"]["steps"], int)
@@ -137,13 +138,25 @@ def test_numpy_numbers_as_tune_samples_them_become_plain():
     assert config.sparsity == 0.5
 
 
+def test_shares_become_floats_whichever_number_they_were_given_as():
+    config = PruningConfig(sparsity=0, distribution={"pi": Fraction(1, 2)})
+    held = (config.sparsity, config.distribution["pi"])
+    assert held == (0.0, 0.5)
+    assert list(map(type, held)) == [float, float]
+
+
+def test_defaults_are_nobody_elses():
+    PruningConfig(sparsity=0.5).schedule["kind"] = "linear"
+    assert PruningConfig(sparsity=0.5).schedule["kind"] == "cubic"
+
+
 def test_filter_is_an_alias_of_neuron():
     assert PruningConfig(sparsity=0.5, granularity="filter").granularity == "neuron"
 
 
 def test_it_is_frozen_and_its_copies_are_checked():
     config = PruningConfig(sparsity=0.5)
-    with pytest.raises(ValueError, match="frozen"):
+    with pytest.raises(AttributeError, match="cannot assign to field 'sparsity'"):
         config.sparsity = 0.6
     with pytest.raises(ConfigError):
         config.replace(sparsity=3)

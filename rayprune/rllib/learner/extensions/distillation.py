@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 from ray.rllib.core.columns import Columns
@@ -16,7 +15,7 @@ from rayprune.pruning.pruner import Pruner
 from rayprune.pruning.reports import MaskChange
 from rayprune.rllib.algorithms import teacher_kl
 from rayprune.rllib.algorithms.policy import observed
-from rayprune.rllib.checkpoints.files import locate
+from rayprune.rllib.checkpoints.files import fetch
 from rayprune.rllib.checkpoints.saved_policy import SavedPolicy
 from rayprune.rllib.learner.extension import Extension, LearnerView
 from rayprune.rllib.learner.extensions.teachers import check_apart, frozen_copy
@@ -67,7 +66,7 @@ class Distillation(Extension):
             return
         teacher = frozen_copy(pruner.module)
         if settings["from"] != START:
-            saved = SavedPolicy(locate(Path(settings["from"])))
+            saved = SavedPolicy(fetch(settings["from"]))
             saved.check_fits(pruner.module)
             teacher.set_state(saved.weights)
         self._teachers[module_id] = teacher

@@ -71,7 +71,7 @@ def opened(chromium, page):
 
 def wait_until_drawn(driver):
     script = "return [...document.querySelectorAll('.plot')].every((plot) => plot.firstChild)"
-    until = time.monotonic() + 20
+    until = time.monotonic() + 120
     while not driver.execute_script(script):
         assert time.monotonic() < until, "the charts were not drawn"
         time.sleep(0.05)

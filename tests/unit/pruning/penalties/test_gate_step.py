@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rayprune import Pruner, PruningConfig
 from rayprune.errors import InputError
-from rayprune.pruning.penalties.unit_gates import AJAR, Gates, UnitGates
+from rayprune.pruning.penalties.gate_step import AJAR, Gates, UnitGates
 
 SCHEDULE = {"kind": "linear", "begin": 100, "end": 500, "every": 100}
 

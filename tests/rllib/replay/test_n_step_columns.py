@@ -14,7 +14,7 @@ from ray.rllib.algorithms.sac import SACConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.utils.torch_utils import convert_to_torch_tensor
 
-from rayprune.rllib.replay.columns import columns_of
+from rayprune.rllib.replay.n_step_columns import columns_of
 
 from .oracles import Pair
 from .streams import VECTOR, Stream

@@ -1,4 +1,4 @@
-"""Columns of a train batch as RLlib's default Learner connectors make them of sampled episodes."""
+"""Columns of a train batch, n-step returns among them, as RLlib's Learner connectors make them."""
 
 from __future__ import annotations
 
