@@ -87,6 +87,11 @@ class Feasibility:
                 f"are allowed. Raise it above that, or allow smaller networks by `fit.widths`."
             )
         use = self.budgets.tightest(nearest.figures)
+        if use.measured is None:
+            return (
+                f"Not feasible, because `{use.name}` can't be measured: the target gave no figure "
+                f"for {nearest.candidate.name}. Drop that budget, or choose another `fit.target`."
+            )
         over = [one for one in self.budgets.uses(nearest.figures) if not one.met]
         asked = " ".join(f"--{one.name} {_asked(one)}" for one in over)
         return (

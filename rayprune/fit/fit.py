@@ -14,16 +14,16 @@ from rayprune.fit.artifact import hand_over
 from rayprune.fit.candidates import Candidate
 from rayprune.fit.choice import FitReporter, Judge, best_of, nearest_of, told_uses
 from rayprune.fit.feasibility import Assessment, Feasibility, assess, take_measurement
-from rayprune.fit.fit_spec import Fit
+from rayprune.fit.fit_spec import Fit, hiddens_of
 from rayprune.fit.record import DENSE, JUDGED, MEASURED, WAVE, FitRecord, measured_before
 from rayprune.fit.untrained import Networks, measure_untrained
-from rayprune.fit.waves import WAVES, train_wave
+from rayprune.fit.waves import WAVES, Trained, reference, train_wave
 from rayprune.rllib.cluster.connect import on_ray
 from rayprune.rllib.cluster.resources import learner_gpus, resolve_gpus
 from rayprune.rllib.experiment.algorithm_config import build_config
 from rayprune.rllib.training.interruption import Interruption
 from rayprune.rllib.training.same_settings import require_same
-from rayprune.rllib.training.twins import dense_reference
+from rayprune.rllib.training.twins import DENSE_DIRECTORY, dense_reference
 from rayprune.search.config import SearchConfig
 from rayprune.search.objectives import Objectives
 from rayprune.search.planning.placement import place
@@ -158,6 +158,7 @@ class _FitRun:
                 floor=floor,
                 reporter=self._reporter,
             )
+            self._try_reference(judge, dense)
             self._search(judge, dense["validation"]["iqm"], address)
         self._reporter.close()
         return self._finish(dense, floor)
@@ -193,6 +194,26 @@ class _FitRun:
         assert asked.floor is not None
         return asked.floor
 
+    def _try_reference(self, judge: Judge, dense: Mapping[str, Any]) -> None:
+        """Judge the dense reference as the candidate that it is, before it is trained again."""
+        one = next((one for one in self._found.feasible if self._is_reference(one)), None)
+        trained_here = (self._out / DENSE_DIRECTORY) in (self._out / dense["checkpoint"]).parents
+        if one is None or not trained_here or self._done() or not self._really_fits(one):
+            return
+        if all(row["candidate"] != one.candidate.name for row in self._record.rows(JUDGED)):
+            self._judge(judge, reference(one.candidate, self._out), wave=0)
+
+    def _is_reference(self, one: Assessment) -> bool:
+        hiddens = hiddens_of(self._fit.experiment)
+        own = None if hiddens is None else tuple(hiddens)
+        return not one.candidate.sparsity and one.candidate.hiddens == own
+
+    def _judge(self, judge: Judge, one: Trained, wave: int) -> None:
+        tested = sum("pairs" in row for row in self._record.rows(JUDGED))
+        row = judge.judge(one, tested)
+        self._record.append(JUDGED, {"wave": wave, **row})
+        self._reporter.message(f"{one.candidate.name}: {row['reason']}")
+
     def _search(self, judge: Judge, dense_return: float, address: str | None) -> None:
         """Train wave after wave until one candidate is good, or all that may be were tried."""
         judged = {row["candidate"] for row in self._record.rows(JUDGED)}
@@ -223,12 +244,9 @@ class _FitRun:
             )
             self._reporter.close()
             for one in trained:
-                if one.candidate.name in judged or self._done():
-                    continue
-                row = judge.judge(one, sum("pairs" in row for row in self._record.rows(JUDGED)))
-                judged.add(one.candidate.name)
-                self._record.append(JUDGED, {"wave": number, **row})
-                self._reporter.message(f"{one.candidate.name}: {row['reason']}")
+                if one.candidate.name not in judged and not self._done():
+                    self._judge(judge, one, number)
+                    judged.add(one.candidate.name)
 
     def _done(self) -> bool:
         """Whether a good one is there, and no better one is asked for."""
@@ -242,13 +260,14 @@ class _FitRun:
         """Return the next candidates, measured themselves by now, as many as train at once."""
         taken = {candidate.name for wave in waves.values() for candidate in wave}
         left = self._fit.config.trials - len(taken)
+        taken |= {row["candidate"] for row in self._record.rows(JUDGED)}
         size = 0
         chosen: list[Candidate] = []
         for one in self._found.feasible:
             if one.candidate.name in taken:
                 continue
             size = size or min(left, self._fit.config.population or self._at_once(one.candidate))
-            if len(chosen) >= size:
+            if size <= 0 or len(chosen) >= size:
                 break
             if self._really_fits(one):
                 chosen.append(one.candidate)
@@ -298,13 +317,16 @@ class _FitRun:
         }
         if best is not None:
             result["artifact"] = hand_over(self._fit, self._out, result)
-        write_fit_page(self._out, result, self._waves(), self._out / PAGE_FILE)
+        write_fit_page(self._out, result, self._runs(), self._out / PAGE_FILE)
         # Last, for it says that all the rest is there.
         write_atomic(self._out / RESULT_FILE, to_json(result, indent=2) + "\n")
         return result
 
-    def _waves(self) -> list[Path]:
-        return sorted(path for path in (self._out / WAVES).glob("*/") if path.is_dir())
+    def _runs(self) -> list[Path]:
+        """Return the runs behind it, the dense reference first."""
+        dense = self._out / DENSE_DIRECTORY
+        waves = sorted(path for path in (self._out / WAVES).glob("*/") if path.is_dir())
+        return [*([dense] if dense.is_dir() else []), *waves]
 
 
 def _reason(best: Mapping[str, Any] | None, nearest: list[Mapping[str, Any]], tried: int) -> str:

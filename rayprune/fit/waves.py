@@ -11,6 +11,8 @@ from typing import Any, Final
 from rayprune.errors import RunError
 from rayprune.fit.candidates import Candidate
 from rayprune.fit.fit_spec import Fit, plain, space_of
+from rayprune.rllib.training.run import SUMMARY_FILE as RUN_SUMMARY
+from rayprune.rllib.training.twins import DENSE_DIRECTORY
 from rayprune.search.archive import read_entries
 from rayprune.search.outcome import SUMMARY_FILE
 from rayprune.search.reporter import SweepReporter
@@ -42,6 +44,20 @@ class Trained:
         """The point with the fewest weights, of these the best."""
         by = [(point["parameters"], -point["return"]) for point in self.points]
         return self.points[by.index(min(by))] if by else None
+
+
+def reference(candidate: Candidate, out: Path) -> Trained:
+    """Return the dense reference, trained in ``out/dense``, as the candidate that it is."""
+    home = out / DENSE_DIRECTORY
+    summary = json.loads((home / RUN_SUMMARY).read_text(encoding="utf-8"))
+    point = {
+        "return": summary["returns"]["validation"]["iqm"],
+        "parameters": summary["parameters"]["nonzero"],
+        "sparsity": 0.0,
+        "env_steps": summary["env_steps"],
+        "checkpoint": summary["checkpoint"],
+    }
+    return Trained(candidate, home, (point,), None)
 
 
 def train_wave(

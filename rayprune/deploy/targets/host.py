@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 from rayprune.deploy.formats import FORMATS, format_of, open_artifact
-from rayprune.deploy.formats.c.compiler import find_compiler, run_self_test
+from rayprune.deploy.formats.c.compiler import compile_c, find_compiler, run_self_test
 from rayprune.deploy.measure.latency import time_arms
 from rayprune.deploy.measure.machine import cpu
 from rayprune.deploy.measure.memory import peak_memory
 from rayprune.deploy.policy.runs import timing_inputs
 from rayprune.deploy.targets.base import Latency, Measurement, Target
+from rayprune.deploy.targets.toolchain import run
 from rayprune.errors import first_line
 
 _LIMIT_S = 10.0
@@ -40,15 +43,29 @@ class HostTarget(Target):
         inputs = timing_inputs(opened.interface, 1)
         timings = time_arms({"policy": lambda: opened.run(inputs)}, limit_s=_LIMIT_S)["policy"]
         figures, kind = timings.summary(), format_of(artifact).name
+        flash, what = _flash(artifact, kind)
         return Measurement(
             target=self.name,
-            flash_bytes=artifact.stat().st_size,
+            flash_bytes=flash,
             ram_bytes=(peak_memory(artifact, (1,)) or {}).get(1),
             latency_us=Latency(figures["median_us"], figures["p99_us"]),
             self_test=run_self_test(artifact)["passed"] if kind == "c" else None,
             tools={"cpu": cpu(), **_runtime(kind)},
-            notes=("Flash is the file, RAM by how much it raised the process's peak.",),
+            notes=(f"Flash is {what}, RAM by how much it raised the process's peak.",),
         )
+
+
+def _flash(artifact: Path, kind: str) -> tuple[int, str]:
+    """Return what stays the same of a file when it is run, in bytes, and what that is."""
+    tool = shutil.which("size")
+    if kind != "c" or tool is None:
+        return artifact.stat().st_size, "the file"
+    with tempfile.TemporaryDirectory(prefix="rayprune-size-") as place:
+        compiled = Path(place) / "policy.o"
+        compile_c(artifact, compiled, "-c")
+        told = run([tool, "--format=berkeley", compiled]).require("Sizes").stdout
+    text, data = map(int, told.splitlines()[1].split()[:2])
+    return text + data, "code and constants of the compiled file"
 
 
 def _runtime(kind: str) -> dict[str, str]:

@@ -85,6 +85,15 @@ def test_a_refusal_names_the_tightest_budget_and_the_limits_that_would_do():
     assert "--flash 500 --ram 64" in told
 
 
+def test_a_figure_that_the_target_does_not_give_is_told_not_taken_for_zero():
+    found = assess(
+        [candidate("dense", 10)],
+        Budgets({"ram": 100.0}),
+        lambda _: {"flash_bytes": 1.0, "ram_bytes": None},
+    )
+    assert "because `ram` can't be measured" in found.refusal()
+
+
 def test_a_refusal_by_counting_alone_measures_nothing():
     def never(_):
         raise AssertionError

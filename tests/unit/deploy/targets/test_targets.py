@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,10 @@ def test_a_measurement_becomes_json():
 
 def test_the_host_measures_time_memory_and_the_file(exported):
     found = target_of("host").measure(exported)
-    assert found.flash_bytes == exported.stat().st_size
+    # The compiled file, not its text, where a tool tells its sections.
+    if shutil.which("size"):
+        assert 0 < found.flash_bytes < exported.stat().st_size
+        assert "compiled" in found.notes[0]
     assert found.self_test is True
     assert found.latency_us is not None
     assert 0 < found.latency_us.p50 <= found.latency_us.p99
