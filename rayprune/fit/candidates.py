@@ -12,6 +12,7 @@ HIDDENS: Final = "rllib.rl_module.model_config.fcnet_hiddens"
 SPARSITY: Final = "pruning.sparsity"
 GRANULARITY: Final = "pruning.granularity"
 COMPACT_EVERY: Final = "pruning.compact_every"
+FLOAT: Final = "float32"
 _UNPRUNED: Final = "weight"
 
 
@@ -28,12 +29,20 @@ class Candidate:
     """Widths of the hidden layers; None leaves the file's network as it is."""
     granularity: str
     sparsity: float
+    precision: str = FLOAT
+    """Of the exported file; ``int8`` is trained to be rounded."""
     compact_every: int | None = None
     """Env steps between live compactions, where units are what goes."""
 
     @property
     def name(self) -> str:
         """What it goes by, in tables and as a folder."""
+        end = "" if self.precision == FLOAT else f"-{self.precision}"
+        return f"{self.network}{end}"
+
+    @property
+    def network(self) -> str:
+        """What it goes by, whatever its precision."""
         widths = "own" if self.hiddens is None else "x".join(map(str, self.hiddens))
         if not self.sparsity:
             return f"{widths}-dense"
@@ -43,7 +52,12 @@ class Candidate:
     @property
     def chain(self) -> str:
         """Candidates of the same chain grow with their weights."""
-        return self.granularity if self.sparsity else "dense"
+        return f"{self.granularity if self.sparsity else 'dense'} {self.precision}"
+
+    @property
+    def weight_bytes(self) -> int:
+        """What a weight takes in a file."""
+        return 4 if self.precision == FLOAT else 1
 
     @property
     def values(self) -> dict[str, Any]:
@@ -58,7 +72,7 @@ class Candidate:
 
 
 def candidates_of(fit: FitConfig, hiddens: Sequence[int] | None, interval: int) -> list[Candidate]:
-    """Return each width unpruned, and at each granularity and sparsity.
+    """Return each width unpruned, and at each granularity and sparsity; in each precision.
 
     Args:
         fit: says which.
@@ -70,6 +84,7 @@ def candidates_of(fit: FitConfig, hiddens: Sequence[int] | None, interval: int) 
             hiddens=widths,
             granularity=granularity,
             sparsity=sparsity,
+            precision=precision,
             compact_every=interval if granularity == "neuron" and sparsity else None,
         )
         for widths in _widths(fit, hiddens)
@@ -77,6 +92,7 @@ def candidates_of(fit: FitConfig, hiddens: Sequence[int] | None, interval: int) 
             (_UNPRUNED, 0.0),
             *((g, s) for g in fit.granularities for s in fit.sparsities),
         ]
+        for precision in fit.precisions
     ]
     return list(dict.fromkeys(found))
 

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 from rayprune.deploy.formats import format_named
 from rayprune.errors import RaypruneError
 from rayprune.fit.budgets import Budgets, Figures, figures_of
+from rayprune.fit.candidates import FLOAT
 from rayprune.fit.fit_spec import Fit
 from rayprune.fit.untrained import parameters_in
 from rayprune.fit.waves import Trained
@@ -59,6 +60,7 @@ class Judge:
         told: dict[str, Any] = {
             "candidate": trained.candidate.name,
             "config": trained.candidate.values,
+            "precision": trained.candidate.precision,
             "met": False,
             "certified": False,
         }
@@ -89,7 +91,12 @@ class Judge:
         home.mkdir(parents=True)
         file = home / f"{STEM}{format_named(target.format).suffix}"
         try:
-            told = export_checkpoint(trained.trial / point["checkpoint"], file, target.format)
+            told = export_checkpoint(
+                trained.trial / point["checkpoint"],
+                file,
+                target.format,
+                quantised=trained.candidate.precision != FLOAT,
+            )
             measured = target.measure(file)
         except RaypruneError as error:
             # Another candidate may do; what went wrong with this one is told at the end.

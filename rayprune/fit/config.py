@@ -14,6 +14,7 @@ from rayprune.pruning.checks import choice_fault
 from rayprune.pruning.granularity import GRANULARITIES
 from rayprune.validation import faults_from
 
+PRECISIONS: Final = ("float32", "int8")
 LEAST_WIDTH: Final = 4
 """Units of a layer that a share of its width is never below."""
 
@@ -62,6 +63,10 @@ class FitConfig(BaseModel):
     )
     sparsities: Annotated[tuple[Share, ...], Listed, Field(min_length=1)] = (0.5, 0.75, 0.9)
     """Beside 0: each width is a candidate unpruned, too."""
+
+    precisions: Annotated[tuple[str, ...], Listed, Field(min_length=1)] = ("float32",)
+    """Of the exported file, the most welcome first; ``int8`` candidates are trained to be rounded,
+    by the file's `quantise` block or its defaults."""
 
     trials: Count = 8
     """Candidates that are trained at most."""
@@ -138,6 +143,10 @@ def _choice_faults(raw: Mapping[Any, Any]) -> Iterator[str]:
     for name in named if isinstance(named, (list, tuple)) else ():
         if name not in GRANULARITIES:
             yield choice_fault("fit.granularities", name, GRANULARITIES)
+    named = raw.get("precisions")
+    for name in named if isinstance(named, (list, tuple)) else ():
+        if name not in PRECISIONS:
+            yield choice_fault("fit.precisions", name, PRECISIONS)
     target = raw.get("target")
     if isinstance(target, str):
         try:

@@ -39,13 +39,18 @@ class Assessment:
         """Whether nothing speaks against it."""
         return self.verdict != TOO_MUCH
 
+    @property
+    def least(self) -> dict[str, float]:
+        """Lower bounds of what it takes."""
+        return self.left.least(self.candidate.weight_bytes)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the plain dict, for JSON."""
         return {
             "candidate": self.candidate.name,
             "config": self.candidate.values,
             "weights": self.left.weights,
-            "least": self.left.least,
+            "least": self.least,
             "figures": None if self.figures is None else dict(self.figures),
             "verdict": self.verdict,
             "reason": self.reason,
@@ -61,8 +66,12 @@ class Feasibility:
 
     @property
     def feasible(self) -> list[Assessment]:
-        """Those that nothing speaks against."""
-        return [one for one in self.assessments if one.feasible]
+        """Those that nothing speaks against; each network in the most welcome precision alone."""
+        found: dict[str, Assessment] = {}
+        for one in self.assessments:
+            if one.feasible:
+                found.setdefault(one.candidate.network, one)
+        return list(found.values())
 
     @property
     def nearest(self) -> Assessment | None:
@@ -102,7 +111,7 @@ class Feasibility:
         )
 
     def _tightest_by_count(self) -> Use:
-        found = [self.budgets.exceeded(one.left.least) for one in self.assessments]
+        found = [self.budgets.exceeded(one.least) for one in self.assessments]
         over = [use for use in found if use is not None]
         return min(over, key=lambda use: use.share or math.inf)
 
@@ -119,7 +128,7 @@ def assess(
     """
     assessments = [Assessment(candidate, left) for candidate, left in candidates]
     for one in assessments:
-        over = budgets.exceeded(one.left.least)
+        over = budgets.exceeded(one.least)
         if over is not None:
             one.verdict = TOO_MUCH
             one.reason = f"its weights alone: {over.text}"
@@ -129,6 +138,7 @@ def assess(
             chains.setdefault(one.candidate.chain, []).append(one)
     for chain in chains.values():
         _bisect(chain, budgets, measure)
+    # sorted() is stable: of one network the precisions stay as they were given.
     return Feasibility(budgets, sorted(assessments, key=promise))
 
 
@@ -139,7 +149,7 @@ def promise(one: Assessment) -> tuple[int, int, str]:
     powers of two) the narrower network trains faster.
     """
     size = round(math.log2(max(one.left.weights, 1)))
-    return -size, math.prod(one.candidate.hiddens or (1,)), one.candidate.name
+    return -size, math.prod(one.candidate.hiddens or (1,)), one.candidate.network
 
 
 def take_measurement(one: Assessment, budgets: Budgets, figures: Figures) -> None:

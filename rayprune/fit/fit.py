@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from rayprune import yaml12
 from rayprune.fit.artifact import hand_over
-from rayprune.fit.candidates import Candidate
+from rayprune.fit.candidates import FLOAT, Candidate
 from rayprune.fit.choice import FitReporter, Judge, best_of, nearest_of, told_uses
 from rayprune.fit.feasibility import Assessment, Feasibility, assess, take_measurement
 from rayprune.fit.fit_spec import Fit, hiddens_of
@@ -58,7 +58,9 @@ def plan_fit(fit: Fit, reporter: FitReporter, known: Measured | None = None) -> 
 
     def measure(candidate: Candidate) -> Mapping[str, float | None]:
         if candidate.name not in held:
-            figures = measure_untrained(fit.experiment_of(candidate), target)
+            figures = measure_untrained(
+                fit.experiment_of(candidate), target, int8=candidate.precision != FLOAT
+            )
             reporter.message(
                 f"{candidate.name}, untrained, on {target.name}: "
                 f"{told_uses(fit.config.budgets, figures)}."
@@ -206,7 +208,8 @@ class _FitRun:
     def _is_reference(self, one: Assessment) -> bool:
         hiddens = hiddens_of(self._fit.experiment)
         own = None if hiddens is None else tuple(hiddens)
-        return not one.candidate.sparsity and one.candidate.hiddens == own
+        trained_alike = not one.candidate.sparsity and one.candidate.precision == FLOAT
+        return trained_alike and one.candidate.hiddens == own
 
     def _judge(self, judge: Judge, one: Trained, wave: int) -> None:
         tested = sum("pairs" in row for row in self._record.rows(JUDGED))
@@ -266,6 +269,8 @@ class _FitRun:
         for one in self._found.feasible:
             if one.candidate.name in taken:
                 continue
+            if chosen and one.candidate.precision != chosen[0].precision:
+                continue
             size = size or min(left, self._fit.config.population or self._at_once(one.candidate))
             if size <= 0 or len(chosen) >= size:
                 break
@@ -276,7 +281,8 @@ class _FitRun:
     def _really_fits(self, one: Assessment) -> bool:
         if one.figures is None:
             experiment = self._fit.experiment_of(one.candidate)
-            figures = measure_untrained(experiment, self._fit.target)
+            int8 = one.candidate.precision != FLOAT
+            figures = measure_untrained(experiment, self._fit.target, int8=int8)
             take_measurement(one, self._fit.config.budgets, figures)
             self._note(one)
             told = told_uses(self._fit.config.budgets, figures)

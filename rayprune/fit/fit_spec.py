@@ -9,10 +9,11 @@ from typing import Any
 
 from rayprune.algorithms import is_offline
 from rayprune.config import ExperimentConfig, experiment_faults, import_modules, load_raw
+from rayprune.deploy.formats import format_named
 from rayprune.deploy.targets import target_of
 from rayprune.deploy.targets.base import Target
 from rayprune.errors import ConfigError, InputError, shown
-from rayprune.fit.candidates import Candidate, candidates_of, without_compaction
+from rayprune.fit.candidates import FLOAT, Candidate, candidates_of, without_compaction
 from rayprune.fit.config import FitConfig, fit_faults
 from rayprune.pruning.schedules import schedule_of
 from rayprune.rllib.experiment.algorithm_config import base_config
@@ -50,7 +51,7 @@ class Fit:
         if experiment is None:
             raise ConfigError(faults)
         wanted = candidates_of(config, hiddens_of(experiment), interval_of(config, experiment))
-        kept, dropped = _sound(base, wanted)
+        kept, dropped = _sound(raw, wanted)
         if not kept:
             raise ConfigError([f"`fit`: {fault}" for fault in dict.fromkeys(dropped.values())])
         return cls(
@@ -73,7 +74,7 @@ class Fit:
 
     def experiment_of(self, candidate: Candidate) -> ExperimentConfig:
         """Return a candidate's experiment."""
-        faults, experiment = _experiment(plain(self.raw), candidate)
+        faults, experiment = _experiment(self.raw, candidate)
         if experiment is None:
             raise ConfigError(faults)
         return experiment
@@ -86,6 +87,11 @@ class Fit:
         """
         target = self.target
         self.config.budgets.check_reported(target)
+        if "int8" in self.config.precisions and "int8" not in format_named(target.format).options:
+            raise ConfigError(
+                f"`fit.precisions` has int8, which files of format {target.format!r} for target "
+                f"{target.name!r} have not. Leave it out."
+            )
         packages = target.missing()
         if packages:
             raise InputError(
@@ -122,8 +128,8 @@ def load_fit(
         pruning.setdefault("sparsity", 0.5)
     more, config = fit_faults(raw["fit"])
     faults += more
-    base = plain(raw)
-    faults += [*experiment_parts_faults(base), *_run_faults(base, config)]
+    whole = {**plain(raw), "quantise": raw.get("quantise")}
+    faults += [*experiment_parts_faults(whole), *_run_faults(whole, config)]
     if faults:
         raise ConfigError(faults)
     fit = Fit.of(raw)
@@ -132,8 +138,8 @@ def load_fit(
 
 
 def plain(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the mapping without the blocks that are no experiment's."""
-    return {**raw, "search": None, "fit": None}
+    """Return the mapping of the dense reference: without the blocks that are none of it."""
+    return {**raw, "search": None, "fit": None, "quantise": None}
 
 
 def space_of(candidates: Sequence[Candidate]) -> dict[str, Any]:
@@ -162,22 +168,34 @@ def interval_of(config: FitConfig, experiment: ExperimentConfig) -> int:
     return config.interval or max(1, (experiment.stop.env_steps or 1) // _INTERVALS)
 
 
+def rounded(raw: Mapping[str, Any], precision: str) -> dict[str, Any]:
+    """Return the experiment's mapping for candidates of a precision: trained to be rounded, or not.
+
+    Args:
+        raw: the fit's mapping.
+        precision: of the exported file.
+    """
+    block = None if precision == FLOAT else raw.get("quantise") or {}
+    return {**plain(raw), "quantise": block}
+
+
 def _experiment(
-    base: Mapping[str, Any], candidate: Candidate
+    raw: Mapping[str, Any], candidate: Candidate
 ) -> tuple[list[str], ExperimentConfig | None]:
+    base = rounded(raw, candidate.precision)
     applied = Space.from_dict(space_of([candidate])).apply(base, candidate.values)
     return experiment_faults(applied, check_paths=False)
 
 
 def _sound(
-    base: Mapping[str, Any], wanted: Sequence[Candidate]
+    raw: Mapping[str, Any], wanted: Sequence[Candidate]
 ) -> tuple[list[Candidate], dict[str, str]]:
     """Return the candidates that make experiments, and why the others don't."""
     kept, dropped = [], {}
     for candidate in wanted:
         # Not every schedule and algorithm can follow networks that shrink.
         for tried in dict.fromkeys((candidate, without_compaction(candidate))):
-            faults, experiment = _experiment(base, tried)
+            faults, experiment = _experiment(raw, tried)
             if experiment is not None:
                 kept.append(tried)
                 break

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rayprune.fit.budgets import BUDGETS
+from rayprune.fit.candidates import FLOAT
 from rayprune.fit.fit_spec import Fit
 
 
@@ -49,9 +50,11 @@ def _network(fit: Fit, chosen: Mapping[str, Any]) -> str:
     hiddens = next((v for key, v in values.items() if key.endswith("fcnet_hiddens")), None)
     widths = "the file's own network" if hiddens is None else f"hidden layers of {hiddens}"
     sparsity = values["pruning.sparsity"]
+    rounded = "" if chosen["precision"] == FLOAT else f", in {chosen['precision']}"
     if not sparsity:
-        return f"{widths}, unpruned"
-    return f"{widths}, {100 * chosen['sparsity']:.1f} % pruned by {values['pruning.granularity']}"
+        return f"{widths}, unpruned{rounded}"
+    pruned = f"{100 * chosen['sparsity']:.1f} % pruned by {values['pruning.granularity']}"
+    return f"{widths}, {pruned}{rounded}"
 
 
 def _use(result: Mapping[str, Any]) -> str:

@@ -34,7 +34,6 @@ from rayprune.rllib.modules.sensors import sensors_of
 
 _INPUTS: Final = 64
 _GROUP_KEYS: Final = ("sparsity", "granularity", "distribution", "protect")
-_FLOAT_BYTES: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +45,9 @@ class Left:
     parameters: int
     """These and the biases of units that live."""
 
-    @property
-    def least(self) -> dict[str, float]:
-        """Lower bounds of what a file takes: every weight is a constant, of four bytes."""
-        return {"flash_bytes": _FLOAT_BYTES * self.weights, "parameters": self.weights}
+    def least(self, weight_bytes: int) -> dict[str, float]:
+        """Return lower bounds of what a file takes: every weight is a constant."""
+        return {"flash_bytes": weight_bytes * self.weights, "parameters": self.weights}
 
 
 class Networks:
@@ -60,7 +58,7 @@ class Networks:
 
     def left(self, experiment: ExperimentConfig) -> Left:
         """Return what the experiment's pruning leaves of its network."""
-        key = repr((experiment.rllib, experiment.env_config))
+        key = repr((experiment.rllib, experiment.quantise))
         if key not in self._built:
             self._built[key] = build_module(base_config(experiment))
         module = copy.deepcopy(self._built[key])
@@ -68,12 +66,15 @@ class Networks:
         return left_of(module)
 
 
-def measure_untrained(experiment: ExperimentConfig, target: Target) -> dict[str, float | None]:
+def measure_untrained(
+    experiment: ExperimentConfig, target: Target, *, int8: bool
+) -> dict[str, float | None]:
     """Export an untrained network, pruned as the experiment ends, and measure it on a target.
 
     Args:
         experiment: a candidate's.
         target: where.
+        int8: whether the file holds whole numbers.
 
     Raises:
         InputError: it can't be exported or measured.
@@ -81,14 +82,15 @@ def measure_untrained(experiment: ExperimentConfig, target: Target) -> dict[str,
     evaluator = Evaluator(base_config(experiment), whole=True)
     try:
         _prune(evaluator.module, experiment)
-        policy = plain_copy(deployable(evaluator))
+        policy = deployable(evaluator)
+        policy = policy if int8 else plain_copy(policy)
     finally:
         evaluator.close()
     kind = format_named(target.format)
     with tempfile.TemporaryDirectory(prefix="rayprune-fit-") as place:
         file = Path(place) / f"policy{kind.suffix}"
         inputs = timing_inputs(policy.interface, _INPUTS)
-        told = export_policy(policy, file, kind.name, recorded=inputs, about={})
+        told = export_policy(policy, file, kind.name, recorded=inputs, about={}, quantised=int8)
         return figures_of(target.measure(file), parameters_in(told))
 
 

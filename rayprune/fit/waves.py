@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from rayprune.errors import RunError
 from rayprune.fit.candidates import Candidate
-from rayprune.fit.fit_spec import Fit, plain, space_of
+from rayprune.fit.fit_spec import Fit, rounded, space_of
 from rayprune.rllib.training.run import SUMMARY_FILE as RUN_SUMMARY
 from rayprune.rllib.training.twins import DENSE_DIRECTORY
 from rayprune.search.archive import read_entries
@@ -76,7 +76,7 @@ def train_wave(
         fit: whose they are.
         out: its directory.
         number: of the wave.
-        candidates: what is trained, in this order.
+        candidates: what is trained, in this order; of one precision.
         dense_return: the dense policy's on the validation seeds.
         address: as `run_sweep` takes it.
         reporter: told of the progress.
@@ -104,7 +104,8 @@ def wave_raw(
     fit: Fit, number: int, candidates: Sequence[Candidate], dense_return: float
 ) -> dict[str, Any]:
     """Return the sweep that trains candidates: the fewest weights that keep the return."""
-    raw = plain(fit.raw)
+    # A population is rounded, or it isn't: there is no key that says so of one trial.
+    raw = rounded(fit.raw, candidates[0].precision)
     experiment = fit.experiment
     return {
         **raw,

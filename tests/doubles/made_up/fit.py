@@ -27,6 +27,7 @@ def made_up_fit(*, met: bool = True) -> dict[str, Any]:
             "pruning.sparsity": 0.5,
             "pruning.granularity": "weight",
         },
+        "precision": "float32",
         "return": 499.0,
         "sparsity": 0.501,
         "env_steps": 120_000,

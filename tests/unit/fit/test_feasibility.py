@@ -123,3 +123,19 @@ def test_what_was_not_measured_is_judged_by_a_larger_that_fits_or_a_smaller_that
         else:
             assert (one.verdict, word) == (TOO_MUCH, "not smaller")
             assert other.left.weights <= one.left.weights
+
+
+def test_a_network_is_trained_once_in_the_most_welcome_precision_that_fits():
+    def bytes_of(one):
+        return {"flash_bytes": float(one.weight_bytes * one.hiddens[0])}
+
+    made = [
+        (
+            Candidate(hiddens=(size,), granularity="weight", sparsity=0.0, precision=precision),
+            Left(size, size),
+        )
+        for size in (100, 50)
+        for precision in ("float32", "int8")
+    ]
+    found = assess(made, Budgets({"flash": 250.0}), bytes_of)
+    assert [one.candidate.name for one in found.feasible] == ["100-dense-int8", "50-dense"]
