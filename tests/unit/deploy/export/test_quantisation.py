@@ -77,11 +77,20 @@ def test_int8_is_refused_with_figures_where_it_is_slower(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_only_onnx_has_int8(tmp_path):
-    recorded = [np.zeros((4, 4), np.float32)]
-    with pytest.raises(InputError, match="--format onnx"):
+def test_int8_may_be_forced_with_its_figures_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(quantisation, "_gain", Fixed(0.8))
+    recorded = [np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)]
+    given = {"recorded": recorded, "about": {}, "quantised": True, "forced": True}
+    told = export_policy(policies.mlp(), tmp_path / "policy.onnx", "onnx", **given)
+    assert told["int8"]["speed_up"]["1"]["ratio"] == 0.8
+    with pytest.raises(InputError, match="`--force` is for `--format onnx --int8`"):
+        export_policy(policies.mlp(), tmp_path / "policy.c", "c", **given)
+
+
+def test_torch_files_have_no_int8(tmp_path):
+    with pytest.raises(InputError, match=r"`--int8` is for `--format onnx\|c`"):
         export_policy(
-            policies.mlp(), tmp_path / "p.pt2", "torch", recorded=recorded, about={}, quantised=True
+            policies.mlp(), tmp_path / "policy.pt2", "torch", recorded=[], about={}, quantised=True
         )
 
 

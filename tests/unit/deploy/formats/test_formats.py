@@ -59,7 +59,7 @@ def test_a_format_of_ones_own_is_written_proven_opened_and_verified(tmp_path):
     ("options", "fault"),
     [
         ({"lanes": 8}, "`lanes` changes nothing in a file of format 'mine'. Leave it out."),
-        ({"quantised": True}, "`--int8` is for `--format onnx`, but the format is 'mine'."),
+        ({"quantised": True}, "`--int8` is for `--format onnx|c`, but the format is 'mine'."),
         ({"name": "x"}, "`--name` is for `--format c`, but the format is 'mine'."),
     ],
 )
