@@ -191,6 +191,25 @@ def quantised_layers(module: nn.Module) -> dict[str, QuantisedLayer]:
     }
 
 
+def told_layers(module: nn.Module) -> dict[str, dict[str, Any]]:
+    """Return what a record says of the layers of a module that round, by name; JSON only.
+
+    >>> net = nn.Sequential(nn.Linear(1, 1))
+    >>> _ = Quantiser(net, QuantisationConfig(start=0)).update(0)
+    >>> told_layers(net)
+    {'0': {'weights': 8, 'activations': 16, 'range': [0.0, 0.0], 'frozen': False}}
+    """
+    return {
+        name: {
+            "weights": layer.precision.weights,
+            "activations": layer.precision.activations or None,
+            "range": layer.activation_range.tolist(),
+            "frozen": layer.precision.phase == FROZEN,
+        }
+        for name, layer in quantised_layers(module).items()
+    }
+
+
 @torch.no_grad()
 def fix(module: nn.Module) -> nn.Module:
     """Put rounded weights into the place of the weights, and hold everything as it is, in place.

@@ -11,8 +11,7 @@ from rayprune.deploy.formats.base import ExportOptions
 from rayprune.deploy.policy.capture import plain_copy
 from rayprune.deploy.policy.policy import DeployablePolicy
 from rayprune.deploy.policy.runs import module_run
-from rayprune.pruning.quantisation.layers import QuantisedLayer
-from rayprune.pruning.quantisation.quantiser import quantised_layers
+from rayprune.pruning.quantisation.quantiser import told_layers
 from rayprune.rllib.evaluation.open_policy import OpenPolicy
 from rayprune.rllib.export.policy import deployable
 from rayprune.rllib.export.recorded import Recorded
@@ -61,7 +60,7 @@ def export_checkpoint(
     chosen = check_export(out, format, options, overwrite=overwrite)
     with OpenPolicy.at(checkpoint) as opened:
         # Before episodes are played: a policy that can't be exported is refused at once.
-        rounds = quantised_layers(opened.evaluator.module)
+        rounding = told_layers(opened.evaluator.module)
         greedy = policy = plain_copy(deployable(opened.evaluator))
         if quantised and chosen.whole_numbers:
             # Not a plain copy, which rounds nothing that layers read.
@@ -74,7 +73,7 @@ def export_checkpoint(
         about = {
             **source_of(opened, sample=sample),
             "recorded": {"first_seed": first, "episodes": count, "greedy": True},
-            **_as_rllib(recorded, greedy, rounds),
+            **_as_rllib(recorded, greedy, rounding),
         }
     inputs = recorded.inputs(policy.interface)
     certificate = write_policy(
@@ -84,13 +83,9 @@ def export_checkpoint(
 
 
 def _as_rllib(
-    recorded: Recorded, greedy: DeployablePolicy, rounds: Mapping[str, QuantisedLayer]
+    recorded: Recorded, greedy: DeployablePolicy, rounding: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return what a file says of what the policy did in RLlib; one that rounds only comes near."""
-    if not rounds:
+    if not rounding:
         return {"as_rllib": recorded.proven(module_run(greedy)).to_dict()}
-    layers = {
-        name: {"weights": layer.precision.weights, "activations": layer.precision.activations}
-        for name, layer in rounds.items()
-    }
-    return {"as_rllib": recorded.near(module_run(greedy)), "trained_quantised": layers}
+    return {"as_rllib": recorded.near(module_run(greedy)), "trained_quantised": rounding}

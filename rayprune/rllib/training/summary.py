@@ -12,6 +12,7 @@ from typing import Any
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from rayprune.config import EvaluationConfig, ExperimentConfig
+from rayprune.pruning.quantisation.quantiser import told_layers
 from rayprune.rllib.checkpoints import files as checkpoints
 from rayprune.rllib.diagnostics import Diagnostics
 from rayprune.rllib.evaluation.comparison import dense_policy, measure_closeness, measure_shifts
@@ -73,6 +74,7 @@ def summarise_run(
         if reference is not None:
             opened = stack.enter_context(dense_policy(fetch_checkpoint(reference), subject.config))
         measured = _measured(subject, policy, opened, dense or {}, rows)
+        rounding = told_layers(policy.evaluator.module)
     return {
         "schema": SCHEMA,
         "name": subject.name,
@@ -84,6 +86,7 @@ def summarise_run(
         "wall_time_s": round(progress["wall_time_s"], 3),
         **_pruned(checkpoints.read_meta(checkpoint)["pruning"]),
         **measured,
+        **({"quantised": rounding} if rounding else {}),
         "latency": None,
         "target_reached": progress["best"] is not None,
         "checkpoint": f"checkpoints/{checkpoint.name}",
