@@ -28,8 +28,8 @@ from rayprune.rllib.models import (
     PrunableNatureCNN,
     PrunableResidualCNN,
 )
-from tests.rllib.models.test_models import IMAGE, SHARED, SMALL, a_batch
-from tests.rllib.models.test_models import build as build_ours
+from tests.rllib.models.small_modules import IMAGE, SHARED, SMALL, a_batch
+from tests.rllib.models.small_modules import build as build_ours
 
 FLAT = gym.spaces.Box(-1, 1, (5,), np.float32)
 FLOATS = gym.spaces.Box(0, 1, (42, 42, 4), np.float32)

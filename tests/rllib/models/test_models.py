@@ -1,143 +1,38 @@
-"""The maskable RLModules: shapes, names, configs, and a real PPO over each."""
+"""The maskable RLModules: shapes, names, nets, and what they compute."""
 
 from __future__ import annotations
 
 import copy
 import pickle
-from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 import tree
-from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
-from ray.rllib.algorithms.appo import APPOConfig
-from ray.rllib.algorithms.impala import IMPALAConfig
-from ray.rllib.algorithms.ppo import PPO, PPOConfig
-from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from torch import nn
 
-from rayprune.errors import ConfigError
 from rayprune.rllib.models import (
-    ActorCritic,
-    LSTMConfig,
-    MLPConfig,
-    NatureCNNConfig,
     PrunableLSTM,
     PrunableMLP,
     PrunableNatureCNN,
     PrunableResidualCNN,
-    PrunableSimBa,
     PrunableTransformer,
-    ResidualCNNConfig,
-    SimBaConfig,
-    TransformerConfig,
 )
 from rayprune.rllib.models.configs import ACTIVATIONS
 from rayprune.rllib.models.nets import Block, chain, hidden_layers
 from rayprune.rllib.modules.heads import heads_of
-
-FLAT = gym.spaces.Box(-1, 1, (5,), np.float32)
-IMAGE = gym.spaces.Box(0, 255, (42, 42, 3), np.uint8)
-SMALL = {
-    PrunableMLP: {"policy_hiddens": [16, 8], "value_hiddens": [32]},
-    PrunableNatureCNN: {
-        "policy_channels": [4, 5],
-        "value_channels": [6, 7],
-        "kernels": [[8, 4], [4, 2]],
-        "policy_hiddens": [16],
-        "value_hiddens": [8],
-    },
-    PrunableResidualCNN: {
-        "policy_channels": [4, 6],
-        "value_channels": [3],
-        "policy_hiddens": [16],
-        "value_hiddens": [8],
-    },
-    PrunableLSTM: {
-        "policy_hiddens": [16],
-        "policy_cell": 12,
-        "value_hiddens": [8],
-        "value_cell": 6,
-        "max_seq_len": 4,
-    },
-    PrunableSimBa: {
-        "policy_width": 8,
-        "policy_blocks": [16],
-        "value_width": 6,
-        "value_blocks": [12, 10],
-    },
-    PrunableTransformer: {
-        "memory": 3,
-        "policy_width": 8,
-        "policy_heads": 2,
-        "policy_blocks": [16, 12],
-        "value_width": 6,
-        "value_heads": 3,
-        "value_blocks": [10],
-        "max_seq_len": 4,
-    },
-}
-SHARED = {
-    PrunableMLP: {"shared_hiddens": [16], "policy_hiddens": [], "value_hiddens": [8]},
-    PrunableNatureCNN: {"shared_channels": [4, 5], "kernels": [[8, 4], [4, 2]]}
-    | {"policy_channels": [], "value_channels": [], "policy_hiddens": [8], "value_hiddens": [4]},
-    PrunableResidualCNN: {"shared_channels": [4], "policy_channels": [5], "value_channels": []}
-    | {"policy_hiddens": [8], "value_hiddens": [4]},
-    PrunableLSTM: {"shared_hiddens": [8], "shared_cell": 12, "policy_cell": 0, "value_cell": 0}
-    | {"policy_hiddens": [], "value_hiddens": [4], "max_seq_len": 4},
-    # It shares nothing: here a block is left out.
-    PrunableSimBa: {"policy_width": 8, "policy_blocks": [0, 16]}
-    | {"value_width": 6, "value_blocks": []},
-    PrunableTransformer: {"memory": 2, "policy_width": 8, "policy_heads": 1, "policy_blocks": [0]}
-    | {"value_width": 8, "value_heads": 8, "value_blocks": [0, 4], "max_seq_len": 4},
-}
-MODULES = list(SMALL)
-ACTIONS = {
-    "discrete": (gym.spaces.Discrete(3), 3),
-    "multi_discrete": (gym.spaces.MultiDiscrete([2, 3]), 5),
-    "box": (gym.spaces.Box(-1, 1, (2,), np.float32), 4),
-}
-
-
-def observation_space(module_class: type[ActorCritic]) -> gym.spaces.Box:
-    return IMAGE if module_class in (PrunableNatureCNN, PrunableResidualCNN) else FLAT
-
-
-def build(
-    module_class: type[ActorCritic],
-    action_space: gym.Space = ACTIONS["discrete"][0],
-    *,
-    inference_only: bool = False,
-    **model_config: object,
-) -> ActorCritic:
-    return RLModuleSpec(
-        module_class=module_class,
-        observation_space=observation_space(module_class),
-        action_space=action_space,
-        inference_only=inference_only,
-        model_config=model_config or SMALL[module_class],
-    ).build()
-
-
-def a_batch(module: ActorCritic, size: int = 7, time: int = 4) -> dict[str, object]:
-    rng = np.random.default_rng(0)
-    lead = (size, time) if module.is_stateful() else (size,)
-    space = module.observation_space
-    obs = torch.as_tensor(rng.uniform(0, 1, (*lead, *space.shape)).astype(space.dtype))
-    state = tree.map_structure(
-        lambda s: torch.as_tensor(np.stack([s] * size)), module.get_initial_state()
-    )
-    return {Columns.OBS: obs, Columns.STATE_IN: state}
-
-
-def layer_names(module: nn.Module) -> list[str]:
-    layers = (nn.Linear, nn.Conv2d, nn.LSTM)
-    return [name for name, layer in module.named_modules() if isinstance(layer, layers)]
-
+from tests.rllib.models.small_modules import (
+    ACTIONS,
+    MODULES,
+    SHARED,
+    SMALL,
+    a_batch,
+    build,
+    layer_names,
+)
 
 # -- shapes and names -------------------------------------------------------------------------
 
@@ -366,171 +261,6 @@ def test_targets_start_as_copies_of_the_policy_and_are_not_trained(configs, modu
     for _, target in module.get_target_network_pairs():
         assert not any(p.requires_grad for p in target.parameters())
     assert not [n for n in module.get_state(inference_only=True) if n.startswith("old")]
-
-
-# -- configs --------------------------------------------------------------------------------------
-
-
-def test_all_faults_of_a_config_come_together():
-    with pytest.raises(ConfigError) as caught:
-        MLPConfig.from_dict({"policy_hidens": [8], "activation": "rellu", "value_hiddens": [8, 0]})
-    message = str(caught.value)
-    assert len(caught.value.faults) == 3
-    assert "`model_config.policy_hidens`" in message
-    assert "Did you mean 'policy_hiddens'?" in message
-    assert "but is 'rellu'. Did you mean 'relu'?" in message
-    assert "`model_config.value_hiddens` must be a list of positive whole numbers" in message
-    assert "but is [8, 0]." in message
-
-
-@pytest.mark.parametrize(
-    ("config_class", "given", "fault"),
-    [
-        (MLPConfig, {"vf_share_layers": True}, "`model_config.vf_share_layers` is not a setting"),
-        (MLPConfig, {"policy_hiddens": 64}, "must be a list of positive whole numbers"),
-        (MLPConfig, {"policy_hiddens": [True]}, "must be a list of positive whole numbers"),
-        (MLPConfig, {"free_log_std": 1}, "must be true or false"),
-        (NatureCNNConfig, {"policy_channels": [8]}, "`model_config.kernels` must have one entry"),
-        (NatureCNNConfig, {"kernels": [[8, 4, 2]]}, "must be a list of [kernel size, stride]"),
-        (ResidualCNNConfig, {"value_blocks": [[8, 8]]}, "`model_config.value_blocks` must have"),
-        (ResidualCNNConfig, {"value_blocks": [8, 8]}, "for each stage, a list of whole numbers"),
-        (LSTMConfig, {"policy_cell": 0, "value_cell": 0}, "no net has a memory"),
-        (LSTMConfig, {"max_seq_len": 0}, "must be a positive whole number"),
-        (TransformerConfig, {"memory": 1}, "must be a whole number of at least 2"),
-        (TransformerConfig, {"value_heads": 3}, "must be a multiple of `value_heads` (3), but is"),
-        (TransformerConfig, {"policy_blocks": []}, "without one nothing looks back"),
-        (SimBaConfig, {"policy_width": 0}, "must be a positive whole number"),
-        (SimBaConfig, {"value_blocks": 64}, "must be a list of whole numbers (0 leaves a block"),
-    ],
-)
-def test_a_wrong_setting_is_refused(config_class, given, fault):
-    with pytest.raises(ConfigError, match=r"^`model_config\.") as caught:
-        config_class.from_dict(given)
-    assert fault in str(caught.value)
-
-
-@pytest.mark.parametrize("module_class", MODULES)
-def test_a_config_survives_the_way_to_a_plain_dict_and_back(module_class):
-    config = module_class.config_class.from_dict(SMALL[module_class])
-    assert module_class.config_class.from_dict(config.to_dict()) == config
-    # As an instance too, which RLlib turns into a dict.
-    module = build(module_class)
-    assert build(module_class, **module.model_config).model_config == config.to_dict()
-    with pytest.raises(AttributeError):
-        config.activation = "elu"
-
-
-def test_shared_convolutions_take_the_place_of_the_first_own_ones():
-    assert NatureCNNConfig(shared_channels=(16, 32)).channels("policy") == (64,)
-    assert ResidualCNNConfig(shared_channels=(16, 32, 32)).blocks("value") == ()
-
-
-def test_spaces_that_a_module_does_not_take_are_refused():
-    spaces = {"observation_space": IMAGE, "action_space": gym.spaces.Discrete(2)}
-    with pytest.raises(ConfigError, match="takes flat Box observations"):
-        RLModuleSpec(module_class=PrunableMLP, **spaces).build()
-    with pytest.raises(ConfigError, match="takes images"):
-        RLModuleSpec(module_class=PrunableNatureCNN, **spaces | {"observation_space": FLAT}).build()
-    with pytest.raises(ConfigError, match="action spaces, but the environment's is Dict"):
-        build(PrunableMLP, gym.spaces.Dict({"a": gym.spaces.Discrete(2)}))
-    tiny = spaces | {"observation_space": gym.spaces.Box(0, 1, (9, 9, 1), np.float32)}
-    with pytest.raises(ConfigError, match="don't fit into images of 9x9 pixels"):
-        RLModuleSpec(module_class=PrunableNatureCNN, **tiny).build()
-
-
-# -- real training --------------------------------------------------------------------------------
-
-
-def configure(
-    config: AlgorithmConfig, module_class: type[ActorCritic], action_space: gym.Space, **given
-) -> AlgorithmConfig:
-    return (
-        config.environment(
-            "rayprune-random",
-            env_config={
-                "observation_space": observation_space(module_class),
-                "action_space": action_space,
-            },
-        )
-        .env_runners(num_env_runners=0, num_envs_per_env_runner=1)
-        .rl_module(
-            rl_module_spec=RLModuleSpec(
-                module_class=module_class, model_config=given or SMALL[module_class]
-            )
-        )
-        .debugging(seed=0)
-    )
-
-
-def ppo(module_class: type[ActorCritic], space: str, **given) -> PPOConfig:
-    config = configure(PPOConfig(), module_class, ACTIONS[space][0], **given)
-    return config.training(train_batch_size_per_learner=40, minibatch_size=20, num_epochs=1)
-
-
-def weights(algorithm: PPO) -> dict[str, np.ndarray]:
-    return algorithm.learner_group._learner.module[DEFAULT_MODULE_ID].get_state()
-
-
-@pytest.mark.timeout(180)
-@pytest.mark.parametrize(
-    ("module_class", "space", "configs"),
-    [
-        (PrunableMLP, "discrete", SMALL),
-        pytest.param(PrunableMLP, "multi_discrete", SHARED, marks=pytest.mark.slow),
-        (PrunableMLP, "box", {PrunableMLP: {"free_log_std": True}}),
-        (PrunableNatureCNN, "discrete", SMALL),
-        pytest.param(PrunableResidualCNN, "discrete", SMALL, marks=pytest.mark.slow),
-        (PrunableResidualCNN, "box", SHARED),
-        (PrunableLSTM, "discrete", SMALL),
-        pytest.param(PrunableLSTM, "multi_discrete", SHARED, marks=pytest.mark.slow),
-        pytest.param(PrunableLSTM, "box", SMALL, marks=pytest.mark.slow),
-    ],
-)
-def test_ppo_trains_and_comes_back_from_its_checkpoint(
-    ray_session: None, tmp_path: Path, module_class, space, configs
-):
-    algorithm = ppo(module_class, space, **configs[module_class]).build_algo()
-    before = weights(algorithm)
-    result = [algorithm.train() for _ in range(2)][-1]
-    assert np.isfinite(result["learners"][DEFAULT_MODULE_ID]["total_loss"])
-    after = weights(algorithm)
-    unchanged = [name for name in before if (before[name] == after[name]).all()]
-    assert unchanged == []
-
-    # The EnvRunner's policy is the Learner's.
-    runner = algorithm.env_runner.module
-    for name, weight in runner.state_dict().items():
-        np.testing.assert_array_equal(weight.numpy(), after[name])
-    assert hasattr(runner, "value") == ("value" in getattr(runner.settings, "cells", {}))
-
-    checkpoint = algorithm.save_to_path(tmp_path / "checkpoint")
-    algorithm.stop()
-    restored = PPO.from_checkpoint(checkpoint)
-    for name, weight in weights(restored).items():
-        np.testing.assert_array_equal(weight, after[name])
-    restored.train()
-    restored.stop()
-
-
-@pytest.mark.slow  # remote workers; test_matrix.py has both with RLlib's modules
-@pytest.mark.timeout(180)
-@pytest.mark.parametrize(
-    ("config_class", "module_class"), [(APPOConfig, PrunableLSTM), (IMPALAConfig, PrunableMLP)]
-)
-def test_appo_and_impala_train(ray_session: None, config_class, module_class):
-    config = configure(config_class(), module_class, ACTIONS["discrete"][0])
-    config.env_runners(num_env_runners=1, rollout_fragment_length=10)
-    config.training(train_batch_size_per_learner=40)
-    config.reporting(min_time_s_per_iteration=0, min_train_timesteps_per_iteration=40)
-    algorithm = config.build_algo()
-    try:
-        for _ in range(10):
-            result = algorithm.train()
-            if "total_loss" in result.get("learners", {}).get(DEFAULT_MODULE_ID, {}):
-                break
-        assert np.isfinite(result["learners"][DEFAULT_MODULE_ID]["total_loss"])
-    finally:
-        algorithm.stop()
 
 
 def test_networks_without_layers_are_the_identity():

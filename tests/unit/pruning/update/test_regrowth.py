@@ -1,3 +1,5 @@
+"""Dynamic sparse training: what is dropped, what regrows, and what a state holds of it."""
+
 import math
 
 import numpy as np
@@ -10,40 +12,18 @@ from torch import nn
 from rayprune import Pruner, PruningConfig
 from rayprune.errors import InputError, NonFiniteError
 from rayprune.pruning.evidence.gradients import WindowMean
-from rayprune.pruning.schedules import GrowSchedule, RiglSchedule
+from rayprune.pruning.schedules import RiglSchedule
 from rayprune.pruning.update.regrowth import drop_and_regrow, drop_count
-
-RIGL = {"kind": "rigl", "begin": 100, "end": 1000, "every": 100, "drop_fraction": 0.5}
-SET = {**RIGL, "kind": "set"}
-GROW = {"kind": "grow", "begin": 100, "end": 500, "every": 100, "start": 0.9}
-
-
-def net(seed=0):
-    torch.manual_seed(seed)
-    return nn.Sequential(nn.Linear(10, 20), nn.Tanh(), nn.Linear(20, 5))
-
-
-def pruner_of(schedule, module=None, seed=0, **config):
-    config = {"sparsity": 0.7, "schedule": schedule, **config}
-    pruner = Pruner(module or net(), PruningConfig(**config), seed=seed)
-    pruner.start()
-    return pruner
-
-
-def give_gradients(pruner, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    gradients = {p: torch.randn(p.shape, generator=generator) for p in pruner.parameters.values()}
-    pruner.gather_gradients(gradients)
-    return {name: gradients[weight] for name, weight in pruner.parameters.items()}
-
-
-def active(pruner):
-    return {name: int(mask.sum()) for name, mask in pruner.masks.items()}
-
-
-def copies(pruner):
-    return {name: mask.clone() for name, mask in pruner.masks.items()}
-
+from tests.unit.pruning.update.regrowing import (
+    GROW,
+    RIGL,
+    SET,
+    active,
+    copies,
+    give_gradients,
+    net,
+    pruner_of,
+)
 
 # By hand
 
@@ -298,70 +278,6 @@ def test_a_nan_gradient_changes_nothing():
     assert all(torch.equal(before[name], mask) for name, mask in pruner.masks.items())
 
 
-# Growing
-
-
-@pytest.mark.parametrize("regrow", ["gradient", "random"])
-def test_a_net_grows_from_its_start_to_its_target(regrow):
-    pruner = pruner_of({**GROW, "regrow": regrow}, sparsity=0.5)
-    assert pruner.sparsity() == pytest.approx(0.9, abs=0.005)
-    held, seen = copies(pruner), []
-    for step in (100, 200, 300, 400, 500, 600):
-        give_gradients(pruner, seed=step)
-        pruner.update(step)
-        assert all(bool((held[name] & ~mask).sum() == 0) for name, mask in pruner.masks.items())
-        held = copies(pruner)
-        seen.append(round(pruner.sparsity(), 2))
-    assert seen == [0.9, 0.8, 0.7, 0.6, 0.5, 0.5]
-    assert pruner.violations() == {}
-
-
-def test_growth_takes_the_largest_gradients():
-    pruner = pruner_of(GROW, sparsity=0.5, distribution="global")
-    before, gradients = copies(pruner), give_gradients(pruner)
-    change = pruner.update(300)
-    size = torch.cat([gradients[name].abs()[~before[name]] for name in before])
-    fresh = torch.cat([change.regrown[name][~before[name]] for name in before])
-    assert float(size[fresh].min()) > float(size[~fresh].max())
-
-
-def test_a_target_of_zero_is_dense_from_the_start():
-    pruner = pruner_of(GROW, sparsity=0.0)
-    assert pruner.sparsity() == 0
-    assert GrowSchedule(final=0.0, start=0.9, end=100).sparsity_at(0) == 0
-
-
-# A clone of a sparser donor
-
-
-@pytest.mark.parametrize("schedule", [{"kind": "linear", "begin": 100, "end": 500}, SET, RIGL])
-def test_a_lowered_target_regrows_where_that_is_asked_for(schedule):
-    held, regrown = pruner_of(schedule), pruner_of(schedule, on_clone="regrow")
-    for pruner in (held, regrown):
-        give_gradients(pruner)
-        pruner.update(600)
-        pruner.config = pruner.config.replace(sparsity=0.4)
-        give_gradients(pruner)
-        pruner.update(700)
-    assert held.sparsity() == pytest.approx(0.7, abs=0.005)
-    assert regrown.sparsity() == pytest.approx(0.4, abs=0.005)
-    assert regrown.violations() == {}
-    give_gradients(regrown)
-    later = regrown.update(800)
-    assert later is None or later.pruned == later.grown
-
-
-def test_a_ramp_that_will_prune_again_lets_nothing_grow_beyond_its_end():
-    schedule = {"kind": "linear", "begin": 100, "end": 500, "every": 100}
-    pruner = pruner_of(schedule, sparsity=0.5, on_clone="regrow")
-    pruner.update(500)
-    pruner.config = pruner.config.replace(
-        sparsity=0.9, schedule={**schedule, "begin": 500, "end": 900}
-    )
-    pruner.update(600)  # a quarter of the way to 90 %: 22.5 % are due, and 50 % are gone
-    assert pruner.sparsity() == pytest.approx(0.5, abs=0.005)
-
-
 # What was ever active
 
 
@@ -475,83 +391,3 @@ def test_defaults_follow_the_kind_and_survive_a_round_trip():
         "minibatches": 100,
     }
     assert PruningConfig.from_dict(config.to_dict()) == config
-
-
-# Within groups: N:M sparsity from the start
-
-
-def slowly_swapped(mask, scores, growth, fraction, m):
-    """Drop the lowest of all active weights, then regrow group by group: loops over floats."""
-    count = drop_count(int(mask.sum()), fraction)
-    flat = [(scores[r, c].item(), -r * mask.shape[1] - c, r, c) for r, c in mask.nonzero().tolist()]
-    kept = mask.clone()
-    for _, _, row, column in sorted(flat)[:count]:
-        kept[row, column] = False
-    after = kept.clone()
-    for row in range(mask.shape[0]):
-        for first in range(0, mask.shape[1], m):
-            group = range(first, first + m)
-            missing = sum(bool(mask[row, c]) - bool(kept[row, c]) for c in group)
-            off = [c for c in group if not kept[row, c]]
-            off.sort(key=lambda c: (-growth[row, c].item(), c))
-            for column in off[:missing]:
-                after[row, column] = True
-    return after
-
-
-@pytest.mark.parametrize("kind", ["rigl", "set"])
-@given(st.sampled_from(["2:4", "1:4", "1:8"]), st.integers(0, 10**6))
-def test_n_of_m_swaps_weights_within_groups_as_a_slow_loop_does(kind, granularity, seed):
-    m = int(granularity[-1])
-    torch.manual_seed(seed)
-    module = nn.Sequential(nn.Linear(2 * m, 6))
-    pruner = pruner_of(
-        {"kind": kind, "begin": 0, "end": 1000, "every": 100, "drop_fraction": 0.5},
-        module=module,
-        seed=seed,
-        granularity=granularity,
-        sparsity=None,
-    )
-    mask, weight = pruner.masks["0.weight"].clone(), module[0].weight
-    growth = give_gradients(pruner, seed)["0.weight"].abs()
-    scores, fraction = weight.detach().abs().clone(), 0.5
-    if kind == "rigl":
-        fraction = 0.25 * (1 + math.cos(math.pi * 0.1))
-    change = pruner.update(100)
-    after = pruner.masks["0.weight"]
-    assert (after.view(-1, m).sum(dim=1) == int(granularity[0])).all()
-    assert pruner.violations() == {}
-    assert change.sparsity == pytest.approx(1 - int(granularity[0]) / m)
-    if kind == "rigl":
-        assert torch.equal(after, slowly_swapped(mask, scores, growth, fraction, m))
-    else:
-        # By chance.
-        gone = int((mask & ~after).sum())
-        assert gone <= drop_count(int(mask.sum()), fraction)
-
-
-def test_groups_of_a_kernel_and_of_a_gate_keep_their_pattern():
-    torch.manual_seed(0)
-    module = nn.ModuleList([nn.Conv2d(8, 4, 3), nn.LSTM(8, 4)])
-    pruner = pruner_of({**RIGL, "begin": 0}, module=module, granularity="2:4", sparsity=None)
-    before = copies(pruner)
-    give_gradients(pruner)
-    pruner.update(100)
-    for name, mask in pruner.masks.items():
-        groups = mask.movedim(1, -1).reshape(-1, 4)
-        assert (groups.sum(dim=1) == 2).all(), name
-        assert not torch.equal(mask, before[name])
-
-
-def test_units_can_not_be_swapped():
-    faults = PruningConfig.faults_of({"granularity": "neuron", "schedule": RIGL, "sparsity": 0.5})
-    assert any("must be 'weight' or n:m, such as '2:4', but is 'neuron'" in x for x in faults)
-    grow_faults = PruningConfig.faults_of({"granularity": "2:4", "schedule": GROW})
-    assert any("grows single weights" in fault for fault in grow_faults)
-
-
-def test_a_nan_in_the_gradients_of_groups_is_refused():
-    mask = torch.tensor([[True, False], [True, False]])
-    growth = torch.tensor([[0.0, math.nan], [0.0, 1.0]])
-    with pytest.raises(NonFiniteError, match="'w' is NaN"):
-        drop_and_regrow(mask, torch.ones(2, 2), growth, 0.5, "w", in_rows=True)
