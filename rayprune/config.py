@@ -233,6 +233,7 @@ def experiment_faults(
     faults = import_modules(given.get("imports"))
     pruning_faults, given["pruning"] = _pruning(given.get("pruning"))
     faulty = {"pruning"} if pruning_faults else set()
+    quantise_faults, given["quantise"] = QuantisationConfig.parse(given.get("quantise"))
     experiment: ExperimentConfig | None = None
     try:
         experiment = ExperimentConfig.model_validate(given)
@@ -240,7 +241,7 @@ def experiment_faults(
         faults += faults_from(error, ExperimentConfig)
         faulty |= {str(details["loc"][0]) for details in error.errors() if details["loc"]}
         experiment = _without(given, faulty)
-    faults += pruning_faults
+    faults += pruning_faults + quantise_faults
     if check_paths:
         # What a finished run was checked for needn't hold of a part of it that is read back.
         faults += _cross_faults(experiment, faulty) + _path_faults(experiment)

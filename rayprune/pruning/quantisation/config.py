@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Final
+import copy
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-
-from rayprune.errors import ConfigError
-from rayprune.validation import faults_from
+from rayprune.errors import ConfigError, shown, unknown_key
+from rayprune.pruning.checks import Faults, is_finite, is_number
 
 WEIGHTS: Final = (8, 4, 2)
 """Bits that a weight may have."""
@@ -27,24 +28,8 @@ LINES: Final[Mapping[str, str]] = {
 """What `rayprune list quantise` says of each key."""
 
 
-def _weight_bits(value: Any) -> int:
-    return _one_of(value, WEIGHTS)
-
-
-def _activation_bits(value: Any) -> int | None:
-    return None if value is None else _one_of(value, ACTIVATIONS, " or null (as they are)")
-
-
-def _one_of(value: Any, allowed: tuple[int, ...], more: str = "") -> int:
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and value in allowed:
-        return int(value)
-    raise ValueError(f"must be one of {list(allowed)} bits{more}, but is {value!r}.")
-
-
-Time = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-
-class QuantisationConfig(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class QuantisationConfig:
     """Fake quantisation of what a policy acts with, trained straight through the rounding.
 
     Jacob et al. 2018 (arXiv:1712.05877); of policies Krishnan et al. 2019 (arXiv:1910.01055), where
@@ -69,25 +54,20 @@ class QuantisationConfig(BaseModel):
     (250.0, 750.0)
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    weights: int = 8
+    activations: int | None = 8
+    observations: int | None = 16
+    start: float = 0.5
+    freeze: float = 0.75
+    follow: float = 0.01
+    skip: tuple[str, ...] = ()
 
-    weights: Annotated[int, BeforeValidator(_weight_bits)] = 8
-    activations: Annotated[int | None, BeforeValidator(_activation_bits)] = 8
-    observations: Annotated[int | None, BeforeValidator(_activation_bits)] = 16
-    start: Time = 0.5
-    freeze: Time = 0.75
-    follow: Annotated[float, Field(gt=0, le=1)] = 0.01
-    skip: Annotated[tuple[str, ...], Field(strict=False)] = ()
-
-    @model_validator(mode="after")
-    def _in_order(self) -> QuantisationConfig:
-        alike = (self.start <= 1) == (self.freeze <= 1)
-        if alike and self.freeze < self.start:
-            raise ValueError(
-                f"must freeze ranges after they are observed, but `freeze` is {self.freeze:g} and "
-                f"`start` {self.start:g}. Raise `freeze`, or lower `start`."
-            )
-        return self
+    def __post_init__(self) -> None:
+        faults = faults_of(vars(self))
+        if faults:
+            raise ConfigError(faults)
+        for name, kept in _KEPT_AS.items():
+            object.__setattr__(self, name, kept(getattr(self, name)))
 
     @classmethod
     def from_dict(cls, values: Any) -> QuantisationConfig:
@@ -96,16 +76,20 @@ class QuantisationConfig(BaseModel):
         Raises:
             ConfigError: with every fault.
         """
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            # A fault between fields has no field of its own.
-            faults = [f.replace("`quantise.`", "`quantise`") for f in _faults(error)]
-            raise ConfigError(faults) from error
+        faults = faults_of(values)
+        if faults:
+            raise ConfigError(faults)
+        return cls(**values)
+
+    @classmethod
+    def parse(cls, values: object) -> tuple[list[str], QuantisationConfig | None]:
+        """Return every fault of a block, and the config where there is none; None is no block."""
+        faults = [] if values is None else faults_of(values)
+        return faults, cls(**values) if isinstance(values, Mapping) and not faults else None
 
     def to_dict(self) -> dict[str, Any]:
         """Return every field as plain numbers, strings, lists and dicts, fit for JSON or YAML."""
-        return self.model_dump(mode="json")
+        return {**vars(self), "skip": list(self.skip)}
 
     @property
     def fractions(self) -> dict[str, float]:
@@ -128,11 +112,104 @@ class QuantisationConfig(BaseModel):
         750.0
         """
         start, freeze = self.times(horizon)
-        return self.model_copy(update={"start": _steps(start), "freeze": _steps(freeze)})
+        dated = copy.copy(self)  # nothing is checked anew
+        vars(dated).update(start=_steps(start), freeze=_steps(freeze))
+        return dated
 
 
-def _faults(error: ValidationError) -> list[str]:
-    return faults_from(error, QuantisationConfig, prefix="quantise.")
+def faults_of(values: object) -> list[str]:
+    """Return every fault of a mapping of a `QuantisationConfig`'s fields.
+
+    >>> faults_of({"weights": 7})
+    ['`quantise.weights` must be one of [8, 4, 2] bits, but is 7.']
+    """
+    if not isinstance(values, Mapping):
+        return [f"`quantise` must be a mapping, but is {shown(values)}."]
+    names = [each.name for each in dataclasses.fields(QuantisationConfig)]
+    found = [
+        fault
+        for name in names
+        if name in values
+        for fault in _CHECKS[name](f"quantise.{name}", values[name])
+    ]
+    found += [unknown_key(f"quantise.{key}", names, key) for key in values if key not in names]
+    return found or list(_order_faults(**{"start": 0.5, "freeze": 0.75, **values}))
+
+
+def _bits(allowed: tuple[int, ...], *, or_null: bool = False) -> _Check:
+    def check(field: str, value: Any) -> Faults:
+        if or_null and value is None:
+            return
+        if not (is_number(value) and value in allowed):
+            more = " or null (as they are)" if or_null else ""
+            yield f"`{field}` must be one of {list(allowed)} bits{more}, but is {value!r}."
+
+    return check
+
+
+def _finite(field: str, value: Any) -> Faults:
+    if not (is_number(value) or isinstance(value, float)):
+        yield f"`{field}` must be a number, but is {shown(value)}."
+    elif not is_finite(value):
+        yield f"`{field}` must be a finite number, but is {shown(value)}."
+
+
+def _time(field: str, value: Any) -> Faults:
+    faults = list(_finite(field, value))
+    yield from faults
+    if not faults and value < 0:
+        yield f"`{field}` must be at least 0.0, but is {shown(value)}."
+
+
+def _share(field: str, value: Any) -> Faults:
+    faults = list(_finite(field, value))
+    yield from faults
+    if not faults and value <= 0:
+        yield f"`{field}` must be greater than 0.0, but is {shown(value)}."
+    if not faults and value > 1:
+        yield f"`{field}` must be at most 1.0, but is {shown(value)}."
+
+
+def _patterns(field: str, value: Any) -> Faults:
+    if not isinstance(value, (list, tuple)):
+        yield f"`{field}` must be a list, but is {shown(value)}."
+        return
+    for place, item in enumerate(value):
+        if not isinstance(item, str):
+            yield f"`{field}.{place}` must be text, but is {shown(item)}."
+
+
+def _order_faults(start: float, freeze: float, **_: Any) -> Faults:
+    if (start <= 1) == (freeze <= 1) and freeze < start:
+        yield (
+            f"`quantise` must freeze ranges after they are observed, but `freeze` is {freeze:g} "
+            f"and `start` {start:g}. Raise `freeze`, or lower `start`."
+        )
+
+
+def _whole(value: Any) -> int | None:
+    return None if value is None else int(value)
+
+
+_Check = Callable[[str, Any], Faults]
+_CHECKS: Mapping[str, _Check] = {
+    "weights": _bits(WEIGHTS),
+    "activations": _bits(ACTIVATIONS, or_null=True),
+    "observations": _bits(ACTIVATIONS, or_null=True),
+    "start": _time,
+    "freeze": _time,
+    "follow": _share,
+    "skip": _patterns,
+}
+_KEPT_AS: Mapping[str, Callable[[Any], Any]] = {
+    "weights": _whole,
+    "activations": _whole,
+    "observations": _whole,
+    "start": float,
+    "freeze": float,
+    "follow": float,
+    "skip": tuple,
+}
 
 
 def _in_steps(time: float, horizon: int) -> float:
