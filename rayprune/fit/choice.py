@@ -124,10 +124,11 @@ class Judge:
         config = self.fit.config
         home = self.place(trained)
         margin = round(1 - config.return_, 12)
+        # Twice the margin, as is usual, but never the whole return.
+        usual = min(2 * margin, (1 + margin) / 2)
         options = CertifyOptions(
             margin=margin,
-            # Twice the margin, as is usual, but never the whole return.
-            tail_margin=min(2 * margin, (1 + margin) / 2),
+            tail_margin=usual if config.tail_margin is None else config.tail_margin,
             confidence=confidence_of(tested + 1, config.confidence),
             episodes=config.episodes,
             seed=self.fit.experiment.evaluation.test_seed,

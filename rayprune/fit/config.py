@@ -77,6 +77,9 @@ class FitConfig(BaseModel):
     best: bool = False
     """Whether to go on after the first that is good, and hand over the one that uses least."""
 
+    tail_margin: Share | None = None
+    """What the mean of the worst quarter of episodes may lose, as a share of the dense policy's;
+    null: twice what the mean return may lose."""
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
     """One minus the chance that what is handed over has lost more: of all certificates together."""
     episodes: Count = 1000
