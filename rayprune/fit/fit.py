@@ -317,6 +317,7 @@ class _FitRun:
             "chosen": best,
             "nearest": [row["candidate"] for row in nearest],
             "judged": judged,
+            "trained": [name for row in self._record.rows(WAVE) for name in row["candidates"]],
             "plan": planned(self._fit, self._found)["candidates"],
             "versions": versions(),
             "wall_time_s": round(time.monotonic() - self._began, 3),

@@ -69,7 +69,7 @@ def _tiles(result: Mapping[str, Any]) -> list[dict[str, Any]]:
         },
         {
             "name": "Candidates trained",
-            "value": len(result["judged"]),
+            "value": len(result["trained"]),
             "note": f"of {len(result['plan'])}",
             "form": "count",
         },
@@ -125,13 +125,14 @@ def _candidate_section(result: Mapping[str, Any]) -> str:
     for one in result["plan"]:
         row = judged.get(one["candidate"])
         earned = None if row is None else row.get("return")
+        left = "not judged" if one["candidate"] in result["trained"] else "not trained"
         rows.append(
             [
                 one["candidate"],
                 f"{one['weights']:,}",
                 f"{one['verdict']}: {one['reason']}",
                 "" if earned is None else f"{earned:,.1f}",
-                "not trained" if row is None else row["reason"],
+                left if row is None else row["reason"],
             ]
         )
     text = (

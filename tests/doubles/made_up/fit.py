@@ -70,7 +70,7 @@ def made_up_fit(*, met: bool = True) -> dict[str, Any]:
             "reason": "flash 9,012 B of 16,384 B",
             "figures": {"flash_bytes": 9012},
         }
-        for row in (good, bad)
+        for row in (good, bad, {"candidate": "32x32-dense"}, {"candidate": "4x4-dense"})
     ]
     return {
         "schema": 1,
@@ -88,6 +88,7 @@ def made_up_fit(*, met: bool = True) -> dict[str, Any]:
         "chosen": good if met else None,
         "nearest": [] if met else ["64x64-weight-50", "8x8-<dense>"],
         "judged": [good, bad],
+        "trained": ["64x64-weight-50", "8x8-<dense>", "32x32-dense"],
         "plan": plan,
         "versions": {"rayprune": "0.1.0", "ray": "2.60.0"},
         "artifact": {"file": "artifact/policy.c", "certificate": "c", "model_card": "m"},

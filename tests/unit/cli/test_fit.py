@@ -42,7 +42,7 @@ def test_budgets_are_told_with_what_is_used_of_them(met, tmp_path):
 
 def test_a_plan_tells_figures_where_there_are_some_and_reasons_where_not():
     result = made_up_fit()
-    one, other = result["plan"]
+    one, other = result["plan"][:2]
     other.update(figures=None, verdict="presumably fits", reason="not larger than 64x64-weight-50")
     told = printed(plan_table({**result, "candidates": [one, other]}))
     assert "Candidates for cortex-m4: flash 16,384 B" in told
