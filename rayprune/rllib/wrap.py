@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -115,7 +115,8 @@ def with_pruning(
     held = plain(pruning)
     faults = pruning_faults_of(config, held)
     faults += schedule_faults_of(config, held)
-    faults += [] if quantise is None else quantise_faults_of(held)
+    if quantise is not None:
+        faults += [*quantise_faults_of(held), *_compilation_faults(config)]
     if faults:
         raise ConfigError(faults)
     result = as_configured(config).copy(copy_frozen=False)
@@ -180,6 +181,15 @@ def quantise_faults_of(pruning: Mapping[str, Any]) -> list[str]:
         "whose networks would observe their ranges in turn. Take another kind, or quantise the "
         "trained policy (`rayprune export --format c --int8`)."
     ]
+
+
+def _compilation_faults(config: AlgorithmConfig) -> Iterator[str]:
+    for key in ("torch_compile_learner", "torch_compile_worker"):
+        if getattr(config, key, False):
+            yield (
+                f"`quantise` can't be had with `{key}`, whose graphs would go on with what layers "
+                "were told when they were made. Leave one of the two out."
+            )
 
 
 def _quantisation(quantise: Any, pruning: Mapping[str, Any]) -> dict[str, Any]:

@@ -65,10 +65,11 @@ def _whole_number_lines(told: Mapping[str, Any]) -> Iterator[str]:
     source = "calibrated on recorded observations" if told["calibrated"] else "trained so"
     yield f"Whole numbers  bits of weights x of what layers read: {bits}; {source}"
     close = told["closeness"]
-    agreed = "" if close["agreement"] is None else f"{close['agreement']:.2%} of the actions are "
+    same = close["agreement"]
+    agreed = "" if same is None else f"{same:.2%} of the actions are the same, "
     yield (
-        f"               {agreed}{'those' if agreed else 'actions'} of the policy in floats; mean "
-        f"difference {close['mean_error']:.1e}, largest {close['max_error']:.1e}"
+        f"               beside the policy in floats: {agreed}mean difference "
+        f"{close['mean_error']:.1e}, largest {close['max_error']:.1e}"
     )
     counts = told.get("equal_to_the_bit")
     if counts:

@@ -174,6 +174,12 @@ def test_networks_shrink_until_they_round_and_it_is_told_why_not_after(
     assert caplog.text.count("is compacted no more, since it is quantised") == 1
 
 
+def test_compiled_learners_are_refused() -> None:
+    config = ppo().framework(torch_compile_learner=True)
+    with pytest.raises(ConfigError, match="can't be had with `torch_compile_learner`"):
+        prune(config, configs.pruning(), quantise={})
+
+
 def test_a_module_that_can_t_round_is_refused_with_a_way_out() -> None:
     config = prune(ppo(), configs.pruning(), quantise={})
     config.rl_module(rl_module_spec=ppo().get_default_rl_module_spec())
