@@ -16,6 +16,7 @@ from rayprune.rllib.checkpoints.files import latest
 from rayprune.tracking.record import read_rows
 from rayprune.tracking.reporter import NullReporter
 from tests.rllib import experiments
+from tests.rllib.offline import recordings
 
 pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(600)]
 
@@ -25,13 +26,13 @@ class CrashError(Exception):
 
 
 class CrashAt(NullReporter):
-    """Crashes the run once it has passed an env step."""
+    """Crashes the run once it has passed an env step, or an update."""
 
-    def __init__(self, env_steps: int) -> None:
-        self._at = env_steps
+    def __init__(self, at: int, clock: str = "env_steps") -> None:
+        self._at, self._clock = at, clock
 
     def iteration(self, row: Mapping[str, Any]) -> None:
-        if row["env_steps"] >= self._at:
+        if row[self._clock] >= self._at:
             raise CrashError
 
 
@@ -47,8 +48,11 @@ def _in_fragments(base: Mapping[str, Any]) -> dict[str, Any]:
         (experiments.PPO, 610),
         (_in_fragments(experiments.DQN), 310),
         (_in_fragments(experiments.SAC), 160),
+        pytest.param(
+            {**_in_fragments(experiments.SAC), "algorithm": "TQC"}, 160, marks=pytest.mark.slow
+        ),
     ],
-    ids=["ppo", "dqn", "sac"],
+    ids=["ppo", "dqn", "sac", "tqc"],
 )
 def test_a_resumed_run_equals_the_uninterrupted_one(
     tmp_path: Path, base: Mapping[str, Any], crash_at: int
@@ -58,6 +62,23 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
     with pytest.raises(CrashError):
         experiments.train(what, tmp_path / "cut", reporter=CrashAt(crash_at))
     assert not (tmp_path / "cut" / "summary.json").exists()
+    resumed = experiments.train(what, tmp_path / "cut", resume=True)
+
+    check_same_run(tmp_path / "whole", tmp_path / "cut")
+    assert _without_time(whole) == _without_time(resumed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["BC", "MARWIL", "CQL", "IQL"])
+def test_a_resumed_run_on_recorded_steps_equals_the_uninterrupted_one(
+    tmp_path: Path, algorithm: str
+) -> None:
+    rows = recordings.steps(recordings.env_of(algorithm))
+    base = recordings.raw(algorithm, recordings.write(rows, tmp_path / "data"))
+    what = experiments.experiment({**base, "evaluation": {"every": 10, "episodes": 2}})
+    whole = experiments.train(what, tmp_path / "whole")
+    with pytest.raises(CrashError):
+        experiments.train(what, tmp_path / "cut", reporter=CrashAt(15, "updates"))
     resumed = experiments.train(what, tmp_path / "cut", resume=True)
 
     check_same_run(tmp_path / "whole", tmp_path / "cut")
