@@ -11,7 +11,9 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from torch import Tensor
 
 from rayprune.rllib import prune
+from tests.doubles.learners import Plain
 from tests.rllib import configs, matrix
+from tests.rllib.learner.test_final_masks import learner_with, spaces_only, update
 
 pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(300)]
 
@@ -85,3 +87,52 @@ def test_every_kind_of_algorithm_is_pruned_at_its_first_updates(name: str, tmp_p
         assert not report["violations"]
     finally:
         algo.stop()
+
+
+def snipped(minibatches: int, **changes: Any) -> dict[str, Any]:
+    schedule = {"kind": "at_init", "minibatches": minibatches}
+    return {"schedule": schedule, "criterion": "snip", "evidence": {"objective": "loss"}, **changes}
+
+
+def steps_until_pruned(learner: Any, module_id: str = DEFAULT_MODULE_ID) -> int:
+    """Return how many minibatches pass before weights move; two are given at a time."""
+    weights = learner.pruners[module_id].parameters
+    first = {name: weight.detach().clone() for name, weight in weights.items()}
+    for number in range(1, 9):
+        update(learner, step=100 * number, seed=number, num_epochs=1)
+        moved = learner.pruners[module_id].parameters
+        if not all(torch.equal(moved[name], held) for name, held in first.items()):
+            return 2 * number
+    raise AssertionError("no step was taken")
+
+
+def test_groups_with_minibatches_of_their_own_wait_for_those_of_all() -> None:
+    groups = {"policy": snipped(2, sparsity=0.6), "value": snipped(4)}
+    learner = learner_with(Plain, sparsity=0.8, groups=groups)
+    assert steps_until_pruned(learner) == 4
+    found = learner.pruning_report()[DEFAULT_MODULE_ID]["groups"]
+    assert found == pytest.approx({"policy": 0.6, "value": 0.8}, abs=0.01)
+
+
+def test_a_dense_twin_takes_its_first_step_at_once() -> None:
+    learner = learner_with(Plain, **snipped(5, sparsity=0.0))
+    assert steps_until_pruned(learner) == 2
+
+
+def test_a_policy_that_is_not_trained_keeps_no_other_waiting() -> None:
+    config = spaces_only(("a", "b")).multi_agent(policies_to_train=["a"])
+    learner = learner_with(Plain, config, **snipped(4, sparsity=0.5))
+    assert steps_until_pruned(learner, "a") == 4
+    report = learner.pruning_report()["a"]
+    assert report["sparsity"] == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_restored_learner_does_not_wait_again_and_prunes_no_more() -> None:
+    learner = learner_with(Plain, **snipped(4, sparsity=0.5))
+    assert steps_until_pruned(learner) == 4
+    masks = {name: mask.clone() for name, mask in learner.masks()[DEFAULT_MODULE_ID].items()}
+    again = learner_with(Plain, **snipped(4, sparsity=0.5))
+    again.set_state(learner.get_state())
+    assert steps_until_pruned(again) == 2
+    after = again.masks()[DEFAULT_MODULE_ID]
+    assert all(torch.equal(mask, after[name]) for name, mask in masks.items())
