@@ -125,6 +125,7 @@ def test_a_policy_that_is_not_trained_keeps_no_other_waiting() -> None:
     assert steps_until_pruned(learner, "a") == 4
     report = learner.pruning_report()["a"]
     assert report["sparsity"] == pytest.approx(0.5, abs=0.01)
+    assert "b" not in learner.pruners or not learner.pruners["b"].held_masks
 
 
 def test_a_restored_learner_does_not_wait_again_and_prunes_no_more() -> None:
