@@ -1,1 +1,1 @@
-"""What an action costs: latency and peak memory."""
+"""What an action costs: latency, peak memory and energy."""

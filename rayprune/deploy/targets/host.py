@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rayprune.deploy.formats import FORMATS, format_of, open_artifact
 from rayprune.deploy.formats.c.compiler import compile_c, find_compiler, run_self_test
+from rayprune.deploy.measure.energy import energy_of
 from rayprune.deploy.measure.latency import time_arms
 from rayprune.deploy.measure.machine import cpu
 from rayprune.deploy.measure.memory import peak_memory
@@ -21,12 +22,14 @@ from rayprune.errors import first_line
 
 _LIMIT_S = 10.0
 _RUNTIMES = {"onnx": "onnxruntime", "torch": "torch"}
+_READ = "Flash is {flash}, RAM by how much it raised the process's peak."
+_ENERGY = "Energy is all that the processors took meanwhile, whatever else ran included."
 
 
 class HostTarget(Target):
     """This machine: one action at a time, one thread, called from Python."""
 
-    reports = frozenset({"flash_bytes", "ram_bytes", "latency_us", "self_test"})
+    reports = frozenset({"flash_bytes", "ram_bytes", "latency_us", "energy_uj", "self_test"})
     line = "this machine: time and memory, measured"
 
     def __init__(self, name: str, options: Sequence[str] = ()) -> None:
@@ -44,14 +47,16 @@ class HostTarget(Target):
         timings = time_arms({"policy": lambda: opened.run(inputs)}, limit_s=_LIMIT_S)["policy"]
         figures, kind = timings.summary(), format_of(artifact).name
         flash, what = _flash(artifact, kind)
+        energy = energy_of(lambda: opened.run(inputs))
         return Measurement(
             target=self.name,
             flash_bytes=flash,
             ram_bytes=(peak_memory(artifact, (1,)) or {}).get(1),
+            energy_uj=energy,
             latency_us=Latency(figures["median_us"], figures["p99_us"]),
             self_test=run_self_test(artifact)["passed"] if kind == "c" else None,
             tools={"cpu": cpu(), **_runtime(kind)},
-            notes=(f"Flash is {what}, RAM by how much it raised the process's peak.",),
+            notes=(_READ.format(flash=what), *(() if energy is None else (_ENERGY,))),
         )
 
 
