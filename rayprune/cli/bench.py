@@ -151,8 +151,9 @@ def _on_targets(files: Sequence[Path], targets: Sequence[str], *, as_json: bool)
 
     chosen = [target_of(text) for text in targets]
     for file in files:
-        if url_of(file) is not None:
-            raise InputError(f"`--target` measures files of this machine: fetch {str(file)!r}.")
+        url = url_of(file)
+        if url is not None:
+            raise InputError(f"`--target` measures files of this machine: fetch {url} first.")
         for one in chosen:
             one.check(file)
     console, measured = person(), []

@@ -28,6 +28,7 @@ _PROVENANCE: Final = (
     "recorded",
     "exported",
 )
+_ELEMENTS: Final = ("names", "low", "high", "mean", "std")
 
 
 def manifest_path(path: Path) -> Path:
@@ -131,7 +132,11 @@ def _listed(
             "role": roles.get(port.name, "state"),
             "shape": ["batch", *port.shape],
             "dtype": port.dtype,
-            **({"elements": told[port.name]} if port.name in told else {}),
+            **({"elements": _elements(told[port.name])} if port.name in told else {}),
         }
         for port in ports
     ]
+
+
+def _elements(told: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: told[key] for key in _ELEMENTS if key in told}

@@ -58,6 +58,11 @@ def energy_of(
     return sum(taken) / calls
 
 
+def has_counters(place: Path = _PLACE) -> bool:
+    """Whether there is a counter that can be read."""
+    return bool(_counters(place))
+
+
 def _counters(place: Path) -> list[_Counter]:
     """Return the counter of each package; its parts are counted in it."""
     found = []

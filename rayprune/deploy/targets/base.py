@@ -67,8 +67,8 @@ class Target(ABC):
 
     formats: tuple[str, ...] = ("c",)
     """Names of the formats whose files it takes, the best for it first."""
-    reports: ClassVar[frozenset[str]]
-    """The fields of `Measurement` that it can fill; others are None."""
+    reports: frozenset[str]
+    """The fields of `Measurement` that it can fill here; others are None."""
     line: ClassVar[str]
     """What it is, for a list."""
     takes_options: ClassVar[bool] = False

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rayprune.deploy.formats import FORMATS, format_of, open_artifact
 from rayprune.deploy.formats.c.compiler import compile_c, find_compiler, run_self_test
-from rayprune.deploy.measure.energy import energy_of
+from rayprune.deploy.measure.energy import energy_of, has_counters
 from rayprune.deploy.measure.latency import time_arms
 from rayprune.deploy.measure.machine import cpu
 from rayprune.deploy.measure.memory import peak_memory
@@ -29,11 +29,13 @@ _ENERGY = "Energy is all that the processors took meanwhile, whatever else ran i
 class HostTarget(Target):
     """This machine: one action at a time, one thread, called from Python."""
 
-    reports = frozenset({"flash_bytes", "ram_bytes", "latency_us", "energy_uj", "self_test"})
+    reports = frozenset({"flash_bytes", "ram_bytes", "latency_us", "self_test"})
     line = "this machine: time and memory, measured"
 
     def __init__(self, name: str, options: Sequence[str] = ()) -> None:
         super().__init__(name, options)
+        if has_counters():
+            self.reports |= {"energy_uj"}
         self.formats = ("c", *(kind for kind in FORMATS if kind != "c"))
 
     def missing(self, kind: str | None = None) -> tuple[str, ...]:

@@ -55,14 +55,17 @@ class LinuxTarget(CrossTarget):
         done, marks = self._counted(image, self._address(image), place)
         stack = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("stack ")]
         if not stack or done.code:
-            raise RunError(f"Counting on {self.core}: {done.why}.")
+            unknown = self.given and "Illegal instruction" in done.why
+            hint = f" QEMU may not know what {' '.join(self.given)} allows." if unknown else ""
+            raise RunError(f"Counting on {self.core}: {done.why}.{hint}")
         steps = tuple(float(b - a) for a, b in pairwise(marks))
         return require_counts(Counts(int(stack[0]), steps), done.stdout)
 
     def passes(self, artifact: Path, place: Path, notes: list[str]) -> bool | None:
         """See `CrossTarget.passes`."""
         test = self.compile(artifact, place / "test.o", *self.options, "-DPOLICY_SELFTEST")
-        done = run([*self._emulator(), self._linked([test], place / "test")])
+        image = self._linked([test], place / "test")
+        done = run([*self._emulator(), image], within=place)
         if done.code:
             notes.append(f"Its self-test fails on {self.core}: {done.why}.")
         return done.code == 0
@@ -94,7 +97,7 @@ class LinuxTarget(CrossTarget):
         for interface in _INTERFACES:
             plugin = _plugin(place, interface)
             counting = ["-plugin", f"{plugin},at={mark}", "-d", "plugin", "-D", str(log)]
-            done = run([*self._emulator(), *counting, str(image)])
+            done = run([*self._emulator(), *counting, str(image)], within=place)
             if "plugin" not in done.stderr.lower():
                 return done, [int(line) for line in log.read_text().split() if line.isdigit()]
             why = done.why

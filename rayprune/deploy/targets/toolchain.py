@@ -70,8 +70,15 @@ def version_of(command: str) -> str:
     return lines[0].strip() if lines else "unknown"
 
 
-def run(command: Sequence[str | Path], *, timeout_s: float = PATIENCE_S) -> Run:
+def run(
+    command: Sequence[str | Path], *, within: Path | None = None, timeout_s: float = PATIENCE_S
+) -> Run:
     """Run a program to its end, and return what it said.
+
+    Args:
+        command: the program and its arguments.
+        within: the folder that it is run in, where what it leaves behind does no harm.
+        timeout_s: after which it is ended.
 
     Raises:
         RunError: it took too long.
@@ -85,6 +92,7 @@ def run(command: Sequence[str | Path], *, timeout_s: float = PATIENCE_S) -> Run:
             text=True,
             errors="replace",
             timeout=timeout_s,
+            cwd=within,
         )
     except subprocess.TimeoutExpired as error:
         raise RunError(f"{Path(told[0]).name} was ended after {timeout_s:g} s.") from error
@@ -105,7 +113,7 @@ class Run:
         """The line that tells best why it failed."""
         lines = [line for line in (self.stderr + self.stdout).splitlines() if line.strip()]
         # The compiler's driver only says that its linker failed.
-        telling = ("error:", "undefined reference", "overflow")
+        telling = ("error:", "sorry", "undefined reference", "overflow")
         errors = [
             line
             for line in lines

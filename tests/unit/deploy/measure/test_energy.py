@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rayprune.deploy.measure.energy import energy_of
+from rayprune.deploy.measure.energy import energy_of, has_counters
 
 
 class Counted:
@@ -56,3 +56,4 @@ def test_where_nothing_can_be_read_there_is_no_figure(tmp_path, content):
         (tmp_path / "intel-rapl:0" / "max_energy_range_uj").write_text("9")
         (tmp_path / "intel-rapl:0" / "energy_uj").write_text(content)
     assert measured(tmp_path) is None
+    assert not has_counters(tmp_path)

@@ -11,9 +11,10 @@ from rayprune.deploy import export_policy
 from rayprune.deploy.policy.interface import Interface, Port
 from rayprune.deploy.policy.metadata import Metadata
 from rayprune.deploy.targets import TARGETS, target_of
+from rayprune.deploy.targets.base import Measurement
 from rayprune.deploy.targets.case import usual_inputs
 from rayprune.deploy.targets.cortex_m import CortexMTarget
-from rayprune.deploy.targets.cross import CrossTarget, Sizes
+from rayprune.deploy.targets.cross import Counts, CrossTarget, Sizes
 from rayprune.errors import InputError, RunError
 from tests.doubles import policies
 
@@ -47,9 +48,9 @@ def cases(names: list[str]) -> list[object]:
     return [pytest.param(name, marks=() if name in QUICK else slow) for name in names]
 
 
-def made(name: str, folder: Path, nops: int) -> object:
+def made(name: str, folder: Path, nops: int, target: CrossTarget | None = None) -> Measurement:
     """Return what is measured of a policy that runs so many instructions and a return."""
-    target = needing(name)
+    target = target or needing(name)
     source = folder / f"made{nops}.c"
     held = Metadata(FLOATS, {"c_name": "policy"}).to_json()
     source.write_text(f"/* rayprune: {held} */\n{NOPS.format(count=nops, table=64)}")
@@ -60,7 +61,7 @@ def made(name: str, folder: Path, nops: int) -> object:
 @pytest.mark.parametrize("name", cases(CROSS))
 def test_instructions_are_counted_exactly(name, tmp_path):
     few, many = (made(name, tmp_path, count) for count in (100, 1100))
-    assert many.instructions - few.instructions == 1000
+    assert (few.instructions, many.instructions) == (100, 1100)
     grown = many.flash_bytes - few.flash_bytes
     assert min(abs(grown - 1000 * nop) for nop in (1, 2, 4)) < 64  # functions are aligned
 
@@ -76,6 +77,16 @@ def test_a_policy_is_sized_counted_and_tested_where_it_shall_act(name, tmp_path)
     assert 4 * (8 + 3) < found.ram_bytes < 4096
     assert 100 < found.instructions < 100_000
     assert len(found.tools) >= 2
+
+
+def test_the_most_of_all_inputs_is_the_figure_and_the_stack_is_the_policys(tmp_path):
+    target = needing("cortex-m4")
+    counts = iter([Counts(104, tuple(range(10, 26))), Counts(64, (5.0,) * 16)])
+    target.count = lambda *_: next(counts)  # type: ignore[method-assign]
+    found = made("cortex-m4", tmp_path, 1, target)
+    assert (found.instructions, found.ram_bytes) == (20, 40)
+    assert "the most of 16 observations" in found.notes[-1]
+    assert "on average 12" in found.notes[-1]
 
 
 def test_a_self_test_that_fails_there_is_a_figure_and_not_silence(tmp_path):
