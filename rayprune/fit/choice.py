@@ -11,9 +11,10 @@ from typing import Any, Final, Protocol
 
 from rayprune.deploy.formats import format_named
 from rayprune.errors import RaypruneError
-from rayprune.fit.budgets import Budgets, Figures, figures_of
+from rayprune.fit.budgets import Budgets, Figures
 from rayprune.fit.candidates import FLOAT
 from rayprune.fit.fit_spec import Fit
+from rayprune.fit.measurement import measure
 from rayprune.fit.untrained import parameters_in
 from rayprune.fit.waves import Trained
 from rayprune.rllib.commands.certify import CertifyOptions, CertifyReporter, certify
@@ -97,12 +98,12 @@ class Judge:
                 target.format,
                 quantised=trained.candidate.precision != FLOAT,
             )
-            measured = target.measure(file)
+            found = measure(target, file, budgets, parameters_in(told))
         except RaypruneError as error:
             # Another candidate may do; what went wrong with this one is told at the end.
             self.reporter.message(f"{trained.candidate.name}: {error}")
             return {**_facts(point), "met": False, "reason": str(error)}
-        figures = figures_of(measured, parameters_in(told))
+        figures, self_test = found.figures, found.measurement.self_test
         self.reporter.message(f"{trained.candidate.name}: {told_uses(budgets, figures)}.")
         return {
             **_facts(point),
@@ -112,11 +113,11 @@ class Judge:
             "checkpoint": (trained.trial / point["checkpoint"]).relative_to(self.out).as_posix(),
             "interface": told["interface"],
             "figures": figures,
-            "measurement": measured.to_dict(),
+            "measurement": found.to_dict(),
             "uses": [use.to_dict() for use in budgets.uses(figures)],
             "worst_share": budgets.worst_share(figures),
-            "met": budgets.met(figures) and measured.self_test is not False,
-            "reason": _kept(budgets, figures, measured.self_test),
+            "met": budgets.met(figures) and self_test is not False,
+            "reason": _kept(budgets, figures, self_test),
         }
 
     def _certified(self, trained: Trained, tested: int) -> dict[str, Any]:

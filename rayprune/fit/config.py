@@ -107,8 +107,8 @@ class FitConfig(BaseModel):
 def fit_faults(raw: object) -> tuple[list[str], FitConfig | None]:
     """Return every fault of a ``fit`` block, and its config when there is none.
 
-    >>> fit_faults({"flahs": "16KB", "return": 95})[0]
-    ['`fit.return` must be less than 1, but is 95. For 95 % give 0.95.',
+    >>> fit_faults({"flahs": "16KB", "return": 95, "ram": "4KB"})[0]
+    ['`fit.return` must be less than 1.0, but is 95. For 95 % give 0.95.',
     "`fit.flahs` is not a known key. Did you mean 'flash'?"]
     """
     if not isinstance(raw, Mapping):

@@ -59,7 +59,10 @@ def plan_fit(fit: Fit, reporter: FitReporter, known: Measured | None = None) -> 
     def measure(candidate: Candidate) -> Mapping[str, float | None]:
         if candidate.name not in held:
             figures = measure_untrained(
-                fit.experiment_of(candidate), target, int8=candidate.precision != FLOAT
+                fit.experiment_of(candidate),
+                target,
+                fit.config.budgets,
+                int8=candidate.precision != FLOAT,
             )
             reporter.message(
                 f"{candidate.name}, untrained, on {target.name}: "
@@ -282,10 +285,11 @@ class _FitRun:
         if one.figures is None:
             experiment = self._fit.experiment_of(one.candidate)
             int8 = one.candidate.precision != FLOAT
-            figures = measure_untrained(experiment, self._fit.target, int8=int8)
-            take_measurement(one, self._fit.config.budgets, figures)
+            budgets = self._fit.config.budgets
+            figures = measure_untrained(experiment, self._fit.target, budgets, int8=int8)
+            take_measurement(one, budgets, figures)
             self._note(one)
-            told = told_uses(self._fit.config.budgets, figures)
+            told = told_uses(budgets, figures)
             self._reporter.message(f"{one.candidate.name}, untrained: {told}.")
         return one.feasible
 

@@ -13,6 +13,7 @@ from typing import Any
 from rayprune.fit.budgets import BUDGETS
 from rayprune.fit.candidates import FLOAT
 from rayprune.fit.fit_spec import Fit
+from rayprune.tracking.report.fit_page import told_tools
 
 
 def model_card(fit: Fit, result: Mapping[str, Any]) -> str:
@@ -38,14 +39,14 @@ def _head(fit: Fit, result: Mapping[str, Any]) -> str:
     chosen = result["chosen"]
     return (
         f"# {result['name']}: a policy for {result['env']} on {result['target']}\n\n"
-        f"A greedy policy that {result['algorithm']} trained and rayprune pruned "
-        f"(`{chosen['candidate']}`: {_network(fit, chosen)}). It keeps to every budget that it was "
+        f"A greedy policy that {result['algorithm']} trained and rayprune made small "
+        f"(`{chosen['candidate']}`: {_network(chosen)}). It keeps to every budget that it was "
         f"made for, and to {100 * result['return']:g} % of the dense policy's return, at "
         f"{100 * fit.config.confidence:g} % confidence."
     )
 
 
-def _network(fit: Fit, chosen: Mapping[str, Any]) -> str:
+def _network(chosen: Mapping[str, Any]) -> str:
     values = chosen["config"]
     hiddens = next((v for key, v in values.items() if key.endswith("fcnet_hiddens")), None)
     widths = "the file's own network" if hiddens is None else f"hidden layers of {hiddens}"
@@ -82,9 +83,7 @@ def _budgets(result: Mapping[str, Any]) -> str:
                 f"{100 * use['share']:.0f} %",
             ]
         )
-    tools = ", ".join(
-        f"{name} {version}" for name, version in result["chosen"]["measurement"]["tools"].items()
-    )
+    tools = told_tools(result["chosen"]["measurement"]["tools"])
     table = _table(["budget", "what", "limit", "measured", "used"], rows, numeric=(2, 3, 4))
     notes = " ".join(result["chosen"]["measurement"].get("notes", ()))
     return (
@@ -116,7 +115,8 @@ def _training(fit: Fit, result: Mapping[str, Any]) -> str:
         f"{chosen['env_steps']:,} env steps; the dense reference likewise",
         f"- chosen by {seeds.episodes} validation episodes from seed {seeds.validation_seed}: "
         f"{chosen['return']:,.1f}, dense {result['dense']['validation']['iqm']:,.1f}",
-        f"- {len(result['judged'])} candidates were trained and judged before this was handed over",
+        f"- candidates trained: {len(result['trained'])}; judged, until this was good: "
+        f"{len(result['judged'])}",
         "- settings: `fit.yaml`; the trial's own are in its checkpoint's config",
     ]
     return "## Data and training\n\n" + "\n".join(lines)

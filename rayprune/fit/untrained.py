@@ -21,7 +21,8 @@ from rayprune.deploy.formats import format_named
 from rayprune.deploy.policy.capture import plain_copy
 from rayprune.deploy.policy.runs import timing_inputs
 from rayprune.deploy.targets.base import Target
-from rayprune.fit.budgets import figures_of
+from rayprune.fit.budgets import Budgets
+from rayprune.fit.measurement import measure
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.pruner import Pruner
 from rayprune.rllib.algorithms.target_networks import target_networks
@@ -67,13 +68,14 @@ class Networks:
 
 
 def measure_untrained(
-    experiment: ExperimentConfig, target: Target, *, int8: bool
+    experiment: ExperimentConfig, target: Target, budgets: Budgets, *, int8: bool
 ) -> dict[str, float | None]:
     """Export an untrained network, pruned as the experiment ends, and measure it on a target.
 
     Args:
         experiment: a candidate's.
         target: where.
+        budgets: what it shall keep to.
         int8: whether the file holds whole numbers.
 
     Raises:
@@ -91,7 +93,7 @@ def measure_untrained(
         file = Path(place) / f"policy{kind.suffix}"
         inputs = timing_inputs(policy.interface, _INPUTS)
         told = export_policy(policy, file, kind.name, recorded=inputs, about={}, quantised=int8)
-        return figures_of(target.measure(file), parameters_in(told))
+        return measure(target, file, budgets, parameters_in(told)).figures
 
 
 def parameters_in(certificate: dict[str, Any]) -> int:

@@ -93,6 +93,18 @@ def _tiles(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     return tiles
 
 
+def told_tools(tools: Mapping[str, str]) -> str:
+    """Return what something was measured with, in a line.
+
+    >>> told_tools({"cc": "cc (Debian) 12.2.0", "torch": "2.13.0"})
+    'cc (Debian) 12.2.0, torch 2.13.0'
+    """
+    return ", ".join(
+        version if version.startswith(name) else f"{name} {version}"
+        for name, version in tools.items()
+    )
+
+
 def _budget_section(result: Mapping[str, Any]) -> str:
     """Return each budget with what the chosen, or else the nearest, candidates use of it."""
     chosen = result["chosen"]
@@ -112,7 +124,7 @@ def _budget_section(result: Mapping[str, Any]) -> str:
     if not rows:
         return ""
     measured = shown[0].get("measurement", {"tools": {}})
-    tools = ", ".join(f"{name} {version}" for name, version in measured["tools"].items())
+    tools = told_tools(measured["tools"])
     whose = "the file that is handed over" if chosen is not None else "the nearest candidates"
     text = f"Of {whose}, measured on {result['target']}{f' with {tools}' if tools else ''}."
     head = ("candidate", "budget", "limit", "measured", "used", "verdict")
