@@ -73,8 +73,8 @@ def search_faults(raw: object) -> tuple[list[str], SearchConfig | None]:
     """Return every fault of a ``search`` block, and its config when there is none.
 
     >>> search_faults({"method": "mopbt", "space": {"pruning.sparsity": {"uniform": [0.5, 0.9]}}})
-    (["`search.method` must be one of ['asha', 'grid', 'listed', 'mo_asha', 'mo_pbt', 'nsga2', 'pb2',
-    'pbt', 'random', 'tpe'], but is 'mopbt'. Did you mean 'mo_pbt'?"], None)
+    (["`search.method` must be one of ['asha', 'grid', 'listed', 'mo_asha', 'mo_pbt', 'nsga2',
+    'pb2', 'pbt', 'random', 'tpe'], but is 'mopbt'. Did you mean 'mo_pbt'?"], None)
     """
     if not isinstance(raw, Mapping):
         return ["`search` is missing: give at least {space: {pruning.sparsity: ...}}."], None
