@@ -153,17 +153,13 @@ class PrunedModule:
 
     @property
     def masks(self) -> dict[str, Tensor]:
-        """The masks by full parameter name, of every prunable parameter and of what holds one.
-
-        The live tensors. What is whole still has an all-True one, made anew each time, that takes
-        no memory; what is written to that one is lost.
-        """
+        """The masks by full parameter name; see `rayprune.Pruner.masks`."""
         whole = {name: all_true(weight) for name, weight in self.parameters.items()}
         return whole | self.held_masks
 
     @property
     def held_masks(self) -> dict[str, Tensor]:
-        """The masks of `masks` that pruning has made: a name is absent until it is pruned."""
+        """Those of `masks` that pruning has made."""
         return self._store.masks
 
     @property

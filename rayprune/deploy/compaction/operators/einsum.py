@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from rayprune.deploy.compaction.abstract_values import AbstractValue
-from rayprune.deploy.compaction.operators.attention import multiply
+from rayprune.deploy.compaction.operators.attention_products import multiply
 from rayprune.deploy.compaction.operators.call import Call
 from rayprune.deploy.compaction.operators.products import read_product
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rayprune.deploy.compaction.abstract_values import NAN, AbstractValue, columns
 from rayprune.deploy.compaction.findings import Use, named, owner_of
-from rayprune.deploy.compaction.operators import attention
+from rayprune.deploy.compaction.operators import attention_products
 from rayprune.deploy.compaction.operators.call import Call
 from rayprune.deploy.compaction.operators.linear_and_convolution import affine
 from rayprune.deploy.compaction.parameter_axes import axes_of
@@ -17,7 +17,7 @@ def multiplied(call: Call) -> list[AbstractValue] | None:
     """``matmul`` and ``mm``: a parameter is read as a layer's weight, others as attention."""
     first, second = call.tensors
     if not (first.parameter or second.parameter):
-        return attention.multiplied(call)
+        return attention_products.multiplied(call)
     if first.parameter and second.parameter:
         return None
     if second.parameter:

@@ -6,7 +6,13 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from rayprune.deploy.compaction.abstract_values import AbstractValue
-from rayprune.deploy.compaction.operators import attention, einsum, positions, products, tensors
+from rayprune.deploy.compaction.operators import (
+    attention_products,
+    einsum,
+    positions,
+    products,
+    tensors,
+)
 from rayprune.deploy.compaction.operators.call import Call
 
 Rule = Callable[[Call], "list[AbstractValue] | None"]
@@ -19,13 +25,13 @@ RULES: Final[Mapping[str, Rule]] = {
     **dict.fromkeys(tensors.CUTS, tensors.moved),
     **dict.fromkeys(tensors.POOLS, tensors.pooled),
     **dict.fromkeys(tensors.REDUCTIONS, tensors.reduced),
-    **dict.fromkeys(("softmax", "_softmax"), attention.normalised),
-    "bmm": attention.multiplied,
+    **dict.fromkeys(("softmax", "_softmax"), attention_products.normalised),
+    "bmm": attention_products.multiplied,
     **dict.fromkeys(("matmul", "mm"), products.multiplied),
     "addmm": products.added,
     "linear": products.turned,
     "einsum": einsum.summed,
-    "scaled_dot_product_attention": attention.attended,
+    "scaled_dot_product_attention": attention_products.attended,
     **dict.fromkeys(("pad", "constant_pad_nd"), tensors.padded),
     "index": positions.indexed,
     "index_select": positions.index_selected,
