@@ -48,10 +48,9 @@ static void softmax_(const float *x, int n, float *y) {
   float most = x[0], sum = 0.0f;
   /* A NaN is no larger, and makes all of them NaN below. */
   for (s = 1; s < n; s++) most = x[s] > most ? x[s] : most;
-  for (s = 0; s < n; s++) {
-    y[s] = exp_(x[s] - most);
-    sum += y[s];
-  }
+  for (s = 0; s < n; s++) y[s] = x[s] - most;
+  exps_(y, n, y);
+  for (s = 0; s < n; s++) sum += y[s];
   for (s = 0; s < n; s++) y[s] /= sum;
 }
 """

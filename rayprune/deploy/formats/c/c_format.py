@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from rayprune.deploy.formats.base import ExportedFile, ExportJob, ExportOptions, Format
 from rayprune.deploy.formats.c.compiler import CArtifact, metadata_text
@@ -17,8 +17,6 @@ from rayprune.deploy.policy.capture import capture
 from rayprune.deploy.policy.metadata import Metadata
 from rayprune.deploy.policy.policy import DeployablePolicy
 from rayprune.errors import InputError
-
-_LANES: Final = 8
 
 
 class CFormat(Format):
@@ -42,14 +40,13 @@ class CFormat(Format):
     def check_policy(self, policy: DeployablePolicy) -> None:
         """See `Format.check_policy`."""
         graph = rewritten(capture(policy, batch=1), fold_batch_norms, read_as_it_lies)
-        lower(graph, policy.interface, _LANES)
+        lower(graph, policy.interface, None)
 
     def write(self, job: ExportJob, path: Path) -> ExportedFile:
         """See `Format.write`."""
         captured = capture(job.policy, batch=1)
         graph = rewritten(captured, fold_batch_norms, read_as_it_lies)
-        lanes = job.options.lanes or _LANES
-        source, told = write_c(graph, path, job.metadata, job.name, job.examples, lanes)
+        source, told = write_c(graph, path, job.metadata, job.name, job.examples, job.options.lanes)
         tested = told["self_test"]["passed"] is not None
         return ExportedFile(captured, told, {".h": source.header}, testable=tested)
 

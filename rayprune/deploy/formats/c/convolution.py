@@ -2,67 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
 
-from rayprune.deploy.formats.c.matrices import ROWS
+from rayprune.deploy.formats.c.layouts.base import natural, stacked
 from rayprune.deploy.formats.c.program import Program, Value
 from rayprune.deploy.policy.interface import Array
 
 Pair = tuple[int, int]
-_HALF: Final = ROWS // 2
+_QUARTER: Final = 4
+"""Filters are held in multiples of this: scalar registers hold so many sums for each place."""
+_SETS: Final = "abcdefgh"
 
-_CONVOLVE: Final = """
-/* A convolution without padding: {filters} filters at a time, and {places} places side by side. */
-static void convolve_{filters}(const float *w, const float *bias, int filters, int channels,
-                        int height, int width, int kh, int kw, int sy, int sx, const float *x,
-                        float *y) {{
+
+def _group(name: str, tile: str, rows: int, places: int) -> str:
+    """Return the kernel of a group of filters: ``rows`` at a time, at ``places`` side by side."""
+    sets = _SETS[:places]
+    begin = "\n".join(f"    {tile}(FROM, {s}, bias + f, 0)" for s in sets)
+    add = "\n".join(f"          {tile}(ADD, {s}, k, in[{p}][row + kx])" for p, s in enumerate(sets))
+    end = "\n".join(f"    {tile}(INTO, {s}, out[{p}], 0)" for p, s in enumerate(sets))
+    return f"""
+static void {name}(const float *w, int stride, const float *bias, int filters, int channels,
+                   int height, int width, int kh, int kw, int sy, int sx, const float *x,
+                   float *y) {{
   const int oh = (height - kh) / sy + 1, ow = (width - kw) / sx + 1, all = oh * ow;
   int f, o, c, ky, kx, l, p;
-  for (f = 0; f < filters; f += {filters}, w += {filters}L * channels * kh * kw)
+  for (f = 0; f < filters; f += {rows})
     for (o = 0; o < all; o += {places}) {{
-      const float *in[{places}], *k = w;
-      float out[{places}][{filters}];
-#ifdef LANES
-      vec sum[{places}][{filters} / LANES];
-#endif
+      const float *in[{places}], *k = w + f;
+      float out[{places}][{rows}];
       for (p = 0; p < {places}; p++) {{
         /* Places beyond the last are the last again. */
         const int place = o + p < all ? o + p : all - 1;
         in[p] = x + (long)(place / ow) * sy * width + (long)(place % ow) * sx;
       }}
-#ifdef LANES
-      for (p = 0; p < {places}; p++)
-        for (l = 0; l < {filters} / LANES; l++) sum[p][l] = ((const vec *)(bias + f))[l];
-#else
-      for (p = 0; p < {places}; p++) for (l = 0; l < {filters}; l++) out[p][l] = bias[f + l];
-#endif
+      {{
+{begin}
       for (c = 0; c < channels; c++)
         for (ky = 0; ky < kh; ky++) {{
           const long row = ((long)c * height + ky) * width;
-          for (kx = 0; kx < kw; kx++, k += {filters})
-#ifdef LANES
-            for (p = 0; p < {places}; p++)
-              for (l = 0; l < {filters} / LANES; l++)
-                sum[p][l] += ((const vec *)k)[l] * in[p][row + kx];
-#else
-            for (p = 0; p < {places}; p++)
-              for (l = 0; l < {filters}; l++) out[p][l] += k[l] * in[p][row + kx];
-#endif
+          for (kx = 0; kx < kw; kx++, k += stride) {{
+{add}
+          }}
         }}
-#ifdef LANES
-      for (p = 0; p < {places}; p++)
-        for (l = 0; l < {filters} / LANES; l++) ((vec *)out[p])[l] = sum[p][l];
-#endif
-      for (l = 0; l < {filters} && f + l < filters; l++)
+{end}
+      }}
+      for (l = 0; l < {rows} && f + l < filters; l++)
         for (p = 0; p < {places} && o + p < all; p++) y[(long)(f + l) * all + o + p] = out[p][l];
     }}
 }}
 """
-CONVOLVE_8: Final = _CONVOLVE.format(filters=8, places=8)
-CONVOLVE_16: Final = _CONVOLVE.format(filters=16, places=4)
+
+
+CONVOLVE: Final = f"""
+/* A convolution without padding, of a group of filters: some of them in registers, at places side
+   by side. */
+#if LANES == 16{_group("convolve_group", "TILE", 16, 8)}#elif LANES == 8{
+    _group("convolve_group", "TILE", 16, 4)
+}#elif LANES == 4{_group("convolve_group", "HALF", 8, 4)}#else{
+    _group("convolve_group", "SMALL", 4, 4)
+}#endif
+#if LANES > 4{_group("convolve_small", "SMALL", 8, 8)}#endif
+
+/* The same of all filters, in groups of 16. */
+static void convolve(const float *w, const float *bias, int filters, int channels, int height,
+                     int width, int kh, int kw, int sy, int sx, const float *x, float *y) {{
+  const long all = (long)((height - kh) / sy + 1) * ((width - kw) / sx + 1);
+  for (; filters > 0; filters -= 16, bias += 16, y += 16 * all) {{
+    const int some = filters < 16 ? filters : 16, stride = (some + 3) / 4 * 4;
+#if LANES > 4
+    if (some <= 8)
+      convolve_small(w, stride, bias, some, channels, height, width, kh, kw, sy, sx, x, y);
+    else
+#endif
+    convolve_group(w, stride, bias, some, channels, height, width, kh, kw, sy, sx, x, y);
+    w += (long)stride * channels * kh * kw;
+  }}
+}}
+"""
 
 POOL: Final = """
 /* The largest of each window; what lies beyond the borders doesn't count. */
@@ -104,43 +122,21 @@ def add_convolution(
     height, width = x.shape[-2:]
     out = ((height - kh) // stride[0] + 1, (width - kw) // stride[1] + 1)
     result = program.buffer((1, filters, *out))
-    shift = np.zeros(filters, np.float32) if bias is None else bias
-    for begin, end, tile in _tiles(filters, program.lanes):
-        some = (weight[begin:end], shift[begin:end])
-        place = f"{result.pointer} + {begin * out[0] * out[1]}"
-        _add_tiles(program, x, *some, stride, tile, place)
+    shift = np.zeros(filters, np.float32) if bias is None else bias.astype(np.float32)
+    table = program.constant(_stacked(weight), read_beyond=True)
+    names = [table, program.constant(np.pad(shift, (0, -filters % _QUARTER)), read_beyond=True)]
+    program.need("convolve")
+    told = {"filters": filters, "channels": weight.shape[1], "kernel": [kh, kw]}
+    program.layouts.append({**told, "layout": "convolve"})
+    sizes = ", ".join(map(str, (*weight.shape[:2], height, width, kh, kw, *stride)))
+    program.add(f"convolve({', '.join(names)}, {sizes}, {program.pointer(x)}, {result.pointer});")
     return result
 
 
-def _add_tiles(
-    program: Program, x: Value, weight: Array, bias: Array, stride: Pair, tile: int, place: str
-) -> None:
-    """Add filters that are computed ``tile`` at a time, and write them to ``place``."""
-    filters, channels, kh, kw = weight.shape
-    rest = -filters % tile
-    padded = np.pad(weight, ((0, rest), (0, 0), (0, 0), (0, 0)))
-    tiles = padded.reshape(-1, tile, channels, kh, kw).transpose(0, 2, 3, 4, 1)
-    names = [
-        program.constant(tiles.astype(np.float32)),
-        program.constant(np.pad(bias, (0, rest))),
-    ]
-    kernel = f"convolve_{tile}"
-    program.kernels.add(kernel)
-    program.layouts.append(
-        {"filters": filters, "channels": channels, "kernel": [kh, kw], "layout": kernel}
-    )
-    sizes = ", ".join(map(str, (filters, channels, *x.shape[-2:], kh, kw, *stride)))
-    program.add(f"{kernel}({', '.join(names)}, {sizes}, {program.pointer(x)}, {place});")
-
-
-def _tiles(filters: int, lanes: int) -> Iterator[tuple[int, int, int]]:
-    """Yield ranges of filters, and how many of each are computed at a time."""
-    whole = filters - filters % ROWS
-    if whole:
-        yield 0, whole, ROWS
-    if filters > whole:
-        narrow = filters - whole <= _HALF and lanes <= _HALF
-        yield whole, filters, _HALF if narrow else ROWS
+def _stacked(weight: Array) -> Array:
+    """Return the weights of groups of 16 filters, position by position of the kernel."""
+    padded = np.pad(weight, ((0, -len(weight) % _QUARTER), (0, 0), (0, 0), (0, 0)))
+    return stacked(padded.reshape(len(padded), -1), natural(len(padded)))
 
 
 def add_pool(

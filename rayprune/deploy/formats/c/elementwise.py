@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -19,12 +20,14 @@ class Expression:
     text: str
     kernels: tuple[str, ...] = ()
     headers: tuple[str, ...] = ()
+    array: str = ""
+    """A kernel that computes ``y`` of ``a`` for the whole array before, in registers' widths."""
 
 
 UNARY: Final[Mapping[str, Expression]] = {
     "abs": Expression("{a} < 0.0f ? -{a} : {a}"),
-    "elu": Expression("{a} > 0.0f ? {a} : {alpha} * (exp_({a}) - 1.0f)", ("exp_",)),
-    "exp": Expression("exp_({a})", ("exp_",)),
+    "elu": Expression("{a} > 0.0f ? {a} : {alpha} * ({y} - 1.0f)", array="exps_"),
+    "exp": Expression("", array="exps_"),
     # What is added is zero, or NaN for an infinity: there torch's own vectors give NaN.
     "gelu": Expression(
         "0.5f * {a} * (1.0f + erff({a} * 0.707106781f)) + ({a} - {a})", (), ("math",)
@@ -35,12 +38,12 @@ UNARY: Final[Mapping[str, Expression]] = {
     "reciprocal": Expression("1.0f / {a}"),
     "relu": Expression("{a} < 0.0f ? 0.0f : {a}"),
     "rsqrt": Expression("1.0f / sqrtf({a})", (), ("math",)),
-    "sigmoid": Expression("sigmoid_({a})", ("sigmoid_",)),
-    "silu": Expression("{a} * sigmoid_({a})", ("sigmoid_",)),
-    "softplus": Expression("{a} > 20.0f ? {a} : logf(1.0f + exp_({a}))", ("exp_",), ("math",)),
+    "sigmoid": Expression("", array="sigmoids_"),
+    "silu": Expression("{a} * {y}", array="sigmoids_"),
+    "softplus": Expression("{a} > 20.0f ? {a} : logf(1.0f + {y})", (), ("math",), "exps_"),
     "sqrt": Expression("sqrtf({a})", (), ("math",)),
     "square": Expression("{a} * {a}"),
-    "tanh": Expression("tanh_({a})", ("tanh_",)),
+    "tanh": Expression("", array="tanhs_"),
 }
 BINARY: Final[Mapping[str, Expression]] = {
     "add": Expression("{a} + {b}"),
@@ -73,11 +76,17 @@ def literal(value: float) -> str:
 def add_unary(program: Program, name: str, x: Value, **parameters: float) -> Value:
     """Add one of `UNARY` to a program."""
     what = UNARY[name]
-    result = program.buffer(x.shape)
+    result, source = program.buffer(x.shape), program.pointer(x)
     given = {key: literal(value) for key, value in parameters.items()}
-    text = what.text.format(a=f"{program.pointer(x)}[i]", **given)
     _need(program, what)
-    program.loop(x.size, f"{result.pointer}[i] = {text};")
+    if what.array:
+        # Buffers have room for whole registers; what is given or constant need not.
+        size = f"UP({x.size})" if program.is_buffer(source) else str(x.size)
+        program.add(f"{what.array}({source}, {size}, {result.pointer});")
+    if what.text:
+        text = what.text.format(a=f"{source}[i]", y=f"{result.pointer}[i]", **given)
+        program.loop(x.size, f"{result.pointer}[i] = {text};")
+    program.in_place.add((result.pointer, source))
     return result
 
 
@@ -92,6 +101,11 @@ def add_binary(program: Program, name: str, a: Value, b: Value) -> Value | None:
     kind = a.ctype if a.ctype == b.ctype else "float"
     result = program.buffer(shape, "uint8_t" if name == "eq" else kind)
     pointers = [program.pointer(value) for value in (a, b)]
+    for own, other in ((0, 1), (1, 0)):
+        pointer = pointers[own]
+        alone = program.is_buffer(pointer) and not re.search(rf"\b{pointer}\b", pointers[other])
+        if alone and places[own] == "[i]":
+            program.in_place.add((result.pointer, pointer))
     _need(program, what)
     text = what.text.format(a=f"{pointers[0]}{places[0]}", b=f"{pointers[1]}{places[1]}")
     program.loop(result.size, f"{result.pointer}[i] = {text};")
@@ -121,5 +135,5 @@ def place(value: Value, shape: tuple[int, ...]) -> str | None:
 
 
 def _need(program: Program, what: Expression) -> None:
-    program.kernels.update(what.kernels)
+    program.kernels.update(what.kernels, filter(None, [what.array]))
     program.headers.update(what.headers)

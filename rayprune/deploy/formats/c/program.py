@@ -25,6 +25,11 @@ C_TYPES: Final = {
 }
 """NumPy's name -> C's. Whole numbers of 64 bits are choices, and fit into 32."""
 
+SIZES: Final = {
+    ctype: np.dtype(kind).itemsize for kind, ctype in C_TYPES.items() if kind != "int64"
+}
+"""C's name -> bytes."""
+
 PADDED: Final = 16
 """Buffers hold a multiple of so many elements: kernels write whole blocks of rows."""
 
@@ -50,32 +55,73 @@ class Value:
         return replace(self, shape=tuple(shape), constant=constant)
 
 
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """A table of a file."""
+
+    name: str
+    ctype: str
+    values: Array
+    """One axis."""
+    when: str = ""
+    """The condition of the preprocessor under which it is there; none: always."""
+    read_beyond: bool = False
+    """Whether kernels read a register's width beyond its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """Memory that statements write to."""
+
+    name: str
+    ctype: str
+    size: int
+
+
 @dataclass
 class Program:
     """Constants, buffers and statements, in the order in which they are needed."""
 
-    lanes: int
-    constants: list[tuple[str, str, Array]] = field(default_factory=list)
-    buffers: list[tuple[str, str, int]] = field(default_factory=list)
+    lanes: int | None
+    """Floats in a register; None leaves it to the compiler."""
+    constants: list[Constant] = field(default_factory=list)
+    buffers: list[Buffer] = field(default_factory=list)
+    in_place: set[tuple[str, str]] = field(default_factory=set)
+    """Pairs of buffers, the first computed of the second element by element."""
     statements: list[str] = field(default_factory=list)
     kernels: set[str] = field(default_factory=set)
+    kernels_when: dict[str, set[str]] = field(default_factory=dict)
+    """Kernels that are needed under conditions of the preprocessor only -> those."""
     headers: set[str] = field(default_factory=set)
     layouts: list[dict[str, object]] = field(default_factory=list)
     """How each matrix is held, for the certificate."""
 
-    def constant(self, array: Array, ctype: str | None = None) -> str:
-        """Return the name of a constant array."""
+    def constant(
+        self, array: Array, ctype: str | None = None, *, when: str = "", read_beyond: bool = False
+    ) -> str:
+        """Return the name of a new constant; the rest as in `Constant`."""
         name = f"c{len(self.constants)}"
-        kind = ctype or C_TYPES[str(array.dtype)]
-        self.constants.append((name, kind, np.ascontiguousarray(array).reshape(-1)))
+        kind, flat = ctype or C_TYPES[str(array.dtype)], np.ascontiguousarray(array).reshape(-1)
+        self.constants.append(Constant(name, kind, flat, when, read_beyond))
         return name
 
-    def buffer(self, shape: Sequence[int], ctype: str = "float") -> Value:
-        """Return a new value that statements write to."""
+    def need(self, *kernels: str, when: str = "") -> None:
+        """Add kernels, where a condition of the preprocessor holds."""
+        if not when:
+            self.kernels.update(kernels)
+        for kernel in kernels if when else ():
+            self.kernels_when.setdefault(kernel, set()).add(when)
+
+    def buffer(self, shape: Sequence[int], ctype: str = "float", beyond: int = 0) -> Value:
+        """Return a new value that statements write to, and up to ``beyond`` elements behind it."""
         name = f"b{len(self.buffers)}"
-        size = math.prod(shape)
-        self.buffers.append((name, ctype, size + -size % PADDED))
+        size = math.prod(shape) + beyond
+        self.buffers.append(Buffer(name, ctype, size + -size % PADDED))
         return Value(name, tuple(shape), ctype)
+
+    def is_buffer(self, pointer: str) -> bool:
+        """Whether a C expression is a whole buffer, which has room for whole registers."""
+        return any(buffer.name == pointer for buffer in self.buffers)
 
     def pointer(self, value: Value) -> str:
         """Return the C expression of a value; a constant is laid down at its first use."""

@@ -30,17 +30,19 @@ def add_lstm(
     bias = weights[2] + weights[3] if len(weights) > 2 else None
     gates = add_linear(program, together, np.concatenate(weights[:2], axis=1), bias)
     next_h, next_c = program.buffer((size,)), program.buffer((size,))
-    program.kernels |= {"tanh_", "sigmoid_"}
+    program.need("tanhs_", "sigmoids_")
     g, held = gates.pointer, program.pointer(c)
-    program.loop(
-        size,
-        f"{next_c.pointer}[i] = sigmoid_({g}[{size} + i]) * {held}[i] "
-        f"+ sigmoid_({g}[i]) * tanh_({g}[{2 * size} + i]);",
+    program.add(
+        f"sigmoids_({g}, {2 * size}, {g});",
+        f"tanhs_({g} + {2 * size}, {size}, {g} + {2 * size});",
+        f"sigmoids_({g} + {3 * size}, {size}, {g} + {3 * size});",
     )
     program.loop(
         size,
-        f"{next_h.pointer}[i] = sigmoid_({g}[{3 * size} + i]) * tanh_({next_c.pointer}[i]);",
+        f"{next_c.pointer}[i] = {g}[{size} + i] * {held}[i] + {g}[i] * {g}[{2 * size} + i];",
     )
+    program.add(f"tanhs_({next_c.pointer}, UP({size}), {next_h.pointer});")
+    program.loop(size, f"{next_h.pointer}[i] *= {g}[{3 * size} + i];")
     return next_h, next_c
 
 
@@ -51,13 +53,15 @@ def add_gru(program: Program, x: Value, h: Value, weights: Sequence[Array]) -> V
     given = add_linear(program, x, weights[0], biases[0]).pointer
     held = add_linear(program, h, weights[1], biases[1]).pointer
     result, before = program.buffer((size,)), program.pointer(h)
-    program.kernels |= {"tanh_", "sigmoid_"}
-    reset = f"sigmoid_({given}[i] + {held}[i])"
-    update = f"sigmoid_({given}[{size} + i] + {held}[{size} + i])"
-    fresh = f"tanh_({given}[{2 * size} + i] + {reset} * {held}[{2 * size} + i])"
+    program.need("tanhs_", "sigmoids_")
+    # Reset and update gates stand first, what is fresh behind them.
+    program.loop(2 * size, f"{given}[i] += {held}[i];")
+    program.add(f"sigmoids_({given}, {2 * size}, {given});")
+    fresh, update = f"{given}[{2 * size} + i]", f"{given}[{size} + i]"
+    program.loop(size, f"{fresh} += {given}[i] * {held}[{2 * size} + i];")
+    program.add(f"tanhs_({given} + {2 * size}, {size}, {given} + {2 * size});")
     program.loop(
         size,
-        f"{{ const float z = {update}; "
-        f"{result.pointer}[i] = (1.0f - z) * {fresh} + z * {before}[i]; }}",
+        f"{result.pointer}[i] = (1.0f - {update}) * {fresh} + {update} * {before}[i];",
     )
     return result

@@ -12,18 +12,22 @@ import numpy as np
 
 from rayprune.deploy.formats.base import Examples
 from rayprune.deploy.formats.c.elementwise import literal
-from rayprune.deploy.formats.c.kernels import HEAD, KERNELS, texts
-from rayprune.deploy.formats.c.program import C_TYPES, Program, c_name
+from rayprune.deploy.formats.c.kernels import KERNELS, texts
+from rayprune.deploy.formats.c.program import C_TYPES, Constant, Program, c_name
+from rayprune.deploy.formats.c.registers import MACROS, head
 from rayprune.deploy.formats.c.selftest import self_test
+from rayprune.deploy.formats.c.workspace import Slot, slots_of, workspace_bytes
 from rayprune.deploy.policy.file_hash import BLANK
-from rayprune.deploy.policy.interface import Array, Interface, Port
+from rayprune.deploy.policy.interface import Interface, Port
 from rayprune.deploy.policy.metadata import Metadata
 
 MARK: Final = "/* rayprune: "
 """What the comment with the metadata begins with."""
 _DECLARED: Final = {"best": "int32_t", "sum": "float", "mean": "float"}
-_OWN: Final = re.compile(rf"\b({'|'.join(KERNELS)}|NARROW|LANES|VECTORS|UNROLL|vec|c\d+)\b")
-"""What a file defines for itself: kernels, their macros and type, constants."""
+_TEXT: Final = "".join(text for _, text in KERNELS.values())
+_FUNCTIONS: Final = sorted({*re.findall(r"^static \w+ (\w+)\(", _TEXT, re.MULTILINE)})
+_OWN: Final = re.compile(rf"\b({'|'.join((*_FUNCTIONS, *MACROS))}|c\d+)\b")
+"""What a file defines for itself: kernels, their macros and types, constants."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +53,10 @@ def write_source(program: Program, metadata: Metadata, name: str, examples: Exam
     header = _header(program, ports, name)
     body = _function(program, ports, name)
     own = [
-        HEAD.format(lanes=program.lanes, unroll=2 if program.lanes == 4 else 4),
-        texts(program.kernels),
+        head(program.lanes),
+        texts(program.kernels, program.kernels_when),
         "\n",
-        *(_constant(*held) for held in program.constants),
+        *map(_constant, program.constants),
         body,
     ]
     parts = [
@@ -63,7 +67,7 @@ def write_source(program: Program, metadata: Metadata, name: str, examples: Exam
         *_includes(program, body),
         header,
         *(_OWN.sub(rf"{name}_\1", part) for part in own),
-        _static(ports, name),
+        _single(ports, name),
         _many(ports, name),
         self_test(ports, name, examples),
     ]
@@ -74,8 +78,9 @@ _UNPROVEN: Final = """/* UNPROVEN: there was no C compiler where this file was w
  * it was never run and compared with the policy. Compile and run its self-test before it acts. */
 """
 _COMPILE: Final = """/*
- * Made by `rayprune export`; the functions are described below. To compile it:
- *   cc -O3 -march=native -ffp-contract=fast -fno-trapping-math -c {name}.c
+ * Made by `rayprune export`; the functions are described below. Any options will do, -O2 or -Os:
+ *   cc -O2 -c {name}.c
+ * Kernels take what the compiler says of the machine: -march=native on one like this.
  * To test it, on the observations that it holds for that:
  *   cc (the same options) -DPOLICY_SELFTEST {name}.c -o test && ./test
  * (-lm for activations that need it; -DPOLICY_PLAIN leaves GCC's vectors out.)
@@ -84,16 +89,21 @@ _COMPILE: Final = """/*
 
 
 def _includes(program: Program, body: str) -> Iterator[str]:
-    special = any(not np.isfinite(a).all() for _, kind, a in program.constants if kind == "float")
+    floats = [held.values for held in program.constants if held.ctype == "float"]
+    special = any(not np.isfinite(values).all() for values in floats)
     if program.headers or special or re.search("INFINITY|NAN", body):
         yield "#include <math.h>\n"
 
 
-def _constant(name: str, ctype: str, array: Array) -> str:
-    flat = array.reshape(-1).tolist() or [0]
-    text = [literal(value) if ctype == "float" else str(int(value)) for value in flat]
+def _constant(held: Constant) -> str:
+    flat = held.values.tolist()
+    # Compilers that see a tile of four rows and fewer numbers warn, though it isn't taken.
+    flat += [0] * ((4 if held.read_beyond else 1) - len(flat))
+    text = [literal(value) if held.ctype == "float" else str(int(value)) for value in flat]
     lines = (",".join(text[i : i + 16]) for i in range(0, len(text), 16))
-    return f"static const {ctype} {name}[{len(text)}] = {{\n" + ",\n".join(lines) + "};\n"
+    size = f"{len(text)} + BEYOND] TABLE" if held.read_beyond else f"{len(text)}]"
+    table = f"static const {held.ctype} {held.name}[{size} = {{\n" + ",\n".join(lines) + "};\n"
+    return f"#if {held.when}\n{table}#endif\n" if held.when else table
 
 
 def parameters(ports: Interface) -> str:
@@ -110,21 +120,23 @@ def _function(program: Program, ports: Interface, name: str) -> str:
     declared += [
         f"  {kind} {v};\n" for v, kind in _DECLARED.items() if re.search(rf"\b{v}\b", body)
     ]
-    declared += [f"  {kind} *const {b} = workspace->{b};\n" for b, kind, _ in program.buffers]
-    unused = "" if program.buffers else "  (void)workspace;\n"
+    slots, places = slots_of(program)
+    kinds = {buffer.name: buffer.ctype for buffer in program.buffers}
+    declared += [f"  {kinds[b]} *const {b} = workspace->{slot};\n" for b, slot in places.items()]
+    unused = "" if slots else "  (void)workspace;\n"
     return (
         f"\nint {name}_act_in({name}_workspace *workspace, {parameters(ports)}) {{\n"
         f"{''.join(declared)}{unused}{body}\n}}\n"
     )
 
 
-def _static(ports: Interface, name: str) -> str:
-    """Return the function that has memory of its own."""
+def _single(ports: Interface, name: str) -> str:
+    """Return the function that works on the stack."""
     given = ", ".join(c_name(port.name) for port in (*ports.inputs, *ports.outputs))
     return (
-        f"\nstatic {name}_workspace {name}_own;\n"
-        f"int {name}_act({parameters(ports)}) {{\n"
-        f"  return {name}_act_in(&{name}_own, {given});\n}}\n"
+        f"\nint {name}_act({parameters(ports)}) {{\n"
+        f"  {name}_workspace workspace;\n"
+        f"  return {name}_act_in(&workspace, {given});\n}}\n"
     )
 
 
@@ -138,9 +150,10 @@ def _many(ports: Interface, name: str) -> str:
     given = [moved(port) for port in ports.inputs]
     made = [moved(ports.action)]
     made += [f"{c_name(port.name)} ? {moved(port)} : 0" for port in ports.outputs[1:]]
-    call = f"{name}_act({', '.join([*given, *made])})"
+    call = f"{name}_act_in(&workspace, {', '.join([*given, *made])})"
     return (
         f"\nint {name}_act_many(int n, {parameters(ports)}) {{\n"
+        f"  {name}_workspace workspace;\n"
         f"  int r, found = 0;\n  for (r = 0; r < n; r++)\n    found += {call};\n"
         "  return found;\n}\n"
     )
@@ -156,7 +169,8 @@ extern "C" {{
 
 {sizes}
 /* What lies between the layers. Nothing in it has to be set, and nothing is kept from step to step:
-   one will do for several policies of this type, and each thread or interrupt needs its own. */
+   one will do for several policies of this type. Nothing else is written to, so that each thread or
+   interrupt with a workspace of its own may call these functions. */
 typedef struct {{
 {buffers}}} {name}_workspace;
 
@@ -170,11 +184,11 @@ typedef struct {{
 {ports} */
 int {name}_act_in({name}_workspace *workspace, {parameters});
 
-/* The same in memory of its own: not to be called from two threads at once. */
+/* The same with its workspace on the stack: {bytes} bytes. */
 int {name}_act({parameters});
 
 /* n steps of n episodes, one behind the other; every array holds n items. Returns how many of the
-   steps gave a NaN. In memory of its own, too. */
+   steps gave a NaN. On the stack, too. */
 int {name}_act_many(int n, {parameters});
 
 #ifdef __cplusplus
@@ -193,14 +207,15 @@ def _header(program: Program, ports: Interface, name: str) -> str:
     )
     lines = "".join(f" *   {c_name(port.name)}: {_told(port, ports)}\n" for port in every)
     # An empty struct is none in C.
-    buffers = program.buffers or [("none", "char", 1)]
+    slots = slots_of(program)[0] or [Slot("none", "char", 1, 0)]
     return _HEADER.format(
         guard=guard,
         name=name,
         sizes=sizes,
-        buffers="".join(f"  {kind} {buffer}[{size}];\n" for buffer, kind, size in buffers),
+        buffers="".join(f"  {slot.ctype} {slot.name}[{slot.size}];\n" for slot in slots),
         ports=lines,
         parameters=parameters(ports),
+        bytes=workspace_bytes(program),
     )
 
 

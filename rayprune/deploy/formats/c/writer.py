@@ -13,6 +13,7 @@ from rayprune.deploy.formats.c.compiler import run_self_test
 from rayprune.deploy.formats.c.lowering.lower import lower
 from rayprune.deploy.formats.c.program import c_name
 from rayprune.deploy.formats.c.source_file import Source, write_source
+from rayprune.deploy.formats.c.workspace import workspace_bytes
 from rayprune.deploy.policy.interface import Interface
 from rayprune.deploy.policy.metadata import Metadata
 from rayprune.errors import InputError, InvariantError
@@ -24,7 +25,7 @@ def write_c(
     metadata: Metadata,
     name: str,
     examples: Examples,
-    lanes: int,
+    lanes: int | None,
 ) -> tuple[Source, dict[str, Any]]:
     """Write a policy as a C file, and run its self-test where there is a compiler.
 
@@ -34,7 +35,7 @@ def write_c(
         metadata: goes into a comment.
         name: what all that the file defines begins with, as far as C takes it.
         examples: the self-test's.
-        lanes: floats in a vector register: 4, 8 or 16.
+        lanes: floats in a vector register: 4, 8 or 16; None leaves it to the compiler.
 
     Returns:
         The texts, and what the certificate says of them.
@@ -60,7 +61,7 @@ def write_c(
         "self_test": tested,
         "lanes": lanes,
         "layouts": program.layouts,
-        "working_memory_bytes": sum(4 * size for _, _, size in program.buffers),
+        "working_memory_bytes": workspace_bytes(program),
     }
 
 

@@ -26,7 +26,7 @@ from rayprune.deploy.policy.interface import Interface
 from rayprune.errors import InputError
 
 
-def lower(captured: ExportedProgram, interface: Interface, lanes: int) -> Program:
+def lower(captured: ExportedProgram, interface: Interface, lanes: int | None) -> Program:
     """Turn a graph captured at batch 1 into a program; its last statements write the outputs.
 
     Raises:
@@ -53,9 +53,18 @@ def lower(captured: ExportedProgram, interface: Interface, lanes: int) -> Progra
             values[node] = _call(program, node, values)
         elif node.op == "output":
             _finish(program, [values[output] for output in node.args[0]], interface)
-    if "odd_" in program.kernels:
-        program.statements.insert(0, f"const int odd = {_any('odd_', _floats(interface))};")
+    _look_for_odd(program, interface)
     return program
+
+
+def _look_for_odd(program: Program, interface: Interface) -> None:
+    """Begin with whether an input is NaN or infinite, where something asks."""
+    look = f"const int odd = {_any('odd_', _floats(interface))};"
+    if "odd_" in program.kernels:
+        program.statements.insert(0, look)
+    elif "odd_" in program.kernels_when:
+        condition = " || ".join(f"({each})" for each in sorted(program.kernels_when["odd_"]))
+        program.statements[:0] = [f"#if {condition}", look, "#endif"]
 
 
 def _floats(interface: Interface) -> list[tuple[str, int]]:

@@ -24,7 +24,8 @@ from rayprune.deploy.formats.base import Examples
 from rayprune.deploy.formats.c import compiler as c_compiler
 from rayprune.deploy.formats.c.compiler import CArtifact, compile_c, run_self_test
 from rayprune.deploy.formats.c.lowering.lower import lower
-from rayprune.deploy.formats.c.matrices import ROWS, blocks_of
+from rayprune.deploy.formats.c.layouts.blocks import Blocks
+from rayprune.deploy.formats.c.registers import ROWS
 from rayprune.deploy.formats.c.writer import write_c
 from rayprune.deploy.policy.agreement import agreement
 from rayprune.deploy.policy.capture import capture, plain_copy
@@ -258,7 +259,7 @@ def inputs_of(policy: Any, count: int = 30) -> list[np.ndarray]:
 
 
 def written(
-    policy: Any, folder: Path, lanes: int = 8, examples: Examples | None = None, **about: str
+    policy: Any, folder: Path, lanes: int | None = None, examples: Examples | None = None, **about: str
 ) -> tuple[Path, Any, Any]:
     plain = plain_copy(policy)
     given = inputs_of(plain)

@@ -1,0 +1,1 @@
+"""How a matrix lies in a C file: one file a layout, and the choice by bytes and instructions."""
