@@ -36,7 +36,7 @@ _HEAD: Final = """
 #ifndef LANES
 #define LANES 1
 #endif
-/* A tile is 16 rows (or half of them, or a quarter) in variables s0, s1, ...: `do` for each. */
+/* A tile is 16 rows (or half of them, or a quarter) in variables s0, s1, ...: `m` for each. */
 #if LANES > 1
 /* Unaligned: observations may lie anywhere. */
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
@@ -64,31 +64,31 @@ typedef float vec;
 /* Groups of no more rows than SMALLER are taken in small tiles, SMALL_ROWS at a time. */
 #if LANES == 16
 #define SMALLER 0
-#define TILE(do, s, p, x) do(s, 0, p, x)
+#define TILE(m, s, p, x) m(s, 0, p, x)
 /* Eight filters would leave half of a register empty. */
 typedef float vec8 __attribute__((vector_size(32), aligned(4), may_alias));
 #define ADD_8(s, l, w, x) s##l += *(const vec8 *)(w) * (x);
 #define FROM_8(s, l, p, _) vec8 s##l = *(const vec8 *)(p);
 #define INTO_8(s, l, p, _) *(vec8 *)(p) = s##l;
-#define SMALL(do, s, p, x) do##_8(s, 0, p, x)
+#define SMALL(m, s, p, x) m##_8(s, 0, p, x)
 #elif LANES == 8
 #define SMALLER 8
 #define SMALL_ROWS 8
-#define TILE(do, s, p, x) do(s, 0, p, x) do(s, 1, p, x)
-#define SMALL(do, s, p, x) do(s, 0, p, x)
+#define TILE(m, s, p, x) m(s, 0, p, x) m(s, 1, p, x)
+#define SMALL(m, s, p, x) m(s, 0, p, x)
 #elif LANES == 4
 #define SMALLER 8
 #define SMALL_ROWS 4
-#define TILE(do, s, p, x) HALF(do, s, p, x) do(s, 2, p, x) do(s, 3, p, x)
-#define HALF(do, s, p, x) do(s, 0, p, x) do(s, 1, p, x)
-#define SMALL(do, s, p, x) do(s, 0, p, x)
+#define TILE(m, s, p, x) HALF(m, s, p, x) m(s, 2, p, x) m(s, 3, p, x)
+#define HALF(m, s, p, x) m(s, 0, p, x) m(s, 1, p, x)
+#define SMALL(m, s, p, x) m(s, 0, p, x)
 #else
 #define SMALLER 15
 #define SMALL_ROWS 4
-#define TILE(do, s, p, x) SMALL(do, s, p, x) do(s, 4, p, x) do(s, 5, p, x) do(s, 6, p, x) \\
-  do(s, 7, p, x) do(s, 8, p, x) do(s, 9, p, x) do(s, 10, p, x) do(s, 11, p, x) \\
-  do(s, 12, p, x) do(s, 13, p, x) do(s, 14, p, x) do(s, 15, p, x)
-#define SMALL(do, s, p, x) do(s, 0, p, x) do(s, 1, p, x) do(s, 2, p, x) do(s, 3, p, x)
+#define TILE(m, s, p, x) SMALL(m, s, p, x) m(s, 4, p, x) m(s, 5, p, x) m(s, 6, p, x) \\
+  m(s, 7, p, x) m(s, 8, p, x) m(s, 9, p, x) m(s, 10, p, x) m(s, 11, p, x) \\
+  m(s, 12, p, x) m(s, 13, p, x) m(s, 14, p, x) m(s, 15, p, x)
+#define SMALL(m, s, p, x) m(s, 0, p, x) m(s, 1, p, x) m(s, 2, p, x) m(s, 3, p, x)
 #endif
 """
 

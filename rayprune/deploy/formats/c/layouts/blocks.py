@@ -46,7 +46,7 @@ def blocks_text(bits: int) -> str:
     """Return the kernel for column numbers of 8 or 16 bits."""
     group = group_kernel(
         f"group_blocks_{bits}",
-        f"const uint{bits}_t *column,",
+        f"const uint{bits}_t *column, ",
         "x[column[k]]",
         "x[column[k + {n}]]",
     )

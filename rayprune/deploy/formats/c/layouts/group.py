@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 
-def _sum(tile: str, column: str, ahead: str, pairs: str) -> str:
+def _sum(tile: str, column: str, ahead: str, *, pairs: bool) -> str:
     """Return what sums a tile over the columns: several sums side by side, where they overlap.
 
     Args:
         tile: the macro of the tile.
         column: the input of column ``k``.
         ahead: the input of the column ``{n}`` places behind it.
-        pairs: when two sums at a time are enough, as a condition of the preprocessor.
+        pairs: whether registers of four floats hold two sums only.
     """
     later = [ahead.format(n=n) for n in (1, 2, 3)]
-    return f"""    {tile}(FROM, a, bias + l, 0)
-#if LANES > 1
-    {tile}(ZERO, b, 0, 0)
-#if {pairs}
+    two = f"""#if LANES == 4
     for (; k + 1 < count; k += 2, p += 2 * height) {{
       {tile}(ADD, a, p, {column})
       {tile}(ADD, b, p + height, {later[0]})
     }}
 #else
-    {tile}(ZERO, c, 0, 0)
+"""
+    begin, end = (two, "#endif\n") if pairs else ("", "")
+    return f"""    {tile}(FROM, a, bias + l, 0)
+#if LANES > 1
+    {tile}(ZERO, b, 0, 0)
+{begin}    {tile}(ZERO, c, 0, 0)
     {tile}(ZERO, d, 0, 0)
     for (; k + 3 < count; k += 4, p += 4 * height) {{
       {tile}(ADD, a, p, {column})
@@ -32,8 +34,7 @@ def _sum(tile: str, column: str, ahead: str, pairs: str) -> str:
     }}
     {tile}(JOIN, a, 0, c)
     {tile}(JOIN, b, 0, d)
-#endif
-    {tile}(JOIN, a, 0, b)
+{end}    {tile}(JOIN, a, 0, b)
 #endif
     for (; k < count; k++, p += height) {{
       {tile}(ADD, a, p, {column})
@@ -50,16 +51,16 @@ def group_kernel(name: str, parameter: str, column: str, ahead: str) -> str:
 
     Args:
         name: the kernel's.
-        parameter: one more parameter of it, a list of columns.
+        parameter: one more parameter of it with its comma, a list of columns; or nothing.
         column: the input of column ``k``.
         ahead: the input of the column ``{n}`` places behind it.
     """
-    large = _sum("TILE", column, ahead, "LANES == 4")
-    small = _sum("SMALL", column, ahead, "0")
+    large = _sum("TILE", column, ahead, pairs=True)
+    small = _sum("SMALL", column, ahead, pairs=False)
     return f"""
 /* y[l] = bias[l] + sum over k of w[k][l] {column}, for a group of rows, at most 16. */
-static void {name}(const float *w, int height, const float *bias, int count, {parameter}
-                   const float *x, float *y) {{
+static void {name}(const float *w, int height, const float *bias, int count,
+                   {parameter}const float *x, float *y) {{
   int l = 0;
   if (height > SMALLER) {{
     const float *p = w;

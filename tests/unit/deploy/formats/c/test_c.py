@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -24,7 +22,6 @@ from rayprune.deploy.formats.base import Examples
 from rayprune.deploy.formats.c import compiler as c_compiler
 from rayprune.deploy.formats.c.compiler import CArtifact, compile_c, run_self_test
 from rayprune.deploy.formats.c.lowering.lower import lower
-from rayprune.deploy.formats.c.layouts.blocks import Blocks
 from rayprune.deploy.formats.c.registers import ROWS
 from rayprune.deploy.formats.c.writer import write_c
 from rayprune.deploy.policy.agreement import agreement
@@ -47,33 +44,6 @@ def masked(rows: int, columns: int, density: float, seed: int) -> np.ndarray:
     weight = draw.normal(size=(rows, columns)).astype(np.float32)
     keep = draw.random((-(-rows // ROWS), columns)) < density
     return weight * keep.repeat(ROWS, axis=0)[:rows]
-
-
-@settings(deadline=None, max_examples=30)
-@given(st.integers(1, 50), st.integers(1, 9), st.floats(0, 1), st.integers(0, 9))
-def test_blocks_multiply_as_the_matrix_does(rows, columns, density, seed):
-    weight = masked(rows, columns, density, seed)
-    x = np.random.default_rng(seed).normal(size=columns)
-    held = blocks_of(weight)
-    y = np.zeros(len(held.begins) * ROWS - ROWS)
-    for block in range(len(held.begins) - 1):
-        for k in range(held.begins[block], held.begins[block + 1]):
-            y[block * ROWS : (block + 1) * ROWS] += held.values[k] * x[held.columns[k]]
-    order = np.arange(rows) if held.order is None else held.order[: len(y)]
-    got = np.zeros(rows)
-    got[order[order >= 0]] = y[: len(order)][order >= 0]
-    np.testing.assert_allclose(got, weight @ x, atol=1e-5)
-
-
-def test_blocks_that_lost_rows_are_found_again():
-    weight = masked(64, 40, density=0.2, seed=0)
-    living = (weight[::ROWS] != 0).sum()
-    assert len(blocks_of(weight).columns) == living
-    # As compaction does: a row here, a row there. Nothing lines up with 16 any more.
-    thinned = np.delete(weight, [3, 17, 18, 40], axis=0)
-    found = blocks_of(thinned)
-    assert found.order is not None
-    assert len(found.columns) == living
 
 
 class Dueling(nn.Module):
@@ -234,6 +204,17 @@ def thinned() -> DeployablePolicy:
     return policy
 
 
+def sparse() -> DeployablePolicy:
+    """Single weights pruned: few of many inputs, and a third, which vectors take as it is."""
+    layers = [nn.Linear(300, 40), nn.Tanh(), nn.Linear(40, 35), nn.ReLU(), nn.Linear(35, 3)]
+    policy = policies.discrete(nn.Sequential(*layers), 300)
+    draw = np.random.default_rng(5)
+    with torch.no_grad():
+        for layer, density in zip(layers[::2], (0.05, 0.35, 1.0), strict=True):
+            layer.weight.mul_(torch.from_numpy(draw.random(layer.weight.shape) < density))
+    return policy
+
+
 NETWORKS = {
     "dueling": lambda: policies.discrete(Dueling()),
     "skipping": lambda: policies.discrete(Skipping()),
@@ -245,6 +226,14 @@ NETWORKS = {
     "recurrent": policies.recurrent,
     "blocked": blocked,
     "thinned": thinned,
+    "sparse": sparse,
+}
+
+
+LAYOUTS = {
+    "blocked": ["linear_dense", "linear_blocks"],
+    "thinned": ["linear_dense", "linear_blocks", "linear_dense"],
+    "sparse": ["linear_rows", "linear_dense", "linear_dense"],
 }
 
 
@@ -259,7 +248,11 @@ def inputs_of(policy: Any, count: int = 30) -> list[np.ndarray]:
 
 
 def written(
-    policy: Any, folder: Path, lanes: int | None = None, examples: Examples | None = None, **about: str
+    policy: Any,
+    folder: Path,
+    lanes: int | None = None,
+    examples: Examples | None = None,
+    **about: str,
 ) -> tuple[Path, Any, Any]:
     plain = plain_copy(policy)
     given = inputs_of(plain)
@@ -283,19 +276,35 @@ def test_the_compiled_file_computes_what_torch_does(name, tmp_path):
     found = agreement(policy.interface, expected, artifact.run(given))
     assert found.holds
     assert found.max_error < 2e-6
-    if name == "thinned":
-        assert int(path.read_text().split("  float b3[")[1].split("]")[0]) > 64
-    if name == "blocked":
-        assert [layout["layout"] for layout in told["layouts"]] == ["linear_dense", "linear_blocks"]
+    if name in LAYOUTS:
+        assert [layout["layout"] for layout in told["layouts"]] == LAYOUTS[name]
 
 
 @needs_compiler
-@pytest.mark.parametrize("lanes", [4, 16])
-def test_other_lane_widths_compute_the_same(lanes, tmp_path):
-    policy = blocked()
+@pytest.mark.parametrize("name", ["thinned", "seeing"])
+@pytest.mark.parametrize("lanes", [4, 8, 16])
+def test_other_lane_widths_compute_the_same(lanes, name, tmp_path):
+    policy = NETWORKS[name]()
     path, _, (given, expected) = written(policy, tmp_path, lanes)
-    assert f"#define policy_LANES {lanes}" in path.read_text()
+    assert path.read_text().count(f"#define policy_LANES {lanes}") == 1
     assert agreement(policy.interface, expected, CArtifact(path).run(given)).holds
+
+
+@needs_compiler
+def test_a_machine_without_vectors_gets_lists_where_others_get_all_weights(tmp_path):
+    path, told, _ = written(sparse(), tmp_path)
+    assert told["layouts"][1]["layout_without_vectors"] == "linear_rows"
+    text = path.read_text()
+    assert text.count("#if policy_LANES > 1\nstatic const float") == 1
+    assert text.count("#if !(policy_LANES > 1)\nstatic const") == 3
+    assert told["self_test"]["without_vectors"]["passed"]
+    # A number that only the lists hold.
+    begin = text.index("#if !(policy_LANES > 1)\nstatic const float")
+    first = text.index("{\n", begin) + 2
+    path.write_text(f"{text[:first]}9.0f+{text[first:]}")
+    found = run_self_test(path)
+    assert (found["passed"], found["without_vectors"]["passed"]) == (False, False)
+    assert found["said"] == found["without_vectors"]["said"], "what failed is what is told"
 
 
 COMPILERS = [found for found in ("gcc", "clang") if shutil.which(found)]
@@ -315,7 +324,9 @@ def self_tested(source: Path, compiler: str, *options: str) -> str:
 
 
 @pytest.mark.skipif(not COMPILERS, reason="needs gcc or clang")
-@pytest.mark.parametrize("name", ["blocked", "seeing", "skipping", "gated", "norms", "masked"])
+@pytest.mark.parametrize(
+    "name", ["blocked", "seeing", "skipping", "gated", "norms", "masked", "sparse"]
+)
 def test_it_is_c99_without_warnings_and_needs_no_vectors(name, tmp_path):
     path, _, _ = written(NETWORKS[name](), tmp_path)
     for compiler in COMPILERS:
@@ -443,8 +454,14 @@ def test_each_operator_lets_a_nan_through_whatever_compiles_it(options, tmp_path
 
 
 @needs_compiler
-@pytest.mark.parametrize("lost", ["< 0.0f ? 0.0f : b0[i]", "x < -87.0f ? -87.0f : x"])
-def test_the_self_test_notices_a_nan_that_is_lost(lost, tmp_path):
+@pytest.mark.parametrize(
+    ("lost", "kept"),
+    [
+        ("< 0.0f ? 0.0f : b0[i]", "> 0.0f ? b0[i] : 0.0f"),
+        ("(v < low, low, v)", "(v > low, v, low)"),
+    ],
+)
+def test_the_self_test_notices_a_nan_that_is_lost(lost, kept, tmp_path):
     layers = [nn.Linear(4, 16), nn.ReLU() if "0.0f" in lost else nn.ELU(), nn.Linear(16, 3)]
     path, _, (given, expected) = written(policies.discrete(nn.Sequential(*layers)), tmp_path)
     odd = [Odd(0, element, np.nan) for element in range(4)]
@@ -452,9 +469,9 @@ def test_the_self_test_notices_a_nan_that_is_lost(lost, tmp_path):
         policies.discrete(nn.Sequential(*layers)), tmp_path, examples=Examples(given, expected, odd)
     )
     assert told["self_test"]["said"].endswith("; 4 with NaN or infinity, 0 hidden")
-    text, kept = path.read_text(), {"<": "> 0.0f ? b0[i] : 0.0f", "x": "x > -87.0f ? x : -87.0f"}
+    text = path.read_text()
     assert lost in text
-    path.write_text(text.replace(lost, kept[lost[0]]))
+    path.write_text(text.replace(lost, kept))
     assert run_self_test(path)["passed"] is False
     assert run_self_test(path)["said"].endswith("; 4 with NaN or infinity, 4 hidden")
 
@@ -509,19 +526,33 @@ def test_a_name_that_c_does_not_take_is_refused(kind, name, why, tmp_path):
 
 
 @needs_compiler
-def test_threads_act_side_by_side_in_memory_of_their_own(tmp_path):
+@pytest.mark.skipif(shutil.which("nm") is None, reason="needs nm")
+@pytest.mark.parametrize("name", ["sparse", "recurrent"])
+def test_nothing_that_changes_is_static(name, tmp_path):
+    path, _, _ = written(NETWORKS[name](), tmp_path)
+    compile_c(path, tmp_path / "policy.o", "-c")
+    told = subprocess.run(["nm", tmp_path / "policy.o"], capture_output=True, text=True, check=True)
+    kinds = {line.split()[-2] for line in told.stdout.splitlines()}
+    assert kinds & set("TtRr")
+    assert not kinds & set("BbDdCcGgSs")
+
+
+@needs_compiler
+@pytest.mark.parametrize("function", ["policy_act", "policy_act_in"])
+def test_threads_act_side_by_side(function, tmp_path):
     path, _, (given, expected) = written(policies.mlp(hidden=200), tmp_path)
     library = tmp_path / "policy.so"
     compile_c(path, library, "-shared", "-fPIC")
-    act = ctypes.CDLL(str(library)).policy_act_in
+    act = ctypes.CDLL(str(library))[function]
 
     def many(row: int) -> bool:
-        memory = ctypes.create_string_buffer(2**14)
+        memory = [ctypes.create_string_buffer(2**14)] if function.endswith("_in") else []
         x, wanted = given[0][row].copy(), expected[1][row]
         action, logits = np.zeros(1, np.int32), np.zeros(3, np.float32)
         arrays = [a.ctypes.data_as(ctypes.c_void_p) for a in (x, action, logits)]
         return all(
-            act(memory, *arrays) == 0 and np.allclose(logits, wanted, atol=1e-5) for _ in range(300)
+            act(*memory, *arrays) == 0 and np.allclose(logits, wanted, atol=1e-5)
+            for _ in range(300)
         )
 
     with ThreadPoolExecutor(4) as threads:
@@ -546,7 +577,8 @@ def test_negative_padding_cuts_off_and_bounds_may_be_tensors(tmp_path):
 
 
 @needs_compiler
-def test_no_array_is_read_beyond_its_end(tmp_path):
+@pytest.mark.parametrize("name", ["seeing", "thinned", "sparse", "recurrent"])
+def test_no_array_is_read_or_written_beyond_its_end(name, tmp_path):
     checks = ["-fsanitize=address,undefined", "-fno-sanitize-recover", "-DPOLICY_SELFTEST"]
     probe = tmp_path / "probe.c"
     probe.write_text("int main(void) { return 0; }\n")
@@ -554,7 +586,7 @@ def test_no_array_is_read_beyond_its_end(tmp_path):
         compile_c(probe, tmp_path / "probe", checks[0])
     except InputError:
         pytest.skip("needs a compiler with address sanitizers")
-    path, _, _ = written(seeing(), tmp_path)
+    path, _, _ = written(NETWORKS[name](), tmp_path)
     compile_c(path, tmp_path / "test", *checks)
     done = subprocess.run([tmp_path / "test"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[:2000]
@@ -621,11 +653,8 @@ def test_operators_that_c_does_not_have_are_named_with_what_to_do():
 
 
 @needs_compiler
-@pytest.mark.parametrize(
-    ("filters", "lanes", "tiles"),
-    [(3, 8, [8]), (9, 8, [16]), (24, 4, [16, 8]), (32, 8, [16]), (24, 16, [16, 16])],
-)
-def test_filters_are_computed_as_many_at_a_time_as_there_are(filters, lanes, tiles, tmp_path):
+@pytest.mark.parametrize(("filters", "lanes"), [(3, 8), (9, 8), (24, 4), (24, 16), (5, 16)])
+def test_any_number_of_filters_fits_into_any_registers(filters, lanes, tmp_path):
     torch.manual_seed(0)
     policy = seeing()
     policy.network.layers.conv0 = nn.Conv2d(2, filters, 3, padding=1)
@@ -633,6 +662,5 @@ def test_filters_are_computed_as_many_at_a_time_as_there_are(filters, lanes, til
     path, told, (given, expected) = written(policy, tmp_path, lanes)
     assert told["self_test"]["passed"]
     first = [layout for layout in told["layouts"] if layout.get("channels") == 2]
-    assert [layout["layout"] for layout in first] == [f"convolve_{tile}" for tile in tiles]
-    assert sum(layout["filters"] for layout in first) == filters
+    assert [(layout["layout"], layout["filters"]) for layout in first] == [("convolve", filters)]
     assert agreement(policy.interface, expected, CArtifact(path).run(given)).holds
