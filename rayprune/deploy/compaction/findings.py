@@ -121,8 +121,17 @@ class Findings:
     grounded: list[Tensor] = field(default_factory=list)
     """Channels of hidden units that stay at zero if their state starts there."""
 
-    def units_of(self, weight: str, count: int) -> Tensor:
-        """Return the channels of a layer's units; the same ones at each of its uses."""
+    def units_of(self, weight: str, count: int, axes: tuple[int, int] = (0, 1)) -> Tensor:
+        """Return the channels of a layer's units; the same ones at each of its uses.
+
+        Args:
+            weight: by name.
+            count: of units.
+            axes: along which its rows, whose units they are, and its columns lie; of a weight that
+                is also read across, such as a tied embedding's, each reading has units of its own.
+        """
+        if any(use.weight == weight and use.axes != axes for use in self.uses):
+            return self.channels.new(count)
         if weight not in self.units:
             self.units[weight] = self.channels.new(count)
         return self.units[weight]

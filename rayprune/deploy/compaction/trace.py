@@ -138,7 +138,8 @@ def _try(run: Callable[[], Any], message: str) -> Any:
             return run()
     # Whatever a user's forward may raise.
     except Exception as error:
-        raise InputError(message.format(f"{type(error).__name__}: {error}")) from error
+        told = str(error).rstrip(".")
+        raise InputError(message.format(f"{type(error).__name__}: {told}")) from error
 
 
 def _named(graph: fx.Graph, parameters: list[str], watch: Watch, calls: list[ModuleCall]) -> Trace:

@@ -105,6 +105,7 @@ TOLD: Final = (
     *CONVOLUTIONS,
     nn.RNNCellBase,
     nn.Embedding,
+    nn.PReLU,
 )
 """Layers that are told the sizes of their parameters."""
 
@@ -131,6 +132,8 @@ def tell_sizes(
         layer.out_features, layer.in_features = layer.weight.shape
     elif isinstance(layer, nn.modules.conv._ConvNd):
         _tell_channels(layer)
+    elif isinstance(layer, nn.PReLU):
+        layer.num_parameters = layer.weight.numel()
     elif isinstance(layer, nn.MultiheadAttention):
         fit_attention(layer, heads)
     elif isinstance(layer, nn.Bilinear):

@@ -47,7 +47,7 @@ def read_transposed(findings: Findings, given: Arguments, shapes: Shapes) -> lis
 def read_embedding(findings: Findings, given: Arguments, shapes: Shapes) -> list[AbstractValue]:
     """Read a table of symbols: which of them are asked for is not known, so that all stay."""
     weight, shape = given["weight"].parameter, shapes[0]
-    units = findings.units_of(weight, shape[-1])
+    units = findings.units_of(weight, shape[-1], (1, 0))
     symbols = torch.full(given["weight"].channels.shape[:1], PINNED)
     never = torch.full(symbols.shape, NAN, dtype=torch.float64)
     use = Use(weight, "", units, symbols, never, never, axes=(1, 0))
@@ -93,7 +93,7 @@ def _affine(
         Use(
             weight=weight,
             bias=bias,
-            rows=findings.units_of(weight, shape[axis]),
+            rows=findings.units_of(weight, shape[axis], axes),
             columns=findings.columns_of(given["input"], seen, named(owner_of(weight))),
             constants=seen.constants.where(seen.constants == 0, NAN) if padded else seen.constants,
             carried=seen.constants,

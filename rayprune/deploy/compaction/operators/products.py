@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from rayprune.deploy.compaction.abstract_values import NAN, AbstractValue, columns
 from rayprune.deploy.compaction.findings import Use, named, owner_of
@@ -78,17 +77,10 @@ def read_product(
     use = Use(
         weight=name,
         bias=bias.parameter if bias is not None else "",
-        rows=_units(call, name, ours, shape[result]),
+        rows=findings.units_of(name, shape[result], ours),
         columns=findings.columns_of(value, seen, named(owner_of(name))),
         constants=seen.constants,
         carried=torch.full_like(seen.constants, NAN),
         axes=ours,
     )
     return [affine(findings, use, seen, shape, result)]
-
-
-def _units(call: Call, name: str, axes: tuple[int, int], count: int) -> Tensor:
-    """Return the channels of a weight's rows; of one that is also read across, other ones."""
-    findings = call.findings
-    others = [use for use in findings.uses if use.weight == name and use.axes != axes]
-    return findings.channels.new(count) if others else findings.units_of(name, count)

@@ -38,6 +38,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "unfold": positions.windows,
     "pixel_shuffle": positions.pixels_shuffled,
     "glu": positions.gated,
+    "prelu": tensors.leaking,
 }
 """By operator; what torch tags as pointwise needs none.."""
 
@@ -49,7 +50,12 @@ MIXES: Final[Mapping[str, str]] = {
 """Why an operator without a rule holds the units that it reads, where more can be said of it."""
 
 
-_READ = {"matmul", "mm", "addmm", "linear", "einsum"} | tensors.MOVES | tensors.CUTS | tensors.SAME
+_READ = (
+    {"matmul", "mm", "addmm", "linear", "einsum", "prelu"}
+    | tensors.MOVES
+    | tensors.CUTS
+    | tensors.SAME
+)
 
 
 def minds_parameters(call: Call) -> bool:

@@ -190,6 +190,28 @@ def elementwise(call: Call) -> list[AbstractValue] | None:
     return [AbstractValue(channels, _constants(values, run, shape, is_product=name == "mul"))]
 
 
+def leaking(call: Call) -> list[AbstractValue] | None:
+    """Read ``prelu``: below zero each unit has a slope of its own, or all have one."""
+    value, slope = call.tensors
+    shape, many = [1] * value.channels.dim(), slope.channels.numel()
+    shape[min(1, len(shape) - 1)] = many
+    known = slope.known
+    if many == 1 and slope.parameter:
+        known = call.findings.parameters[slope.parameter].double()
+    laid = replace(
+        slope,
+        channels=slope.channels.reshape(shape),
+        known=known.reshape(shape),
+        source=sources(slope).reshape(shape),
+    )
+
+    def run(part: Callable[[AbstractValue], Tensor]) -> Tensor:
+        x = part(value)
+        return x.where(x >= 0, part(laid) * x)
+
+    return elementwise(replace(call, given={"self": value, "weight": laid}, run=run))
+
+
 def _axis_of(value: AbstractValue, shape: torch.Size, dims: Sequence[int]) -> int | None:
     axes = axes_of(value, shape)
     return axes[dims[0]] if axes is not None and len(dims) == 1 else None

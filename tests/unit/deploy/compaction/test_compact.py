@@ -264,6 +264,39 @@ def test_tied_weights_stay_tied():
     assert_same(net, small, torch.zeros(3, 4))
 
 
+def test_an_embedding_tied_to_the_last_layer_loses_the_units_that_both_can_do_without():
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.symbols, self.hidden = nn.Embedding(7, 6), nn.Linear(6, 6)
+            self.out = nn.Linear(6, 7, bias=False)
+            self.out.weight = self.symbols.weight
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(torch.relu(self.hidden(self.symbols(x))))
+
+    net = Tied()
+    zero(net.symbols.weight[:, 1], net.hidden.weight[:, 1])
+    small = compact(net, torch.arange(7))
+    assert removed(small) == {"symbols": 1, "hidden": 1}
+    assert small.module.out.weight is small.module.symbols.weight
+    torch.testing.assert_close(small.module(torch.arange(7)), net(torch.arange(7)))
+
+
+@pytest.mark.parametrize("slopes", [6, 1])
+def test_units_before_a_prelu_go_with_their_slopes(slopes):
+    net = nn.Sequential(nn.Linear(3, 6), nn.PReLU(slopes), nn.Linear(6, 2))
+    with torch.no_grad():
+        net[1].weight.uniform_(-1.0, 1.0)
+    zero(net[0].weight[1], net[2].weight[:, 4])
+    with torch.no_grad():
+        net[0].bias[1] = -1.0
+    small = compact(net, torch.randn(5, 3))
+    assert removed(small) == {"0": 2}
+    assert small.module[1].num_parameters == small.module[1].weight.numel() == max(1, slopes - 2)
+    assert_same(net, small, torch.zeros(5, 3))
+
+
 def test_a_weight_that_is_read_both_ways_loses_the_same_units():
     class Embedding(nn.Module):
         def __init__(self) -> None:
