@@ -52,7 +52,7 @@ class PolicyDeployment:
     sessions: int = 10_000
     """Sessions that an ingress holds; the least recently used is forgotten."""
     patience_s: float = 60.0
-    """How long a request is sent again where replicas are lost."""
+    """How long a request waits for a replica's answer, and is sent again where one is lost."""
     health_s: float = 10.0
     """Seconds between the self-tests of the open policies."""
 

@@ -26,7 +26,7 @@ from starlette.responses import JSONResponse, Response
 
 from rayprune.deploy.policy.interface import Array
 from rayprune.deploy.policy.runs import draw_noise
-from rayprune.errors import RaypruneError
+from rayprune.errors import RaypruneError, RunError
 from rayprune.reasons import found_in, reason_of
 from rayprune.serve.act_request import ActRequest, read_body
 from rayprune.serve.catalogue import Catalogue, PolicyFile, look_up
@@ -51,7 +51,8 @@ class PolicyIngress:
         replicas: the deployment of `rayprune.serve.replica.PolicyReplica`.
         catalogue: what is served.
         sessions: how many are held.
-        patience_s: how long a request is sent again and again while replicas are lost.
+        patience_s: how long a request waits for a replica's answer, and is sent again where
+            replicas are lost.
     """
 
     def __init__(
@@ -139,7 +140,7 @@ class PolicyIngress:
             if refused is not None:
                 return refused.status, refused.to_dict()
             failed = found_in(error, RaypruneError)
-            if failed is not None or isinstance(error, (BackPressureError, *_LOST)):
+            if failed is not None or isinstance(error, BackPressureError):
                 message = str(failed) if failed is not None else reason_of(error)
                 return 503, RequestError(message, 503).to_dict()
             raise
@@ -225,14 +226,19 @@ class PolicyIngress:
             handle = self._replicas.options(multiplexed_model_id=name)
             self._handles[name] = handle
         until = time.monotonic() + self._patience_s
-        while True:
+        while (left := until - time.monotonic()) > 0:
             try:
-                return cast("list[Array]", await handle.act.remote(name, inputs))
+                answer = asyncio.wait_for(handle.act.remote(name, inputs), left)
+                return cast("list[Array]", await answer)
+            except asyncio.TimeoutError:
+                break
             except _LOST:
-                if time.monotonic() > until:
-                    raise
-            self._metrics.sent_again()
+                self._metrics.sent_again()
             await asyncio.sleep(_PAUSE_S)
+        raise RunError(
+            f"No replica has answered for policy {name!r} within {self._patience_s:g} s. They may "
+            "be starting; ask again, and look at Ray Serve's status."
+        )
 
     def _tell_sessions(self) -> None:
         self._metrics.sessions(len(self._sessions), self._sessions.forgotten)

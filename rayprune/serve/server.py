@@ -101,9 +101,9 @@ def serving(
 @contextlib.contextmanager
 def _serve(host: str, port: int) -> Iterator[tuple[str, bool]]:
     """Have Serve's proxies run inside the block; yield their URL, and whether they are ours."""
-    if serve.status().proxies:
+    client: Any = _get_global_client(raise_if_no_controller_running=False)
+    if client is not None:
         # Somebody's, who has chosen its place.
-        client: Any = _get_global_client()
         held = client.http_config
         yield _url(held.host, held.port), False
         return

@@ -134,12 +134,21 @@ def test_what_a_lost_replica_has_not_answered_is_sent_to_another(ingress, replic
     assert ingress.policies()["counts"]["sent_again"] == 2
 
 
-def test_patience_ends_and_a_file_that_is_gone_is_no_fault_of_the_request(replicas, catalogue):
-    ingress = PolicyIngress(replicas, catalogue, sessions=2, patience_s=-1.0)
-    for fault in (ActorDiedError(), InputError("The file has changed.")):
-        replicas.faults = [fault]
-        status, told = ask(ingress, "/policies/choose/act", {"observation": OBSERVATION})
-        assert status == 503, told
+def test_a_file_that_is_gone_is_no_fault_of_the_request(ingress, replicas):
+    replicas.faults = [InputError("The file has changed.")]
+    status, told = ask(ingress, "/policies/choose/act", {"observation": OBSERVATION})
+    assert (status, told["error"]["message"]) == (503, "The file has changed.")
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_request_is_not_kept_for_ever(replicas, catalogue, monkeypatch, silent):
+    ingress = PolicyIngress(replicas, catalogue, sessions=2, patience_s=0.1)
+    replicas.faults = [ActorDiedError() for _ in range(99)]
+    if silent:
+        monkeypatch.setattr(replicas, "remote", lambda *given: asyncio.sleep(60))
+    status, told = ask(ingress, "/policies/choose/act", {"observation": OBSERVATION})
+    assert status == 503
+    assert "No replica has answered for policy 'choose' within 0.1 s" in told["error"]["message"]
 
 
 def test_a_session_s_requests_take_turns(ingress):
