@@ -86,7 +86,7 @@ def serving(
     """
     for module in ("ray", "ray.serve"):
         logging.getLogger(module).setLevel(logging.ERROR)
-    ours = connect_with(address, deployment.cpus)
+    ours = connect_with(address, lambda: deployment.cpus)
     try:
         _check_cpus(deployment)
         with _serve(host, port) as (place, own):

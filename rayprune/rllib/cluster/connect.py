@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -54,20 +54,24 @@ def connect(address: str | None, config: AlgorithmConfig) -> bool:
         address: as `connect_with` takes it.
         config: the algorithm that will run; an own Ray declares as many CPUs as it asks for.
     """
-    # RLlib itself isn't needed to join a cluster.
-    from rayprune.rllib.cluster.resources import request
 
-    return connect_with(address, int(request(config).get("CPU", 1)))
+    def cpus() -> int:
+        # RLlib itself isn't needed to join a cluster.
+        from rayprune.rllib.cluster.resources import request
+
+        return int(request(config).get("CPU", 1))
+
+    return connect_with(address, cpus)
 
 
-def connect_with(address: str | None, cpus: int) -> bool:
+def connect_with(address: str | None, cpus: Callable[[], int]) -> bool:
     """Connect to Ray; return whether this call started or joined it, and so should leave it.
 
     Args:
         address: a cluster's address, ``"local"`` for an own Ray, or None for ``RAY_ADDRESS`` where
             that is set (a job has it) and an own Ray otherwise: whatever cluster happens to run on
             this machine is never joined by accident.
-        cpus: how many an own Ray declares, where this machine hasn't as many.
+        cpus: gives how many an own Ray declares, where this machine hasn't as many.
 
     Raises:
         ResourceError: no Ray answers at the address, or it doesn't let this process in.
@@ -79,7 +83,7 @@ def connect_with(address: str | None, cpus: int) -> bool:
     if where == LOCAL:
         # One thread an actor: several torch processes on few cores fight for them otherwise.
         os.environ.setdefault("OMP_NUM_THREADS", "1")
-        most = max(os.cpu_count() or 1, cpus)
+        most = max(os.cpu_count() or 1, cpus())
         ray.init(address=LOCAL, num_cpus=most, include_dashboard=False, **quiet)
     else:
         _check_answers(where)
