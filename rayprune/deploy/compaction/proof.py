@@ -17,6 +17,7 @@ from rayprune.deploy.compaction.plan import Plan, apply_plan
 from rayprune.deploy.compaction.trace import Forward, as_arguments, call, tensors_in
 from rayprune.errors import InvariantError
 from rayprune.pruning.layers.hooks import hooked, unit_axis
+from rayprune.pruning.layers.plain_parameters import bake, copied
 from rayprune.pruning.measures.counting import count_parameters
 
 BOUNDS: Final = {"f64": 1e-12, "f32": 1e-5, "f16": 1e-2, "bf16": 1e-1}
@@ -227,7 +228,10 @@ def _error(ours: Tensor, theirs: Tensor) -> float:
 
 
 def _on_cpu(module: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
-    return copy.deepcopy(module).to("cpu", dtype).eval()
+    # The plan is of the weights themselves, where torch computes them from others.
+    plain = copied(module)
+    bake(plain)
+    return plain.to("cpu", dtype).eval()
 
 
 def _rows(arguments: tuple[Any, ...]) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import warnings
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from torch.fx import GraphModule
 from rayprune.deploy.policy.policy import DeployablePolicy
 from rayprune.errors import InputError, first_line
 from rayprune.pruning.layers.attach import unmask
+from rayprune.pruning.layers.plain_parameters import bake, copied
 from rayprune.pruning.quantisation.quantiser import with_rounded_weights
 
 _EXAMPLES = 3
@@ -26,11 +26,13 @@ _EXAMPLES = 3
 def plain_copy(policy: DeployablePolicy) -> DeployablePolicy:
     """Return a copy on the CPU in eval mode, whose layers are torch's own classes.
 
+    What torch computes a weight from, such as a weight norm, is resolved.
     Of a quantised policy the weights are rounded, and what layers read is not.
     """
-    copied = copy.deepcopy(policy).cpu().eval()
-    unmask(with_rounded_weights(copied))
-    return copied.requires_grad_(False)
+    plain = copied(policy).cpu().eval()
+    bake(with_rounded_weights(plain))
+    unmask(plain)
+    return plain.requires_grad_(False)
 
 
 def capture(policy: DeployablePolicy, *, batch: int | None = None) -> ExportedProgram:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch.export import ExportedProgram
+
 from rayprune.deploy.formats.base import ExportedFile, ExportJob, ExportOptions, Format
 from rayprune.deploy.formats.c.compiler import CArtifact, metadata_text
 from rayprune.deploy.formats.c.lowering.lower import lower
@@ -13,6 +15,7 @@ from rayprune.deploy.formats.c.writer import write_c
 from rayprune.deploy.formats.rewriting.batch_norms import fold_batch_norms
 from rayprune.deploy.formats.rewriting.channels_last import read_as_it_lies
 from rayprune.deploy.formats.rewriting.graphs import rewritten
+from rayprune.deploy.formats.rewriting.plain_operators import in_plain_operators
 from rayprune.deploy.policy.capture import capture
 from rayprune.deploy.policy.metadata import Metadata
 from rayprune.deploy.policy.policy import DeployablePolicy
@@ -39,14 +42,12 @@ class CFormat(Format):
 
     def check_policy(self, policy: DeployablePolicy) -> None:
         """See `Format.check_policy`."""
-        graph = rewritten(capture(policy, batch=1), fold_batch_norms, read_as_it_lies)
-        lower(graph, policy.interface, None)
+        lower(_for_c(capture(policy, batch=1)), policy.interface, None)
 
     def write(self, job: ExportJob, path: Path) -> ExportedFile:
         """See `Format.write`."""
         captured = capture(job.policy, batch=1)
-        graph = rewritten(captured, fold_batch_norms, read_as_it_lies)
-        source, told = write_c(graph, path, job.metadata, job.name, job.examples, job.options.lanes)
+        lower(_for_c(capture(policy, batch=1)), policy.interface, None)
         tested = told["self_test"]["passed"] is not None
         return ExportedFile(captured, told, {".h": source.header}, testable=tested)
 
@@ -62,3 +63,7 @@ class CFormat(Format):
     def metadata_text(self, path: Path) -> str | None:
         """See `Format.metadata_text`."""
         return metadata_text(path)
+
+
+def _for_c(captured: ExportedProgram) -> ExportedProgram:
+    return rewritten(in_plain_operators(captured), fold_batch_norms, read_as_it_lies)

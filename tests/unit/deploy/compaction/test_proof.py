@@ -26,6 +26,15 @@ def a_pruned_net() -> nn.Sequential:
     return net.eval()
 
 
+def test_weights_that_torch_computes_are_proven_as_they_are_read():
+    net = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(3, 6)), nn.Linear(6, 2))
+    nn.init.zeros_(net[1].weight[:, 2])
+    x = torch.randn(4, 3)
+    small = compact(net, x)
+    assert small.module[0].out_features == 5
+    assert prove(net, small.module, small.plan, x)["errors"]["f64"] < 1e-12
+
+
 def best(outputs: torch.Tensor) -> torch.Tensor:
     return outputs.argmax(-1)
 
