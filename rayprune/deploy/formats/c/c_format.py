@@ -66,4 +66,6 @@ class CFormat(Format):
 
 
 def _for_c(captured: ExportedProgram) -> ExportedProgram:
-    return rewritten(in_plain_operators(captured), fold_batch_norms, read_as_it_lies)
+    # Writing operators out turns those batch norms that are left into another operator.
+    folded = rewritten(captured, fold_batch_norms)
+    return rewritten(in_plain_operators(folded), read_as_it_lies)

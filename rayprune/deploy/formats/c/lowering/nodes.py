@@ -35,8 +35,10 @@ def shape_of(node: fx.Node) -> tuple[int, ...]:
 
 def unsupported(node: fx.Node, why: str) -> InputError:
     """Return the refusal of one use of an operator that C has otherwise."""
+    held = node.meta["val"]  # several, of a recurrent operator
+    shapes = [list(x.shape) for x in (held if isinstance(held, (list, tuple)) else [held])]
     return InputError(
-        f"The C export can't take this use of `{name_of(node)}` (shape {list(shape_of(node))}): "
+        f"The C export can't take this use of `{name_of(node)}` (shape {shapes[0]}): "
         f"{why}. Write the module differently, or take `--format onnx` or `--format torch`."
     )
 
