@@ -18,7 +18,7 @@ from rayprune.deploy.policy.interface import Array
 from rayprune.deploy.policy.odd_inputs import odd_cases, odd_inputs, poisonous, prove_odd
 from rayprune.deploy.policy.policy import DeployablePolicy
 from rayprune.deploy.policy.runs import Run, in_parts, module_run, random_inputs
-from rayprune.errors import InputError, InvariantError, RaypruneError
+from rayprune.errors import InputError, InvariantError, RaypruneError, first_line
 
 RANDOM_OBSERVATIONS: Final = 1000
 
@@ -96,7 +96,7 @@ def _proven(small: Shrunk, expected: Run, got: Run, inputs: list[Array], name: s
     interface = small.policy.interface
     inputs = small.grounded(inputs)
     wanted = small.outputs(in_parts(expected, inputs))
-    had = in_parts(got, small.inputs(inputs))
+    had = _run(got, small.inputs(inputs))
     noise = None
     if interface.noise_kind == "gumbel":
         noise = wanted[1] + inputs[len(interface.observations)]
@@ -109,6 +109,21 @@ def _proven(small: Shrunk, expected: Run, got: Run, inputs: list[Array], name: s
             "written. Please report it with the checkpoint."
         )
     return found
+
+
+def _run(got: Run, inputs: list[Array]) -> list[Array]:
+    """Run a file.
+
+    Raises:
+        InputError: what should run it can't.
+    """
+    try:
+        return in_parts(got, inputs)
+    except Exception as error:  # runtimes' own, which share no base class
+        raise InputError(
+            f"The file was exported, but can't be run: {first_line(error)}. Nothing was written. "
+            "Take another `--format`, or build the module of other layers."
+        ) from error
 
 
 def _rounding(policy: DeployablePolicy, inputs: list[Array]) -> float:

@@ -18,7 +18,7 @@ from rayprune.deploy.export import export as exporting
 from rayprune.deploy.export.export import export_policy
 from rayprune.deploy.formats import format_named, open_artifact
 from rayprune.deploy.formats.base import ExportedFile, ExportJob, ExportOptions
-from rayprune.deploy.formats.pt2 import TorchFormat
+from rayprune.deploy.formats.pt2 import TorchArtifact, TorchFormat
 from rayprune.deploy.policy.actions import Aim, Decide, Unsquash
 from rayprune.deploy.policy.agreement import agreement
 from rayprune.deploy.policy.capture import capture, plain_copy
@@ -236,6 +236,17 @@ def test_a_file_that_computes_something_else_is_not_written(tmp_path, monkeypatc
 
     monkeypatch.setattr(exporting, "format_named", lambda _: Wrong())
     with pytest.raises(InvariantError, match=r"recorded observations `dist_inputs` differs by"):
+        export_policy(policy, tmp_path / "policy.pt2", "torch", recorded=seen(policy), about={})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_its_runtime_cannot_run_is_not_written(tmp_path, monkeypatch):
+    def run(self, inputs):
+        raise RuntimeError("no such kernel.")
+
+    monkeypatch.setattr(TorchArtifact, "run", run)
+    policy = policies.mlp()
+    with pytest.raises(InputError, match=r"can't be run: no such kernel\. Nothing was written"):
         export_policy(policy, tmp_path / "policy.pt2", "torch", recorded=seen(policy), about={})
     assert list(tmp_path.iterdir()) == []
 
