@@ -24,7 +24,8 @@ def in_plain_operators(captured: ExportedProgram) -> ExportedProgram:
     if not any(target in _WRITTEN or _changes_its_input(target) for target in targets):
         return captured
     with quiet():
-        return captured.run_decompositions(_WRITTEN)
+        written: ExportedProgram = captured.run_decompositions(_WRITTEN)
+    return written
 
 
 def _changes_its_input(target: Any) -> bool:
