@@ -47,7 +47,8 @@ class CFormat(Format):
     def write(self, job: ExportJob, path: Path) -> ExportedFile:
         """See `Format.write`."""
         captured = capture(job.policy, batch=1)
-        lower(_for_c(capture(policy, batch=1)), policy.interface, None)
+        graph = _for_c(captured)
+        source, told = write_c(graph, path, job.metadata, job.name, job.examples, job.options.lanes)
         tested = told["self_test"]["passed"] is not None
         return ExportedFile(captured, told, {".h": source.header}, testable=tested)
 
