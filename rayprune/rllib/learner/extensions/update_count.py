@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-from ray.air.constants import TRAINING_ITERATION
 from ray.rllib.algorithms.cql.torch.cql_torch_learner import CQLTorchLearner
-from ray.rllib.core import ALL_MODULES
 
 from rayprune.pruning.pruner import Pruner
 from rayprune.rllib.learner.extension import Extension
-
-_COUNT = (ALL_MODULES, TRAINING_ITERATION)
+from rayprune.rllib.learner.updates.loss_state import UPDATES, updates_counted
 
 
 class UpdateCount(Extension):
@@ -28,7 +24,6 @@ class UpdateCount(Extension):
         learner: Any = self._view.learner
         if not isinstance(learner, CQLTorchLearner):
             return
-        held = learner.metrics.peek(_COUNT, default=0)
-        missing = self._view.updates - (0 if math.isnan(held) else held)
+        missing = self._view.updates - updates_counted(learner)
         if missing:
-            learner.metrics.log_value(_COUNT, missing, reduce="sum")
+            learner.metrics.log_value(UPDATES, missing, reduce="sum")

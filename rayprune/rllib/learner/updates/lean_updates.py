@@ -20,7 +20,8 @@ from torch import Tensor
 from rayprune.rllib.learner.updates import adam, gradients
 from rayprune.rllib.learner.updates.drawn_minibatches import DrawnMinibatches, draws_of
 from rayprune.rllib.learner.updates.forwards import forward_train
-from rayprune.rllib.learner.updates.logs import LastingLogs, StepCounts
+from rayprune.rllib.learner.updates.logs import LastingLogs, RepeatedLogs, StepCounts
+from rayprune.rllib.learner.updates.loss_state import loss_state_of
 from rayprune.rllib.learner.updates.losses import bare_loss_of
 from rayprune.rllib.learner.updates.minibatches import (
     IndexedMinibatches,
@@ -63,6 +64,7 @@ class LeanUpdates(_Base):
         if not self._is_built:
             self._lean = LeanParts(self)
             self._bare_loss = bare_loss_of(type(self))
+            self._loss_state = loss_state_of(self)
             self._counts = StepCounts()
             self._logs = self._is_first = self._is_last = True
             self._is_bare = self._is_seen = self._found_finite = False
@@ -188,10 +190,12 @@ class LeanUpdates(_Base):
         """Return a minibatch's outputs, losses and gradients, or the last alone."""
         if self._is_read or GRAPH not in self._lean or self._replays.are_off:
             return self._compute(batch)
-        replayed = self._replays.replayed(batch, self._params)
+        replayed = self._replays.replayed(batch, self)
         if replayed is not None:
             gradients.forget(self._optimizer_parameters)
             self._td_errors = replayed.td_errors
+            self._loss_state.put(self, batch, replayed.carried)
+            self._loss_state.count(self)
             return {}, {}, replayed.gradients
         found = self._replays.watched(
             batch, self, (lambda: self._alone(batch), lambda: self._alone(batch, is_bare=True))
@@ -217,7 +221,7 @@ class LeanUpdates(_Base):
             _, _, computed = self._compute(batch)
         finally:
             self._is_bare = False
-        return Computed(computed, self.take_td_errors())
+        return Computed(computed, self.take_td_errors(), self._loss_state.carried(self, batch))
 
     def compute_loss_for_module(
         self, *, module_id: str, config: Any, batch: Any, fwd_out: Any
@@ -230,7 +234,8 @@ class LeanUpdates(_Base):
             loss = self._bare_loss(self, **given)
         else:
             logged_to = self.metrics
-            self.metrics = LastingLogs(logged_to)  # type: ignore[assignment]
+            kind = RepeatedLogs if self._is_bare else LastingLogs
+            self.metrics = kind(logged_to)  # type: ignore[assignment]
             try:
                 loss = super().compute_loss_for_module(**given)  # type: ignore[safe-super]
             finally:

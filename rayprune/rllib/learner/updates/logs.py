@@ -44,6 +44,15 @@ class LastingLogs:
         return getattr(self._metrics, name)
 
 
+class RepeatedLogs(LastingLogs):
+    """Passes over sums, too: who computes a loss twice must not count twice."""
+
+    def log_value(self, key: Any, value: Any, *, window: float | None = None, **how: Any) -> None:
+        """Log a value, unless its window holds no more than one, or it is added to others."""
+        if "sum" not in str(how.get("reduce")):
+            super().log_value(key, value, window=window, **how)
+
+
 class StepCounts:
     """The steps of an update's minibatches, logged together."""
 

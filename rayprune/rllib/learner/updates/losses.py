@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from ray.rllib.algorithms.cql.torch.cql_torch_learner import CQLTorchLearner
 from ray.rllib.algorithms.dqn.torch.dqn_torch_learner import DQNTorchLearner
 from ray.rllib.algorithms.iql.torch.iql_torch_learner import IQLTorchLearner
 from ray.rllib.algorithms.marwil.torch.marwil_torch_learner import MARWILTorchLearner
@@ -26,18 +27,19 @@ _KNOWN: Final = (
     SACTorchLearner,
     TQCTorchLearner,
     IQLTorchLearner,
+    MARWILTorchLearner,
 )
 
 
 def goes_by_batch(learner_class: type, config: Any) -> bool:
     """Whether a loss is known to be the same function of every minibatch of an iteration.
 
-    CQL's is another one after a number of updates, for instance, and MARWIL's, which is BC's where
-    its `beta` is 0, has a moving average in it otherwise.
+    What CQL's and MARWIL's go by beside it, their `loss_state.LossState` tells.
     """
     loss = rllibs_own(learner_class, "compute_loss_for_module")
-    if loss is vars(MARWILTorchLearner)["compute_loss_for_module"]:
-        return bool(config.beta == 0)
+    if loss is vars(CQLTorchLearner)["compute_loss_for_module"]:
+        # It counts once for each module.
+        return not config.is_multi_agent
     return any(loss is vars(known)["compute_loss_for_module"] for known in _KNOWN)
 
 

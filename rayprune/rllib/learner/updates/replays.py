@@ -36,11 +36,13 @@ class Computed(NamedTuple):
     """By parameter."""
     td_errors: dict[str, Tensor]
     """By module id; empty where the algorithm has none."""
+    carried: list[Tensor]
+    """What the next loss takes over, see `LossState`."""
 
     @property
     def tensors(self) -> list[Tensor | None]:
         """All of it."""
-        return [*self.gradients.values(), *self.td_errors.values()]
+        return [*self.gradients.values(), *self.td_errors.values(), *self.carried]
 
 
 Compute = Callable[[], Computed]
@@ -63,18 +65,18 @@ class Replays:
         """Trust no recording until one is seen to hold: numbers in the loss may be others."""
         self._holds = False
 
-    def replayed(self, batch: Mapping[str, Any], parameters: Iterable[Any]) -> Computed | None:
+    def replayed(self, batch: Mapping[str, Any], learner: Any) -> Computed | None:
         """Return what is computed of a minibatch, if a recording holds for it.
 
         Args:
             batch: tensors by column by module id.
-            parameters: the Learner's, of now.
+            learner: whose parameters and whose loss are asked for.
         """
         recorded = self._recorded
         if not self._holds or recorded is None:
             return None
-        inputs = _Inputs(batch)
-        return recorded.run(inputs) if recorded.fits(inputs, parameters) else None
+        inputs = _Inputs(batch, learner)
+        return recorded.run(inputs) if recorded.fits(inputs, learner._params) else None
 
     def watched(
         self, batch: Mapping[str, Any], learner: Any, computes: tuple[Compute, Compute]
@@ -87,12 +89,15 @@ class Replays:
             computes: what computes of that batch as RLlib does, and what in the leanest way.
         """
         as_rllib, bare = computes
-        inputs = _Inputs(batch)
+        inputs = _Inputs(batch, learner)
         drawn = _Generators(inputs.tensors)
         computed = as_rllib()
         if self._may_watch(learner):
+            put = learner._loss_state.put
+            put(learner, batch, inputs.carried)
             with drawn.as_before():
                 self._watch(inputs, learner, computed, bare, drawn)
+            put(learner, batch, computed.carried)
         return computed
 
     def _may_watch(self, learner: Any) -> bool:
@@ -143,21 +148,25 @@ class Replays:
 
 
 class _Inputs:
-    """A minibatch's tensors.
+    """A minibatch's tensors, and those that its loss takes over from the last one.
 
     Args:
         batch: tensors by column by module id.
+        learner: whose loss is to be computed.
     """
 
-    def __init__(self, batch: Mapping[str, Any]) -> None:
+    def __init__(self, batch: Mapping[str, Any], learner: Any) -> None:
         self.tensors: list[Tensor] = []
         names: list[Any] = []
         for module_id, columns in batch.items():
             names += [module_id, *columns]
             for column in columns.values():
                 self.tensors.extend([column] if isinstance(column, Tensor) else tree_leaves(column))
-        self.form = names, [(tensor.shape, tensor.dtype) for tensor in self.tensors]
-        """Of which modules and columns they are, and how large."""
+        self.carried: list[Tensor] = learner._loss_state.carried(learner, batch)
+        self.tensors.extend(self.carried)
+        shapes = [(tensor.shape, tensor.dtype) for tensor in self.tensors]
+        self.form = names, shapes, learner._loss_state.phase(learner)
+        """Of which modules and columns they are, how large, and which loss will be computed."""
 
 
 class _Recorded:
@@ -208,14 +217,16 @@ class _Recorded:
         """Return what it computes of a minibatch."""
         made = self._program(inputs.tensors)
         parameters, module_ids = self._keys
-        errors: list[Any] = made[len(parameters) :]
+        beside: list[Any] = made[len(parameters) :]
         return Computed(
-            dict(zip(parameters, made, strict=False)), dict(zip(module_ids, errors, strict=True))
+            dict(zip(parameters, made, strict=False)),
+            dict(zip(module_ids, beside, strict=False)),
+            beside[len(module_ids) :],
         )
 
     def is_of(self, computed: Computed) -> bool:
         """Whether what was recorded came to the same, to the bit."""
-        first, self._first = self._first, Computed({}, {})
+        first, self._first = self._first, Computed({}, {}, [])
         return _are_same(first, computed)
 
     def gives(self, computed: Computed, inputs: _Inputs) -> bool:
