@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -41,6 +43,14 @@ Address = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "--verbose",
+        help="Tell which parts of training RLlib's own loops do, not the lean ones, and why.",
+    ),
+]
+
 
 def person() -> Console:
     """Return the console that people read: standard error."""
@@ -52,6 +62,30 @@ def tell(*parts: str | Table) -> None:
     console = person()
     for part in parts:
         console.print(part, markup=False)
+
+
+@contextmanager
+def in_detail(listener: Callable[[str], None], *, wanted: bool) -> Iterator[None]:
+    """Let debug lines of ours be heard meanwhile, if that is wanted."""
+    logger, handler = logging.getLogger("rayprune"), _Lines(listener)
+    level = logger.level
+    if wanted:
+        logger.addHandler(handler)
+        logger.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+class _Lines(logging.Handler):
+    def __init__(self, listener: Callable[[str], None]) -> None:
+        super().__init__(logging.DEBUG)
+        self._listener = listener
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._listener(record.getMessage())
 
 
 def load_rllib() -> None:

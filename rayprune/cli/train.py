@@ -14,7 +14,9 @@ from rayprune.cli.options import (
     Debug,
     Overrides,
     Seed,
+    Verbose,
     check_early,
+    in_detail,
     load_rllib,
     person,
     tell,
@@ -39,6 +41,7 @@ def train(
         bool, typer.Option("--resume", help="Go on from the last checkpoint in the directory.")
     ] = False,
     address: Address = None,
+    verbose: Verbose = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> dict[str, Any]:
@@ -57,9 +60,10 @@ def train(
     out = out or Path("runs") / f"{experiment.name}-seed{experiment.seed}"
     reporter = TerminalReporter(person())
     try:
-        summary: dict[str, Any] = run_training(
-            experiment, out, resume=resume, address=address, reporter=reporter
-        )
+        with in_detail(reporter.message, wanted=verbose):
+            summary: dict[str, Any] = run_training(
+                experiment, out, resume=resume, address=address, reporter=reporter
+            )
     finally:
         reporter.close()
     if not as_json:

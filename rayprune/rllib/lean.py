@@ -6,16 +6,14 @@ lean by itself, and left to RLlib where the user's config replaces or watches so
 
 from __future__ import annotations
 
-import logging
 from typing import Final, Protocol
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from rayprune.rllib.off_policy.part import LeanReplay
 from rayprune.rllib.sampling.part import LeanSampling
+from rayprune.rllib.settings.kept_parts import keep
 from rayprune.rllib.settings.keys import LEAN_KEY
-
-logger = logging.getLogger(__name__)
 
 
 class LeanPart(Protocol):
@@ -23,6 +21,9 @@ class LeanPart(Protocol):
 
     name: str
     """In words, for a debug line."""
+
+    def concerns(self, config: AlgorithmConfig) -> bool:
+        """Whether training has such a part."""
 
     def reason_against(self, config: AlgorithmConfig) -> str:
         """Return why RLlib's own part stays, in words; empty where there is no reason."""
@@ -44,10 +45,11 @@ def make_lean(config: AlgorithmConfig, *, lean: bool = True) -> None:
     """
     config.learners(learner_config_dict={**config.learner_config_dict, LEAN_KEY: lean})
     if not lean:
+        keep("training loop", "`lean` is false")
         return
-    for part in PARTS:
+    for part in filter(lambda part: part.concerns(config), PARTS):
         reason = part.reason_against(config)
         if reason:
-            logger.debug("RLlib's own %s is kept: %s.", part.name, reason)
+            keep(part.name, reason)
         else:
             part.apply(config)

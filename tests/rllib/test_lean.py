@@ -11,6 +11,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from rayprune.rllib import models, normalise, prune
+from rayprune.rllib.actors.learners import foreach_learner
 from tests.rllib import configs
 
 pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(300)]
@@ -31,6 +32,7 @@ ALGORITHMS: dict[str, Any] = {
     "ppo": configs.ppo,
     "dqn": configs.dqn,
     "sac": configs.sac,
+    "tqc": configs.tqc,
 }
 
 
@@ -42,22 +44,36 @@ def trained(config: Any, pruning: Any, *, lean: bool, iterations: int = 3) -> di
     try:
         for _ in range(iterations):
             algo.train()
-        learner = configs.learner_of(algo)
-        module = learner.module[DEFAULT_MODULE_ID]
-        moments = [
-            (name, key, value)
-            for name, optimizer in learner._named_optimizers.items()
-            for held in optimizer.state.values()
-            for key, value in held.items()
+        of_learners = [
+            {f"{name} of {rank}": held for name, held in learnt.items()}
+            for rank, learnt in enumerate(foreach_learner(algo, learnt_by))
         ]
+        acting = algo.env_runner_group.foreach_env_runner(acting_of)
         return {
-            "weights": {k: v.clone() for k, v in module.state_dict().items()},
-            "acting": {k: v.clone() for k, v in algo.env_runner.module.state_dict().items()},
-            "masks": learner.masks()[DEFAULT_MODULE_ID],
-            "moments": {f"{n}.{k}.{i}": v.clone() for i, (n, k, v) in enumerate(moments)},
+            **{name: held for learnt in of_learners for name, held in learnt.items()},
+            **{f"acting {number}": held for number, held in enumerate(acting)},
         }
     finally:
         algo.stop()
+
+
+def learnt_by(learner: Any) -> dict[str, Any]:
+    module = learner.module[DEFAULT_MODULE_ID]
+    moments = [
+        (name, key, value)
+        for name, optimizer in learner._named_optimizers.items()
+        for held in optimizer.state.values()
+        for key, value in held.items()
+    ]
+    return {
+        "weights": {k: v.clone() for k, v in module.state_dict().items()},
+        "masks": learner.masks()[DEFAULT_MODULE_ID],
+        "moments": {f"{n}.{k}.{i}": v.clone() for i, (n, k, v) in enumerate(moments)},
+    }
+
+
+def acting_of(env_runner: Any) -> dict[str, Any]:
+    return {k: v.clone() for k, v in env_runner.module.state_dict().items()}
 
 
 def check_same(one: dict[str, Any], other: dict[str, Any]) -> None:
@@ -88,12 +104,33 @@ IN_EVERY_RUN = {
 def test_the_same_weights_moments_and_masks_come_out(algorithm: str, way: str) -> None:
     pruning = configs.pruning(**{"schedule": LATE, **WAYS[way]})
     lean, own = (trained(ALGORITHMS[algorithm](), pruning, lean=on) for on in (True, False))
-    assert all(torch.isfinite(weight).all() for weight in lean["weights"].values())
+    assert all(torch.isfinite(weight).all() for weight in lean["weights of 0"].values())
+    check_same(lean, own)
+
+
+@pytest.mark.slow  # of two Learners every run has an update, see test_exact_zeros
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_so_it_does_with_two_learners(algorithm: str) -> None:
+    pruning = configs.pruning(schedule={"kind": "rigl", "begin": 0, "end": 2000, "every": 50})
+    config = ALGORITHMS[algorithm]().learners(num_learners=2)
+    lean, own = (trained(config, pruning, lean=on, iterations=2) for on in (True, False))
+    check_same(lean, own)
+    check_same({"weights": lean["weights of 0"]}, {"weights": lean["weights of 1"]})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_so_it_does_with_a_remote_env_runner(algorithm: str) -> None:
+    config = ALGORITHMS[algorithm]().env_runners(num_env_runners=1)
+    lean, own = (
+        trained(config, configs.pruning(schedule=LATE), lean=on, iterations=2)
+        for on in (True, False)
+    )
     check_same(lean, own)
 
 
 @pytest.mark.parametrize(
-    "algorithm", ["dqn", *(pytest.param(a, marks=pytest.mark.slow) for a in ("ppo", "sac"))]
+    "algorithm", ["dqn", *(pytest.param(a, marks=pytest.mark.slow) for a in ("ppo", "sac", "tqc"))]
 )
 def test_so_it_does_with_normalisation(algorithm: str) -> None:
     config = normalise(ALGORITHMS[algorithm](), rewards=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.algorithms.dqn.dqn import DQN
 from ray.rllib.utils import force_list
 
 from rayprune.rllib.off_policy.training import has_own_step, train_leanly
@@ -12,6 +13,10 @@ class LeanReplay:
     """Lets an Algorithm that replays take a leaner training step than DQN's of RLlib."""
 
     name = "training step"
+
+    def concerns(self, config: AlgorithmConfig) -> bool:
+        """Whether the algorithm is of DQN's family; CQL, which replays nothing, is."""
+        return config.algo_class is None or issubclass(config.algo_class, DQN)
 
     def reason_against(self, config: AlgorithmConfig) -> str:
         """Return why RLlib's training step stays."""

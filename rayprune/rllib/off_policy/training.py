@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import Any, Final
 
@@ -22,8 +21,7 @@ from rayprune.rllib.off_policy.training_step import ReplayStep
 from rayprune.rllib.replay.buffers import make_columnar
 from rayprune.rllib.replay.buffers import reason_against as reason_against_buffer
 from rayprune.rllib.settings.foreign_code import users_methods
-
-logger = logging.getLogger(__name__)
+from rayprune.rllib.settings.kept_parts import keep
 
 _OF_UPDATES: Final = frozenset(
     {"update", "_make_batch_if_necessary", "_create_iterator_if_necessary", "update_from_batch"}
@@ -91,7 +89,7 @@ class LeanTraining:
         if self._of is None or any(a is not b for a, b in zip(self._of, parts, strict=True)):
             self._of, reason = parts, _reason_against(algorithm)
             if reason:
-                logger.debug("RLlib's own %s is kept: %s.", "training step", reason)
+                keep("training step", reason)
                 self._step = None
             else:
                 make_columnar(algorithm.local_replay_buffer)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import torch
@@ -11,8 +10,7 @@ from torch import Tensor
 
 from rayprune.rllib.off_policy.tensors import HeldTensors
 from rayprune.rllib.settings.foreign_code import strangers, unknown_classes
-
-logger = logging.getLogger(__name__)
+from rayprune.rllib.settings.kept_parts import keep
 
 
 class LocalWeights:
@@ -33,7 +31,7 @@ class LocalWeights:
         self.reason = _reason_against(algorithm, self._learner)
         """Why RLlib's own way is gone, in words; empty where it isn't."""
         if self.reason:
-            logger.debug("RLlib's own %s is kept: %s.", "way to sync weights", self.reason)
+            keep("way to sync weights", self.reason)
 
     def have_changed(self) -> None:
         """Note that the Learner's have; they are brought over when `bring` is called."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -16,8 +15,7 @@ from rayprune.rllib.offline.columns import needs_returns, steps_for
 from rayprune.rllib.offline.draws import Draws, Modules
 from rayprune.rllib.offline.files import UnreadableError
 from rayprune.rllib.offline.sources import sources_of
-
-logger = logging.getLogger(__name__)
+from rayprune.rllib.settings.kept_parts import keep
 
 MOST_BYTES: Final = 2**30
 """Of unpacked Parquet files that are held in memory."""
@@ -98,7 +96,7 @@ class RecordedData(OfflineData):
                 "MARWIL learns of a state is told by all that follows, so it needs them. Give "
                 "fewer or other files; `rayprune record CHECKPOINT --out FOLDER` writes some."
             )
-        logger.debug("RLlib's own %s is kept: %s.", "reading of recorded data", self._streams)
+        keep("reading of recorded data", self._streams)
         kept = {
             name: getattr(self, name, None)
             for name in ("spaces", "learner_handles", "module_spec", "locality_hints")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from typing import Any, ClassVar, Final
 
@@ -15,8 +14,7 @@ from rayprune.rllib.replay.n_step_columns import Columns, NStep, columns_of
 from rayprune.rllib.replay.records import Record, chunk_of, reason_against, record_of
 from rayprune.rllib.replay.tally import Tally
 from rayprune.rllib.replay.transitions import Array, Order, Rows, Transitions
-
-logger = logging.getLogger(__name__)
+from rayprune.rllib.settings.kept_parts import keep
 
 _DIFFERENT: Final = "episodes differ in dtypes or shapes"
 
@@ -163,7 +161,7 @@ class Columnar(NormalisingBuffer, EpisodeReplayBuffer):
         order = Order()
         order.append(np.array(in_order, np.int64))
         if reason := reason or self._enter_more(self._kept, steps, order.all()):
-            logger.debug("RLlib's own replay buffer is kept: %s.", reason)
+            keep("replay buffer", reason)
             return
         self._order, self._records = order, records
         self._tally = Tally(self._metrics_num_episodes_for_smoothing)
@@ -173,7 +171,7 @@ class Columnar(NormalisingBuffer, EpisodeReplayBuffer):
     def leave_arrays(self, reason: str) -> None:
         """Become RLlib's own buffer, with all that it would hold by now; it stays that."""
         if self._steps is not None:
-            logger.debug("RLlib's own replay buffer is kept: %s.", reason)
+            keep("replay buffer", reason)
             self._tally.hand_over(self)
             self._kept = self._as_rllibs()
             self._steps = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -34,8 +33,7 @@ from rayprune.rllib.sampling.acting import Acting
 from rayprune.rllib.sampling.episodes import Array
 from rayprune.rllib.sampling.fragment import Fragment
 from rayprune.rllib.sampling.metrics import Key, QuickMetrics, quicken
-
-logger = logging.getLogger(__name__)
+from rayprune.rllib.settings.kept_parts import keep
 
 _TIMERS: Final[tuple[Key, ...]] = (
     RLMODULE_INFERENCE_TIMER,
@@ -135,8 +133,7 @@ class LeanEnvRunner(SingleAgentEnvRunner):
         if self._acting is None or not self._acting.is_of(self):
             self._acting = Acting(self)
             if self._acting.reason:
-                reason = self._acting.reason
-                logger.debug("RLlib's own %s is kept: %s.", "loop of EnvRunners", reason)
+                keep("loop of EnvRunners", self._acting.reason)
         return not self._acting.reason
 
     def _run(

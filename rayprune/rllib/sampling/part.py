@@ -14,6 +14,10 @@ class LeanSampling:
 
     name = "EnvRunner"
 
+    def concerns(self, config: AlgorithmConfig) -> bool:
+        """Whether there are EnvRunners: there always are."""
+        return True
+
     def reason_against(self, config: AlgorithmConfig) -> str:
         """Return why RLlib's EnvRunner stays."""
         if config.is_multi_agent:

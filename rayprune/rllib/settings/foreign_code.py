@@ -35,9 +35,7 @@ def is_known(cls: type) -> bool:
 
 def unknown_classes(cls: type) -> list[type]:
     """Return the classes of an MRO that aren't known and have a body."""
-    # Ray makes a subclass of what becomes an actor, with a few methods of its own.
-    bases = [base for base in cls.__mro__ if "__ray_actor_class__" not in vars(base)]
-    return [base for base in bases if not is_known(base) and _defined(base)]
+    return [base for base in _bases(cls) if not is_known(base) and _defined(base)]
 
 
 def own_methods(learner_class: type) -> set[str]:
@@ -57,7 +55,7 @@ def users_methods(learner_class: type) -> set[str]:
 
 def rllibs_own(learner_class: type, method: str) -> Any:
     """Return the method that a Learner has from RLlib, or from a user's class; never ours."""
-    for cls in learner_class.__mro__:
+    for cls in _bases(learner_class):
         if method in vars(cls) and cls.__module__.split(".")[0] != "rayprune":
             return vars(cls)[method]
     return None
@@ -99,6 +97,11 @@ def unknown_callbacks(config: AlgorithmConfig) -> list[str]:
         if not getattr(function, "__module__", "").startswith("rayprune.")
     ]
     return [f"the callback {_name_of(callback)}" for callback in [*classes, *functions]]
+
+
+def _bases(cls: type) -> list[type]:
+    # Ray makes a subclass of what becomes an actor, with all methods wrapped, and some of its own.
+    return [base for base in cls.__mro__ if "__ray_actor_class__" not in vars(base)]
 
 
 def _is_known_callback(callback: Any) -> bool:

@@ -16,6 +16,7 @@ from rayprune.config import ExperimentConfig, load_experiment, to_yaml
 from rayprune.errors import EnvError, RaypruneError
 from rayprune.pruning.schedules.gate_decisions import Verdict
 from rayprune.reasons import found_in, reason_of
+from rayprune.rllib.actors.kept_parts import kept_everywhere
 from rayprune.rllib.actors.learners import foreach_learner, policy_of
 from rayprune.rllib.callback import learner_reports, uncovered_lines
 from rayprune.rllib.checkpoints import files as checkpoints
@@ -70,6 +71,7 @@ class Run:
         self._teller = Teller()
         self._measured = Diagnostics()
         self._unsettled: dict[str, Any] | None = None
+        self._not_lean: dict[str, str] = {}
 
     def run(self, resume: bool) -> dict[str, Any]:
         """Train until the stop criterion, from the newest checkpoint if there is one."""
@@ -101,6 +103,7 @@ class Run:
                 keep_until = self._progress.clock - (self._unsettled is not None)
                 with Record.open(self._out / RECORD_FILE, keep_until=keep_until) as record:
                     self._loop(record, tracker)
+                self._not_lean = kept_everywhere(self._algorithm)
         except RayError as error:
             # A node that is lost between two iterations, in a validation or a checkpoint.
             raise self._failed(error) from error
@@ -354,6 +357,7 @@ class Run:
         chosen = self._out / "checkpoints" / str(progress.best or progress.newest)
         subject, record = SummarySubject.of(self._experiment), read_rows(self._out / RECORD_FILE)
         summary = summarise_run(subject, chosen, vars(progress), self._dense, record)
+        summary["not_lean"] = self._not_lean
         summary.update(self._gate.report())
         summary.update(summarise_transfer(self._experiment, self._out))
         write_atomic(self._out / SUMMARY_FILE, to_json(summary, indent=2) + "\n")

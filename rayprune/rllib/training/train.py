@@ -12,6 +12,7 @@ from rayprune.rllib.cluster.connect import on_ray
 from rayprune.rllib.cluster.resources import check_resources, learner_gpus, resolve_gpus
 from rayprune.rllib.experiment.algorithm_config import build_config
 from rayprune.rllib.export.exportable import export_limits
+from rayprune.rllib.settings.kept_parts import forget_kept_parts
 from rayprune.rllib.training.interruption import Interruption
 from rayprune.rllib.training.run import CONFIG_FILE, Run
 from rayprune.rllib.training.same_settings import require_same
@@ -73,6 +74,7 @@ def _train(
 ) -> dict[str, Any]:
     if resume:
         check_same_run(experiment, out / CONFIG_FILE)
+    forget_kept_parts()
     config = build_config(experiment)
     with on_ray(address, config), Interruption(reporter.message) as interruption:
         config = resolve_gpus(config, learner_gpus(experiment.rllib))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
@@ -13,9 +16,12 @@ from rayprune.errors import InvariantError
 from rayprune.rllib import prune
 from rayprune.rllib.actors.learners import foreach_learner
 from rayprune.rllib.callback import check_env_runners, check_learners, learner_reports
+from rayprune.rllib.learner.updates.parts import GRADIENTS, STEP, LeanParts
+from rayprune.rllib.settings.keys import LEAN_KEY
 from tests.doubles.envs import OwnModule
 from tests.rllib import configs
 from tests.rllib.invariants import check_by_hand
+from tests.rllib.learner.updates import twins
 
 pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(300)]
 
@@ -92,8 +98,37 @@ def test_two_learners_hold_the_same_masks_and_weights() -> None:
             )
         ]
         assert sums[0] == sums[1]
+        check_lean(algo)
     finally:
         algo.stop()
+
+
+def check_lean(algo: Any) -> None:
+    """Assert that two Learners learn leanly what they learn in RLlib's own loop."""
+    episodes, state = algo.env_runner.sample(), algo.learner_group.get_state()["learner"]
+    found = []
+    for lean in (False, True):
+        foreach_learner(algo, functools.partial(begin, state=state, lean=lean))
+        algo.learner_group.update(
+            episodes=copy.deepcopy(episodes),
+            timesteps={"num_env_steps_sampled_lifetime": 10_000},
+            num_epochs=2,
+            minibatch_size=32,
+            shuffle_batch_per_epoch=True,
+        )
+        found.append([*foreach_learner(algo, twins.learned)])
+    assert twins.differences(*found) == []
+
+
+def begin(learner: Any, state: Any, *, lean: bool) -> None:
+    """Put a Learner back to a state, and have it update in one of two ways from now on."""
+    learner._weights_seq_no = 0
+    learner.set_state(state)
+    learner.config.learner_config_dict[LEAN_KEY] = lean
+    learner._lean = LeanParts(learner)
+    assert (STEP in learner._lean) is (GRADIENTS in learner._lean) is lean
+    torch.manual_seed(3)
+    np.random.seed(3)  # noqa: NPY002 - RLlib's
 
 
 def test_the_callback_raises_when_something_else_writes_weights() -> None:

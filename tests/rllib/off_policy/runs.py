@@ -103,7 +103,7 @@ def assert_same(make_config: Callable[[], Any], *, sparsity: float = 0.0) -> Non
         of_module = [each["learners"]["default_policy"].keys() for each in (mine, other)]
         assert of_module[0] == of_module[1]
         learnt = [each["learners"]["__all_modules__"] for each in (mine, other)]
-        counted = [{k: v for k, v in each.items() if "lifetime" in k} for each in learnt]
+        counted = [{k: v for k, v in each.items() if "steps_trained" in k} for each in learnt]
         assert differing(*counted, but=_OF_TIME) == []
 
 

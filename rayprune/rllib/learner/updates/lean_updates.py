@@ -6,7 +6,6 @@ step does, what is logged. Each part computes what RLlib's does, to the bit, or 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -41,13 +40,12 @@ from rayprune.rllib.learner.updates.parts import (
 )
 from rayprune.rllib.learner.updates.replays import Computed, Replays
 from rayprune.rllib.learner.updates.target_networks import TargetNetworks
+from rayprune.rllib.settings.kept_parts import keep
 
 if TYPE_CHECKING:
     _Base = TorchLearner
 else:
     _Base = object
-
-logger = logging.getLogger(__name__)
 
 _AS_THEY_ARE = (MiniBatchDummyIterator, DrawnMinibatches)
 
@@ -122,7 +120,7 @@ class LeanUpdates(_Base):
             return self.iterator
         reason = reason_against(source)
         if reason:
-            logger.debug("RLlib's own minibatches of the Learner are kept: %s.", reason)
+            keep("minibatches of the Learner", reason)
             return source
         return IndexedMinibatches(source, self._begin_minibatch)
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from itertools import chain
 from typing import Any
 
+import numpy as np
 from ray.rllib.core import ALL_MODULES
 from ray.rllib.policy.sample_batch import MultiAgentBatch
 from ray.rllib.utils.metrics import (
@@ -74,8 +74,8 @@ class StepCounts:
 
         Args:
             metrics: the Learner's.
-            log_steps: RLlib's way to log one minibatch's steps. What is summed up for a lifetime is
-                the same however it is split; all else is reduced later, and holds each minibatch's.
+            log_steps: RLlib's way to log one minibatch's steps. What is summed up is the same
+                however it is split; means hold each minibatch's.
         """
         sizes, env_steps = self._sizes, self._env_steps
         if not sizes:
@@ -85,10 +85,16 @@ class StepCounts:
         stats = metrics.stats
         for module_id, each in sizes.items():
             stats[module_id][MODULE_TRAIN_BATCH_SIZE_MEAN].values[-1:] = each
-            stats[module_id][NUM_MODULE_STEPS_TRAINED].values[-1:] = each
+            _as_added(stats[module_id][NUM_MODULE_STEPS_TRAINED], len(each))
         of_all = stats[ALL_MODULES]
-        of_all[NUM_MODULE_STEPS_TRAINED].values[-len(sizes) :] = chain(*sizes.values())
-        of_all[NUM_ENV_STEPS_TRAINED].values[-1:] = env_steps
+        _as_added(of_all[NUM_MODULE_STEPS_TRAINED], sum(map(len, sizes.values())))
+        _as_added(of_all[NUM_ENV_STEPS_TRAINED], len(env_steps))
+
+
+def _as_added(stats: Any, count: int) -> None:
+    """Give a sum the type that it has where numbers were added one by one."""
+    if count > 1:
+        stats.values = [np.nansum(stats.values)]
 
 
 class _Counted:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -14,10 +13,9 @@ from ray.rllib.utils.metrics.metrics_logger import DEFAULT_STATS_CLS_LOOKUP
 
 from rayprune.rllib.learner.updates.losses import goes_by_batch
 from rayprune.rllib.settings.foreign_code import rllibs_own, users_methods
+from rayprune.rllib.settings.kept_parts import keep
 from rayprune.rllib.settings.keys import LEAN_KEY
 from rayprune.rllib.settings.module_configs import competes
-
-logger = logging.getLogger(__name__)
 
 MINIBATCHES: Final = "minibatches"
 COUNTS: Final = "counts of steps"
@@ -28,6 +26,7 @@ CLIPPING: Final = "clipping"
 GRAPH: Final = "graph of operations"
 TARGETS: Final = "target networks"
 
+_OF_ANOTHER_FAMILY: Final = "it is not of DQN's family"
 _OPTIMIZERS: Final = {"get_optimizer", "get_optimizers_for_module"}
 
 METHODS: Final[Mapping[str, frozenset[str]]] = {
@@ -81,8 +80,8 @@ class LeanParts:
         self._lean = {part for part, reason in reasons.items() if not reason}
         if learner.config.learner_config_dict.get(LEAN_KEY):
             for part, reason in reasons.items():
-                if reason:
-                    logger.debug("RLlib's own %s of the Learner is kept: %s.", part, reason)
+                if reason not in ("", _OF_ANOTHER_FAMILY):
+                    keep(f"{part} of the Learner", reason)
 
 
 def _reason(part: str, learner: TorchLearner, own: set[str]) -> str:
@@ -115,7 +114,7 @@ def _reasons(part: str, learner: TorchLearner, own: set[str]) -> Iterator[str]:
     if part == GRAPH and config.num_learners > 1:
         yield "gradients are averaged while they are computed"
     if part == TARGETS and _is_other(learner, "after_gradient_based_update", DQNLearner):
-        yield "it is not of DQN's family"
+        yield _OF_ANOTHER_FAMILY
     if part == STEP and _is_other(learner, "_update", TorchLearner):
         yield "the algorithm updates in a way of its own"
     if part == STEP and config.num_learners > 1:

@@ -16,7 +16,8 @@ Program = Callable[[list[Tensor]], list[Tensor | None]]
 """Takes other inputs of the recorded shapes; returns what was made of them."""
 
 _aten: Final = torch.ops.aten
-_SAME: Final = frozenset({_aten.detach.default, _aten.lift_fresh.default, _aten.alias.default})
+_LIFT: Final = _aten.lift_fresh.default
+_SAME: Final = frozenset({_aten.detach.default, _LIFT, _aten.alias.default})
 """Return what they are given, as far as it isn't differentiated."""
 _CONSTANT: Final = frozenset(
     {_aten.scalar_tensor.default, _aten.ones_like.default, _aten.zeros_like.default}
@@ -40,7 +41,8 @@ class _Writer:
         self._viewed: dict[int, Call] = {}
         self._written = {storage_of(t) for call in recording.calls for t in call.written}
         self._known: dict[Any, Tensor] = {}
-        self._calls = [call for call in recording.calls if not self._is_same(call)]
+        calls = [self._copying(call) for call in recording.calls]
+        self._calls = [call for call in calls if not self._is_same(call)]
         self._skip_copies()
         self._held: dict[str, Any] = {}
         self._names = {id(t): f"i{n}" for n, t in enumerate(recording.inputs)}
@@ -63,6 +65,12 @@ class _Writer:
         # Nothing is differentiated, but kernels of LSTMs keep what is needed only if it may be.
         made: Program = self._held["program"]
         return made
+
+    def _copying(self, call: Call) -> Call:
+        """Return a call that makes a tensor anew each time, if it is written to."""
+        if call.function is not _LIFT or storage_of(call.result) not in self._written:
+            return call
+        return Call(_aten.clone.default, call.args, {}, call.result)
 
     def _is_same(self, call: Call) -> bool:
         """Whether a call returns what is there already; note what that is."""

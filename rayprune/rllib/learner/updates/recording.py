@@ -96,7 +96,9 @@ class _Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        result = func(*args, **kwargs)
+        # A number made into a tensor: someone may add to it, and it must be there the next time.
+        lifts = func is torch.ops.aten.lift_fresh.default
+        result = args[0].clone() if lifts else func(*args, **kwargs)
         self.calls.append(Call(func, tuple(args), dict(kwargs), result))
         return result
 

@@ -7,7 +7,6 @@ time so far, are those that follow replayed alone. It is seen to again in each u
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
@@ -19,8 +18,7 @@ from torch.utils._pytree import tree_leaves
 from rayprune.rllib.learner.updates.programs import Program, program_of, same_tensors
 from rayprune.rllib.learner.updates.recording import NotRecordable, record
 from rayprune.rllib.settings.foreign_code import is_known
-
-logger = logging.getLogger(__name__)
+from rayprune.rllib.settings.kept_parts import keep
 
 TRIES: Final = 3
 """Recordings of one Learner that may turn out not to hold for other minibatches."""
@@ -144,7 +142,7 @@ class Replays:
             self._failures += 1
         self._recorded = None
         if self.are_off:
-            logger.debug("RLlib's own gradients of the Learner are kept: %s.", why)
+            keep("way to gradients of the Learner", why)
 
 
 class _Inputs:

@@ -34,6 +34,7 @@ CASES = {
     "soft targets": dqn(tau=0.01),
     "SAC": sac(),
     "SAC, clipped": sac(grad_clip=0.5),
+    "TQC": twins.spaces(configs.tqc(), twins.VECTOR, twins.CONTINUOUS),
 }
 
 

@@ -65,7 +65,13 @@ def parted(given: Tensor) -> list[Tensor | None]:
     return [left * right, best.values, best.indices]
 
 
-@pytest.mark.parametrize("compute", [gradients, in_place, random, twice, encoded, parted])
+def summed(given: Tensor) -> list[Tensor | None]:
+    total, same = torch.tensor(1.0), torch.tensor(2.0)
+    total += given.sum()
+    return [total, given * same]
+
+
+@pytest.mark.parametrize("compute", [gradients, in_place, random, twice, encoded, parted, summed])
 def test_a_program_gives_what_was_computed(compute: Any) -> None:
     check(compute)
 
