@@ -7,13 +7,16 @@ from typing import Any
 import pytest
 import torch
 from ray.rllib.algorithms.dqn import DQN
+from ray.rllib.algorithms.dqn.torch.default_dqn_torch_rl_module import DefaultDQNTorchRLModule
 from ray.rllib.algorithms.dqn.torch.dqn_torch_learner import DQNTorchLearner
 from ray.rllib.algorithms.tqc import TQCConfig
 from ray.rllib.connectors.connector_v2 import ConnectorV2
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from rayprune.rllib import prune
 from rayprune.rllib.off_policy.training import LeanTraining, train_leanly
+from rayprune.rllib.settings.kept_parts import kept_parts
 from tests.rllib.configs import learner_of
 from tests.rllib.off_policy.runs import PRIORITISED, UNIFORM, Run, assert_same, dqn, sac
 
@@ -59,6 +62,7 @@ def test_each_reason_to_keep_rllibs_step_is_told(debug_lines: Any) -> None:
         dqn().learners(learner_class=OwnLearner),
         dqn().learners(learner_connector=lambda *_: _Nothing()),
         dqn(buffer=UNIFORM, burn_in_len=2),
+        dqn().multi_agent(count_steps_by="agent_steps"),
     ):
         assert not Run(config, iterations=0).is_lean
     assert [line.partition("kept: ")[2] for line in debug_lines()] == [
@@ -66,6 +70,7 @@ def test_each_reason_to_keep_rllibs_step_is_told(debug_lines: Any) -> None:
         "PruningOwnLearner has a `update` of the user's.",
         "the config has a learner connector.",
         "a burn-in is asked for.",
+        "steps are counted by agent.",
     ]
 
 
@@ -88,6 +93,19 @@ def test_what_only_the_algorithm_knows_keeps_rllibs_step(debug_lines: Any) -> No
         "the module is recurrent.",
         "Learners are remote.",
     ]
+
+
+class OwnNet(DefaultDQNTorchRLModule):
+    """A user's, which EnvRunners must be given in RLlib's way."""
+
+    def setup(self) -> None:
+        super().setup()
+
+
+def test_so_it_does_with_a_module_of_the_users() -> None:
+    spec = RLModuleSpec(module_class=OwnNet, model_config={"fcnet_hiddens": [8]})
+    assert_same(lambda: dqn().rl_module(rl_module_spec=spec, model_config={}))
+    assert kept_parts()["way to sync weights"] == "the RLModule OwnNet is the user's"
 
 
 def test_lean_false_leaves_no_trace_in_the_config() -> None:

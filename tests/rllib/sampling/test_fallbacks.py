@@ -10,8 +10,19 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete
 from ray.rllib.callbacks.callbacks import RLlibCallback
+from ray.rllib.connectors.common import (
+    AddObservationsFromEpisodesToBatch,
+    BatchIndividualItems,
+    NumpyToTensor,
+    TensorToNumpy,
+)
 from ray.rllib.connectors.env_to_module import FlattenObservations
-from ray.rllib.connectors.module_to_env import GetActions
+from ray.rllib.connectors.module_to_env import (
+    GetActions,
+    ListifyDataForVectorEnv,
+    NormalizeAndClipActions,
+    UnBatchToIndividualItems,
+)
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
@@ -19,6 +30,7 @@ from rayprune.errors import EnvError
 from rayprune.rllib import prune
 from rayprune.rllib.connectors.observations import KeepObservations
 from rayprune.rllib.environments.guard import odd_observation_of
+from rayprune.rllib.sampling import to_module
 from rayprune.rllib.sampling.env_runner import LeanEnvRunner
 from tests.doubles.envs import OwnModule
 from tests.rllib import configs
@@ -198,9 +210,59 @@ def acted(config: Any) -> Any:
     return config.env_runners(module_to_env_connector=lambda *_: Doubling())
 
 
+def reordered(config: Any) -> Any:
+    """RLlib's defaults, put there by a user in another order."""
+    pieces = [BatchIndividualItems, NumpyToTensor]
+    return config.env_runners(
+        add_default_connectors_to_env_to_module_pipeline=False,
+        env_to_module_connector=lambda *_: [
+            AddObservationsFromEpisodesToBatch(),
+            *(piece() for piece in pieces),
+        ],
+    )
+
+
+def without_time(config: Any) -> Any:
+    """RLlib's defaults but one, which only recurrent modules need."""
+
+    def pieces(*_: Any) -> list[Any]:
+        clip = NormalizeAndClipActions(normalize_actions=True, clip_actions=False)
+        first = [GetActions(), TensorToNumpy(), UnBatchToIndividualItems()]
+        return [*first, clip, ListifyDataForVectorEnv()]
+
+    return config.env_runners(
+        add_default_connectors_to_module_to_env_pipeline=False, module_to_env_connector=pieces
+    )
+
+
+def test_nested_observations_are_left_to_rllib() -> None:
+    runner = runner_of(of(configs.ppo(Ends)))
+    pipeline, nested_space = runner._env_to_module, Dict(a=Discrete(3))
+    plain = to_module.reason_against(pipeline, runner.env.single_observation_space)
+    held = pipeline.connectors
+    pipeline.connectors = held[-5:]  # without what encodes
+    assert plain == ""
+    assert (
+        to_module.reason_against(pipeline, nested_space) == "the module reads nested observations"
+    )
+    pipeline.connectors = [*held[:-5], *held[-5:][::-1]]
+    assert "not all there" in to_module.reason_against(pipeline, nested_space)
+
+
+def test_a_module_that_is_not_torchs_is_left_to_rllib() -> None:
+    runner = runner_of(of(configs.ppo(Ends)))
+    runner.module = object()
+    assert not runner._acts_on_arrays()
+    assert runner._acting.reason == "there is no torch module that acts"
+    runner.module = None
+    assert not runner._acts_on_arrays()
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
+        (reordered, "RLlib's default connectors to the module are not all there"),
+        (without_time, "RLlib's default connectors to the environment are not all there"),
         (flattened, "the connector FlattenObservations looks at episodes"),
         (acted, "the connector .*Doubling looks at episodes"),
         (nested, "actions are nested"),
