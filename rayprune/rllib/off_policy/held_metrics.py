@@ -41,10 +41,15 @@ class HeldMetrics(QuickMetrics):
     """All Stats objects by their ids."""
     _is_complete: bool
     """Whether all of them are known."""
+    _closing: list[_Leaf]
+    """Those that an update's end changes: sums just go on."""
+    _updates: int
+    """That were closed."""
 
     def begin(self) -> None:
         """Make a logger work whose class was changed to this one."""
         self._known, self._leaves, self._is_complete = {}, {}, False
+        self._closing, self._updates = [], 0
 
     @contextmanager
     def holding(self) -> Iterator[None]:
@@ -82,18 +87,19 @@ class HeldMetrics(QuickMetrics):
             return super().reduce(compile)
         if not self._is_complete:
             self._find_leaves()
-        for leaf in self._leaves.values():
+        self._updates += 1
+        for leaf in self._closing:
             leaf.close()
         return {}
 
     def take(self) -> list[dict[str, Any]]:
         """Return what was closed, for another logger to aggregate in turn, and begin anew."""
-        leaves, taken = self._leaves, list[dict[str, Any]]()
-        if any(leaf.updates for leaf in leaves.values()):
+        leaves, taken, updates = self._leaves, list[dict[str, Any]](), self._updates
+        if updates and leaves:
             _to_numbers(leaf.closed for leaf in leaves.values() if leaf.is_series)
-            taken.append(_tree(self.stats, lambda stats: leaves[id(stats)].reduced()))
+            taken.append(_tree(self.stats, lambda stats: _reduced(leaves, stats, updates)))
         while any(leaf.others for leaf in leaves.values()):
-            taken.append(_tree(self.stats, lambda stats: leaves[id(stats)].other()))
+            taken.append(_tree(self.stats, lambda stats: _other(leaves, stats)))
         return taken
 
     def lifetime_sum(self, key: Any) -> float:
@@ -121,17 +127,26 @@ class HeldMetrics(QuickMetrics):
 
     def _find_leaves(self) -> None:
         found = list(_leaves_of(self.stats))
-        self._leaves = {id(stats): self._leaves.get(id(stats)) or _Leaf(stats) for stats in found}
+        known, since = self._leaves, self._updates
+        self._leaves = {id(stats): known.get(id(stats)) or _Leaf(stats, since) for stats in found}
+        self._closing = [leaf for leaf in self._leaves.values() if not leaf.is_sum]
         self._is_complete = True
 
 
 class _Leaf:
-    """A Stats object, and what its updates have come to."""
+    """A Stats object, and what its updates have come to.
 
-    __slots__ = ("closed", "is_series", "is_sum", "kind", "others", "stats", "updates")
+    Args:
+        stats: the object.
+        since: after how many updates of its logger it came.
+    """
 
-    def __init__(self, stats: Any) -> None:
+    __slots__ = ("closed", "is_series", "is_sum", "kind", "others", "since", "stats")
+
+    def __init__(self, stats: Any, since: int) -> None:
         self.stats = stats
+        self.since = since
+        """How many updates were reduced, or came before it."""
         self.kind = type(stats)
         self.is_series = self.kind in _SERIES
         unlimited = getattr(stats, "_window", None) is None
@@ -139,11 +154,9 @@ class _Leaf:
         self.closed: list[Any] = []
         self.others: list[Any] = []
         """What is none of RLlib's usual kinds, reduced by itself."""
-        self.updates = 0
 
     def close(self) -> None:
-        """End an update."""
-        self.updates += 1
+        """End an update of what is no sum."""
         stats = self.stats
         if self.is_series:
             values = stats.values
@@ -155,15 +168,19 @@ class _Leaf:
                 values.clear()
         elif self.kind is EmaStats:
             self.closed.append(stats._value)
-        # Sums go on; items that were taken out, as TD errors are, leave nothing.
-        elif not self.is_sum and (self.kind is not ItemSeriesStats or stats.items):
+        # Items that were taken out, as TD errors are, leave nothing.
+        elif self.kind is not ItemSeriesStats or stats.items:
             self.others.append(stats.reduce(compile=False))
 
-    def reduced(self) -> Any:
-        """Return a Stats object of all updates, and begin anew; None where `other` gives them."""
-        closed, updates, stats = self.closed, self.updates, self.stats
-        self.closed, self.updates = [], 0
-        if not updates or not (self.is_series or self.is_sum or self.kind is EmaStats):
+    def reduced(self, updates: int) -> Any:
+        """Return a Stats object of all updates, and begin anew; None where `other` gives them.
+
+        Args:
+            updates: of its logger, so far.
+        """
+        closed, is_new, stats = self.closed, updates > self.since, self.stats
+        self.closed, self.since = [], updates
+        if not is_new or not (self.is_series or self.is_sum or self.kind is EmaStats):
             return None
         if self.is_sum:
             return stats.reduce(compile=False)
@@ -179,6 +196,17 @@ class _Leaf:
     def other(self) -> Any:
         """Return the Stats object of the first update that is left; None where none is."""
         return self.others.pop(0) if self.others else None
+
+
+def _reduced(leaves: Mapping[int, _Leaf], stats: Any, updates: int) -> Any:
+    # One that was logged to after the last update is closed with the next.
+    leaf = leaves.get(id(stats))
+    return None if leaf is None else leaf.reduced(updates)
+
+
+def _other(leaves: Mapping[int, _Leaf], stats: Any) -> Any:
+    leaf = leaves.get(id(stats))
+    return None if leaf is None else leaf.other()
 
 
 def hold(metrics: Any) -> bool:

@@ -182,12 +182,26 @@ class PriorityTrees:
             nodes, size = nodes >> 1, size >> 1
             all_single = self._update(nodes, 2 * nodes, 2 * nodes + 1, all_single)
         all_single = False
-        while size:
+        while size > 1 and self._used * size > self.leaves:
             used = -(-self._used * size // self.leaves)
             first, end = 2 * size, 2 * (size + used)
             left, right = slice(first, end, 2), slice(first + 1, end, 2)
             all_single = self._update(slice(size, size + used), left, right, all_single)
             size >>= 1
+        # From here on all lies below the first node of each level.
+        if size:
+            left = 2 * size
+            self._update(
+                slice(size, size + 1), slice(left, left + 1), slice(left + 1, left + 2), False
+            )
+            self._hand_up(size)
+
+    def _hand_up(self, node: int) -> None:
+        """Take over the sum of a level's first node, beside which there is none, to the root."""
+        singles, doubles = self._view_singles, self._view_doubles
+        while parent := node >> 1:
+            singles[parent], doubles[parent] = singles[node], doubles[node]
+            node = parent
 
     def _update(self, nodes: Any, left: Any, right: Any, all_single: bool) -> bool:
         """Compute sums from their two parts; return whether all of them are single."""
