@@ -190,10 +190,9 @@ class PriorityTrees:
             size >>= 1
         # From here on all lies below the first node of each level.
         if size:
-            left = 2 * size
-            self._update(
-                slice(size, size + 1), slice(left, left + 1), slice(left + 1, left + 2), False
-            )
+            child = 2 * size
+            parts = slice(child, child + 1), slice(child + 1, child + 2)
+            self._update(slice(size, size + 1), *parts, all_single=False)
             self._hand_up(size)
 
     def _hand_up(self, node: int) -> None:
