@@ -58,10 +58,7 @@ class QuantisedLayer(nn.Module):
         if told.phase == OFF:
             plain: Tensor = super().forward(given)
             return plain
-        weight = self.weight
-        if self.fixed is None:  # of a fixed one they are on the grid already
-            weight = rounded(weight, weight_grid(weight, told.weights))
-        return self._computed(self._read(given, told), weight)
+        return self._computed(self._read(given, told), self._rounded_weight(told))
 
     @property
     def precision(self) -> Precision:
@@ -97,12 +94,28 @@ class QuantisedLayer(nn.Module):
         Returns:
             Whether it computes otherwise from now on.
         """
-        told = [float(phase), float(weights), float(activations or 0)]
-        before = self.precision.phase
-        if self.quantisation.tolist() == told:
+        told, before = Precision(phase, weights, activations or 0), self.precision
+        if told == before:
             return False
-        self.quantisation.copy_(torch.tensor(told))
-        return phase != OFF or before != OFF
+        self.quantisation.copy_(torch.tensor([float(number) for number in told[:3]]))
+        return phase != OFF or before.phase != OFF
+
+    def _rounded_weight(self, told: Precision) -> Tensor:
+        weight = self.weight
+        if self.fixed is not None:
+            return weight  # on the grid already
+        if self.training or torch.is_grad_enabled():
+            return rounded(weight, weight_grid(weight, told.weights))
+        # Who acts does so many times between two syncs.
+        held, now = (
+            self.__dict__.get("_rounded"),
+            (weight._version, weight.data_ptr(), told.weights),
+        )
+        if held is None or held[0] is not weight or held[1] != now:
+            made = rounded(weight, weight_grid(weight, told.weights))
+            held = self.__dict__["_rounded"] = weight, now, made
+        found: Tensor = held[2]
+        return found
 
     def _computed(self, given: Tensor, weight: Tensor) -> Tensor:
         raise NotImplementedError
@@ -179,7 +192,8 @@ QUANTISED: Final[Mapping[type[nn.Module], type[QuantisedLayer]]] = {
 
 
 def _told(buffer: Tensor) -> Precision:
-    phase, weights, activations = map(int, buffer.tolist())
+    # A target network's are averages of its source's and its own, to the last bit or so.
+    phase, weights, activations = map(round, buffer.tolist())
     return Precision(phase, weights, activations)
 
 
@@ -187,4 +201,5 @@ def _grid_of(buffer: Tensor, bits: int) -> Grid | None:
     low, high = buffer.unbind()
     if bool(low == high):
         return None
-    return Grid(*(float(part) for part in range_grid(low, high, bits)))
+    inverse, step, least, most = (float(part) for part in range_grid(low, high, bits)[:4])
+    return Grid(inverse, step, least, most)

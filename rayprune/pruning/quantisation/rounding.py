@@ -24,17 +24,26 @@ class Grid(NamedTuple):
     step: Any
     low: Any
     high: Any
+    clips: bool = True
+    """Whether values may lie outside of it."""
 
 
 def rounded(values: Tensor, grid: Grid) -> Tensor:
     """Round values to a grid, ties to even; NaN stays NaN.
+
+    Args:
+        values: any shape.
+        grid: where to.
 
     >>> grid = Grid(2.0, 0.5, -2, 1)
     >>> rounded(torch.tensor([0.3, 0.2, 9.0, -9.0]), grid).tolist()
     [0.5, 0.0, 0.5, -1.0]
     """
     if torch.is_grad_enabled() and values.requires_grad:
-        passed: Tensor = _StraightThrough.apply(values, *grid)  # type: ignore[no-untyped-call]
+        if not grid.clips:
+            whole: Tensor = _StraightThrough.apply(values, grid.inverse, grid.step)  # type: ignore[no-untyped-call]
+            return whole
+        passed: Tensor = _StraightWhereWithin.apply(values, *grid[:4])[0]  # type: ignore[no-untyped-call]
         return passed
     result: Tensor = _multiples(values, grid).clamp(grid.low, grid.high) * grid.step
     return result
@@ -61,7 +70,7 @@ def weight_grid(weight: Tensor, bits: int) -> Grid:
     else:
         reach = 2 * sizes.sum(dim=1) / (sizes > 0).sum(dim=1).clamp(min=1)
     step = reach.clamp(min=LEAST).reshape(-1, *[1] * (weight.dim() - 1))
-    return Grid(1 / step, step, -most, most)
+    return Grid(1 / step, step, -most, most, clips=bits == 2)
 
 
 def range_grid(low: Tensor, high: Tensor, bits: int) -> Grid:
@@ -73,7 +82,7 @@ def range_grid(low: Tensor, high: Tensor, bits: int) -> Grid:
         bits: of an activation.
 
     >>> range_grid(torch.tensor(0.0), torch.tensor(2.55), 8)[2:]
-    (tensor(0.), tensor(255.))
+    (tensor(0.), tensor(255.), True)
     """
     count = 2**bits - 1
     step = ((high.clamp(min=0) - low.clamp(max=0)) / count).clamp(min=LEAST)
@@ -93,18 +102,42 @@ def _multiples(values: Tensor, grid: Grid) -> Tensor:
 
 
 class _StraightThrough(torch.autograd.Function):
+    """Of values that lie within the grid, every one."""
+
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(values: Tensor, inverse: Any, step: Any, low: Any, high: Any) -> Tensor:
-        result: Tensor = torch.round(values * inverse).clamp(low, high) * step
+    def forward(values: Tensor, inverse: Any, step: Any) -> Tensor:
+        result: Tensor = (values * inverse).round_().mul_(step)
         return result
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        values, inverse, _, low, high = inputs
-        multiples = torch.round(values * inverse)
-        ctx.save_for_backward((multiples >= low) & (multiples <= high))
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        return gradients[0], None, None
+
+
+class _StraightWhereWithin(torch.autograd.Function):
+    """Of values that may be clipped, whose gradient is zero."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        values: Tensor, inverse: Any, step: Any, low: Any, high: Any
+    ) -> tuple[Tensor, Tensor]:
+        multiples = (values * inverse).round_()
+        clipped = multiples.clamp(low, high)
+        within = clipped == multiples
+        return clipped.mul_(step), within
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(output[1])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
