@@ -24,9 +24,11 @@ def target_table(measured: Sequence[Mapping[str, Any]]) -> Table:
     kept = [name for name in rows[0] if any(row[name] for row in rows)]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in kept:
-        text = name in _TEXTS
-        # Where it is narrow, names are broken and figures aren't.
-        table.add_column(name, justify="left" if text else "right", no_wrap=not text)
+        # Where it is narrow, names go on in another line, and figures stay whole.
+        if name in _TEXTS:
+            table.add_column(name, overflow="fold", min_width=8)
+        else:
+            table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*(row[name] for name in kept))
     return table
@@ -49,13 +51,13 @@ def _row(one: Mapping[str, Any]) -> dict[str, str]:
     return {
         "file": Path(one["file"]).name,
         "target": one["target"],
-        "flash [B]": _whole(one["flash_bytes"]),
-        "RAM [B]": _whole(one["ram_bytes"]),
-        "instructions": _whole(one["instructions"]),
-        "median [us]": _tenths(latency.get("p50")),
-        "p99 [us]": _tenths(latency.get("p99")),
-        "energy [uJ]": _tenths(one["energy_uj"]),
-        "self-test": _TESTED[one["self_test"]],
+        "flash\n[B]": _whole(one["flash_bytes"]),
+        "RAM\n[B]": _whole(one["ram_bytes"]),
+        "instruc-\ntions": _whole(one["instructions"]),
+        "median\n[us]": _tenths(latency.get("p50")),
+        "p99\n[us]": _tenths(latency.get("p99")),
+        "energy\n[uJ]": _tenths(one["energy_uj"]),
+        "self-\ntest": _TESTED[one["self_test"]],
     }
 
 

@@ -87,6 +87,16 @@ def test_a_file_is_measured_on_a_target(rayprune, adaptor, tmp_path):
     assert (told["flash_bytes"], told["ram_bytes"], told["self_test"]) == (9000, None, True)
 
 
+def test_a_row_with_every_figure_fits_a_terminal(rayprune, adaptor, tmp_path):
+    whole = {"flash_bytes": 123_456, "ram_bytes": 65_432, "instructions": 1_234_567}
+    said = {**whole, "latency_us": {"p50": 1, "p99": 2}, "energy_uj": 3, "self_test": True}
+    told = rayprune("bench", *board(tmp_path, said)).stderr
+    assert all(
+        figure in told for figure in ("policy.c", "123,456", "65,432", "1,234,567", "passed")
+    )
+    assert max(map(len, told.splitlines())) <= 80
+
+
 def test_a_self_test_that_fails_on_a_target_is_exit_code_1(rayprune, adaptor, tmp_path):
     answer = rayprune("bench", *board(tmp_path, {"self_test": False}))
     assert answer.code == 1
