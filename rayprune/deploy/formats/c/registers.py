@@ -63,12 +63,15 @@ typedef float vec;
 #define INTO(s, l, p, _) ((vec *)(p))[l] = s##l;
 /* Groups of no more rows than SMALLER are taken in small tiles, SMALL_ROWS at a time. */
 #if LANES == 16
-#define SMALLER 0
+#define SMALLER 8
+#define SMALL_ROWS 8
 #define TILE(m, s, p, x) m(s, 0, p, x)
-/* Eight filters would leave half of a register empty. */
+/* Eight rows would leave half of a register empty. */
 typedef float vec8 __attribute__((vector_size(32), aligned(4), may_alias));
 #define ADD_8(s, l, w, x) s##l += *(const vec8 *)(w) * (x);
 #define FROM_8(s, l, p, _) vec8 s##l = *(const vec8 *)(p);
+#define ZERO_8(s, l, p, _) vec8 s##l = {{0}};
+#define JOIN_8(s, l, p, t) s##l += t##l;
 #define INTO_8(s, l, p, _) *(vec8 *)(p) = s##l;
 #define SMALL(m, s, p, x) m##_8(s, 0, p, x)
 #elif LANES == 8
@@ -107,7 +110,20 @@ MACROS: Final = (
         "INTO",
         "vec8",
     ),
-    *("ADD_8", "FROM_8", "INTO_8", "TILE", "HALF", "SMALL", "SMALLER", "SMALL_ROWS", "UP", "PICK"),
+    *(
+        "ADD_8",
+        "ZERO_8",
+        "JOIN_8",
+        "FROM_8",
+        "INTO_8",
+        "TILE",
+        "HALF",
+        "SMALL",
+        "SMALLER",
+        "SMALL_ROWS",
+        "UP",
+        "PICK",
+    ),
 )
 """What the head defines beside kernels."""
 

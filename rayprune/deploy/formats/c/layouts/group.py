@@ -14,27 +14,29 @@ def _sum(tile: str, column: str, ahead: str, *, pairs: bool) -> str:
     """
     later = [ahead.format(n=n) for n in (1, 2, 3)]
     two = f"""#if LANES == 4
-    for (; k + 1 < count; k += 2, p += 2 * height) {{
-      {tile}(ADD, a, p, {column})
-      {tile}(ADD, b, p + height, {later[0]})
-    }}
+      for (; k + 1 < count; k += 2, p += 2 * height) {{
+        {tile}(ADD, a, p, {column})
+        {tile}(ADD, b, p + height, {later[0]})
+      }}
 #else
 """
     begin, end = (two, "#endif\n") if pairs else ("", "")
     return f"""    {tile}(FROM, a, bias + l, 0)
 #if LANES > 1
-    {tile}(ZERO, b, 0, 0)
-{begin}    {tile}(ZERO, c, 0, 0)
-    {tile}(ZERO, d, 0, 0)
-    for (; k + 3 < count; k += 4, p += 4 * height) {{
-      {tile}(ADD, a, p, {column})
-      {tile}(ADD, b, p + height, {later[0]})
-      {tile}(ADD, c, p + 2 * height, {later[1]})
-      {tile}(ADD, d, p + 3 * height, {later[2]})
+    if (count > 3) {{
+      {tile}(ZERO, b, 0, 0)
+{begin}      {tile}(ZERO, c, 0, 0)
+      {tile}(ZERO, d, 0, 0)
+      for (; k + 3 < count; k += 4, p += 4 * height) {{
+        {tile}(ADD, a, p, {column})
+        {tile}(ADD, b, p + height, {later[0]})
+        {tile}(ADD, c, p + 2 * height, {later[1]})
+        {tile}(ADD, d, p + 3 * height, {later[2]})
+      }}
+      {tile}(JOIN, a, 0, c)
+      {tile}(JOIN, b, 0, d)
+{end}      {tile}(JOIN, a, 0, b)
     }}
-    {tile}(JOIN, a, 0, c)
-    {tile}(JOIN, b, 0, d)
-{end}    {tile}(JOIN, a, 0, b)
 #endif
     for (; k < count; k++, p += height) {{
       {tile}(ADD, a, p, {column})
@@ -76,7 +78,6 @@ static void {name}(const float *w, int height, const float *bias, int count,
     y[l] = sum;
   }}
 #endif
-#if LANES < 16
   for (; l < height; l += SMALL_ROWS) {{
     const float *p;
     int k = 0;
@@ -86,6 +87,5 @@ static void {name}(const float *w, int height, const float *bias, int count,
 #endif
     p = w + l;
 {small}  }}
-#endif
 }}
 """
