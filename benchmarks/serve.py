@@ -261,6 +261,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--arms", nargs="+", default=["processes", "serve"])
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     rows = []
@@ -268,6 +269,8 @@ def main() -> None:
         paths = write_policies(Path(folder), asked.policies)
         # The processes are forked before Ray's threads begin.
         for name, arm in (("processes", processes), ("serve", served)):
+            if name not in asked.arms:
+                continue
             started = time.perf_counter()
             with arm(paths) as (places, pids):
                 load = Load(paths, places)
