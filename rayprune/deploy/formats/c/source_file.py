@@ -135,7 +135,7 @@ def _single(ports: Interface, name: str) -> str:
     given = ", ".join(c_name(port.name) for port in (*ports.inputs, *ports.outputs))
     return (
         f"\nint {name}_act({parameters(ports)}) {{\n"
-        f"  {name}_workspace workspace;\n"
+        f"  {name}_workspace workspace {name}_TABLE;\n"
         f"  return {name}_act_in(&workspace, {given});\n}}\n"
     )
 
@@ -153,7 +153,7 @@ def _many(ports: Interface, name: str) -> str:
     call = f"{name}_act_in(&workspace, {', '.join([*given, *made])})"
     return (
         f"\nint {name}_act_many(int n, {parameters(ports)}) {{\n"
-        f"  {name}_workspace workspace;\n"
+        f"  {name}_workspace workspace {name}_TABLE;\n"
         f"  int r, found = 0;\n  for (r = 0; r < n; r++)\n    found += {call};\n"
         "  return found;\n}\n"
     )
