@@ -17,17 +17,17 @@ class KillingCartPole(CartPoleEnv):
     A test that polls for the checkpoint and then sends a signal may find the run at its end.
 
     Args:
-        run: the run's directory.
+        run: the run's directory, or one that its trials are in.
         flag: a file that is made before the kill; where it is there, nobody is killed.
     """
 
     def __init__(self, run: str, flag: str) -> None:
         super().__init__()
-        self._checkpoints, self._flag = Path(run, "checkpoints"), Path(flag)
+        self._run, self._flag = Path(run), Path(flag)
 
     def step(self, action: Any) -> Any:
         """Step, or die."""
-        if not self._flag.exists() and any(self._checkpoints.glob("[0-9]*")):
+        if not self._flag.exists() and any(self._run.rglob("checkpoints/[0-9]*")):
             self._flag.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return super().step(action)

@@ -33,6 +33,7 @@ from rayprune.rllib.actors.learners import foreach_learner
 from rayprune.rllib.checkpoints.barrier import load_buffer, save_buffer
 from rayprune.rllib.checkpoints.saved_policy import MODULE_FILE, SavedPolicy, is_module
 from rayprune.rllib.connectors.filter_state import check_statistics, consolidate, gather
+from rayprune.storage.urls import url_of
 from rayprune.tracking.record import storage_error, to_json, write_atomic
 from rayprune.tracking.remote import fetch_checkpoint
 
@@ -218,11 +219,14 @@ def locate(path: Path) -> Path:
     """Return the checkpoint that ``path`` means: itself, or a finished run's chosen one.
 
     Args:
-        path: a directory here; `fetch` takes URLs too.
+        path: a directory, or a URL, of which a local copy is made.
 
     Raises:
         CheckpointError: nothing there is a checkpoint.
+        StorageError: a URL can't be read.
     """
+    if url_of(path) is not None:  # asked from Python; commands have fetched it before Ray's import
+        path = fetch_checkpoint(path)
     if not path.exists():
         raise CheckpointError(f"checkpoint {str(path)!r} does not exist.")
     summary = path / "summary.json"

@@ -39,7 +39,7 @@ def numbered(count: int) -> dict[str, dict[str, torch.Tensor]]:
 
 def test_each_step_is_drawn_once_before_any_is_drawn_again() -> None:
     drawn = Draws(numbered(10)).minibatches(4)
-    found = torch.cat([next(drawn)["a"]["obs"] for _ in range(8)])
+    found = torch.cat([next(drawn)["a"]["obs"] for _ in range(5)])
     assert sorted(found[:10].tolist()) == sorted(found[10:].tolist()) == list(range(10))
     assert found[:10].tolist() != found[10:].tolist()
 

@@ -48,6 +48,7 @@ def test_export_hands_over_its_options_and_tells_of_the_file(rayprune, calls, ch
         "compacted": False,
         "lanes": 4,
         "quantised": False,
+        "forced": False,
         "name": None,
         "episodes": None,
         "overwrite": True,
