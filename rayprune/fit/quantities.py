@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from rayprune.errors import did_you_mean, shown
+from rayprune.errors import shown
 from rayprune.pruning.checks import is_finite
 
 _WRITTEN: Final = re.compile(r"\s*([0-9][0-9_]*\.?[0-9]*(?:[eE][+-]?[0-9]+)?)\s*([A-Za-zµμ]*)\s*")
@@ -52,14 +52,9 @@ class Quantity:
         value = self.value_of(given)
         if value is not None and value > 0:
             return None
-        unit = re.sub(r"[^A-Za-zµ]", "", given) if isinstance(given, str) else ""
-        hint = did_you_mean(unit.lower(), self.units) if unit else ""
         known = f" Known are {', '.join(self.units)}." if self.units else ""
         wanted = f"a positive {self.name}{'' if self.bare else ' with its unit'}"
-        return (
-            f"`{field}` must be {wanted}, such as {self.example}, but is {shown(given)}."
-            f"{hint or known}"
-        )
+        return f"`{field}` must be {wanted}, such as {self.example}, but is {shown(given)}.{known}"
 
     def text(self, value: float) -> str:
         """Return a value as people read it, in the base unit."""

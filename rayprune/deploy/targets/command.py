@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from rayprune.deploy.formats import FORMATS
 from rayprune.deploy.targets.base import Latency, Measurement, Target
+from rayprune.deploy.targets.toolchain import run
 from rayprune.errors import InputError, RunError
 
 WORD: Final = "command"
@@ -67,24 +67,15 @@ class CommandTarget(Target):
 
     def _run(self, command: list[str]) -> str:
         try:
-            done = subprocess.run(
-                command,
-                capture_output=True,
-                stdin=subprocess.DEVNULL,
-                text=True,
-                errors="replace",
-                timeout=self.timeout_s,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise RunError(
-                f"Target {self.name!r} said nothing for {self.timeout_s:g} s and was ended."
-            ) from error
+            done = run(command, timeout_s=self.timeout_s)
+        except RunError as error:
+            raise RunError(f"Target {self.name!r}: {error}") from error
         except OSError as error:
             raise InputError(f"Target {self.name!r} can't be run: {error}.") from error
-        if done.returncode:
+        if done.code:
             lines = [line for line in done.stderr.splitlines() if line.strip()]
             why = f": {lines[-1].strip()}" if lines else ", and says nothing of it"
-            raise RunError(f"Target {self.name!r} ended with {done.returncode}{why}.")
+            raise RunError(f"Target {self.name!r} ended with {done.code}{why}.")
         return done.stdout
 
     def _read(self, said: str) -> Measurement:

@@ -113,7 +113,7 @@ class _StraightThrough(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        pass
+        pass  # torch wants one; the gradient needs nothing of what went in
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:

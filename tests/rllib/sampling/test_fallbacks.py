@@ -130,6 +130,7 @@ def test_environments_that_are_made_anew_when_one_fails() -> None:
         return config.fault_tolerance(restart_failed_sub_environments=True)
 
     same(make)
+    assert Breaking.steps_of_all > 3  # it failed, and went on
 
 
 def test_an_environment_that_fails_says_so() -> None:

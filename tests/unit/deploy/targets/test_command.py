@@ -74,7 +74,7 @@ def test_what_is_no_measurement_is_refused_by_name(tmp_path, file, body, fault):
 
 def test_a_board_that_hangs_is_ended(tmp_path, file):
     text = board(tmp_path, "time.sleep(60)")
-    with pytest.raises(RunError, match=r"said nothing for 0\.2 s and was ended"):
+    with pytest.raises(RunError, match=r"was ended after 0\.2 s"):
         CommandTarget(text, timeout_s=0.2).measure(file)
 
 
