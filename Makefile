@@ -24,7 +24,7 @@ demo: $(VENV)/.rllib
 	@out=$(DEMO); resume=; \
 	if [ -f $$out/config.yaml ] && [ ! -f $$out/summary.json ]; then resume=--resume; \
 	elif [ -n "$$(ls -A $$out 2>/dev/null)" ]; then out=$$out-$$(date +%Y%m%d-%H%M%S); fi; \
-	set -x; $(BIN)/rayprune train tune_configs/ppo_cartpole.yaml --out $$out $$resume
+	set -x; $(BIN)/rayprune train ppo_cartpole --out $$out $$resume
 
 # Two at a time, each with a Ray of its own; a file stays together, for its tests share fixtures,
 # and the files stay in tests/conftest.py's order: the longest first.

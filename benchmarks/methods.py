@@ -85,7 +85,7 @@ def schedule(text: str) -> str:
 TABLES = {
     # 79 x 79 has 6,875 parameters in the policy; 256 x 256 at 90.5 % keeps 6,886, biases included.
     "cartpole": Table(
-        "tune_configs/ppo_cartpole.yaml",
+        "tune_configs/classic/ppo_cartpole.yaml",
         5,
         {
             "dense": DENSE,
@@ -102,7 +102,7 @@ TABLES = {
         },
     ),
     "lunarlander": Table(
-        "tune_configs/ppo_lunarlander.yaml",
+        "tune_configs/classic/ppo_lunarlander.yaml",
         3,
         {
             "dense": DENSE,

@@ -54,7 +54,7 @@ def run(preset: str, arm: str, seed: int) -> dict[str, Any]:
     overrides = [*ARMS[arm], "tracking={wandb: off, tensorboard: false}"]
     if source:
         overrides.append(f"rllib.offline_data.input_=[{recorded(source)}]")
-    command = ["train", str(ROOT / "tune_configs" / f"{preset}.yaml")]
+    command = ["train", preset]
     for override in overrides:
         command += ["--set", override]
     resume = ["--resume"] if (place / "config.yaml").is_file() else []
@@ -80,8 +80,7 @@ def recorded(source: str) -> Path:
     place, data = HOME / source, HOME / f"data-{source}"
     if not data.is_dir():
         if not (place / "summary.json").is_file():
-            config, settings = str(ROOT / "tune_configs" / f"{source}.yaml"), SETTINGS[source]
-            json_of(["train", config, "--out", str(place), "--json", *settings])
+            json_of(["train", source, "--out", str(place), "--json", *SETTINGS[source]])
         json_of(["record", str(place), "--out", str(data), "--episodes", "50", "--explore"])
     return data
 

@@ -101,10 +101,9 @@ def train(preset: str, seed: int, out: Path, settings: list[str]) -> None:
     """Train a run, or go on with one that was interrupted; a finished one is left alone."""
     if (out / "summary.json").is_file():
         return
-    config = ROOT / "tune_configs" / f"{preset}.yaml"
     given = [part for setting in (*OFF, *settings) for part in ("--set", setting)]
     resumed = ["--resume"] if out.is_dir() else []
-    rayprune("train", config, "--seed", str(seed), *given, "--out", out, *resumed)
+    rayprune("train", preset, "--seed", str(seed), *given, "--out", out, *resumed)
 
 
 def rayprune(*arguments: Any, accepts: tuple[int, ...] = (0,)) -> dict[str, Any]:

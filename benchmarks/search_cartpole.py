@@ -3,7 +3,7 @@
     python benchmarks/search_cartpole.py [--seeds 2] [--steps 60000] [--out runs/search_cartpole]
     pip install 'rayprune[optuna]'    # for `nsga2` and `tpe`; without it those rows are left out
 
-The experiment is tune_configs/pbt_cartpole.yaml's with `--steps` env steps per trial and without
+The experiment is the preset pbt_cartpole's with `--steps` env steps per trial and without
 its `reference`. Each (method, seed) is a sweep of eight trials, appends one row to rows.jsonl, and
 is skipped when its row is there. Ends with a table of the hypervolume over (return, sparsity) of
 everything that the trials were measured at, as a share of 500 x 1, validation returns. `mo_asha`
@@ -32,7 +32,7 @@ from rayprune.search.sweep import run_sweep
 from rayprune.search.sweep_spec import load_sweep
 from rayprune.tracking.record import Record, read_rows
 
-CONFIG = Path(__file__).resolve().parents[1] / "tune_configs" / "pbt_cartpole.yaml"
+CONFIG = Path(__file__).resolve().parents[1] / "tune_configs" / "search" / "pbt_cartpole.yaml"
 METHODS = ("mo_pbt", "pbt", "mo_asha", "nsga2", "tpe", "random")
 MOST_RETURN = 500.0
 Points = list[tuple[float, float]]

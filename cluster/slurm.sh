@@ -2,7 +2,7 @@
 # A sweep on Slurm: a Ray cluster over the job's nodes, for as long as the sweep runs.
 #
 #   conda activate rayprune      # cluster/environment.yml, where all nodes see it
-#   sbatch cluster/slurm.sh tune_configs/pbt_cartpole.yaml /shared/runs/pbt_cartpole
+#   sbatch cluster/slurm.sh pbt_cartpole /shared/runs/pbt_cartpole
 #
 # The second argument is a directory that all nodes share. Submitted again with the same one, after
 # the time limit or a failure, the sweep goes on where it was.

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from rayprune import yaml12
 from rayprune.algorithms import ALGORITHMS, is_offline
 from rayprune.errors import ConfigError, did_you_mean, shown
+from rayprune.presets import find_config
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.quantisation.config import QuantisationConfig
 from rayprune.pruning.schedules.times import waits_for_return
@@ -211,8 +212,9 @@ def load_raw(
     path: str | Path, overrides: Sequence[str] = (), seed: int | None = None
 ) -> tuple[dict[str, Any], list[str]]:
     """Return the file's mapping with the overrides in it, and the overrides' faults."""
+    path = find_config(path)
     raw = yaml12.read_mapping(path)
-    raw.setdefault("name", Path(path).stem)
+    raw.setdefault("name", path.stem)
     faults = yaml12.apply_overrides(raw, overrides)
     if seed is not None:
         raw["seed"] = seed

@@ -109,7 +109,7 @@ WORKS: Final[Mapping[str, Work]] = {
         pruned=ON_POLICY,
         compacted=ON_POLICY_SMALL,
     ),
-    # tune_configs/ppo_minatar_breakout.yaml
+    # tune_configs/games/ppo_minatar_breakout.yaml
     "ppo_minatar": Work(
         "PPO",
         "rayprune.envs:MinBreakout-v0",

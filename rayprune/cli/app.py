@@ -72,7 +72,7 @@ class _Commands(TyperGroup):
 app = typer.Typer(
     cls=_Commands,
     help="Train deep-RL policies small: prune while RLlib trains, and prove what is left.",
-    epilog="Example: rayprune train tune_configs/ppo_cartpole.yaml",
+    epilog="Example: rayprune train ppo_cartpole",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

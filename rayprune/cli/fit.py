@@ -34,7 +34,7 @@ def fit(
         Path,
         typer.Argument(
             metavar="CONFIG",
-            help="A YAML file; a `fit` block in it may hold the same keys as the options.",
+            help="A YAML file or a preset; its `fit` block may hold the same keys as the options.",
             show_default=False,
         ),
     ],
@@ -108,7 +108,7 @@ def fit(
 
     Exit code 0: met and certified. 1: not met, or not feasible. 2: wrong input.
 
-    Example: rayprune fit tune_configs/fit_cartpole_cortex_m4.yaml --flash 16KB --ram 4KB
+    Example: rayprune fit fit_cartpole_cortex_m4 --flash 16KB --ram 4KB
     """
     check_early(config, None)
     if plan and resume:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from rich.table import Table
@@ -102,16 +101,6 @@ def _examples() -> dict[str, str]:
     return {str(FOLDER / name): text for name, text in EXAMPLES.items()}
 
 
-def _configs() -> dict[str, str]:
-    """Return the YAML files at hand, each with its header's first line."""
-    beside_package = Path(__file__).parents[2] / "tune_configs"
-    within_package = Path(__file__).parents[1] / "tune_configs"
-    for folder in (Path("tune_configs"), beside_package, within_package):
-        if folder.is_dir():
-            return {str(path): _header(path) for path in sorted(folder.glob("**/*.yaml"))}
-    return {}
-
-
 _SOURCES: Mapping[str, Callable[[], dict[str, str]]] = {
     "criteria": _criteria,
     "schedules": _schedules,
@@ -126,12 +115,14 @@ _SOURCES: Mapping[str, Callable[[], dict[str, str]]] = {
     "quantise": _quantise,
     "targets": _targets,
     "examples": _examples,
-    "configs": _configs,
 }
+_CONFIGS: Final = "configs"
 
 
 def list_names(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help=f"One of: {', '.join(_SOURCES)}.")],
+    kind: Annotated[
+        str, typer.Argument(metavar="KIND", help=f"One of: {', '.join((*_SOURCES, _CONFIGS))}.")
+    ],
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> dict[str, Any]:
@@ -139,15 +130,17 @@ def list_names(
 
     Example: rayprune list criteria
     """
-    kinds = [*_SOURCES]
+    kinds = [*_SOURCES, _CONFIGS]
     if kind not in kinds:
         raise ConfigError(
             f"KIND must be one of {kinds}, but is {kind!r}.{did_you_mean(kind, kinds)}"
         )
+    if kind == _CONFIGS:
+        return _list_presets(as_json)
     entries = _SOURCES[kind]()
     if not as_json:
         table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column("name", overflow="fold")  # a path is of no use without its end
+        table.add_column("name", overflow="fold")  # a name is of no use without its end
         table.add_column("what it is")
         for name, description in entries.items():
             table.add_row(name, description)
@@ -155,9 +148,13 @@ def list_names(
     return {kind: [{"name": name, "description": text} for name, text in entries.items()]}
 
 
-def _header(path: Path) -> str:
-    first, *_ = [*path.read_text(encoding="utf-8").splitlines(), ""]
-    return first.lstrip("# ") if first.startswith("#") else ""
+def _list_presets(as_json: bool) -> dict[str, Any]:
+    from rayprune.cli.printing.preset_table import preset_rows, preset_table
+
+    rows = preset_rows()
+    if not as_json:
+        tell(preset_table(rows), "Each name goes where a config's path does: rayprune train NAME.")
+    return {_CONFIGS: rows}
 
 
 def _described(registry: Mapping[str, object]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from rayprune import yaml12
 from rayprune.errors import CheckpointError, InputError
+from rayprune.presets import find_config
 from rayprune.storage.urls import check_url, url_of
 from rayprune.tracking.remote import fetch_checkpoint
 
@@ -105,7 +106,7 @@ def load_rllib() -> None:
 
 def check_early(config: Path, out: Path | None) -> None:
     """Refuse before Ray's import, which takes seconds: no file, no YAML, no place for a run."""
-    yaml12.read_mapping(config)
+    yaml12.read_mapping(find_config(config))
     url = None if out is None else url_of(out)
     if url is not None:
         check_url(url)

@@ -16,7 +16,7 @@ def submit(
         Path,
         typer.Argument(
             metavar="CONFIG",
-            help="A YAML file; one with a `search` block is a sweep.",
+            help="A YAML file or a preset; one with a `search` block is a sweep.",
             show_default=False,
         ),
     ],
@@ -61,12 +61,14 @@ def submit(
 
     Ctrl-C leaves the job running. A cluster with a token: RAY_AUTH_MODE=token, RAY_AUTH_TOKEN.
 
-    Example: rayprune submit tune_configs/pbt_cartpole.yaml --address http://HEAD:8265 --out
+    Example: rayprune submit pbt_cartpole --address http://HEAD:8265 --out
     /shared/runs/pbt_cartpole
     """
     from rayprune.jobs.head import check_head, client, head_url, require_job_client
     from rayprune.jobs.package import make_job, require_lasting
+    from rayprune.presets import find_config
 
+    config = find_config(config)
     raw = _checked(config, overrides or (), seed)
     lasting = require_lasting(out)
     options = {"set": overrides, "seed": seed, "out": lasting, "resume": resume, "debug": debug}

@@ -27,7 +27,9 @@ def sweep(
     config: Annotated[
         Path,
         typer.Argument(
-            metavar="CONFIG", help="A YAML file with a `search` block.", show_default=False
+            metavar="CONFIG",
+            help="A YAML file with a `search` block, or a preset.",
+            show_default=False,
         ),
     ],
     overrides: Overrides = None,
@@ -59,7 +61,7 @@ def sweep(
 ) -> dict[str, Any]:
     """Search a population over sparsity, criterion and any other key; end with a Pareto front.
 
-    Example: rayprune sweep tune_configs/pbt_cartpole.yaml --set search.population=16
+    Example: rayprune sweep pbt_cartpole --set search.population=16
     """
     check_early(config, out)
     load_rllib()

@@ -26,7 +26,12 @@ from rayprune.storage.urls import join, url_of
 
 def train(
     config: Annotated[
-        Path, typer.Argument(metavar="CONFIG", help="A YAML file.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="CONFIG",
+            help="A YAML file, or a preset of `rayprune list configs`.",
+            show_default=False,
+        ),
     ],
     overrides: Overrides = None,
     seed: Seed = None,
@@ -47,7 +52,7 @@ def train(
 ) -> dict[str, Any]:
     """Train a policy while it is pruned, evaluate it, and write the run's directory.
 
-    Example: rayprune train tune_configs/ppo_cartpole.yaml --set pruning.sparsity=0.8 --seed 1
+    Example: rayprune train ppo_cartpole --set pruning.sparsity=0.8 --seed 1
     """
     check_early(config, out)
     load_rllib()

@@ -41,7 +41,7 @@ def make_job(
     """Return the job that trains or sweeps a config.
 
     Args:
-        config: the YAML file, which must lie in ``working_dir``.
+        config: the YAML file, which must lie in ``working_dir``, or in the code as presets do.
         raw: what it says; one with a `search` block is a sweep.
         options: of the command line on the cluster: its ``--out``, ``--set`` and so on. None and
             False are left out, a list is repeated.
@@ -54,15 +54,9 @@ def make_job(
     root = working_dir.resolve()
     if not root.is_dir():
         raise InputError(f"`--working-dir` {str(working_dir)!r} is no directory.")
-    try:
-        inside = config.resolve().relative_to(root)
-    except ValueError:
-        raise InputError(
-            f"{str(config)!r} must lie in the directory that travels to the cluster, "
-            f"{str(root)!r}. Copy it there, or give another one with --working-dir."
-        ) from None
+    inside = _travelling(config, root)
     command = "train" if raw.get("search") is None else "sweep"
-    arguments = ["python", "-m", "rayprune", command, inside.as_posix(), *_flags(options)]
+    arguments = ["python", "-m", "rayprune", command, inside, *_flags(options)]
     return Job(
         name=f"{raw['name']}-{command}-{uuid.uuid4().hex[:8]}",
         entrypoint=shlex.join(arguments),
@@ -84,6 +78,19 @@ def require_lasting(out: str | None) -> str:
     raise InputError(
         f"`--out` {given}, and a job's own directory goes with it: give a path that all nodes "
         "share, such as /shared/runs/NAME, or a URL such as s3://BUCKET/NAME."
+    )
+
+
+def _travelling(config: Path, root: Path) -> str:
+    """Return what the file is called on the cluster; refuse one that stays behind."""
+    package = Path(rayprune.__file__).parent.resolve()
+    if config.resolve().is_relative_to(root):
+        return config.resolve().relative_to(root).as_posix()
+    if config.resolve().is_relative_to(package):  # an installed preset: it is in the code
+        return config.stem
+    raise InputError(
+        f"{str(config)!r} must lie in the directory that travels to the cluster, "
+        f"{str(root)!r}. Copy it there, or give another one with --working-dir."
     )
 
 

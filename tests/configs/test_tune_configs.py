@@ -34,7 +34,11 @@ def test_a_config_opens_with_its_purpose_and_its_command(path):
     assert purpose.endswith(".")
     experiment = loaded(path)
     verb = "fit" if experiment.fit else "train" if experiment.search is None else "sweep"
-    assert command == f"#   rayprune {verb} {path.relative_to(ROOT).as_posix()}"
+    assert command == f"#   rayprune {verb} {path.stem}"
+
+
+def test_a_preset_is_found_by_its_name_alone():
+    assert len({path.stem for path in CONFIGS}) == len(CONFIGS)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

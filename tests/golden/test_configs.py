@@ -92,7 +92,7 @@ def _resolved(config: PruningConfig) -> dict[str, Any]:
 
 def test_shipped_files_and_defaults_resolve_as_in_the_golden_file() -> None:
     found: dict[str, Any] = {}
-    for path in sorted((ROOT / "tune_configs").rglob("*.yaml")):
+    for path in sorted((ROOT / "tune_configs").rglob("*.yaml"), key=lambda path: path.name):
         experiment = load_experiment(path, check_paths=False)
         rest = experiment.model_dump(mode="json", by_alias=True, exclude={"pruning"})
         found[path.name] = {**_resolved(experiment.pruning), "experiment": rest}

@@ -234,7 +234,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
 @pytest.mark.timeout(1800)
 def test_the_shipped_gate_finds_a_sparse_policy_that_holds_and_rolls_back(tmp_path: Path) -> None:
     overrides = ["pruning.schedule.patience=8000", "tracking.wandb=off"]
-    what = load_checked(ROOT / "tune_configs" / "ppo_cartpole_gated.yaml", overrides)
+    what = load_checked("ppo_cartpole_gated", overrides)
     assert what.pruning.sparsity is None
     summary = experiments.train(what, tmp_path / "run")
     assert summary["sparsity"]["prunable"] >= 0.9

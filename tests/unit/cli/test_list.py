@@ -1,6 +1,7 @@
 """``rayprune list``."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -44,8 +45,17 @@ def test_people_read_the_list_on_standard_error(rayprune):
 def test_configs_are_found_from_anywhere(rayprune, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     entries = json.loads(rayprune("list", "configs", "--json").stdout)["configs"]
-    assert any(entry["name"].endswith("ppo_cartpole.yaml") for entry in entries)
+    assert {"ppo_cartpole", "pbt_cartpole"} <= {entry["name"] for entry in entries}
     assert all(entry["description"].endswith(".") for entry in entries)
+    assert all(Path(entry["path"]).is_file() for entry in entries)
+
+
+def test_presets_are_read_at_any_width(monkeypatch, rayprune):
+    for columns in ("60", "200"):
+        monkeypatch.setenv("COLUMNS", columns)
+        *lines, _ = rayprune("list", "configs").stderr.splitlines()
+        assert "  ppo_cartpole_lottery " in "\n".join(lines)
+        assert max(map(len, lines)) <= int(columns)
 
 
 def test_an_unknown_kind_says_which_there_are(rayprune):

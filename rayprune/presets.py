@@ -1,0 +1,71 @@
+"""Presets: the experiments that rayprune ships, each a YAML file that is found by its name.
+
+They stand in ``tune_configs/``, one folder a field: beside the package in a checkout, inside it
+when it is installed. Names are unique over all folders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from rayprune.errors import ConfigError, did_you_mean
+
+FOLDER: Final = "tune_configs"
+SUFFIX: Final = ".yaml"
+
+
+def presets() -> Mapping[str, Path]:
+    """Return the file of each preset by its name, in the order of folders and names.
+
+    A folder ``tune_configs`` in the working directory adds to them, and wins where names meet.
+    """
+    package = Path(__file__).parent
+    shipped = package.parent / FOLDER, package / FOLDER
+    places = (*[place for place in shipped if place.is_dir()][:1], Path(FOLDER))
+    found = {path.stem: path for place in places for path in place.glob(f"**/*{SUFFIX}")}
+    ordered = sorted(found.values(), key=lambda path: (path.parent.name, path.stem))
+    return {path.stem: path for path in ordered}
+
+
+def find_config(path: str | Path) -> Path:
+    """Return the YAML file that is meant: a file that is there, or else the preset of that name.
+
+    A preset is named ``ppo_cartpole``; its folder, the suffix and ``tune_configs/`` may be written
+    too, so that a path of the repository works wherever rayprune is installed.
+
+    Args:
+        path: of a file, or a preset's name.
+
+    Raises:
+        ConfigError: there is neither, or a file beside goes by the preset's name.
+    """
+    path = Path(path)
+    if path.exists():
+        # A run's directory may be called as its preset is; no experiment is a directory.
+        preset = presets().get(str(path)) if path.is_dir() else None
+        return preset or path
+    preset = _preset(path)
+    if preset is None:
+        raise ConfigError(
+            f"There is no file {str(path)!r}. `rayprune list configs` shows those at hand."
+            f"{did_you_mean(path.stem, presets())}"
+        )
+    beside = path.with_name(path.name + SUFFIX)
+    if beside.is_file():
+        raise ConfigError(
+            f"{str(path)!r} may be the file {str(beside)!r} or the preset {str(preset)!r}. "
+            "Write the one that is meant as a path."
+        )
+    return preset
+
+
+def _preset(path: Path) -> Path | None:
+    """Return the preset that a path names: its last part, and its folder unless it says none."""
+    suffix = path.suffix == SUFFIX
+    preset = presets().get(path.stem if suffix else path.name)
+    folders = [part for part in path.parts[:-1] if part not in (FOLDER, ".")]
+    if preset is None or folders not in ([], [preset.parent.name]):
+        return None
+    return preset
