@@ -11,7 +11,7 @@ from rayprune.errors import ConfigError
 from rayprune.pruning.blocks.groups import Naming
 from rayprune.pruning.checks import choice_fault
 from rayprune.pruning.config import PruningConfig
-from rayprune.pruning.update.budgets import protect_faults
+from rayprune.pruning.update.budget_faults import protect_faults
 
 REST: Final = "*"
 """The share of all layers whose groups have no choices of their own."""

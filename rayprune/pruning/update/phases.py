@@ -1,4 +1,7 @@
-"""Phases: what a mask update decides in turn. Hybrid pruning has two, all else has one."""
+"""Phases: what a mask update decides in turn, each over its budgets.
+
+Hybrid pruning has two phases, all else has one.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,15 @@ from dataclasses import dataclass
 
 from rayprune.errors import ConfigError
 from rayprune.pruning.config import PruningConfig
+from rayprune.pruning.granularity import granularity_of
 from rayprune.pruning.granularity.head import with_heads
 from rayprune.pruning.granularity.hybrid import field_of, turns
-from rayprune.pruning.layers.prunable import PrunableLayer
-from rayprune.pruning.update.budgets import (
-    Budget,
-    budgets_of,
-    faults_with,
-    reach_faults,
-)
+from rayprune.pruning.layers.prunable import PrunableLayer, protected_names
+from rayprune.pruning.update.budget_faults import faults_with, reach_faults
+from rayprune.pruning.update.budgets import Budget, counts_of
+
+_MOST = 0.999
+"""The sparsity at which a search for the sparsest policy ends if no target bounds it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,7 @@ class Phase:
     @property
     def budgets(self) -> list[Budget]:
         """The budgets, with their fields named as the user's config has them."""
-        budgets = budgets_of(self.config, self.layers)
+        budgets = _budgets_of(self.config, self.layers)
         if not self.in_turn:
             return budgets
         kind = self.config.granularity
@@ -67,6 +70,43 @@ class Phase:
         return changed
 
 
+def _budgets_of(config: PruningConfig, layers: Iterable[PrunableLayer]) -> list[Budget]:
+    """Group the layers into budgets.
+
+    Args:
+        config: names the groups with a budget of their own.
+        layers: every layer that can be pruned or is protected.
+    """
+    layers = list(layers)
+    if config.chosen.granularity.implied_sparsity is not None:
+        # The pattern fixes every layer's sparsity: none carries what a protected one keeps.
+        protected = protected_names(layers, config.protect)
+        layers = [layer for layer in layers if layer.name not in protected]
+    named = {group: spec["sparsity"] for group, spec in config.groups.items()}
+    fields: list[tuple[str, float | None, list[PrunableLayer]]] = [
+        (f"pruning.groups.{group}.sparsity", sparsity, [x for x in layers if x.group == group])
+        for group, sparsity in named.items()
+    ]
+    rest = [layer for layer in layers if layer.group not in named]
+    # A search that was given no bound may go as far as masks can.
+    target = _MOST if config.unbounded else config.target
+    fields.append(("pruning.sparsity", target, rest))
+    budgets = [
+        Budget(field, target, tuple(members), protected_names(members, config.protect))
+        for field, target, members in fields
+        if members
+    ]
+    return [_within_reach(config, budget) for budget in budgets] if config.unbounded else budgets
+
+
+def _within_reach(config: PruningConfig, budget: Budget) -> Budget:
+    """Lower the bound of a search that was given none to what protected layers leave."""
+    if budget.field != "pruning.sparsity":
+        return budget
+    total, free = counts_of(granularity_of(config.granularity), budget)
+    return dataclasses.replace(budget, target=min(_MOST, free / total))
+
+
 def phases_of(
     config: PruningConfig, layers: Sequence[PrunableLayer], heads: frozenset[str]
 ) -> list[Phase]:
@@ -99,7 +139,8 @@ def phase_faults(
     faults: dict[str, None] = {}
     for phase in phases:
         outside = exempt | heads if phase.config.chosen.granularity.whole_rows else exempt
-        for fault in faults_with(phase.config, phase.layers, outside):
+        budgets = _budgets_of(phase.config, phase.layers)
+        for fault in faults_with(phase.config, phase.layers, budgets, outside):
             kind = phase.config.granularity
             faults[_renamed(fault, kind) if phase.in_turn else fault] = None
     return list(faults)
