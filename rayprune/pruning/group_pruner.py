@@ -148,6 +148,7 @@ class GroupPruner(ScoredModule):
         if tick is None or not timing.is_due(tick) or self._awaits_returns(tick):
             return None
         targets = [(phase, phase.budgets) for phase in self._prunables.phases]
+        self._notices.tell_of_rounding(self.config, targets[0][1])
         known = self.accumulated.evidence() | (evidence() if evidence else NOTHING)
         selection = self._selection(known)
         growth = self._growth(selection, tick)

@@ -7,9 +7,15 @@ from collections.abc import Iterable
 
 from rayprune.pruning.arguments import awaited, check_gate
 from rayprune.pruning.config import DEFAULT_HORIZON, PruningConfig
+from rayprune.pruning.granularity import granularity_of
+from rayprune.pruning.masks.topk import kept_count
 from rayprune.pruning.reports import empty_line
+from rayprune.pruning.update.budgets import Budget, counts_of
 
 logger = logging.getLogger("rayprune.pruning.pruner")
+
+_FINE = 0.1
+"""How far rounding may be from a target before it is told."""
 
 
 class Notices:
@@ -21,7 +27,7 @@ class Notices:
 
     def __init__(self, *, driven: bool) -> None:
         self._driven = driven
-        self._told_of_horizon = self._told_to_post = False
+        self._told_of_horizon = self._told_to_post = self._told_of_rounding = False
         self._told_empty: set[str] = set()
         self._fault = ""
 
@@ -60,6 +66,23 @@ class Notices:
         if new and not self._driven:
             self._told_empty.update(new)
             logger.warning(empty_line(new))
+
+    def tell_of_rounding(self, config: PruningConfig, budgets: Iterable[Budget]) -> None:
+        """Say where few units can't be cut as finely as asked: a third of two is one, a half."""
+        if not granularity_of(config.granularity).spans_layers or self._told_of_rounding:
+            return
+        for budget in budgets:
+            total, _ = counts_of(granularity_of(config.granularity), budget)
+            target = budget.target or 0.0
+            share = (total - kept_count(total, target)) / total if total else target
+            if abs(share - target) > _FINE:
+                self._told_of_rounding = True
+                logger.warning(
+                    "`%s` %g of %d units of granularity %r is rounded to %.0f %%, by number and "
+                    "not by size. Protect layers that shall stay, or give groups targets of "
+                    "their own.",
+                    *(budget.field, target, total, config.granularity, 100 * share),
+                )
 
     def tell_of_fault(self, fault: str) -> None:
         """Say why nothing more is pruned; a driver's runs have no other place for it either."""

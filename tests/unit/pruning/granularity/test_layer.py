@@ -295,3 +295,21 @@ def test_the_value_net_is_left_out_where_the_return_scores():
         config = PruningConfig(granularity="layer", criterion=criterion, sparsity=0.5)
         pruner = Pruner(module, config, groups=lambda name: name)
         assert {c.name for c in pruner.layer_counts() if not c.exempt} == units
+
+
+def test_a_share_of_few_units_that_is_rounded_far_off_is_told_once(caplog):
+    pruner = pruner_of(sparsity=0.5)  # of three units, two
+
+    for step in (50, 100):
+        pruner.update(step)
+
+    told = [x.getMessage() for x in caplog.records if "rounded to" in x.getMessage()]
+    assert len(told) == 1
+    assert told[0].startswith("`pruning.sparsity` 0.5 of 3 units of granularity 'layer'")
+    assert "rounded to 67 %" in told[0]
+
+
+def test_a_share_that_units_can_meet_is_not_told(caplog):
+    pruner_of(sparsity=1 / 3).update(100)
+
+    assert "rounded" not in caplog.text
