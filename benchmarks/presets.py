@@ -5,7 +5,8 @@
 
 A row per (preset, arm, seed) is appended to benchmarks/results/presets.jsonl; one that is there is
 not run again. What learns from data is given the episodes of another preset's policy, as the head
-of its file says, recorded once under runs/presets/.
+of its file says, recorded once under runs/presets/. benchmarks/preset_headers.py writes the rows
+into the presets.
 """
 
 from __future__ import annotations
@@ -32,13 +33,12 @@ ARMS: Final[Mapping[str, tuple[str, ...]]] = {"dense": ("pruning.sparsity=0",), 
 """Name -> overrides, as ``--set`` takes them."""
 
 SOURCES: Final[Mapping[str, str]] = {
-    "tqc_pendulum": "",
     "marwil_cartpole": "ppo_cartpole",
     "iql_pendulum": "sac_pendulum",
     "cql_pendulum": "sac_pendulum",
     "bc_cartpole": "ppo_cartpole",
 }
-"""Preset -> the one whose policy it learns from; empty where it samples for itself."""
+"""Preset -> the one whose policy it learns from; all others sample for themselves."""
 
 SETTINGS: Final[Mapping[str, tuple[str, ...]]] = {
     # It holds the pole from some 40,000 steps on.
@@ -50,7 +50,7 @@ SETTINGS: Final[Mapping[str, tuple[str, ...]]] = {
 
 def run(preset: str, arm: str, seed: int) -> dict[str, Any]:
     """Train a preset; return its row."""
-    source, place = SOURCES[preset], HOME / f"{preset}-{arm}-{seed}"
+    source, place = SOURCES.get(preset), HOME / f"{preset}-{arm}-{seed}"
     overrides = [*ARMS[arm], "tracking={wandb: off, tensorboard: false}"]
     if source:
         overrides.append(f"rllib.offline_data.input_=[{recorded(source)}]")
@@ -69,10 +69,19 @@ def run(preset: str, arm: str, seed: int) -> dict[str, Any]:
         "updates": answer["updates"],
         "sparsity": answer["sparsity"]["prunable"],
         "groups": answer["sparsity"]["groups"],
+        "nonzero": answer["parameters"]["nonzero"],
+        "onnx_bytes": exported(place),
         "test": {key: test[key] for key in ("iqm", "ci95", "mean", "episodes")},
         "wall_time_s": round(time.perf_counter() - began, 1),
         "train_time_s": answer["wall_time_s"],
     }
+
+
+def exported(place: Path) -> int:
+    """Return what the run's policy takes as a file."""
+    file = place / "policy.onnx"
+    json_of(["export", str(place), "--format", "onnx", "--out", str(file), "--json"])
+    return file.stat().st_size
 
 
 def recorded(source: str) -> Path:
@@ -111,7 +120,7 @@ def show(preset: str) -> None:
 def main() -> int:
     """Run what is missing of the presets named, then print them."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("names", nargs="*", choices=[[], *SOURCES], help="presets to complete")
+    parser.add_argument("names", nargs="*", help="presets to complete")
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--tables", action="store_true", help="print all, run nothing")
@@ -126,7 +135,7 @@ def main() -> int:
                         record.append(run(preset, arm, seed))
     print("| preset | arm | seed | sparsity | test return, IQM [95 %] | whole command |")
     print("|---|---|---|---|---|---|")
-    for preset in args.names or SOURCES:
+    for preset in args.names or dict.fromkeys(row["preset"] for row in read_rows(ROWS)):
         show(preset)
     return 0
 
