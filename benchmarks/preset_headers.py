@@ -16,11 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rayprune.tracking.record import read_rows
 
+ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 ARMS: Final = ("pruned", "dense")
 METHODS: Final = {
@@ -30,8 +30,8 @@ METHODS: Final = {
     ("lunarlander", "dense"): ("ppo_lunarlander", "dense"),
 }
 """(table, arm) of benchmarks/methods.py -> (preset, arm): the arms that change nothing else."""
-NOT_RUN: Final = "# Not run here: no figure of it is known."
-_BLOCK: Final = re.compile(r"^# (Measured|Not run here):.*\n(?:#.*\n)*", re.M)
+NOT_RUN: Final = "# Not run here by benchmarks/presets.py: no figures."
+_BLOCK: Final = re.compile(r"^# (?:Measured:|Not run here).*\n(?:#.*\n)*", re.M)
 
 
 def all_rows() -> list[dict[str, Any]]:

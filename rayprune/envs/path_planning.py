@@ -103,10 +103,9 @@ class PathPlanning(gym.Env[Observation, int]):
         aside = self._goal - self._place
         bearing = math.atan2(aside[1], aside[0]) - self._heading
         distance = float(np.linalg.norm(aside))
+        ground = self._place + self._cells @ self._axes()
         return {
-            "camera": self._blocked(self._place + self._cells @ self._axes(), 0.0).astype(
-                np.float32
-            ),
+            "camera": self._blocked(ground, 0.0).astype(np.float32),
             "lidar": (self._free_distances() / RANGE).astype(np.float32),
             "state": np.array([math.cos(bearing), math.sin(bearing), distance], np.float32),
         }

@@ -1,5 +1,6 @@
 """Every file in tune_configs/ is right, says what it is for, and how to run it."""
 
+import importlib
 from pathlib import Path
 
 import pytest
@@ -44,3 +45,12 @@ def test_a_preset_is_found_by_its_name_alone():
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_the_dense_run_comes_from_the_same_file(path):
     assert loaded(path, "pruning.sparsity=0").pruning.sparsity == 0
+
+
+def test_the_heads_say_what_the_rows_of_the_benchmark_say(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    script = importlib.import_module("preset_headers")
+    rows = script.all_rows()
+    for path in CONFIGS:
+        text = path.read_text(encoding="utf-8")
+        assert script.header(text, path.stem, rows) == text, "python benchmarks/preset_headers.py"

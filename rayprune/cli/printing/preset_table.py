@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from rich.table import Table
 from rich.text import Text
 
 from rayprune.presets import presets
 
+_MEASURED: Final = re.compile(r"^# Measured: return (.*)$", re.M)
+
 
 def preset_rows() -> list[dict[str, str]]:
-    """Return name, description, folder and path of each preset."""
+    """Return name, description, measured returns, folder and path of each preset."""
     return [
         {
             "name": name,
             "description": purpose(path),
+            "measured": measured(path),
             "folder": path.parent.name,
             "path": str(path),
         }
@@ -27,15 +32,23 @@ def preset_rows() -> list[dict[str, str]]:
 def preset_table(rows: Sequence[dict[str, str]]) -> Table:
     """Return the presets for people, under the names of their folders; it fits the terminal."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("name", overflow="fold")  # a name is of no use without its end
-    table.add_column("what it is")
+    table.add_column("name", no_wrap=True)  # a name is of no use without its end
+    table.add_column("what it is", ratio=3)
+    table.add_column("return, measured", ratio=2)
     folder = ""
     for row in rows:
         if row["folder"] != folder:
             folder = row["folder"]
             table.add_row(Text(folder, style="bold"))
-        table.add_row(f"  {row['name']}", row["description"])
+        earned = row["measured"] or Text("not run here", style="dim")
+        table.add_row(f"  {row['name']}", row["description"], earned)
     return table
+
+
+def measured(path: Path) -> str:
+    """Return what a preset's header says that it earned, or an empty text."""
+    said = _MEASURED.search(path.read_text(encoding="utf-8"))
+    return said[1] if said else ""
 
 
 def purpose(path: Path) -> str:

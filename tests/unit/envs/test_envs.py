@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
 import rayprune.envs  # noqa: F401 - registers them
+from rayprune.envs.path_planning import STEP, PathPlanning
 from rayprune.envs.recall import Recall
+from rayprune.envs.trading import Trading
+
+OURS = ("Recall-v0", "LongPole-v0", "PathPlanning-v0", "Trading-v0")
 
 
-@pytest.mark.parametrize("name", ["Recall-v0", "LongPole-v0"])
+@pytest.mark.parametrize("name", OURS)
 def test_gymnasium_finds_no_fault(name):
     check_env(gym.make(name).unwrapped, skip_render_check=True)
 
 
-@pytest.mark.parametrize("name", ["Recall-v0", "LongPole-v0"])
+@pytest.mark.parametrize("name", OURS)
 def test_a_seed_gives_the_same_episode(name):
     def play():
         env = gym.make(f"rayprune.envs:{name}")
-        seen = [env.reset(seed=3)[0]]
+        seen = [gym.spaces.flatten(env.observation_space, env.reset(seed=3)[0])]
         for action in [0, 1] * 8:
             obs, reward, over, *_ = env.step(action)
-            seen.append(np.append(obs, reward))
+            seen.append(np.append(gym.spaces.flatten(env.observation_space, obs), reward))
             if over:
                 break
         return np.concatenate(seen)
@@ -101,3 +107,51 @@ def test_minatars_breakout_keeps_the_rules_and_its_seed():
                 break
         runs.append(np.stack(frames))
     assert np.array_equal(*runs)
+
+
+def test_a_field_without_anything_near_is_all_free_ahead_and_the_goal_is_where_it_is():
+    env = PathPlanning(obstacles=1, rays=4)
+    env.reset(seed=0)
+    env._centres, env._radii = np.array([[0.5, 0.8]]), np.array([0.1])
+    env._place, env._goal, env._heading = np.array([0.5, 0.5]), np.array([0.8, 0.5]), 0.0
+    seen, reward, over, *_ = env.step(1)
+    # Ahead, left, behind, right: the obstacle's edge is 0.2 above 0.5, a little before us.
+    assert seen["lidar"][[0, 2, 3]] == pytest.approx([0.92, 1.0, 1.0])
+    assert 0.4 < seen["lidar"][1] < 0.45
+    assert seen["state"] == pytest.approx([1.0, 0.0, 0.3 - STEP], abs=1e-6)
+    assert (round(reward, 6), over, seen["camera"].any()) == (STEP, False, False)
+
+
+def test_a_robot_that_hits_loses_and_one_that_arrives_wins():
+    env = PathPlanning(obstacles=1)
+    env.reset(seed=0)
+    env._centres, env._radii = np.array([[0.5, 0.5]]), np.array([0.1])
+    env._goal, env._heading = np.array([0.2, 0.2]), 0.0
+    env._place = np.array([0.37, 0.5])
+    seen, reward, over, *_ = env.step(1)
+    assert (reward < -0.9, over, bool(seen["camera"].any())) == (True, True, True)
+    env._place, env._heading = np.array([0.2 - STEP, 0.2]), 0.0
+    _, reward, over, _, info = env.step(1)
+    assert (round(reward, 6), over, info["reached"]) == (1 + STEP, True, True)
+
+
+def test_a_position_earns_the_next_return_and_pays_for_changes_only():
+    env = Trading(window=2, steps=3, cost=0.5)
+    env.reset(seed=0)
+    env._returns = np.array([0.0, 0.0, 0.01, 0.02, -0.03])
+    rewards = [env.step(action)[1] for action in (2, 2, 0)]
+    # Bought; held; turned around, which is two units.
+    assert rewards == pytest.approx([1 - 50, 2, 3 - 100])
+    assert env._see()["account"].tolist() == [-1.0, 0.0]
+
+
+@pytest.mark.parametrize(("module", "name"), [("minigrid", "MiniGrid-v0"), ("ale_py", "Atari-v0")])
+def test_other_projects_games_give_what_their_spaces_say_or_name_their_extra(module, name):
+    if importlib.util.find_spec(module) is None:
+        with pytest.raises(ImportError, match=r"pip install 'rayprune\["):
+            gym.make(name)
+        pytest.skip(f"{module} is not installed")
+    env = gym.make(name)
+    seen, _ = env.reset(seed=0)
+    assert env.observation_space.contains(seen)
+    assert 0 < seen.max() <= 1
