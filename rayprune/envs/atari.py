@@ -42,7 +42,9 @@ def make_game(
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
     gym.register_envs(ale_py)
     emulator = gym.make(f"ALE/{game}-v5", frameskip=1, **keywords)
-    seen = FrameStackObservation(AtariPreprocessing(emulator, screen_size=size), frames)
+    seen: gym.Env[Any, Any] = FrameStackObservation(
+        AtariPreprocessing(emulator, screen_size=size), frames
+    )
     space = gym.spaces.Box(0.0, 1.0, (size, size, frames), np.float32)
     return TransformObservation(seen, _scaled, space)
 

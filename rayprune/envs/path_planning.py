@@ -97,7 +97,8 @@ class PathPlanning(gym.Env[Observation, int]):
         """Return which points, ``(n, 2)``, are within ``margin`` of an obstacle or the edge."""
         gaps = np.linalg.norm(points[:, None] - self._centres, axis=2) - self._radii
         edges = np.minimum(points, 1 - points).min(axis=1)
-        return (gaps.min(axis=1) < margin) | (edges < margin)
+        nearest: Points = np.minimum(gaps.min(axis=1), edges)
+        return nearest < margin
 
     def _see(self) -> Observation:
         aside = self._goal - self._place
@@ -128,4 +129,5 @@ class PathPlanning(gym.Env[Observation, int]):
         with np.errstate(divide="ignore"):
             walls = np.where(rays > 0, 1 - self._place, -self._place) / rays
         walls = np.where(rays == 0, np.inf, walls).min(axis=1)
-        return np.clip(np.minimum(meets, walls), 0.0, RANGE)
+        free: Points = np.clip(np.minimum(meets, walls), 0.0, RANGE)
+        return free
