@@ -1,0 +1,81 @@
+"""The leaderboard's command line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.leaderboard import figure, tables
+from benchmarks.leaderboard.arms import ARMS, SPARSITIES
+from benchmarks.leaderboard.cells import RESULTS, Cell, cells
+from benchmarks.leaderboard.making import ROOT, make
+from benchmarks.leaderboard.running import MARK, LocalPool, RayPool, plan, run_all
+from benchmarks.leaderboard.tasks import SUITES, TASKS
+
+EXAMPLE = "example: python -m benchmarks.leaderboard run --suite quick --seeds 3 --slots 2"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit code."""
+    args = _parser().parse_args(arguments)
+    if args.command == "cell":
+        cell = Cell(**json.loads(args.key))
+        print(MARK + json.dumps(make(cell, args.runs, args.results / "configs")), flush=True)
+        return 0
+    if args.command == "tables":
+        return tables.write(args.results, args.out)
+    if args.command == "figures":
+        return figure.write(args.results, args.out)
+    return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
+    tasks = args.tasks or [t.name for t in TASKS.values() if args.suite in t.suites]
+    seeds = args.only_seeds or range(args.seeds)
+    wanted = cells(tasks, args.arms or (), args.sparsities, seeds)
+    slots = args.slots or os.cpu_count() or 1
+    if args.plan:
+        print(*plan(wanted, slots, args.results), sep="\n")
+        return 0
+    pool = RayPool(args.address, args.slots) if args.address else LocalPool(slots)
+    failed = run_all(wanted, pool, args.runs.resolve(), args.results.resolve(), args.most)
+    if failed:
+        print(f"{failed} cells failed; the same command tries them again.", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.leaderboard", epilog=EXAMPLE)
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="run what is missing", epilog=EXAMPLE)
+    run.add_argument("--suite", choices=SUITES, default="quick", help="which tasks")
+    run.add_argument("--tasks", nargs="+", choices=[*TASKS], help="these, in place of a suite's")
+    run.add_argument("--arms", nargs="+", choices=[*ARMS], help="these only")
+    run.add_argument("--sparsities", nargs="+", type=float, default=SPARSITIES, help="these only")
+    run.add_argument("--seeds", type=int, default=10, help="how many, from 0 on")
+    run.add_argument("--only-seeds", nargs="+", type=int, help="these, in place of --seeds")
+    run.add_argument("--slots", type=int, help="cells at a time; default: one a core")
+    run.add_argument("--most", type=int, help="cells to run now, of those that are missing")
+    run.add_argument("--address", help="a Ray cluster whose nodes share this folder")
+    run.add_argument("--plan", action="store_true", help="tell what is missing, run nothing")
+    cell = commands.add_parser("cell", help="make one cell and print its row; for `run`")
+    cell.add_argument("key", help="the cell as JSON")
+    for command in (run, cell):
+        command.add_argument(
+            "--runs", type=Path, default=ROOT / "runs" / "leaderboard", help="the runs' folder"
+        )
+    table = commands.add_parser("tables", help="write the tables")
+    table.add_argument("--out", type=Path, default=tables.PAGE, help="a Markdown file")
+    drawn = commands.add_parser("figures", help="write the figures")
+    drawn.add_argument("--out", type=Path, default=figure.FOLDER, help="their folder")
+    for command in (run, cell, table, drawn):
+        command.add_argument("--results", type=Path, default=RESULTS, help="the rows' folder")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

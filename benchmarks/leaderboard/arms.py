@@ -1,0 +1,257 @@
+"""Arms: what a task's policy is made small by, all at the same env steps and hyperparameters.
+
+What a sparsity is of: the weights, without biases, of the layers that act (the *deployed actor*).
+`pruning.sparsity` is theirs, for the critic has a budget of its own in `groups.value`. Arms that
+train dense nets are given the width whose parameters, biases included, are those that a sparse
+actor keeps, rounded up.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from benchmarks.leaderboard.tasks import Task
+
+SPARSITIES: Final = (0.5, 0.8, 0.9, 0.95, 0.98)
+WIDE: Final = 256
+"""Of the wide arm's hidden layers."""
+
+Settings = Callable[[Task, float], Sequence[str]]
+"""(task, sparsity) -> overrides, as ``--set`` takes them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """A way to a small policy."""
+
+    name: str
+    line: str
+    settings: Settings
+    sparse: bool = True
+    """Whether it is run at each sparsity; else once."""
+    core: bool = False
+    """Whether it is run first, at the core sparsities and with the first seeds."""
+    cuts: str | None = None
+    """The arm whose trained policy it prunes with `rayprune prune`; None: it trains one."""
+    mlp_only: bool = False
+    """Whether it needs a fully connected actor."""
+
+    def applies(self, task: Task) -> bool:
+        """Return whether the task can have it."""
+        return bool(task.layers) or not self.mlp_only
+
+
+def parameters(layers: Sequence[int]) -> int:
+    """Return how many weights and biases a fully connected net has.
+
+    >>> parameters((8, 64, 64, 4))
+    4996
+    """
+    return sum((a + 1) * b for a, b in itertools.pairwise(layers))
+
+
+def weights(layers: Sequence[int]) -> int:
+    """Return how many weights it has.
+
+    >>> weights((8, 64, 64, 4))
+    4864
+    """
+    return sum(a * b for a, b in itertools.pairwise(layers))
+
+
+def hiddens(layers: Sequence[int], width: int) -> tuple[int, ...]:
+    """Return the net with hidden layers of another width."""
+    return (layers[0], *(width for _ in layers[1:-1]), layers[-1])
+
+
+def small_width(layers: Sequence[int], sparsity: float) -> int:
+    """Return the width of the dense net with as many parameters as a sparse one keeps, or more.
+
+    >>> small_width((8, 64, 64, 4), 0.9)
+    19
+    """
+    kept = parameters(layers) - round(sparsity * weights(layers))
+    return next(w for w in itertools.count(1) if parameters(hiddens(layers, w)) >= kept)
+
+
+def unit_sparsity(layers: Sequence[int], sparsity: float) -> float:
+    """Return the share of the hidden units that must go for so many of the weights to go.
+
+    >>> unit_sparsity((8, 64, 64, 4), 0.9)
+    0.75
+    """
+    width = layers[1]
+    most = (1 - sparsity) * weights(layers)
+    kept = max(w for w in range(1, width + 1) if w == 1 or weights(hiddens(layers, w)) <= most)
+    return 1 - kept / width
+
+
+def wide_sparsity(layers: Sequence[int], sparsity: float) -> float:
+    """Return the sparsity at which a wide net keeps as many weights as the task's own does.
+
+    >>> round(wide_sparsity((8, 64, 64, 4), 0.9), 4)
+    0.9929
+    """
+    return 1 - (1 - sparsity) * weights(layers) / weights(hiddens(layers, WIDE))
+
+
+def pruning(task: Task, sparsity: float, critic: float | None = None, **changes: Any) -> str:
+    """Return the override of the pruning block.
+
+    Args:
+        task: whose file has the rest.
+        sparsity: of the deployed actor.
+        critic: of the layers that only the Learner needs; None: as the actor.
+        changes: fields in place of the file's.
+    """
+    given: dict[str, Any] = {**task.raw["pruning"], "sparsity": sparsity, **changes}
+    if critic is not None:
+        given["groups"] = {"value": {"sparsity": critic}}
+    return f"pruning={json.dumps(given)}"
+
+
+def _scheduled(critic: float | None = None, **schedule: Any) -> Settings:
+    """Return settings of another schedule."""
+
+    def settings(task: Task, sparsity: float) -> Sequence[str]:
+        block = {"every": task.every, **schedule}
+        given = {key: value for key, value in block.items() if value is not None}
+        return [pruning(task, sparsity, critic, schedule=given)]
+
+    return settings
+
+
+def _model(**changes: Any) -> list[str]:
+    return [
+        f"rllib.rl_module.model_config.{key}={json.dumps(value)}" for key, value in changes.items()
+    ]
+
+
+def _dense(task: Task, _: float) -> Sequence[str]:
+    return [pruning(task, 0)]
+
+
+def _linear(task: Task, _: float) -> Sequence[str]:
+    return [*_dense(task, 0), *_model(policy_hiddens=[])]
+
+
+def _small(task: Task, sparsity: float) -> Sequence[str]:
+    width = small_width(task.layers, sparsity)
+    return [*_dense(task, 0), *_model(policy_hiddens=hiddens(task.layers, width)[1:-1])]
+
+
+def _wide(task: Task, sparsity: float) -> Sequence[str]:
+    wide = hiddens(task.layers, WIDE)[1:-1]
+    block = pruning(task, wide_sparsity(task.layers, sparsity), critic=0)
+    return [block, *_model(policy_hiddens=wide, value_hiddens=wide)]
+
+
+def _units(task: Task, sparsity: float) -> Sequence[str]:
+    changes = {
+        "granularity": "neuron",
+        "distribution": "uniform",
+        "compact_every": task.steps // 20,
+    }
+    return [pruning(task, unit_sparsity(task.layers, sparsity), critic=0, **changes)]
+
+
+def _cut(task: Task, sparsity: float) -> Sequence[str]:
+    """What `torch.nn.utils.prune.global_unstructured` with `L1Unstructured` does to the actor."""
+    del task
+    block = {"sparsity": sparsity, "criterion": "l1", "distribution": "global"}
+    return [f"pruning={json.dumps({**block, 'groups': {'value': {'sparsity': 0}}})}"]
+
+
+_END: Final = 0.75
+"""Of the run: when sparse training stops changing its masks (Evci et al. 2020)."""
+
+_ALL: Final = (
+    Arm(
+        name="dense",
+        line="the task's own net, nothing pruned",
+        settings=_dense,
+        sparse=False,
+        core=True,
+    ),
+    Arm(
+        name="linear",
+        line="no hidden layer in the actor; the critic as dense's",
+        settings=_linear,
+        sparse=False,
+        core=True,
+        mlp_only=True,
+    ),
+    Arm(
+        name="post-hoc",
+        line="dense, its actor cut once at the end: global magnitude, torch.nn.utils.prune's rule",
+        settings=_cut,
+        cuts="dense",
+        core=True,
+    ),
+    Arm(
+        name="small dense",
+        line="a narrow actor with as many parameters; the critic as dense's",
+        settings=_small,
+        core=True,
+        mlp_only=True,
+    ),
+    Arm(
+        name="cubic",
+        line="magnitude, ERK, a cubic ramp from 20 to 80 % of the run; the critic as sparse",
+        settings=_scheduled(kind="cubic", begin=0.2, end=0.8),
+        core=True,
+    ),
+    Arm(
+        name="dense critic",
+        line="as cubic, with a critic that stays dense",
+        settings=_scheduled(critic=0, kind="cubic", begin=0.2, end=0.8),
+        core=True,
+    ),
+    Arm(
+        name="wide",
+        line="as dense critic, in a net of 256 x 256 that keeps as many weights in all",
+        settings=_wide,
+        mlp_only=True,
+    ),
+    Arm(
+        name="static",
+        line="a random ERK mask from before the first step to the end; the critic as sparse",
+        settings=_scheduled(kind="static", every=None),
+    ),
+    Arm(
+        name="SET",
+        line="the smallest dropped, random ones regrown; the critic as sparse",
+        settings=_scheduled(kind="set", begin=0.0, end=_END),
+    ),
+    Arm(
+        name="RigL",
+        line="the smallest dropped, those of the largest gradient regrown; the critic as sparse",
+        settings=_scheduled(kind="rigl", begin=0.0, end=_END, minibatches=64),
+    ),
+    Arm(
+        name="revive",
+        line="a static mask and one random revival of a tenth at 20 %; the critic as sparse",
+        settings=_scheduled(kind="revive", begin=0.2, reserve=0.1, every=None),
+    ),
+    Arm(
+        name="gated",
+        line="as far as the return holds, rolled back where not; the sparsity is a bound",
+        settings=_scheduled(
+            critic=0, kind="gated", begin=0.2, step=0.4, least_step=0.1, patience=0.1, every=None
+        ),
+    ),
+    Arm(
+        name="units, live",
+        line="whole units, which leave the net while it trains; the critic dense",
+        settings=_units,
+        mlp_only=True,
+    ),
+)
+ARMS: Final[Mapping[str, Arm]] = {arm.name: arm for arm in _ALL}
+"""Name -> arm, in the order in which they are run and shown."""
+CORE_SPARSITIES: Final = (0.9, 0.95)
+CORE_SEEDS: Final = 3

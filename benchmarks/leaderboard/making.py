@@ -1,0 +1,169 @@
+"""Making: a cell's policy, by `rayprune train`, `prune`, `export` and `bench`, and its row."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.leaderboard import playing
+from benchmarks.leaderboard.cells import RANDOM, Cell, parts
+from benchmarks.leaderboard.tasks import TASKS
+from rayprune.errors import RaypruneError
+from rayprune.tracking.record import read_rows, write_atomic
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+TARGETS: Final = ("host", "cortex-m4")
+FILE: Final = "policy.c"
+
+
+class CellError(RaypruneError):
+    """A command of a cell failed."""
+
+
+def make(cell: Cell, runs: Path, configs: Path) -> dict[str, Any]:
+    """Make a cell's policy, or go on with it, and return its row.
+
+    Args:
+        cell: which.
+        runs: where the runs' folders lie.
+        configs: where resolved configs are kept beside the rows.
+
+    Raises:
+        CellError: a command failed; holds the end of what it said.
+    """
+    began, task = time.perf_counter(), TASKS[cell.task]
+    if cell.arm == RANDOM:
+        returns = playing.random_returns(task)
+        return {**cell.key, "score": playing.summary(returns), "returns": playing.short(returns)}
+    run = runs / cell.name
+    commands = [_policy(cell, run, runs)]
+    file = run / FILE
+    commands.append(["export", str(run), "--format", "c", "--out", str(file), "--overwrite"])
+    certificate = json_of(commands[-1])
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    return {
+        **cell.key,
+        **_trained(run, summary),
+        "actor": _actor(summary),
+        "flops": summary["flops"],
+        "file": _file(file, certificate),
+        "targets": _targets(file),
+        **playing.scores(task, file),
+        "commands": [_told(command, runs) for command in commands],
+        "config": _kept_config(cell, run, configs),
+        "versions": certificate["about"]["versions"],
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+
+
+def _policy(cell: Cell, run: Path, runs: Path) -> list[str]:
+    """Train or prune the policy where that isn't done; return the command."""
+    task, arm = parts(cell)
+    settings = [x for each in arm.settings(task, cell.sparsity) for x in ("--set", each)]
+    done = (run / "summary.json").is_file()
+    if cell.before is not None:
+        command = ["prune", str(runs / cell.before.name), "--out", str(run), *settings]
+        if not done:
+            shutil.rmtree(run, ignore_errors=True)  # a cut takes seconds: it is done again
+            json_of(command)
+        return command
+    config = os.path.relpath(task.config, ROOT)
+    command = ["train", config, *settings, "--seed", str(cell.seed), "--out", str(run)]
+    if not done:
+        json_of([*command, *(["--resume"] if (run / "config.yaml").is_file() else [])])
+    return command
+
+
+def _trained(run: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a run's own files say of its training; nothing of a cut, which has none."""
+    if not (run / "results.jsonl").is_file():
+        return {"env_steps": 0, "train_s": 0.0, "curve": []}
+    rows = read_rows(run / "results.jsonl")
+    curve = [
+        [r["env_steps"], round(r["validation"]["mean"], 2)] for r in rows if r.get("validation")
+    ]
+    last = curve[-math.ceil(len(curve) / 10) :]
+    return {
+        "env_steps": summary["env_steps"],
+        "updates": summary["updates"],
+        "train_s": summary["wall_time_s"],
+        "checkpoint": summary["checkpoint"],
+        "curve": curve,
+        "last_tenth": round(sum(value for _, value in last) / len(last), 2),
+    }
+
+
+def _actor(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the weights of the layers that act, and how many of them are left."""
+    acts = [layer for layer in summary["sparsity"]["layers"] if layer["group"] != "value"]
+    total = sum(layer["total"] for layer in acts)
+    nonzero = sum(layer["nonzero"] for layer in acts)
+    return {
+        "weights": total,
+        "nonzero": nonzero,
+        "sparsity": round(1 - nonzero / total, 4),
+        "unplugged": summary["sensors"]["unplugged"] if summary.get("sensors") else [],
+    }
+
+
+def _file(file: Path, certificate: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "bytes": certificate["bytes"],
+        "sha256": certificate["sha256"],
+        "weights_sha256": certificate["about"]["weights_sha256"],
+        "proven": certificate["proven"],
+        "parameters": certificate["parameters"]["total"],
+        "name": file.name,
+    }
+
+
+def _targets(file: Path) -> dict[str, Any]:
+    """Return what the file takes on each target that has its tools here."""
+    from rayprune.deploy.targets import target_class
+
+    names = [name for name in TARGETS if not target_class(name)(name).missing()]
+    if not names:
+        return {}
+    options = [x for name in names for x in ("--target", name)]
+    measured = json_of(["bench", str(file), *options])["measurements"]
+    kept = ("flash_bytes", "ram_bytes", "instructions", "latency_us", "self_test")
+    return {each["target"]: {key: each[key] for key in kept} for each in measured}
+
+
+def _kept_config(cell: Cell, run: Path, configs: Path) -> dict[str, str]:
+    """Keep the resolved config beside the rows, once for all seeds; return where, and its hash."""
+    text = (run / "config.yaml").read_text(encoding="utf-8")
+    place = configs / f"{cell.name.rpartition('-seed')[0]}.yaml"
+    if not place.is_file():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(place, text)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return {"file": place.relative_to(configs.parent).as_posix(), "sha256": digest}
+
+
+def json_of(arguments: Sequence[str]) -> dict[str, Any]:
+    """Run a command of rayprune in this checkout; return the JSON that it prints."""
+    command = [sys.executable, "-m", "rayprune", *arguments, "--json"]
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    answer = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
+    if answer.returncode:
+        raise CellError(f"{' '.join(command)} failed:\n{answer.stderr[-2000:]}")
+    found: dict[str, Any] = json.loads(answer.stdout)
+    return found
+
+
+def _told(command: Sequence[str], runs: Path) -> str:
+    """Return a command as a person types it in the repository's root."""
+    words = [word.replace(str(runs), "runs/leaderboard") for word in command]
+    return shlex.join(["rayprune", *words])
