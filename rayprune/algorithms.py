@@ -20,6 +20,8 @@ class KnownAlgorithm:
     """`rayprune.rllib.algorithms.family.AlgorithmFamily`'s subclass, or where: "module:Class"."""
     offline: bool = False
     """Whether it learns from recorded data: its clock is the number of updates."""
+    critic: bool = False
+    """Whether it trains a critic beside the policy that acts, which stays on the Learners."""
 
     @property
     def built_in(self) -> bool:
@@ -33,14 +35,17 @@ ALGORITHMS: Registry[KnownAlgorithm] = Registry(
         "PPO": KnownAlgorithm(
             "proximal policy optimisation; on-policy, discrete or continuous actions",
             f"{_FAMILIES}.ppo:PPOFamily",
+            critic=True,
         ),
         "APPO": KnownAlgorithm(
             "asynchronous PPO; target networks, discrete or continuous actions",
             f"{_FAMILIES}.appo:APPOFamily",
+            critic=True,
         ),
         "IMPALA": KnownAlgorithm(
             "asynchronous actor-critic with V-trace; discrete or continuous actions",
             f"{_FAMILIES}.impala:IMPALAFamily",
+            critic=True,
         ),
         "DQN": KnownAlgorithm(
             "deep Q-learning; replay buffer, discrete actions", f"{_FAMILIES}.dqn:DQNFamily"
@@ -48,10 +53,12 @@ ALGORITHMS: Registry[KnownAlgorithm] = Registry(
         "SAC": KnownAlgorithm(
             "soft actor-critic; replay buffer, discrete or continuous actions",
             f"{_FAMILIES}.sac:SACFamily",
+            critic=True,
         ),
         "TQC": KnownAlgorithm(
             "truncated quantile critics; replay buffer, continuous actions",
             f"{_FAMILIES}.tqc:TQCFamily",
+            critic=True,
         ),
         "DreamerV3": KnownAlgorithm(
             "learns in a model of the world; discrete or continuous actions",
@@ -65,16 +72,19 @@ ALGORITHMS: Registry[KnownAlgorithm] = Registry(
         "MARWIL": KnownAlgorithm(
             "cloning weighed by advantages; offline data, discrete or continuous actions",
             f"{_FAMILIES}.marwil:MARWILFamily",
+            critic=True,
             offline=True,
         ),
         "CQL": KnownAlgorithm(
             "conservative Q-learning; offline data, continuous actions",
             f"{_FAMILIES}.cql:CQLFamily",
+            critic=True,
             offline=True,
         ),
         "IQL": KnownAlgorithm(
             "implicit Q-learning; offline data, continuous actions",
             f"{_FAMILIES}.iql:IQLFamily",
+            critic=True,
             offline=True,
         ),
     },
@@ -82,7 +92,9 @@ ALGORITHMS: Registry[KnownAlgorithm] = Registry(
 """Name -> what is known of it, in the order in which they are listed."""
 
 
-def register_algorithm(name: str, family: type | str, *, line: str, offline: bool = False) -> None:
+def register_algorithm(
+    name: str, family: type | str, *, line: str, offline: bool = False, critic: bool = False
+) -> None:
     """Let YAML files name one more algorithm, by the rules that hold for those of RLlib.
 
     Args:
@@ -91,11 +103,12 @@ def register_algorithm(name: str, family: type | str, *, line: str, offline: boo
             as ``"module:Class"``.
         line: what it is.
         offline: whether it learns from recorded data.
+        critic: whether it trains a critic beside the policy, whose layers are group ``value``.
 
     Raises:
         ConfigError: there is one of that name.
     """
-    ALGORITHMS.add(name, KnownAlgorithm(line, family, offline))
+    ALGORITHMS.add(name, KnownAlgorithm(line, family, offline, critic))
 
 
 def is_offline(name: object) -> bool:

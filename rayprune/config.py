@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import importlib
 import re
 import sys
@@ -19,6 +18,7 @@ from rayprune.presets import find_config
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.quantisation.config import QuantisationConfig
 from rayprune.pruning.schedules.times import waits_for_return
+from rayprune.run_recipe import given_blocks
 from rayprune.validation import faults_from
 
 
@@ -225,13 +225,7 @@ def experiment_faults(
     raw: Mapping[str, Any], *, check_paths: bool = True
 ) -> tuple[list[str], ExperimentConfig | None]:
     """Check a raw mapping: return every fault, and the experiment when there is none."""
-    # A block whose lines are all commented out is None, and means its defaults. `versions` is what
-    # `to_yaml` adds: a record, not an instruction.
-    given = {
-        key: copy.deepcopy(value)
-        for key, value in raw.items()
-        if value is not None and key != "versions"
-    }
+    given = given_blocks(raw)
     faults = import_modules(given.get("imports"))
     pruning_faults, given["pruning"] = _pruning(given.get("pruning"))
     faulty = {"pruning"} if pruning_faults else set()

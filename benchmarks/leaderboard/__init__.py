@@ -1,10 +1,11 @@
 """Leaderboard: tasks without ceilings, arms at equal steps, scores of exported files.
 
-    python -m benchmarks.leaderboard run --suite control --plan    # what is missing, and what it takes
-    python -m benchmarks.leaderboard run --suite control           # runs it; stop and start as you like
-    python -m benchmarks.leaderboard tables                        # benchmarks/leaderboard/TABLES.md
-    python -m benchmarks.leaderboard figures                       # docs/figures/leaderboard-*.svg
+    python -m benchmarks.leaderboard run --suite control --plan   # what is missing, what it takes
+    python -m benchmarks.leaderboard run --suite control          # runs it; stop and start freely
+    python -m benchmarks.leaderboard tables                       # writes TABLES.md, here
+    python -m benchmarks.leaderboard figures                      # docs/figures/leaderboard-*.svg
 
-A *cell* is an arm on a task at a sparsity with a seed. Each is trained, pruned, exported and measured
-by `rayprune`'s own commands; its row, in results/TASK.jsonl, holds them. README.md has the protocol.
+A *cell* is an arm on a task at a sparsity with a seed. Each is trained, pruned, exported and
+measured by `rayprune`'s own commands; its row, in results/TASK.jsonl, holds them. README.md has
+the protocol.
 """

@@ -1,4 +1,4 @@
-"""Cells: an arm on a task at a sparsity with a seed; which there are, which are missing, in what order."""
+"""Cells: an arm on a task at a sparsity with a seed; which are missing, in what order."""
 
 from __future__ import annotations
 

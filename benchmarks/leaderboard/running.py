@@ -1,4 +1,4 @@
-"""Running: missing cells in processes of their own, side by side, each row appended once it is whole."""
+"""Running: missing cells in processes of their own; each row appended once it is whole."""
 
 from __future__ import annotations
 

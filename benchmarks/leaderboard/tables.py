@@ -83,14 +83,14 @@ def _line(task: Task, group: Group, found: Sequence[Row], scale: Any) -> str:
     arm, sparsity = group
     scores = [row["score"]["mean"] for row in found]
     whole = scoring.iqm({task.name: scores}).told(1)
-    share = "–"
+    share = "-"
     if scale is not None:
         normal = [scoring.normalised(score, *scale) for score in scores]
         share = scoring.iqm({task.name: normal}).told()
     held = average(found, lambda row: row["actor"]["sparsity"])
     cells = [
         arm.name,
-        f"{held:.3f}" if sparsity or held else "–",
+        f"{held:.3f}" if sparsity or held else "-",
         len(found),
         whole,
         share,
@@ -110,7 +110,7 @@ def _shift(name: str) -> Callable[[Row], float]:
 def _count(found: Sequence[Row], value: Callable[[Row], float]) -> str:
     """Return a mean over the rows that were measured on that target."""
     measured = [row for row in found if "cortex-m4" in row["targets"]]
-    return f"{average(measured, value):,.0f}" if measured else "–"
+    return f"{average(measured, value):,.0f}" if measured else "-"
 
 
 def average(found: Sequence[Row], value: Callable[[Row], float]) -> float:
@@ -155,10 +155,10 @@ def _suite_line(group: Group, ours: scoring.Runs, own: Sequence[Row], scales: An
     arm, sparsity = group
     best = normal_scores(of_group(own, (ARMS[ADVERTISED], sparsity)), scales) if sparsity else {}
     shared = set(best) & set(ours)
-    chance = "–"
+    chance = "-"
     if shared and arm.name != ADVERTISED:
         chance = scoring.improvement({t: best[t] for t in shared}, ours).told()
-    at = f"{sparsity:g}" if sparsity else "–"
+    at = f"{sparsity:g}" if sparsity else "-"
     runs = sum(map(len, ours.values()))
     return f"| {arm.name} | {at} | {len(ours)} | {runs} | {scoring.iqm(ours).told()} | {chance} |"
 
@@ -173,5 +173,3 @@ def normal_scores(
             value = scoring.normalised(row["score"]["mean"], *scales[row["task"]])
             scores.setdefault(row["task"], []).append(value)
     return scores
-
-

@@ -42,7 +42,7 @@ MUJOCO: Final = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Task:
     """What is learnt."""
 

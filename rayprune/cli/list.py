@@ -68,6 +68,12 @@ def _penalties() -> dict[str, str]:
     return _described(PENALTIES)
 
 
+def _recipes() -> dict[str, str]:
+    from rayprune.pruning.recipes import RECIPES
+
+    return _described(RECIPES)
+
+
 def _remedies() -> dict[str, str]:
     from rayprune.pruning.remedies import remedy_options
 
@@ -111,6 +117,7 @@ _SOURCES: Mapping[str, Callable[[], dict[str, str]]] = {
     "algorithms": _algorithms,
     "methods": _methods,
     "penalties": _penalties,
+    "recipes": _recipes,
     "remedies": _remedies,
     "quantise": _quantise,
     "targets": _targets,

@@ -21,6 +21,7 @@ from rayprune.cli.options import (
     person,
     tell,
 )
+from rayprune.run_recipe import recipe_line
 from rayprune.storage.urls import join, url_of
 
 
@@ -62,8 +63,10 @@ def train(
     from rayprune.rllib.training.train import run_training
 
     experiment = load_checked(config, overrides or (), seed)
-    out = out or Path("runs") / f"{experiment.name}-seed{experiment.seed}"
     reporter = TerminalReporter(person())
+    if told := recipe_line({**experiment.model_dump(), "pruning": experiment.pruning.to_dict()}):
+        reporter.message(told)
+    out = out or Path("runs") / f"{experiment.name}-seed{experiment.seed}"
     try:
         with in_detail(reporter.message, wanted=verbose):
             summary: dict[str, Any] = run_training(

@@ -28,6 +28,7 @@ from rayprune.pruning.distributions import distribution_faults
 from rayprune.pruning.granularity import POOLINGS, find_granularity, granularity_faults
 from rayprune.pruning.granularity.hybrid import hybrid_conflicts, hybrid_faults
 from rayprune.pruning.penalties import penalty_conflicts
+from rayprune.pruning.recipes import RECIPES, recipe_conflicts
 from rayprune.pruning.remedies import chosen_remedies, remedy_faults
 from rayprune.pruning.schedules import schedule_faults, schedule_of
 
@@ -90,6 +91,7 @@ def _horizon(field: str, value: Any) -> Faults:
 
 
 _CHECKS: Final[Mapping[str, Check]] = {
+    "recipe": optional(choice(RECIPES)),
     "sparsity": optional(sparsity),
     "threshold": threshold.faults,
     "criterion": choice(CRITERIA),
@@ -140,6 +142,7 @@ def _other_criteria(prefix: str, chosen: Chosen) -> Faults:
 
 
 _CONFLICTS: Final[tuple[Callable[[str, Chosen], Faults], ...]] = (
+    recipe_conflicts,
     _criterion,
     _schedule,
     on_clone.conflicts,

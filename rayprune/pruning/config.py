@@ -13,6 +13,7 @@ from rayprune.pruning.blocks import groups as group_blocks
 from rayprune.pruning.blocks.normal_form import as_json, completed
 from rayprune.pruning.choices import chosen_of, faults_of
 from rayprune.pruning.component import Chosen
+from rayprune.pruning.recipes import expanded
 from rayprune.pruning.schedules import SCHEDULES, Schedule, complete, fields_of, schedule_of
 
 DEFAULT_HORIZON = 200_000
@@ -23,6 +24,8 @@ class PruningConfig:
     """What to prune, how much of it, and when.
 
     Args:
+        recipe: a key of `rayprune.pruning.recipes.RECIPES`, which says what the other fields are
+            where they are left out. In a YAML it also sees to the critic and to observations.
         sparsity: fraction of the prunable weights to prune, in [0, 1). Protected layers count
             among them and stay dense, so the other layers carry their share.
         threshold: in place of ``sparsity``: prune where the score is at most a threshold.
@@ -90,6 +93,7 @@ class PruningConfig:
     `pooling` must be one of ['l2', 'mean', 'sum'], but is 'max'.
     """
 
+    recipe: str | None = None
     sparsity: float | None = None
     threshold: dict[str, int | float] | None = None
     criterion: str = "l1"
@@ -119,7 +123,7 @@ class PruningConfig:
             faults = self.faults_of(values, prefix="")
             if faults:
                 raise ConfigError(faults)
-            vars(self).update(_whole(values))
+            vars(self).update(_whole(expanded(values)))
 
     @classmethod
     def faults_of(cls, values: object, prefix: str = "pruning.") -> list[str]:
@@ -132,7 +136,8 @@ class PruningConfig:
         >>> PruningConfig.faults_of({"sparsity": -0.1, "granulrity": "weight"})[0]
         "`pruning.granulrity` is not a known key. Did you mean 'granularity'?"
         """
-        return faults_of(values, prefix, cls.names())
+        whole = expanded(values) if isinstance(values, Mapping) else values
+        return faults_of(whole, prefix, cls.names())
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
@@ -165,7 +170,7 @@ class PruningConfig:
         if faults or not isinstance(values, Mapping):
             return faults, None
         config = cls.__new__(cls)  # the constructor would check once more
-        vars(config).update(_whole(values))
+        vars(config).update(_whole(expanded(values)))
         return [], config
 
     def to_dict(self) -> dict[str, Any]:

@@ -33,6 +33,7 @@ OWN: Final[Mapping[str, str]] = {
 }
 """The fields that a group may have of its own."""
 _WHOLE: Final = (
+    "recipe",
     "protect",
     "frozen",
     "groups",

@@ -1,0 +1,104 @@
+"""What an experiment's blocks say, its recipe included (`rayprune.pruning.recipes`)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from rayprune.algorithms import ALGORITHMS, is_offline
+from rayprune.pruning.recipes import RunFacts, filled, find_recipe
+
+
+def given_blocks(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an experiment's blocks, with what its recipe says where they say nothing.
+
+    A block whose lines are all commented out is None, and means its defaults. ``versions`` is what
+    `rayprune.config.to_yaml` adds: a record, not an instruction.
+
+    Args:
+        raw: as the YAML has it; it may be wrong in itself.
+
+    >>> blocks = given_blocks({"algorithm": "PPO", "pruning": {"recipe": "recommended"}})
+    >>> blocks["pruning"]["groups"], blocks["normalise"]
+    ({'value': {'sparsity': 0.0}}, {'observations': True})
+    """
+    given = {
+        key: copy.deepcopy(value)
+        for key, value in raw.items()
+        if value is not None and key != "versions"
+    }
+    recipe = find_recipe(given.get("pruning"))
+    if recipe is None:
+        return given
+    of_run = recipe.of_run(_facts(given))
+    return filled(given, {**of_run, "pruning": {**recipe.pruning, **_pruning(recipe, of_run)}})
+
+
+def _pruning(recipe: Any, of_run: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a recipe says of the pruning block by the run, over what it says of all."""
+    own: dict[str, Any] = dict(of_run.get("pruning", {}))
+    if "schedule" in own and "schedule" in recipe.pruning:
+        own["schedule"] = {**recipe.pruning["schedule"], **own["schedule"]}
+    return own
+
+
+def _facts(given: Mapping[str, Any]) -> RunFacts:
+    algorithm = given.get("algorithm")
+    known = ALGORITHMS.get(algorithm) if isinstance(algorithm, str) else None
+    return RunFacts(
+        steps=_steps(given, "updates" if is_offline(algorithm) else "env_steps"),
+        critic=known is not None and known.critic,
+        may_normalise=not (is_offline(algorithm) or _has_own_inputs(given)),
+    )
+
+
+def _steps(given: Mapping[str, Any], unit: str) -> int | None:
+    pruning, stop = given["pruning"], given.get("stop")
+    found = pruning.get("horizon") or (stop.get(unit) if isinstance(stop, Mapping) else None)
+    real = isinstance(found, int | float) and not isinstance(found, bool) and found >= 1
+    return int(found) if real else None
+
+
+def _has_own_inputs(given: Mapping[str, Any]) -> bool:
+    """Return whether something else is said of what the network sees: a filter, images, a policy.
+
+    A policy that was trained without statistics would see other inputs than it has learnt from.
+    """
+    if given.get("start_from") or (given["pruning"].get("distillation") or {}).get("from"):
+        return True
+    told = (("env_runners", "observation_filter"), ("rl_module", "model_config"))
+    filter_, model = (_of(_of(given.get("rllib"), block), key) for block, key in told)
+    return filter_ is not None or _of(model, "conv_filters") is not None
+
+
+def _of(block: object, key: str) -> Any:
+    return block.get(key) if isinstance(block, Mapping) else None
+
+
+def recipe_line(blocks: Mapping[str, Any]) -> str | None:
+    """Return what a recipe stands for in an experiment, in a line; None without one.
+
+    Args:
+        blocks: the experiment's, resolved.
+    """
+    pruning = blocks["pruning"]
+    recipe = find_recipe(pruning)
+    if recipe is None:
+        return None
+    of_run = recipe.of_run(_facts(blocks))
+    names = [*recipe.pruning, *(key for key in of_run["pruning"] if key not in recipe.pruning)]
+    told = [f"pruning.{name}={_text(pruning[name])}" for name in names]
+    told.append(f"normalise.observations={_text(blocks['normalise']['observations'])}")
+    return f"Recipe {pruning['recipe']}: {', '.join(told)}"
+
+
+def _text(value: Any) -> str:
+    """Return a value as YAML has it in a line.
+
+    >>> _text({"value": {"sparsity": 0.0}}), _text(True)
+    ('{value: {sparsity: 0.0}}', 'true')
+    """
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}: {_text(item)}' for key, item in value.items())}}}"
+    return str(value).lower() if isinstance(value, bool) else str(value)

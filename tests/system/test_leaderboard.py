@@ -1,0 +1,164 @@
+"""benchmarks/leaderboard: its arithmetic, its cells' order and configs, its rows, tables, figure."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import prune as torchs
+
+from benchmarks.leaderboard import figure, running, scoring, tables
+from benchmarks.leaderboard.arms import (
+    ARMS,
+    SPARSITIES,
+    hiddens,
+    parameters,
+    small_width,
+    unit_sparsity,
+    weights,
+    wide_sparsity,
+)
+from benchmarks.leaderboard.cells import Cell, cells, missing
+from benchmarks.leaderboard.tasks import NOISY, TASKS, Shift, noisy
+from rayprune import Pruner, PruningConfig, make_maskable
+from rayprune.cli.prune import pruning_config
+from rayprune.config import load_experiment
+
+LAYERS = (11, 64, 64, 3)
+
+
+def row(cell: Cell, score: float, flash: int = 4096) -> dict[str, Any]:
+    """Return a row as a cell's process makes it, without what no table reads."""
+    found: dict[str, Any] = {**cell.key, "score": {"mean": score, "worst": score}, "seconds": 1.0}
+    if cell.arm != "random":
+        shifts = {name: {"mean": score} for name in TASKS[cell.task].shifts}
+        measured = {"flash_bytes": flash, "instructions": 100}
+        found |= {"actor": {"sparsity": cell.sparsity}, "shifts": shifts, "train_s": 1.0}
+        found["targets"] = {"cortex-m4": measured}
+    return found
+
+
+@pytest.mark.parametrize("sparsity", SPARSITIES)
+def test_arms_of_one_sparsity_keep_as_much(sparsity: float) -> None:
+    kept = (1 - sparsity) * weights(LAYERS)
+    biases = parameters(LAYERS) - weights(LAYERS)
+    width = small_width(LAYERS, sparsity)
+    assert parameters(hiddens(LAYERS, width - 1)) < kept + biases
+    assert parameters(hiddens(LAYERS, width)) >= round(kept + biases)
+    wide = weights((11, 256, 256, 3))
+    assert (1 - wide_sparsity(LAYERS, sparsity)) * wide == pytest.approx(kept)
+    units = round(64 * (1 - unit_sparsity(LAYERS, sparsity)))
+    assert weights(hiddens(LAYERS, units)) <= kept < weights(hiddens(LAYERS, units + 1))
+
+
+def test_every_cell_has_a_config_without_faults() -> None:
+    for task in TASKS.values():
+        for arm in ARMS.values():
+            settings = [*arm.settings(task, 0.9)]
+            if arm.cuts:
+                assert pruning_config({}, settings).sparsity == 0.9
+            else:
+                assert load_experiment(task.config, settings).name == task.name
+
+
+def test_post_hoc_cuts_what_torch_cuts() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(11, 64), nn.Tanh(), nn.Linear(64, 3))
+    names = ["0", "2"]
+    theirs = [(net[0], "weight"), (net[2], "weight")]
+    torchs.global_unstructured(theirs, torchs.L1Unstructured, amount=0.9)
+    kept = [module.weight_mask.bool() for module, _ in theirs]
+    for module, name in theirs:
+        module.weight = nn.Parameter(module.weight_orig.detach().clone())
+        torchs.remove(module, name)
+    config = json.loads(ARMS["post-hoc"].settings(TASKS["hopper"], 0.9)[0].partition("=")[2])
+    del config["groups"]  # this net has no critic
+    make_maskable(net)
+    pruner = Pruner(net, PruningConfig.from_dict(config))
+    pruner.prune_to(0.9)
+    assert [torch.equal(pruner.masks[f"{n}.weight"], k) for n, k in zip(names, kept, strict=True)]
+
+
+def test_dense_comes_before_what_is_cut_from_it_and_a_table_is_there_early() -> None:
+    found = cells(["hopper"], seeds=range(10))
+    places = {cell: place for place, cell in enumerate(found)}
+    assert all(places[cell.before] < places[cell] for cell in found if cell.before)
+    assert found[0].arm == "random"
+    assert {c.seed for c in found[:31]} == {0, 1, 2}
+    assert {c.sparsity for c in found[:31]} == {0.0, 0.9, 0.95}
+
+
+def test_a_row_is_run_once_and_a_failed_cell_takes_with_it_what_it_feeds(tmp_path: Path) -> None:
+    class Pool:
+        slots = 2
+        asked: list[Cell] = []  # noqa: RUF012
+
+        def submit(self, command: Any) -> Cell:
+            self.asked.append(Cell(**json.loads(command[4])))
+            return self.asked[-1]
+
+        def finished(self, handles: Any) -> Any:
+            cell = handles[0]
+            return cell, "no luck" if (cell.arm, cell.seed) == ("dense", 1) else row(cell, 1.0)
+
+    pool = Pool()
+    wanted = cells(["hopper"], ["dense", "post-hoc"], [0.9], range(2))
+    assert running.run_all(wanted, pool, tmp_path, tmp_path) == 2
+    assert [c.name for c in missing(wanted, tmp_path)] == [
+        "hopper/dense-seed1",
+        "hopper/post-hoc-0.9-seed1",
+    ]
+    assert not [cell for cell in pool.asked if (cell.arm, cell.seed) == ("post-hoc", 1)]
+    asked = len(pool.asked)
+    running.run_all(wanted, pool, tmp_path, tmp_path)
+    assert [cell.name for cell in pool.asked[asked:]] == ["hopper/dense-seed1"]
+
+
+def test_scores_are_those_of_rliable() -> None:
+    pytest.importorskip("rliable")
+    from rliable import library, metrics
+
+    random = np.random.default_rng(3)
+    ours, theirs = (random.normal(size=(7, 3)) for _ in range(2))
+    x, y = ({str(i): each[:, i].tolist() for i in range(3)} for each in (ours, theirs))
+    value, interval = library.get_interval_estimates(
+        {"x": ours}, lambda scores: np.array([metrics.aggregate_iqm(scores)]), reps=20_000
+    )
+    found = scoring.iqm(x)
+    assert found.value == pytest.approx(value["x"][0])
+    assert [found.low, found.high] == pytest.approx(interval["x"][:, 0], abs=0.05)
+    value, interval = library.get_interval_estimates(
+        {"x,y": (ours, theirs)}, metrics.probability_of_improvement, reps=2000
+    )
+    found = scoring.improvement(x, y)
+    assert found.value == pytest.approx(value["x,y"])
+    assert [found.low, found.high] == pytest.approx(interval["x,y"][:, 0], abs=0.03)
+
+
+def test_tables_and_figure_show_what_was_run_and_name_what_was_not(tmp_path: Path) -> None:
+    scores = {"random": 0.0, "dense": 200.0, "linear": 50.0, "cubic": 180.0, "post-hoc": 20.0}
+    wanted = cells(["hopper"], list(scores), [0.9], range(2))
+    known = [row(cell, scores[cell.arm] + cell.seed) for cell in wanted]
+    text = "\n".join(tables.page(known))
+    assert "| cubic | 0.900 | 2 | 180.5 [180.0, 181.0] | 0.90 [0.90, 0.90] |" in text
+    assert "run --tasks hopper --arms 'SET' --sparsities 0.5 0.8 0.9 0.95 0.98" in text
+    assert "**Not run**: `python -m benchmarks.leaderboard run --tasks swimmer`" in text
+    panel = figure.points(TASKS["hopper"], known)
+    drawn = figure.drawing({TASKS["hopper"]: panel}, figure.DARK)
+    assert drawn.count("<circle") == 4 + 4  # a point and a line of the legend for each
+    assert "cubic at 90%: 180.5 [180.0, 181.0], 4,096 B" in drawn
+
+
+def test_shifts_change_the_environment_and_noise_follows_from_the_seed() -> None:
+    task = TASKS["cartpole"]
+    plain, longer = task.env()(), task.env(Shift(attributes={"length": 2.0}))()
+    assert longer.unwrapped.length == 2 * plain.unwrapped.length
+    make = noisy(task, task.env(), NOISY["noisy observations"].noise)
+    seen = [make().reset(seed=seed)[0] for seed in (5, 5, 6)]
+    assert np.array_equal(seen[0], seen[1])
+    assert not np.array_equal(seen[0], plain.reset(seed=5)[0])
