@@ -21,7 +21,6 @@ from rayprune.cli.options import (
     person,
     tell,
 )
-from rayprune.run_recipe import recipe_line
 from rayprune.storage.urls import join, url_of
 
 
@@ -61,6 +60,7 @@ def train(
     from rayprune.cli.printing.terminal_reporter import TerminalReporter
     from rayprune.rllib.experiment.experiment_checks import load_checked
     from rayprune.rllib.training.train import run_training
+    from rayprune.run_recipe import recipe_line
 
     experiment = load_checked(config, overrides or (), seed)
     reporter = TerminalReporter(person())

@@ -28,6 +28,7 @@ LISTS = [
     "methods",
     "penalties",
     "remedies",
+    "recipes",
 ]
 COMMANDS = [
     "train",

@@ -1,4 +1,4 @@
-"""benchmarks/leaderboard: its arithmetic, its cells' order and configs, its rows, tables, figure."""
+"""benchmarks/leaderboard: its arithmetic, cells and their configs, rows, tables and figure."""
 
 from __future__ import annotations
 

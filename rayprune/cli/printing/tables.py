@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from rich.table import Table
 
 from rayprune.cli.printing.terminal_reporter import number
+
+_SAME: Final = 0.01
+"""Sparsities that differ by less do so by rounding."""
 
 
 def summary_table(summary: Mapping[str, Any], before: str, after: str) -> Table:
@@ -25,6 +28,7 @@ def summary_table(summary: Mapping[str, Any], before: str, after: str) -> Table:
         ("test return, IQM [95 %]", interval(dense), interval(returns["test"])),
         ("sparsity of prunable weights", "", percent(sparsity["prunable"])),
         *_groups(sparsity.get("own_groups") or {}),
+        *_budgets(sparsity.get("groups") or {}, sparsity.get("own_groups") or {}),
         ("sparsity of all parameters", "", percent(sparsity["all"])),
         ("parameters", count(parameters["total"]), count(parameters["nonzero"])),
         *_held(parameters),
@@ -58,6 +62,23 @@ def _groups(own: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str, str]]:
     return [
         (f"of group {name} ({', '.join(chosen_in(group))})", "", percent(group["sparsity"]))
         for name, group in own.items()
+    ]
+
+
+def _budgets(groups: Mapping[str, float], own: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return a row for each other group, where groups differ: a dense critic, for one.
+
+    >>> _budgets({"policy": 0.9, "value": 0.0}, {})
+    [('of group policy', '', '90.0 %'), ('of group value', '', '0.0 %')]
+    >>> _budgets({"policy": 0.9, "value": 0.901}, {})
+    []
+    """
+    if max(groups.values(), default=0.0) - min(groups.values(), default=0.0) < _SAME:
+        return []
+    return [
+        (f"of group {name}", "", percent(sparsity))
+        for name, sparsity in groups.items()
+        if name not in own
     ]
 
 
