@@ -56,8 +56,9 @@ def _facts(given: Mapping[str, Any]) -> RunFacts:
 def _steps(given: Mapping[str, Any], unit: str) -> int | None:
     pruning, stop = given["pruning"], given.get("stop")
     found = pruning.get("horizon") or (stop.get(unit) if isinstance(stop, Mapping) else None)
-    real = isinstance(found, int | float) and not isinstance(found, bool) and found >= 1
-    return int(found) if real else None
+    if isinstance(found, bool) or not isinstance(found, int | float) or found < 1:
+        return None
+    return int(found)
 
 
 def _has_own_inputs(given: Mapping[str, Any]) -> bool:

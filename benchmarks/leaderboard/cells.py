@@ -45,9 +45,13 @@ class Cell:
 
     @property
     def before(self) -> Cell | None:
-        """The cell whose policy it prunes."""
-        cuts = ARMS[self.arm].cuts if self.arm in ARMS else None
-        return None if cuts is None else dataclasses.replace(self, arm=cuts, sparsity=0.0)
+        """The cell whose policy it prunes, or learns from."""
+        if self.arm == RANDOM:
+            return None
+        if cuts := ARMS[self.arm].cuts:
+            return dataclasses.replace(self, arm=cuts, sparsity=0.0)
+        data = TASKS[self.task].data
+        return Cell(task=data, arm="dense", sparsity=0.0, seed=0) if data else None
 
     @property
     def command(self) -> str:
@@ -82,14 +86,22 @@ def cells(
         for sparsity in (sparsities if arm.sparse else (0.0,))
     ]
     drawn = [Cell(task=task, arm=RANDOM, sparsity=0.0, seed=0) for task in tasks]
-    places = {task: place for place, task in enumerate(tasks)}
     whole = [*drawn, *_with_what_they_need(wanted)]
+    # A task whose policy others learn from comes first.
+    first = (TASKS[task].data for task in tasks if TASKS[task].data)
+    places = {task: place for place, task in enumerate(dict.fromkeys([*first, *tasks]))}
     return sorted(whole, key=lambda cell: (_wave(cell), places[cell.task], cell.seed))
 
 
 def _with_what_they_need(wanted: Sequence[Cell]) -> Iterator[Cell]:
-    needed = (each for cell in wanted for each in (cell.before, cell) if each is not None)
+    needed = (each for cell in wanted for each in (*_before(cell), cell))
     yield from dict.fromkeys(needed)
+
+
+def _before(cell: Cell) -> Iterator[Cell]:
+    if cell.before is not None:
+        yield from _before(cell.before)
+        yield cell.before
 
 
 def _wave(cell: Cell) -> int:

@@ -19,11 +19,13 @@ from benchmarks.leaderboard import playing
 from benchmarks.leaderboard.cells import RANDOM, Cell, parts
 from benchmarks.leaderboard.tasks import TASKS
 from rayprune.errors import RaypruneError
-from rayprune.tracking.record import read_rows, write_atomic
+from rayprune.tracking.record import read_rows, step_of, write_atomic
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 TARGETS: Final = ("host", "cortex-m4")
 FILE: Final = "policy.c"
+EPISODES: Final = 200
+"""Recorded for a task that learns from data."""
 
 
 class CellError(RaypruneError):
@@ -71,12 +73,15 @@ def _policy(cell: Cell, run: Path, runs: Path) -> list[str]:
     task, arm = parts(cell)
     settings = [x for each in arm.settings(task, cell.sparsity) for x in ("--set", each)]
     done = (run / "summary.json").is_file()
-    if cell.before is not None:
+    if arm.cuts and cell.before:
         command = ["prune", str(runs / cell.before.name), "--out", str(run), *settings]
         if not done:
             shutil.rmtree(run, ignore_errors=True)  # a cut takes seconds: it is done again
             json_of(command)
         return command
+    if task.data and cell.before:
+        data = _recorded(runs / cell.before.name)
+        settings += ["--set", f"rllib.offline_data.input_=[{data}]"]
     config = os.path.relpath(task.config, ROOT)
     command = ["train", config, *settings, "--seed", str(cell.seed), "--out", str(run)]
     if not done:
@@ -84,17 +89,24 @@ def _policy(cell: Cell, run: Path, runs: Path) -> list[str]:
     return command
 
 
+def _recorded(run: Path) -> Path:
+    """Return the folder of a policy's episodes, recorded if they aren't there."""
+    data = run.parent / "episodes"
+    if not data.is_dir():
+        episodes = ["--episodes", str(EPISODES), "--explore"]
+        json_of(["record", str(run), "--out", str(data), *episodes])
+    return data
+
+
 def _trained(run: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a run's own files say of its training; nothing of a cut, which has none."""
     if not (run / "results.jsonl").is_file():
         return {"env_steps": 0, "train_s": 0.0, "curve": []}
     rows = read_rows(run / "results.jsonl")
-    curve = [
-        [r["env_steps"], round(r["validation"]["mean"], 2)] for r in rows if r.get("validation")
-    ]
+    curve = [[step_of(r), round(r["validation"]["mean"], 2)] for r in rows if r.get("validation")]
     last = curve[-math.ceil(len(curve) / 10) :]
     return {
-        "env_steps": summary["env_steps"],
+        "env_steps": summary["env_steps"] or 0,
         "updates": summary["updates"],
         "train_s": summary["wall_time_s"],
         "checkpoint": summary["checkpoint"],

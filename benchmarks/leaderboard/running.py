@@ -101,7 +101,7 @@ def run_all(
 ) -> int:
     """Run what is missing; return how many cells failed.
 
-    A cell waits for the one whose policy it prunes; where that failed, it fails.
+    A cell waits for the one whose policy it prunes or learns from; where that failed, it fails.
 
     Args:
         wanted: in their order.

@@ -11,6 +11,7 @@ from typing import Any, Final
 import gymnasium as gym
 import numpy as np
 
+from benchmarks.leaderboard.grid import INPUTS
 from rayprune import yaml12
 
 FOLDER: Final = Path(__file__).parent / "tasks"
@@ -54,6 +55,8 @@ class Task:
     inputs: int = 0
     """Of an actor that is a fully connected net; 0 where it is another."""
     outputs: int = 0
+    data: str = ""
+    """The task whose dense policy's episodes it learns from; empty where it samples."""
     shifts: Mapping[str, Shift] = field(default_factory=lambda: NOISY)
     episodes: int = 100
     """On fresh seeds, of each exported file; half as many in each shifted environment."""
@@ -213,6 +216,40 @@ _ALL: Final = (
         outputs=6,
         shifts=MUJOCO,
         episodes=50,
+    ),
+    Task(
+        name="lunarlander_continuous",
+        suites=("classic",),
+        reference="271 (zoo)",
+        inputs=8,
+        outputs=2,
+        shifts={**NOISY, "weaker gravity": Shift(env_config={"gravity": -8.0})},
+    ),
+    Task(
+        name="minatar_breakout",
+        suites=("pixels",),
+        reference="28 (gymnax's PPO, 10 million steps)",
+        shifts={"no sticky actions": Shift(env_config={"sticky_action_prob": 0.0})},
+    ),
+    Task(
+        name="minatar_space_invaders",
+        suites=("pixels",),
+        reference="131 (gymnax's PPO, 10 million steps)",
+        shifts={"no sticky actions": Shift(env_config={"sticky_action_prob": 0.0})},
+    ),
+    Task(
+        name="doorkey",
+        suites=("pixels",),
+        reference=".964 (zoo)",
+        inputs=INPUTS,
+        outputs=7,
+    ),
+    Task(name="memory", suites=("pixels",), reference="8 is the best"),
+    Task(
+        name="offline_lunarlander",
+        suites=("offline",),
+        reference="the recorded episodes'",
+        data="lunarlander",
     ),
 )
 

@@ -11,24 +11,25 @@ from numpy.typing import NDArray
 Observation = NDArray[np.float32]
 
 
-class MinBreakout(gym.Env[Observation, int]):
-    """Breakout of Young & Tian 2019 (arXiv:1903.03176) on a grid of 10 by 10 cells.
+class MinAtarGame(gym.Env[Observation, int]):
+    """A game of Young & Tian 2019 (arXiv:1903.03176) on a grid of 10 by 10 cells.
 
-    The observation is one plane each for paddle, ball, trail and bricks, shape ``(10, 10, 4)``, as
-    floats: MinAtar's own are bools, which RLlib flattens. The three actions are stay, left, right.
+    The observation is one plane for each kind of object, shape ``(10, 10, kinds)``, as floats:
+    MinAtar's own are bools, which RLlib flattens. The actions are those that the game reads.
 
     Args:
+        game: MinAtar's name of it, such as ``space_invaders``.
         keywords: MinAtar's, such as ``sticky_action_prob``.
     """
 
-    def __init__(self, **keywords: Any) -> None:
+    def __init__(self, game: str, **keywords: Any) -> None:
         try:
             from minatar import Environment
         except ImportError as error:
             raise ImportError(
-                "MinBreakout-v0 needs MinAtar: pip install 'rayprune[minatar]'."
+                f"MinAtar's {game} needs MinAtar: pip install 'rayprune[minatar]'."
             ) from (error)
-        self._game = Environment("breakout", **keywords)
+        self._game = Environment(game, **keywords)
         self._actions = self._game.minimal_action_set()
         shape = tuple(self._game.state_shape())
         self.observation_space = gym.spaces.Box(0.0, 1.0, shape, np.float32)
@@ -51,3 +52,17 @@ class MinBreakout(gym.Env[Observation, int]):
 
     def _see(self) -> Observation:
         return np.asarray(self._game.state(), np.float32)
+
+
+class MinBreakout(MinAtarGame):
+    """Breakout: planes of paddle, ball, trail and bricks; stay, left, right."""
+
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__("breakout", **keywords)
+
+
+class MinSpaceInvaders(MinAtarGame):
+    """Space Invaders: six planes; stay, left, right, fire."""
+
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__("space_invaders", **keywords)
