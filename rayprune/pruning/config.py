@@ -35,11 +35,10 @@ class PruningConfig:
         granularity: ``weight``, ``neuron`` (output units; ``filter`` is an alias), ``block``,
             ``n:m`` such as ``2:4`` (it implies the sparsity), ``input`` (sensors),
             ``layer`` (residual blocks, layers of one width) or ``hybrid``.
-        hybrid: with granularity ``hybrid``: ``{"neuron": u, "weight": w}``, the fraction of the
-            units and the fraction of *all* prunable weights to prune, those of pruned units
-            included; or ``{"head": h, "weight": w}``, with heads of attention for units. Units go
-            first, then the lowest weights of those that are left (by ``l1`` where the criterion
-            scores whole units).
+        hybrid: with granularity ``hybrid``: ``{"neuron": u, "weight": w}``, fractions of the units
+            and of *all* prunable weights, those of pruned units included; or ``{"head": h,
+            "weight": w}``. Units go first, then the lowest weights of those that are left (by
+            ``l1`` where the criterion scores whole units).
         pooling: how a unit's score comes from its weights': ``sum``, ``mean`` or ``l2``.
         distribution: ``uniform``, ``erk``, ``global``, a registered one, or
             ``{layer name: sparsity}``.
@@ -67,15 +66,13 @@ class PruningConfig:
             frozen policy to the loss: that of before the first pruning, of the ``"start"``, or of
             a checkpoint. The adaptor does it; `Pruner` does not. None: no such term.
         remedies: what keeps learning stable, by the keys of `rayprune.pruning.remedies`.
-        compact_every: env steps between live compactions: where masks have changed since the last
-            one, units that do nothing are removed from the networks that are trained, with their
-            moments and target networks. For granularities ``neuron`` and ``hybrid``. The adaptor
-            does it; `Pruner` does not. None never does.
-        evidence: what criteria that need data go by. ``objective``, a key of
-            `rayprune.pruning.evidence.objectives.OBJECTIVES`; how many ``observations`` and
-            ``minibatches`` at most; ``estimator`` of information gain, ``gaussian`` or ``binned``;
-            how many ``permutations`` for Shapley values. Keys that the criterion doesn't use are
-            allowed.
+        compact_every: env steps between live compactions (granularities ``neuron``, ``hybrid``):
+            units that do nothing leave the networks that are trained, with moments and target
+            networks. The adaptor does it; `Pruner` does not. None never does.
+        evidence: what criteria that need data go by: ``objective``, a key of
+            `rayprune.pruning.evidence.objectives.OBJECTIVES`; most ``observations`` and
+            ``minibatches``; ``estimator`` of information gain, ``gaussian`` or ``binned``;
+            ``permutations`` for Shapley values. Keys that the criterion doesn't use are allowed.
         plasticity: ``{"every": n}``: every n optimizer steps, dormant units, effective ranks and
             gradient noise are measured for 16 steps; None never does. See
             `rayprune.pruning.measures.plasticity`.
