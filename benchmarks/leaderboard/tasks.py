@@ -11,7 +11,6 @@ from typing import Any, Final
 import gymnasium as gym
 import numpy as np
 
-from benchmarks.leaderboard.grid import INPUTS
 from rayprune import yaml12
 
 FOLDER: Final = Path(__file__).parent / "tasks"
@@ -241,8 +240,7 @@ _ALL: Final = (
         name="doorkey",
         suites=("pixels",),
         reference=".964 (zoo)",
-        inputs=INPUTS,
-        outputs=7,
+        shifts={"8 x 8 cells": Shift(env_config={"task": "MiniGrid-DoorKey-8x8-v0"})},
     ),
     Task(name="memory", suites=("pixels",), reference="8 is the best"),
     Task(
