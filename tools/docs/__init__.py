@@ -1,0 +1,1 @@
+"""The documentation: reference pages generated from the code, and the site that is built of all."""
