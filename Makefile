@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt
 DEMO := runs/demo
 
-.PHONY: help demo test test-unit test-slow test-all check format lint type floors clean
+.PHONY: help demo docs reference test test-unit test-slow test-all check format lint type floors clean
 
 help:
 	@echo "make demo       train, prune and evaluate PPO on CartPole: a few minutes"
@@ -17,6 +17,8 @@ help:
 	@echo "make test-all   everything: the slow ones, and all algorithms by nets by granularities"
 	@echo "make check      lint, types, floors and test-unit: before a commit"
 	@echo "make format     rewrite the code in the house's form"
+	@echo "make docs       the pages of docs/ as a site that opens from disk: build/site/index.html"
+	@echo "make reference  write docs/reference anew from the code"
 	@echo "make clean      remove .venv and the tools' caches; runs/ stays"
 
 # A demo that was interrupted goes on; one that is done stays, and the next gets its own directory.
@@ -25,6 +27,12 @@ demo: $(VENV)/.rllib
 	if [ -f $$out/config.yaml ] && [ ! -f $$out/summary.json ]; then resume=--resume; \
 	elif [ -n "$$(ls -A $$out 2>/dev/null)" ]; then out=$$out-$$(date +%Y%m%d-%H%M%S); fi; \
 	set -x; $(BIN)/rayprune train ppo_cartpole --out $$out $$resume
+
+docs: $(VENV)/.docs
+	$(BIN)/python -m tools.docs site
+
+reference: $(VENV)/.dev
+	$(BIN)/python -m tools.docs reference
 
 # Two at a time, each with a Ray of its own; a file stays together, for its tests share fixtures,
 # and the files stay in tests/conftest.py's order: the longest first.
@@ -71,4 +79,8 @@ $(VENV)/.rllib: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.rllib
 	$(INSTALL) -e ".[rllib,dev]"
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.rllib
+	$(INSTALL) -e ".[rllib,docs]"
 	@touch $@

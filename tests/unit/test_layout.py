@@ -19,6 +19,7 @@ TOO_LONG_YET: dict[str, int] = {}
 ELSEWHERE = {
     "cluster",  # the files of cluster/
     "configs",  # those of tune_configs/
+    "docs",  # README, and what docs/ says
     "doubles",
     "golden",
     "system",  # the command line as a whole

@@ -23,8 +23,9 @@ PACKAGES: Final = (
 """Those that people import from; one that isn't there is left out."""
 
 INTRODUCTION = """\
-What is public: the names that these packages export, and nothing beneath them. `import rayprune` imports neither Ray
-nor gymnasium. Shapes, units and errors are in the docstrings, which `help()` shows, too.
+What is public: the names that these packages export, and nothing beneath them. `import rayprune`
+imports neither Ray nor gymnasium. Shapes, units and errors are in the docstrings, which `help()`
+shows, too.
 """
 
 
@@ -87,7 +88,9 @@ def _members(kind: type) -> list[str]:
     for name, member in sorted(inspect.getmembers_static(kind)):
         if name.startswith("_") or not _ours(kind, name) or not _doc(kind, name):
             continue
-        plain_member = member.__func__ if isinstance(member, (classmethod, staticmethod)) else member
+        plain_member = (
+            member.__func__ if isinstance(member, (classmethod, staticmethod)) else member
+        )
         if inspect.isfunction(plain_member):
             methods.append((name, member, plain_member))
         elif isinstance(member, property) or hasattr(member, "func"):
@@ -165,8 +168,8 @@ def _sections(doc: str) -> list[str]:
             said = " ".join(plain(item.description) for item in section.value)
             lines += [f"*{section.kind.value.capitalize()}*: {' '.join(said.split())}", ""]
         elif section.kind is DocstringSectionKind.examples:
-            for kind, text in section.value:
-                lines += [*_prose(text if kind is DocstringSectionKind.text else text), ""]
+            for _, text in section.value:
+                lines += [*_prose(text), ""]
     return lines
 
 

@@ -10,9 +10,9 @@ from tools.docs.markdown import GENERATED, plain, table
 INTRODUCTION = """\
 What `rayprune --help` and `rayprune COMMAND --help` say.
 
-Exit code 0 is done, 1 a run that failed (or a gate that said no), 2 wrong input, 130 an interruption by
-Ctrl-C. `--json` puts one JSON object on standard output, errors too; people read standard error.
-`--debug` shows the traceback of an error.
+Exit code 0 is done, 1 a run that failed (or a gate that said no), 2 wrong input, 130 an
+interruption by Ctrl-C. `--json` puts one JSON object on standard output, errors too; people read
+standard error. `--debug` shows the traceback of an error.
 """
 
 
@@ -49,10 +49,10 @@ def _summary(command: Any) -> str:
 def _section(name: str, command: Any) -> str:
     paragraphs = [p for p in _paragraphs(command) if not p.startswith("Example")]
     examples = [
-        line.partition(":")[2].strip()
-        for p in _paragraphs(command)
-        if p.startswith("Example")
-        for line in [p]
+        example.strip()
+        for paragraph in _paragraphs(command)
+        if paragraph.startswith("Example")
+        for example in paragraph.split("Example:")[1:]
     ]
     shown = [f"```console\n$ {example}\n```\n" for example in examples]
     arguments = [p for p in command.params if p.param_type_name == "argument"]

@@ -1,7 +1,6 @@
 """The page of all keys of a YAML file: type, default, meaning, and what the checks refuse.
 
-Types and defaults come from the models, meanings from their docstrings. What is refused is found by trying: each key
-is given values that are likely to be wrong, and what the checks say is written down.
+Types and defaults come from the models, meanings from their docstrings, refusals from the checks.
 """
 
 from __future__ import annotations
@@ -17,19 +16,26 @@ from typing import Any, Final
 from griffe import Docstring, DocstringSectionKind
 from pydantic import BaseModel
 
+from tools.docs.kinds import kind_of
 from tools.docs.markdown import GENERATED, first_sentence, plain, table
+from tools.docs.refusals import refusals
 
 INTRODUCTION = """\
-Every key that a YAML file may hold. Unknown keys are refused, with the nearest known one; all faults of a file
-are told at once. `--set a.b.c=VALUE` replaces any of them; a layer's dotted name is one quoted segment:
-`--set 'pruning.distribution."pi.0"=0.5'`. YAML is 1.2: `2:4` and `off` are text, `3e-4` is a number.
+Every key that a YAML file may hold. Unknown keys are refused, with the nearest known one; all
+faults of a file are told at once. `--set a.b.c=VALUE` replaces any of them; a layer's dotted name
+is one quoted segment: `--set 'pruning.distribution."pi.0"=0.5'`. YAML is 1.2: `2:4` and `off` are
+text, `3e-4` is a number.
 
-*Refused unless* is what the checks answered when this page was made and each key was given wrong values. A fault that
-two keys make together is told in the same way; [messages](messages.md) has all of them.
+*Refused unless* is what the checks answered when this page was made and each key was given wrong
+values. A fault that two keys make together is told in the same way; [messages](messages.md) has
+all of them.
 """
 
-PROBES: Final = ("zzz", -1, 0, 1.5, 10**12 + 0.5, True, [], ["zzz"], {}, {"zzz": 1})
-"""Values that are wrong for most keys, the likeliest slips first."""
+SCHEDULES_TOLD = """\
+`kind` and the keys of that kind, with what they are where the file says nothing. `begin`, `end` and
+other times up to 1 are fractions of the run, above it env steps (updates, offline); `every` is the
+env steps between mask updates. `begin: {return: R}` waits for a validation return.
+[Methods](methods.md#schedules) says what each does."""
 
 Faults = Callable[[dict[str, Any]], Iterable[str]]
 
@@ -57,9 +63,9 @@ def _model_table(model: type[BaseModel], prefix: str, faults: Faults) -> str:
     rows = []
     for name, info in model.model_fields.items():
         key = info.alias or name
-        meaning = plain(told.get(name) or info.description or MEANINGS.get(f"{prefix}{key}", ""))
+        meaning = plain(MEANINGS.get(f"{prefix}{key}") or told.get(name) or info.description or "")
         default = "required" if info.is_required() else _shown(_default_of(info))
-        kind = _linked(key, prefix) or _kind(_annotation(model, name))
+        kind = _linked(key, prefix) or kind_of(_annotation(model, name))
         refused = refusals(f"{prefix}{key}", lambda value, key=key: faults({key: value}))
         rows.append([f"`{key}`", kind, default, meaning, refused])
     return table(["key", "type", "default", "what it is", "refused unless it"], rows)
@@ -103,58 +109,6 @@ def _linked(key: str, prefix: str) -> str:
     return f"[block](#{key})" if key in _BLOCKS or inner is not None else ""
 
 
-_KINDS: Final[Mapping[str, str]] = {
-    "Count": "whole number above 0",
-    "Seed": "whole number",
-    "Number": "number",
-    "Share": "number in (0, 1)",
-    "Limit": "number or text",
-    "Text": "text",
-    "Keywords": "mapping",
-    "Width": "share or list of widths",
-    "str": "text",
-    "bool": "true or false",
-    "int": "whole number",
-    "float": "number",
-    "None": "null",
-}
-
-
-def _kind(annotation: str) -> str:
-    """Return an annotation in plain words.
-
-    >>> _kind("Count | None"), _kind("dict[str, Any]"), _kind("Annotated[tuple[Share, ...], X]")
-    ('whole number above 0 or null', 'mapping', 'list of number in (0, 1)')
-    """
-    text = annotation
-    wrapped = re.fullmatch(r"Annotated\[(.*?), (?:AfterValidator|BeforeValidator|Field|Listed|X).*\]( \| None)?", text)
-    if wrapped:
-        text = wrapped.group(1) + (wrapped.group(2) or "")
-    literal = re.fullmatch(r"Literal\[(.*)\]", text)
-    if literal:
-        return ", ".join(f"`{name}`" for name in re.findall(r"['\"]([^'\"]+)['\"]", text))
-    parts = [part.strip() for part in _split(text)]
-    return " or ".join(_KINDS.get(part, _compound(part)) for part in parts)
-
-
-def _split(text: str) -> list[str]:
-    """Split a union at its own bars, not at those within brackets."""
-    parts, depth, last = [], 0, 0
-    for at, letter in enumerate(text):
-        depth += (letter == "[") - (letter == "]")
-        if letter == "|" and depth == 0:
-            parts.append(text[last:at])
-            last = at + 1
-    return [*parts, text[last:]]
-
-
-def _compound(part: str) -> str:
-    if part.startswith("dict"):
-        return "mapping"
-    held = re.fullmatch(r"tuple\[(.*), \.\.\.\]", part)
-    return f"list of {_kind(held.group(1))}" if held else part
-
-
 def _shown(value: Any) -> str:
     """Return a default as YAML writes it."""
     if isinstance(value, BaseModel):
@@ -172,39 +126,12 @@ def _yaml(value: Any) -> str:
     return str(value)
 
 
-# ---------------------------------------------------------------------- refusals
-
-
-def refusals(key: str, faults: Callable[[Any], Iterable[str]]) -> str:
-    """Return what the checks say of a key's wrong values, each once, without the values."""
-    found: list[str] = []
-    for probe in PROBES:
-        for fault in faults(probe):
-            # Of the value itself: what its own keys are is told in their rows.
-            if fault.startswith(f"`{key}`"):
-                said = _constraint(fault[len(key) + 2 :])
-                if said and said not in found:
-                    found.append(said)
-    return "; ".join(found[:3])
-
-
-def _constraint(fault: str) -> str:
-    """Return what a value must be, from a fault after its field's name.
-
-    >>> _constraint(" must be in [0, 1), but is 1.5.")
-    'is in [0, 1)'
-    """
-    said = re.match(r":? must (be|have|name) (.*?)(?:, but (?:is|one is|has|names|there is)\b.*|\.)$", fault, re.S)
-    if said is None:
-        return ""
-    verb = {"be": "is", "have": "has", "name": "names"}[said.group(1)]
-    names = re.fullmatch(r"one of \[(.*)\]", said.group(2))
-    if names and names.group(1).count(",") > 5:
-        return f"{verb} one of the known names"
-    return f"{verb} {plain(said.group(2))}"
-
-
-_GIVEN: Final = {"name": "x", "algorithm": "PPO", "env": "CartPole-v1", "pruning": {"sparsity": 0.5}}
+_GIVEN: Final = {
+    "name": "x",
+    "algorithm": "PPO",
+    "env": "CartPole-v1",
+    "pruning": {"sparsity": 0.5},
+}
 
 
 def _file_faults(changes: dict[str, Any]) -> list[str]:
@@ -233,7 +160,7 @@ def _pruning() -> list[str]:
             f"pruning.{field.name}",
             lambda value, name=field.name: PruningConfig.faults_of({name: value}),
         )
-        kind = _kind(str(field.type))
+        kind = kind_of(str(field.type))
         rows.append([f"`{field.name}`", kind, _shown(default), told.get(field.name, ""), refused])
     head = ["key", "type", "default", "what it is", "refused unless it"]
     return [
@@ -289,9 +216,7 @@ def _schedules() -> list[str]:
     return [
         "### pruning.schedule",
         "",
-        "`kind` and the keys of that kind, with what they are where the file says nothing. `begin`, `end` and other times",
-        "up to 1 are fractions of the run, above it env steps (updates, offline); `every` is the env steps between mask",
-        "updates. `begin: {return: R}` waits for a validation return. [Methods](methods.md#schedules) says what each does.",
+        SCHEDULES_TOLD,
         "",
         table(["kind", "its keys"], rows),
         "",
@@ -324,7 +249,8 @@ def _blocks_of_pruning() -> list[str]:
 
     own = table(["key", "what it is"], [[f"`{key}`", plain(text)] for key, text in OWN.items()])
     remedies = table(
-        ["key", "what it does"], [[f"`{key}`", plain(text)] for key, text in remedy_options().items()]
+        ["key", "what it does"],
+        [[f"`{key}`", plain(text)] for key, text in remedy_options().items()],
     )
     penalties = table(
         ["kind", "what it does"],
@@ -333,7 +259,7 @@ def _blocks_of_pruning() -> list[str]:
     return [
         "### pruning.groups",
         "",
-        "A budget for each group of layers (`policy`, `value`, `shared`), or choices of its own among these keys.",
+        "A budget for each group of layers (`policy`, `value`, `shared`), or choices of its own.",
         "",
         own,
         "",
@@ -376,12 +302,18 @@ def _quantise() -> list[str]:
             lambda value, name=field.name: QuantisationConfig.parse({name: value})[0],
         )
         rows.append(
-            [f"`{field.name}`", _kind(str(field.type)), _shown(field.default), told.get(field.name, ""), refused]
+            [
+                f"`{field.name}`",
+                kind_of(str(field.type)),
+                _shown(field.default),
+                told.get(field.name, ""),
+                refused,
+            ]
         )
     return [
         "## quantise",
         "",
-        "How the policy learns to act with weights and activations of few bits; without the block it doesn't.",
+        "How the policy learns to act with weights and activations of few bits; or it doesn't.",
         "",
         table(["key", "type", "default", "what it is", "refused unless it"], rows),
         "",
@@ -397,7 +329,9 @@ def _search() -> list[str]:
         "",
         "For `rayprune sweep`. [Run a sweep](../how-to/sweep.md) shows it.",
         "",
-        _model_table(SearchConfig, "search.", lambda changes: search_faults({**space, **changes})[0]),
+        _model_table(
+            SearchConfig, "search.", lambda changes: search_faults({**space, **changes})[0]
+        ),
         "",
     ]
 
@@ -410,12 +344,17 @@ def _fit() -> list[str]:
         "",
         "For `rayprune fit`. [From a budget to a proven file](../how-to/fit.md) shows it.",
         "",
-        _model_table(FitConfig, "fit.", lambda changes: fit_faults({"flash": "64KB", **changes})[0]),
+        _model_table(
+            FitConfig, "fit.", lambda changes: fit_faults({"flash": "64KB", **changes})[0]
+        ),
         "",
     ]
 
 
 MEANINGS: Final[Mapping[str, str]] = {
+    "name": "Of the run's directory: letters, digits, '.', '_' and '-'. Default: the file's name.",
+    "algorithm": "RLlib's; see [methods](methods.md#algorithms).",
+    "env": "A gymnasium id such as CartPole-v1, or `module:Id`.",
     "env_config": "Keyword arguments of the environment.",
     "seed": "Of everything that is drawn; `--seed` replaces it.",
     "pruning": "What to prune, how much of it, and when.",
@@ -426,11 +365,11 @@ MEANINGS: Final[Mapping[str, str]] = {
     "evaluation.episodes": "Episodes of each validation and of the test.",
     "evaluation.validation_seed": "Seed of the first validation episode; the others follow it.",
     "evaluation.test_seed": "Seed of the first test episode. Test episodes choose nothing.",
-    "tracking.wandb": "Weights & Biases: `offline` needs no account, `wandb sync` uploads it later.",
+    "tracking.wandb": "Weights & Biases: `offline` needs no account.",
     "tracking.project": "The project in Weights & Biases.",
     "tracking.tensorboard": "Whether event files for TensorBoard are written.",
-    "search.method": "How trials are chosen and replaced; see [methods](methods.md#search-methods).",
-    "search.space": "Dotted key of the file -> `uniform`, `loguniform`, `quniform`, `randint`, `choice` or `grid`.",
+    "search.method": "How trials are chosen; see [methods](methods.md#search-methods).",
+    "search.space": "Dotted key -> `uniform`, `loguniform`, `choice`, `grid` and others.",
     "search.objectives": "Measurement -> `max` or `min`; `subject_to` bounds others.",
     "fit.deadline": "What 99 of 100 actions take at most, such as `1ms`.",
     "fit.p99": "The same under its other name.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,12 +19,12 @@ def cell(text: str) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table.
+    r"""Return a table.
 
     >>> print(table(["a", "b"], [["1", "x|y"]]))
     | a | b |
     | --- | --- |
-    | 1 | x\\|y |
+    | 1 | x\|y |
     """
     lines = [list(head), ["---"] * len(head), *([cell(text) for text in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -65,10 +66,10 @@ def _tokens(text: str) -> list[Token]:
 
 
 def fences(text: str) -> list[Fence]:
-    """Return the fenced blocks of a page, in their order.
+    r"""Return the fenced blocks of a page, in their order.
 
-    >>> [(f.language, f.title, f.text) for f in fences('```yaml title="a.yaml"\\nb: 1\\n```')]
-    [('yaml', 'a.yaml', 'b: 1\\n')]
+    >>> [(f.language, f.title, f.text) for f in fences('```yaml title="a.yaml"\nb: 1\n```')]
+    [('yaml', 'a.yaml', 'b: 1\n')]
     """
     found, note = [], None
     for token in _tokens(text):
@@ -103,14 +104,14 @@ def links(text: str) -> list[str]:
 
 
 def anchors(text: str) -> set[str]:
-    """Return what a link may say after ``#``: the page's headings, as GitHub and the site do.
+    r"""Return what a link may say after ``#``: the page's headings, as GitHub and the site do.
 
-    >>> sorted(anchors("# A `b`, c!\\n## A b c"))
+    >>> sorted(anchors("# A `b`, c!\n## A b c"))
     ['a-b-c', 'a-b-c_1']
     """
     found: set[str] = set()
     tokens = _tokens(text)
-    for opened, inline in zip(tokens, tokens[1:], strict=False):
+    for opened, inline in itertools.pairwise(tokens):
         if opened.type == "heading_open":
             words = "".join(c.content for c in inline.children or () if c.type != "html_inline")
             name = base = slug(words)

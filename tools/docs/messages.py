@@ -13,9 +13,11 @@ from tools.docs.markdown import GENERATED, table
 PACKAGE: Final = Path(__file__).parents[2] / "rayprune"
 
 INTRODUCTION = """\
-Every message of rayprune's own errors, gathered from the code: search this page for a few words of yours. `…` stands
-for what differs: a name, a value, a path. Each names the field, what it must be, what it is, and the way out; so the
-message is the cause. [When a run fails](../how-to/when-a-run-fails.md) tells the commonest at more length.
+Every message of rayprune's own errors, gathered from the code: search this page for a few words
+of yours. `…` stands for what differs: a name, a value, a path. Each names the field, what it must
+be, what it is, and the way out; so the message is the cause. Where no error is named it is a
+fault, told with all others in one `ConfigError`, or a note. [When a run
+fails](../how-to/when-a-run-fails.md) tells the commonest at more length.
 
 | error | what it means | exit code |
 | --- | --- | --- |
@@ -23,11 +25,11 @@ message is the cause. [When a run fails](../how-to/when-a-run-fails.md) tells th
 | `InputError` | anything else that you can mend | 2 |
 | `CheckpointError` | a checkpoint that is missing, broken or of another network | 2 |
 | `ResourceError` | more CPUs or GPUs asked for than there are | 2 |
-| `StorageError` | a directory or bucket that can't be written, or that holds something already | 2 |
+| `StorageError` | a folder or bucket that can't be written, or holds something already | 2 |
 | `RunError` | the run went wrong although its input was right | 1 |
 | `NonFiniteError` | a loss, a weight or a score became NaN or infinite | 1 |
 | `EnvError` | the environment raised, or gave a reward that is no number | 1 |
-| `InvariantError` | a promise was broken, such as a pruned weight that is not zero: please report it | 1 |
+| `InvariantError` | a promise was broken, such as a pruned weight that is not zero | 1 |
 | `RequestError` | a request to `rayprune serve` that is answered with an error | |
 """
 
@@ -82,7 +84,10 @@ def messages_page() -> str:
             found.setdefault(area, {}).setdefault(message, kind)
     parts = [GENERATED, "", "# Messages", "", INTRODUCTION]
     for area in [*dict.fromkeys(AREAS.values()), OTHERS]:
-        rows = [[message, f"`{kind}`"] for message, kind in sorted(found.get(area, {}).items())]
+        rows = [
+            [message, f"`{kind}`" if kind else ""]
+            for message, kind in sorted(found.get(area, {}).items())
+        ]
         if rows:
             parts += [f"## {area}", "", table(["message", "error"], rows), ""]
     return "\n".join(parts)
@@ -98,20 +103,45 @@ def messages_of(source: str) -> Iterator[tuple[str, str]]:
 
     >>> list(messages_of('raise InputError(f"There is no {path!r}: give a checkpoint.")'))
     [('There is no …: give a checkpoint.', 'InputError')]
-    >>> list(messages_of('def f(): yield f"`{field}` must be {what}."'))
-    [('`…` must be ….', 'ConfigError')]
+    >>> list(messages_of('def f(): yield f"`{field}` must be finite, but is {x}."'))
+    [('`…` must be finite, but is ….', '')]
     """
-    for node in ast.walk(ast.parse(source)):
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             name = getattr(node.func, "id", getattr(node.func, "attr", ""))
             if ERRORS.fullmatch(name) and node.args:
                 for text in _texts(node.args[0]):
                     if _tells(text):
                         yield text, name
-        elif isinstance(node, (ast.Yield, ast.Return)) and node.value is not None:
-            for text in _texts(node.value):
-                if text.startswith("`") and _tells(text):
-                    yield text, "ConfigError"
+    for text in _strings(tree):
+        if _is_fault(text):
+            yield text, ""
+
+
+def _strings(node: ast.AST) -> Iterator[str]:
+    """Yield the strings in a tree, each as a whole; no docstrings, and nothing of an error's."""
+    if isinstance(node, ast.Call) and ERRORS.fullmatch(getattr(node.func, "id", "")):
+        return
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        return
+    text = _text(node) if isinstance(node, ast.expr) else None
+    if text is not None:
+        yield text
+        return
+    for child in ast.iter_child_nodes(node):
+        yield from _strings(child)
+
+
+_REFUSES: Final = re.compile(
+    r"\b(must|can't|cannot|can be given|is not|isn't|needs?|is missing|matches no|belongs|doesn't|"
+    r"does nothing|asks for|there is no|fails|leaves)\b"
+)
+
+
+def _is_fault(text: str) -> bool:
+    """Whether a string tells a fault of a config, which is raised with the others."""
+    return "`" in text and _tells(text) and text[-1] in ".…" and bool(_REFUSES.search(text))
 
 
 def _tells(text: str) -> bool:
@@ -135,9 +165,7 @@ def _text(node: ast.expr) -> str | None:
     if isinstance(node, ast.Constant):
         return node.value if isinstance(node.value, str) else None
     if isinstance(node, ast.JoinedStr):
-        held = [
-            str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values
-        ]
+        held = [str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values]
         return re.sub(r"…+", "…", "".join(held))
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         left, right = _text(node.left), _text(node.right)

@@ -10,19 +10,32 @@ from typing import Any, Final
 from tools.docs.markdown import GENERATED, plain, table
 
 INTRODUCTION = """\
-What a YAML file, a `PruningConfig` or a command may choose by name; `rayprune list KIND` prints the same. Most kinds
-take your own: see [Write a criterion, a schedule, a family](../how-to/own-methods.md).
+What a YAML file, a `PruningConfig` or a command may choose by name; `rayprune list KIND` prints
+the same. Most kinds take your own: see [Write a criterion, a schedule, a
+family](../how-to/own-methods.md).
 """
 
 KINDS: Final[Mapping[str, tuple[str, str]]] = {
-    "criteria": ("Criteria", "`pruning.criterion`: the importance scores that rank what is pruned; higher means keep."),
+    "criteria": (
+        "Criteria",
+        "`pruning.criterion`: the importance scores that rank what is pruned; higher means keep.",
+    ),
     "granularities": ("Granularities", "`pruning.granularity`: what is removed together."),
-    "distributions": ("Distributions", "`pruning.distribution`: how a sparsity splits over the layers."),
+    "distributions": (
+        "Distributions",
+        "`pruning.distribution`: how a sparsity splits over the layers.",
+    ),
     "schedules": ("Schedules", "`pruning.schedule.kind`: when how much is pruned."),
     "penalties": ("Penalties", "`pruning.penalty.kind`: what shrinks weights while training."),
-    "remedies": ("Remedies", "`pruning.remedies`: what keeps learning stable while networks are pruned."),
+    "remedies": (
+        "Remedies",
+        "`pruning.remedies`: what keeps learning stable while networks are pruned.",
+    ),
     "groups": ("Groups", "`pruning.groups.NAME`: what a group of layers may choose for itself."),
-    "objectives": ("Objectives", "`pruning.evidence.objective`: what gradients of criteria are taken of."),
+    "objectives": (
+        "Objectives",
+        "`pruning.evidence.objective`: what gradients of criteria are taken of.",
+    ),
     "algorithms": ("Algorithms", "`algorithm`: RLlib's, by name."),
     "methods": ("Search methods", "`search.method`: how a sweep chooses and replaces its trials."),
     "quantise": ("Quantisation", "The keys of `quantise`."),
@@ -55,7 +68,9 @@ def _table(kind: str) -> str:
         from rayprune.pruning.schedules import SCHEDULES
 
         told = zip(rows, SCHEDULES.values(), strict=True)
-        return table(["name", "what it is", "source"], [[*row, _sources(kind)] for row, kind in told])
+        return table(
+            ["name", "what it is", "source"], [[*row, _sources(kind)] for row, kind in told]
+        )
     return table(["name", "what it is"], rows)
 
 
@@ -77,7 +92,9 @@ def _evidence(criterion: Any) -> str:
 def _sources(entry: object) -> str:
     """Return the papers that a docstring names, as links."""
     doc = " ".join((inspect.getdoc(entry) or "").split())
-    found = re.findall(r"((?:[A-Z][\w-]+(?: et al\.| & [A-Z][\w-]+)? )\d{4}) \(arXiv:([\d.]+)\)", doc)
+    found = re.findall(
+        r"((?:[A-Z][\w-]+(?: et al\.| & [A-Z][\w-]+)? )\d{4}) \(arXiv:([\d.]+)\)", doc
+    )
     return ", ".join(f"[{who}](https://arxiv.org/abs/{number})" for who, number in found)
 
 

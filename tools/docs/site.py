@@ -1,4 +1,4 @@
-"""The site: docs/ and what it links to outside of it, staged and built by Zensical, to open from disk."""
+"""The site: docs/ and what it links to, staged, built by Zensical, made to open from disk."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def _moved(page: Path, root: Path) -> str:
 
 
 def open_from_disk(site: Path) -> None:
-    """Let a page load nothing from the network, its search included, when it is opened from disk."""
+    """Let pages that are opened from disk load nothing from the network, search included."""
     for page in site.rglob("*.html"):
         ours = os.path.relpath(site / OUR_SHIM, page.parent)
         text = page.read_text(encoding="utf-8")
