@@ -26,6 +26,10 @@ KINDS: Final[Mapping[str, tuple[str, str]]] = {
         "`pruning.distribution`: how a sparsity splits over the layers.",
     ),
     "schedules": ("Schedules", "`pruning.schedule.kind`: when how much is pruned."),
+    "recipes": (
+        "Recipes",
+        "`pruning.recipe`: named settings that hold together; what you give beside one is kept.",
+    ),
     "penalties": ("Penalties", "`pruning.penalty.kind`: what shrinks weights while training."),
     "remedies": (
         "Remedies",
