@@ -144,6 +144,10 @@ def _small(task: Task, sparsity: float) -> Sequence[str]:
     return [*_dense(task, 0), *_model(policy_hiddens=hiddens(task.layers, width)[1:-1])]
 
 
+def _recommended(_: Task, sparsity: float) -> Sequence[str]:
+    return [f"pruning={json.dumps({'recipe': 'recommended', 'sparsity': sparsity})}"]
+
+
 def _wide(task: Task, sparsity: float) -> Sequence[str]:
     wide = hiddens(task.layers, WIDE)[1:-1]
     block = pruning(task, wide_sparsity(task.layers, sparsity), critic=0)
@@ -206,14 +210,14 @@ _ALL: Final = (
         core=True,
     ),
     Arm(
-        name="dense critic",
-        line="as cubic, with a critic that stays dense",
-        settings=_scheduled(critic=0, kind="cubic", begin=0.2, end=0.8),
+        name="recommended",
+        line="`pruning: {recipe: recommended}`",
+        settings=_recommended,
         core=True,
     ),
     Arm(
         name="wide",
-        line="as dense critic, in a net of 256 x 256 that keeps as many weights in all",
+        line="as recommended, in a net of 256 x 256 that keeps as many weights in all",
         settings=_wide,
         mlp_only=True,
     ),
