@@ -15,10 +15,12 @@ from rayprune.tracking.record import write_atomic
 PAGE: Final = Path(__file__).parent / "TABLES.md"
 ADVERTISED: Final = "recommended"
 _HEADER: Final = (
-    "| arm | actor's sparsity | runs | return, IQM [95 %] | dense = 1, random = 0 "
+    "| arm | at sparsity | weights left | runs | return, IQM [95 %] | dense = 1, random = 0 "
     "| worst quarter | shifted | flash B | instructions | training s |\n"
-    "|---|---|---|---|---|---|---|---|---|---|"
+    "|---|---|---|---|---|---|---|---|---|---|---|"
 )
+
+_ROUNDING: Final = 0.005
 
 Row = Mapping[str, Any]
 Group = tuple[Arm, float]
@@ -68,7 +70,7 @@ def task_table(task: Task, known: Sequence[Row]) -> Iterator[str]:
     drawn = next((row["score"]["mean"] for row in known if row["arm"] == RANDOM), None)
     yield _HEADER
     if drawn is not None:
-        yield f"| {RANDOM} | | 1 | {drawn:,.1f} | 0.00 | | | | | |"
+        yield f"| {RANDOM} | | | 1 | {drawn:,.1f} | 0.00 | | | | | |"
     lacking = []
     for group in groups(task):
         found = of_group(known, group)
@@ -87,10 +89,10 @@ def _line(task: Task, group: Group, found: Sequence[Row], scale: Any) -> str:
     if scale is not None:
         normal = [scoring.normalised(score, *scale) for score in scores]
         share = scoring.iqm({task.name: normal}).told()
-    held = average(found, lambda row: row["actor"]["sparsity"])
     cells = [
         arm.name,
-        f"{held:.3f}" if sparsity or held else "-",
+        _reached(sparsity, average(found, lambda row: row["actor"]["sparsity"])),
+        f"{average(found, lambda row: row['actor']['nonzero']):,.0f}",
         len(found),
         whole,
         share,
@@ -101,6 +103,18 @@ def _line(task: Task, group: Group, found: Sequence[Row], scale: Any) -> str:
         f"{average(found, lambda row: row['train_s']):,.0f}",
     ]
     return f"| {' | '.join(map(str, cells))} |"
+
+
+def _reached(sparsity: float, held: float) -> str:
+    """Return an arm's sparsity, and beside it what it came to if that is something else.
+
+    >>> _reached(0.9, 0.9001), _reached(0.9, 0.64), _reached(0.9, 0.0), _reached(0.0, 0.0)
+    ('0.9', '0.9 (0.64)', '0.9', '-')
+    """
+    if not sparsity:
+        return "-"
+    apart = held and abs(held - sparsity) > _ROUNDING
+    return f"{sparsity:g} ({held:.3g})" if apart else f"{sparsity:g}"
 
 
 def _shift(name: str) -> Callable[[Row], float]:

@@ -38,7 +38,11 @@ def row(cell: Cell, score: float, flash: int = 4096) -> dict[str, Any]:
     if cell.arm != "random":
         shifts = {name: {"mean": score} for name in TASKS[cell.task].shifts}
         measured = {"flash_bytes": flash, "instructions": 100}
-        found |= {"actor": {"sparsity": cell.sparsity}, "shifts": shifts, "train_s": 1.0}
+        found |= {
+            "actor": {"sparsity": cell.sparsity, "nonzero": 500},
+            "shifts": shifts,
+            "train_s": 1.0,
+        }
         found["targets"] = {"cortex-m4": measured}
     return found
 
@@ -145,7 +149,7 @@ def test_tables_and_figure_show_what_was_run_and_name_what_was_not(tmp_path: Pat
     wanted = cells(["hopper"], list(scores), [0.9], range(2))
     known = [row(cell, scores[cell.arm] + cell.seed) for cell in wanted]
     text = "\n".join(tables.page(known))
-    assert "| cubic | 0.900 | 2 | 180.5 [180.0, 181.0] | 0.90 [0.90, 0.90] |" in text
+    assert "| cubic | 0.9 | 500 | 2 | 180.5 [180.0, 181.0] | 0.90 [0.90, 0.90] |" in text
     assert "run --tasks hopper --arms 'SET' --sparsities 0.5 0.8 0.9 0.95 0.98" in text
     assert "**Not run**: `python -m benchmarks.leaderboard run --tasks swimmer`" in text
     panel = figure.points(TASKS["hopper"], known)
