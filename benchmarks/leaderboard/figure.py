@@ -16,15 +16,15 @@ from benchmarks.leaderboard.tables import average, groups, of_group
 from benchmarks.leaderboard.tasks import TASKS, Task
 from rayprune.tracking.record import write_atomic
 
-FOLDER: Final = Path(__file__).resolve().parents[2] / "docs" / "figures"
+FOLDER: Final = Path(__file__).resolve().parents[2] / "docs" / "assets"
 TARGET: Final = "cortex-m4"
 LEAST_ARMS: Final = 4
 """A task with fewer arms measured has no panel."""
 
 WIDE, HIGH, LEFT, TOP, BELOW, LEGEND = 400, 250, 64, 46, 52, 24
 """Of a panel's plot and its margins, in pixels; `LEGEND` of a line of the legend."""
-A_LINE: Final = 4
-"""Arms in a line of the legend."""
+ENTRY: Final = 120
+"""Width of an arm in the legend."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,9 @@ def points(task: Task, known: Sequence[Mapping[str, Any]]) -> list[Point]:
 def drawing(panels: Mapping[Task, Sequence[Point]], theme: Theme) -> str:
     """Return the SVG."""
     arms = [arm for arm in ARMS if any(p.arm == arm for found in panels.values() for p in found)]
-    lines = math.ceil(len(arms) / A_LINE)
     width = len(panels) * (LEFT + WIDE + 16)
+    a_line = (width - LEFT) // ENTRY
+    lines = math.ceil(len(arms) / a_line)
     height = TOP + HIGH + BELOW + lines * LEGEND + 8
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
@@ -106,7 +107,7 @@ def drawing(panels: Mapping[Task, Sequence[Point]], theme: Theme) -> str:
     for place, (task, found) in enumerate(panels.items()):
         left = LEFT + place * (LEFT + WIDE + 16)
         parts += _panel(task, found, left, arms, theme)
-    parts += _legend(arms, TOP + HIGH + BELOW, theme)
+    parts += _legend(arms, a_line, theme)
     return "\n".join([*parts, "</svg>", ""])
 
 
@@ -200,10 +201,10 @@ def _mark(x: float, y: float, colour: str, shape: str, told: str = "") -> str:
     )
 
 
-def _legend(arms: Sequence[str], top: float, theme: Theme) -> Iterator[str]:
+def _legend(arms: Sequence[str], a_line: int, theme: Theme) -> Iterator[str]:
     for place, arm in enumerate(arms):
-        x = LEFT + place % A_LINE * 112
-        y = top + place // A_LINE * LEGEND + 14
+        x = LEFT + place % a_line * ENTRY
+        y = TOP + HIGH + BELOW + place // a_line * LEGEND + 14
         yield _mark(x, y - 4, *_style(arm, theme))
         yield _text(x + 10, y, arm, anchor="start")
 
