@@ -17,6 +17,8 @@ from typing import Any, Final
 from benchmarks.leaderboard.tasks import Task
 
 SPARSITIES: Final = (0.5, 0.8, 0.9, 0.95, 0.98)
+CLONING: Final = 20_000
+"""Updates of behaviour cloning, of 256 steps each."""
 WIDE: Final = 256
 """Of the wide arm's hidden layers."""
 
@@ -37,11 +39,15 @@ class Arm:
     """Whether it is run first, at the core sparsities and with the first seeds."""
     cuts: str | None = None
     """The arm whose trained policy it prunes with `rayprune prune`; None: it trains one."""
+    clones: str | None = None
+    """The arm whose trained policy's episodes it learns from, in place of the environment."""
     mlp_only: bool = False
     """Whether it needs a fully connected actor."""
 
     def applies(self, task: Task) -> bool:
         """Return whether the task can have it."""
+        if self.clones and task.data:
+            return False
         return bool(task.layers) or not self.mlp_only
 
 
@@ -142,6 +148,26 @@ def _linear(task: Task, _: float) -> Sequence[str]:
 def _small(task: Task, sparsity: float) -> Sequence[str]:
     width = small_width(task.layers, sparsity)
     return [*_dense(task, 0), *_model(policy_hiddens=hiddens(task.layers, width)[1:-1])]
+
+
+def _distilled(task: Task, sparsity: float) -> Sequence[str]:
+    """Behaviour cloning by a narrow net; the data's folder is added when it is known."""
+    width = small_width(task.layers, sparsity)
+    rllib = {
+        "training": {"lr": 0.001, "train_batch_size_per_learner": 256},
+        "offline_data": {"dataset_num_iters_per_learner": 100},
+        "learners": {"num_learners": 0},
+        "rl_module": {"model_config": {"fcnet_hiddens": [width for _ in task.layers[1:-1]]}},
+    }
+    return [
+        "algorithm=BC",
+        f"env={json.dumps(task.plain)}",
+        f"rllib={json.dumps(rllib)}",
+        "normalise={observations: false, rewards: false}",
+        f"stop={json.dumps({'updates': CLONING})}",
+        f"evaluation.every={CLONING // 20}",
+        pruning(task, 0),
+    ]
 
 
 def _recommended(_: Task, sparsity: float) -> Sequence[str]:
@@ -247,6 +273,13 @@ _ALL: Final = (
         settings=_scheduled(
             critic=0, kind="gated", begin=0.2, step=0.4, least_step=0.1, patience=0.1, every=None
         ),
+    ),
+    Arm(
+        name="distilled",
+        line="small dense, cloned from 200 episodes of dense's policy; no other step is taken",
+        settings=_distilled,
+        clones="dense",
+        mlp_only=True,
     ),
     Arm(
         name="units, live",

@@ -48,8 +48,9 @@ class Cell:
         """The cell whose policy it prunes, or learns from."""
         if self.arm == RANDOM:
             return None
-        if cuts := ARMS[self.arm].cuts:
-            return dataclasses.replace(self, arm=cuts, sparsity=0.0)
+        arm = ARMS[self.arm]
+        if source := arm.cuts or arm.clones:
+            return dataclasses.replace(self, arm=source, sparsity=0.0)
         data = TASKS[self.task].data
         return Cell(task=data, arm="dense", sparsity=0.0, seed=0) if data else None
 

@@ -79,7 +79,7 @@ def _policy(cell: Cell, run: Path, runs: Path) -> list[str]:
             shutil.rmtree(run, ignore_errors=True)  # a cut takes seconds: it is done again
             json_of(command)
         return command
-    if task.data and cell.before:
+    if (task.data or arm.clones) and cell.before:
         data = _recorded(runs / cell.before.name)
         settings += ["--set", f"rllib.offline_data.input_=[{data}]"]
     config = os.path.relpath(task.config, ROOT)
@@ -91,7 +91,7 @@ def _policy(cell: Cell, run: Path, runs: Path) -> list[str]:
 
 def _recorded(run: Path) -> Path:
     """Return the folder of a policy's episodes, recorded if they aren't there."""
-    data = run.parent / "episodes"
+    data = run.with_name(f"{run.name}-episodes")
     if not data.is_dir():
         episodes = ["--episodes", str(EPISODES), "--explore"]
         json_of(["record", str(run), "--out", str(data), *episodes])

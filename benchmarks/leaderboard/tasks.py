@@ -71,6 +71,11 @@ class Task:
         return yaml12.read_mapping(self.config)
 
     @property
+    def plain(self) -> str:
+        """The environment's own id, where an engine of many trains."""
+        return str(self.raw["env"]).removeprefix(ENVPOOL)
+
+    @property
     def steps(self) -> int:
         """Env steps of a run; updates where it learns from recorded data."""
         stop = self.raw["stop"]
