@@ -58,15 +58,16 @@ def stage(root: Path, staged: Path) -> None:
 
 
 def _sources(root: Path) -> Iterator[Path]:
-    pages = [path for path in sorted((root / "docs").rglob("*")) if path.is_file()]
-    pages += [root / name for name in BESIDE]
-    yield from pages
-    seen = set(pages)
-    for page in pages:
-        for linked in _linked(page, root):
-            if linked not in seen:
-                seen.add(linked)
-                yield linked
+    """Yield docs/ and the pages beside it, and all that any of them links to."""
+    waiting = [path for path in sorted((root / "docs").rglob("*")) if path.is_file()]
+    waiting += [root / name for name in BESIDE]
+    seen = set(waiting)
+    while waiting:
+        page = waiting.pop(0)
+        yield page
+        found = [linked for linked in _linked(page, root) if linked not in seen]
+        seen.update(found)
+        waiting += found
 
 
 def _linked(page: Path, root: Path) -> Iterator[Path]:
