@@ -10,8 +10,9 @@ For each seed the preset is trained as it is (its pruning included), in floats: 
 
 Each C file, which equals its model to the bit or isn't written, then plays the reference's test
 seeds, ``--episodes`` pairs at most, by `rayprune certify` with a margin of 5 %. A row an arm is
-appended to ``benchmarks/results/quantise.jsonl``; what has its row already, or its summary, is not
-done again, so that an interrupted run goes on where it was.
+appended to ``benchmarks/results/quantise.jsonl``; what has its row already, of a reference and a
+training as long, is not done again, nor is a run that has its summary: an interrupted benchmark
+goes on where it was.
 """
 
 from __future__ import annotations
@@ -42,28 +43,44 @@ def main() -> int:
     parser.add_argument("--runs", type=Path, default=Path("runs/quantise"))
     options = parser.parse_args()
     for seed in options.seeds:
-        place = options.runs / f"{options.preset}-{seed}"
+        length = "" if options.steps is None else f"-{options.steps}"
+        place = (options.runs / f"{options.preset}-{seed}{length}").absolute()
         reference = place / "float"
         steps = [] if options.steps is None else [f"stop.env_steps={options.steps}"]
         train(options.preset, seed, reference, steps)
         for arm in options.arms:
-            if not is_done(options.preset, seed, arm):
-                append(measured(options, seed, arm, place, reference))
+            which = identity(options, seed, arm, reference)
+            if not is_done(which):
+                append({**which, **measured(options, seed, arm, place, reference)})
     return 0
+
+
+def identity(options: argparse.Namespace, seed: int, arm: str, reference: Path) -> dict[str, Any]:
+    """Return what tells a row from others."""
+    return {
+        "preset": options.preset,
+        "seed": seed,
+        "arm": arm,
+        "reference_steps": json.loads((reference / "summary.json").read_text())["env_steps"],
+        "more_steps": options.more if arm.startswith("trained") else 0,
+        "episodes": options.episodes,
+    }
 
 
 def measured(
     options: argparse.Namespace, seed: int, arm: str, place: Path, reference: Path
 ) -> dict[str, Any]:
-    """Make an arm's file, let it play, and return its row."""
+    """Make an arm's file, let it play, and return what came of it."""
     kind, bits = arm.split()
     checkpoint = reference
     if kind == "trained":
-        checkpoint = place / arm.replace(" ", "-")
+        # By length, so that another `--more` is another run.
+        checkpoint = place / f"{arm.replace(' ', '-')}-{options.more}"
         start = json.loads((reference / "summary.json").read_text())["checkpoint"]
         block = f"{{weights: {bits}, activations: 8, start: 0, freeze: 0.5}}"
         settings = [
             f"stop.env_steps={options.more}",
+            f"evaluation.every={max(options.more // 4, 1)}",
             f"start_from={reference / start}",
             f"quantise={block}",
             # Masks come with the checkpoint; nothing more is pruned.
@@ -78,9 +95,6 @@ def measured(
     whole = told["whole_numbers"]
     dense, own = found["mean"]["dense"], found["mean"]["pruned"]
     return {
-        "preset": options.preset,
-        "seed": seed,
-        "arm": arm,
         "float_return": dense,
         "return": own,
         # Of a cost, as Pendulum's returns are, the share that is lost counts.
@@ -122,10 +136,9 @@ def rows() -> Iterator[dict[str, Any]]:
         yield from map(json.loads, RESULTS.read_text(encoding="utf-8").splitlines())
 
 
-def is_done(preset: str, seed: int, arm: str) -> bool:
+def is_done(which: dict[str, Any]) -> bool:
     """Whether an arm has its row."""
-    wanted = {"preset": preset, "seed": seed, "arm": arm}
-    return any(wanted.items() <= row.items() for row in rows())
+    return any(which.items() <= row.items() for row in rows())
 
 
 def append(row: dict[str, Any]) -> None:
