@@ -17,6 +17,7 @@ from rayprune.cli.options import (
     check_early,
     load_rllib,
     person,
+    require_path,
     tell,
 )
 from rayprune.errors import InputError
@@ -111,6 +112,8 @@ def fit(
     Example: rayprune fit fit_cartpole_cortex_m4 --flash 16KB --ram 4KB
     """
     check_early(config, None)
+    if out is not None:
+        require_path(out, "fit")
     if plan and resume:
         raise InputError("`--plan` runs nothing that `--resume` could go on with: drop either.")
     given = {

@@ -112,6 +112,20 @@ def check_early(config: Path, out: Path | None) -> None:
         check_url(url)
 
 
+def require_path(out: str | Path, command: str) -> None:
+    """Refuse a URL as the place of what a command writes to paths alone.
+
+    Raises:
+        InputError: ``out`` is a URL.
+    """
+    url = url_of(out)
+    if url is not None:
+        raise InputError(
+            f"`--out` of `rayprune {command}` must be a path, but is {url!r}. Give one that "
+            "lasts, such as a directory that all nodes share, and copy it from there."
+        )
+
+
 def require_checkpoint(path: Path) -> Path:
     """Refuse a checkpoint that isn't there before Ray is imported; fetch one that has a URL."""
     path = fetch_checkpoint(path)

@@ -1,4 +1,4 @@
-"""``rayprune report``: runs and sweeps, compared on one page."""
+"""``rayprune report``: runs, sweeps and fits, compared on one page."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ def report(
     directories: Annotated[
         list[Path],
         typer.Argument(
-            metavar="DIR|URL...", help="Directories of runs and of sweeps.", show_default=False
+            metavar="DIR|URL...", help="Directories of runs, sweeps and fits.", show_default=False
         ),
     ],
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="The page; default: report.html in the first DIR, or here."
+            metavar="FILE",
+            help="The page; default: report.html in the first DIR (a fit has its own, and gets "
+            "comparison.html), or here.",
         ),
     ] = None,
     wandb: Annotated[
@@ -34,15 +36,16 @@ def report(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> dict[str, Any]:
-    """Compare any number of runs and sweeps on one HTML page that opens from disk.
+    """Compare any number of runs, sweeps and fits on one HTML page that opens from disk.
 
     Example: rayprune report runs/pbt_cartpole runs/ppo_cartpole-seed0 --out report.html
     """
     from rayprune.tracking.report import report_data, write_report
+    from rayprune.tracking.report.read import is_fit
 
     here = Path() if url_of(directories[0]) else directories[0]
     directories = [fetch_record(directory) for directory in directories]
-    page = write_report(directories, out or here / "report.html")
+    page = write_report(directories, out or here / _page_name(is_fit(here)))
     told: dict[str, Any] = {"report": str(page), **_counts(report_data(directories))}
     if not as_json:
         tell(f"Report         {page}")
@@ -54,6 +57,11 @@ def report(
             place = told["wandb"]["url"] or told["wandb"]["spec"]
             tell(f"W&B Report     {place}", told["wandb"]["hint"])
     return told
+
+
+def _page_name(is_fit: bool) -> str:
+    # A fit's own page also has its budgets, and isn't written over.
+    return "comparison.html" if is_fit else "report.html"
 
 
 def _counts(data: dict[str, Any]) -> dict[str, Any]:

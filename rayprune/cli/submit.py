@@ -1,4 +1,4 @@
-"""``rayprune submit``: a run or a sweep as a job on a Ray cluster."""
+"""``rayprune submit``: a run, a sweep or a fit as a job on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rayprune.cli.options import AsJson, Debug, Overrides, Seed, tell
+from rayprune.cli.options import AsJson, Debug, Overrides, Seed, require_path, tell
 
 
 def submit(
@@ -16,7 +16,7 @@ def submit(
         Path,
         typer.Argument(
             metavar="CONFIG",
-            help="A YAML file or a preset; one with a `search` block is a sweep.",
+            help="A YAML file or a preset; one with a `search` block is a sweep, one with `fit` a fit.",
             show_default=False,
         ),
     ],
@@ -57,7 +57,7 @@ def submit(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> dict[str, Any]:
-    """Train or sweep a config as a job on a Ray cluster; follow its log, exit with its code.
+    """Train, sweep or fit a config as a job on a Ray cluster; follow its log, exit with its code.
 
     Ctrl-C leaves the job running. A cluster with a token: RAY_AUTH_MODE=token, RAY_AUTH_TOKEN.
 
@@ -65,12 +65,14 @@ def submit(
     /shared/runs/pbt_cartpole
     """
     from rayprune.jobs.head import check_head, client, head_url, require_job_client
-    from rayprune.jobs.package import make_job, require_lasting
+    from rayprune.jobs.package import command_for, make_job, require_lasting
     from rayprune.presets import find_config
 
     config = find_config(config)
     raw = _checked(config, overrides or (), seed)
     lasting = require_lasting(out)
+    if command_for(raw) == "fit":
+        require_path(lasting, "fit")
     options = {"set": overrides, "seed": seed, "out": lasting, "resume": resume, "debug": debug}
     job = make_job(config, raw, options, working_dir, runtime_env)
     url = head_url(address)
@@ -90,11 +92,16 @@ def _checked(config: Path, overrides: Any, seed: int | None) -> dict[str, Any]:
     """Return what the file says; refuse what shows without RLlib. The job checks the rest first."""
     from rayprune.config import experiment_faults, load_raw
     from rayprune.errors import ConfigError
+    from rayprune.fit.config import fit_faults
+    from rayprune.jobs.package import command_for
     from rayprune.search.config import search_faults
 
     raw, faults = load_raw(config, overrides, seed)
-    if raw.get("search") is not None:
+    command = command_for(raw)
+    if command == "sweep":
         faults += search_faults(raw["search"])[0]
+    elif command == "fit":
+        faults += fit_faults(raw["fit"])[0]
     else:
         faults += experiment_faults(raw, check_paths=False)[0]
     if faults:

@@ -17,6 +17,8 @@ from rayprune.tracking.record import check_lasting
 
 STOP_WAIT_S: Final = 60
 """How long a job that is stopped may take to write its checkpoint; Ray's own patience is 3 s."""
+_BLOCKS: Final = {"search": "sweep", "fit": "fit"}
+"""Blocks of a config, and the commands that they are for."""
 _OURS: Final = ("working_dir", "py_modules")
 """Keys of a runtime environment that are set here."""
 
@@ -38,11 +40,11 @@ def make_job(
     working_dir: Path,
     runtime_env: Path | None,
 ) -> Job:
-    """Return the job that trains or sweeps a config.
+    """Return the job that trains, sweeps or fits a config.
 
     Args:
         config: the YAML file, which must lie in ``working_dir``, or in the code as presets do.
-        raw: what it says; one with a `search` block is a sweep.
+        raw: what it says; see `command_for`.
         options: of the command line on the cluster: its ``--out``, ``--set`` and so on. None and
             False are left out, a list is repeated.
         working_dir: the directory that travels: the config, and modules that it imports.
@@ -55,13 +57,22 @@ def make_job(
     if not root.is_dir():
         raise InputError(f"`--working-dir` {str(working_dir)!r} is no directory.")
     inside = _travelling(config, root)
-    command = "train" if raw.get("search") is None else "sweep"
+    command = command_for(raw)
     arguments = ["python", "-m", "rayprune", command, inside, *_flags(options)]
     return Job(
         name=f"{raw['name']}-{command}-{uuid.uuid4().hex[:8]}",
         entrypoint=shlex.join(arguments),
         runtime_env=_runtime_env(root, runtime_env),
     )
+
+
+def command_for(raw: Mapping[str, Any]) -> str:
+    """Return the command that a config is for, by its block.
+
+    >>> [command_for(raw) for raw in ({}, {"search": {}}, {"fit": {}})]
+    ['train', 'sweep', 'fit']
+    """
+    return next((name for key, name in _BLOCKS.items() if raw.get(key) is not None), "train")
 
 
 def require_lasting(out: str | None) -> str:

@@ -14,7 +14,8 @@ def job(directory, raw=None, **options):
     return make_job(directory / "c.yaml", raw or {"name": "tiny"}, options, directory, None)
 
 
-def test_a_config_with_a_search_is_swept_and_one_without_is_trained(tmp_path):
+def test_a_config_with_a_search_is_swept_one_with_a_fit_is_fitted_others_trained(tmp_path):
+    assert "rayprune fit c.yaml" in job(tmp_path, {"name": "x", "fit": {}}).entrypoint
     assert "rayprune train c.yaml" in job(tmp_path).entrypoint
     assert "rayprune train c.yaml" in job(tmp_path, {"name": "x", "search": None}).entrypoint
     assert "rayprune sweep c.yaml" in job(tmp_path, {"name": "x", "search": {}}).entrypoint

@@ -1,4 +1,4 @@
-"""Directories of runs and sweeps, read as they are: finished, failed, or still going on."""
+"""Directories of runs, sweeps and fits, read as they are: finished, failed, or still going on."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rayprune import yaml12
 from rayprune.errors import ConfigError, InputError, StorageError
 from rayprune.tracking.record import read_rows
 
+_FIT_MARK = "fit.yaml"
 _SWEEP_MARKS = ("sweep.yaml", "sweep.json", "front.json")
 
 
@@ -40,13 +41,14 @@ class SweepFiles:
 
 
 def read_all(paths: Sequence[Path]) -> tuple[list[RunFiles], list[SweepFiles]]:
-    """Read each directory once, in the order given.
+    """Read each directory once, in the order given; of a fit, what was trained for it.
 
     Raises:
-        InputError: one of them is no run and no sweep, or holds a damaged file.
+        InputError: one of them is no run, no sweep and no fit, or holds a damaged file.
     """
     runs, sweeps = [], []
-    for path in dict.fromkeys(Path(path).resolve() for path in paths):
+    given = [part for path in paths for part in _parts_of(Path(path).resolve())]
+    for path in dict.fromkeys(given):
         if is_sweep(path):
             sweeps.append(_read_sweep(path))
         elif is_run(path):
@@ -68,6 +70,11 @@ def is_sweep(path: Path) -> bool:
     return any((path / mark).is_file() for mark in _SWEEP_MARKS) or (path / "trials").is_dir()
 
 
+def is_fit(path: Path) -> bool:
+    """Whether a directory is a fit's: a reference and waves of candidates lie in it."""
+    return (path / _FIT_MARK).is_file()
+
+
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return dotted keys -> values; an empty mapping is a value.
 
@@ -81,6 +88,20 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def _parts_of(path: Path) -> list[Path]:
+    """Return the runs and sweeps that a directory stands for: a fit's, or itself."""
+    if not is_fit(path):
+        return [path]
+    inner = [path / "dense", *sorted((path / "waves").glob("*/"))]
+    found = [part for part in inner if is_run(part) or is_sweep(part)]
+    if not found:
+        raise InputError(
+            f"The fit in {str(path)!r} has trained nothing yet. Go on with it: rayprune fit CONFIG "
+            f"--out {path} --resume."
+        )
+    return found
 
 
 def _read_run(path: Path) -> RunFiles:
@@ -145,5 +166,5 @@ def _no_run(path: Path) -> str:
     hint = f" Did you mean the runs in it, such as {str(inner[0])!r}?" if inner else ""
     return (
         f"{str(path)!r} is neither a run's directory (it has no config.yaml) nor a sweep's "
-        f"(no sweep.yaml).{hint}"
+        f"(no sweep.yaml) nor a fit's (no fit.yaml).{hint}"
     )

@@ -27,6 +27,12 @@ def test_a_file_that_is_not_there_is_refused_before_ray_is_imported(rayprune, tm
     assert rayprune("fit", tmp_path / "no.yaml").code == 2
 
 
+def test_a_url_is_no_place_for_a_fit(rayprune, config):
+    answer = rayprune("fit", config, "--out", "s3://bucket/fit")
+    assert answer.code == 2
+    assert "`--out` of `rayprune fit` must be a path, but is 's3://bucket/fit'" in answer.stderr
+
+
 @pytest.mark.parametrize("met", [True, False])
 def test_budgets_are_told_with_what_is_used_of_them(met, tmp_path):
     result = made_up_fit(met=met)

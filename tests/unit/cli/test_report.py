@@ -27,6 +27,25 @@ def test_report_tells_programs_what_is_in_it(rayprune, sweep):
     assert all(point["sparsity"] > 0 for point in told["front"])
 
 
+def test_of_a_fit_all_that_was_trained_is_compared_and_its_own_page_stays(rayprune, tmp_path):
+    fit = tmp_path / "fit"
+    write_made_up_sweep(fit / "waves" / "01")
+    write_made_up_run(fit / "dense")
+    (fit / "fit.yaml").write_text("name: x")
+    (fit / "report.html").write_text("with the budgets")
+    told = json.loads(rayprune("report", fit, "--json").stdout)
+    assert (told["runs"], told["sweeps"]) == (9, 1)
+    assert told["report"] == str(fit / "comparison.html")
+    assert (fit / "report.html").read_text() == "with the budgets"
+
+
+def test_a_fit_that_has_trained_nothing_says_how_to_go_on(rayprune, tmp_path):
+    (tmp_path / "fit.yaml").write_text("name: x")
+    answer = rayprune("report", tmp_path)
+    assert answer.code == 2
+    assert "has trained nothing yet. Go on with it: rayprune fit CONFIG" in answer.stderr
+
+
 def test_report_builds_a_wandb_report_when_asked(rayprune, sweep, tmp_path, monkeypatch):
     from rayprune.tracking.report import wandb_report
 
