@@ -33,6 +33,10 @@ class Candidate:
     """Of the exported file; ``int8`` is trained to be rounded."""
     compact_every: int | None = None
     """Env steps between live compactions, where units are what goes."""
+    from_dense: bool = False
+    """Whether it begins with the dense reference's weights."""
+    weight_bits: int = 32
+    """What a weight takes in a file."""
 
     @property
     def name(self) -> str:
@@ -55,11 +59,6 @@ class Candidate:
         return f"{self.granularity if self.sparsity else 'dense'} {self.precision}"
 
     @property
-    def weight_bytes(self) -> int:
-        """What a weight takes in a file."""
-        return 4 if self.precision == FLOAT else 1
-
-    @property
     def values(self) -> dict[str, Any]:
         """What it puts at the keys of an experiment."""
         widths = {} if self.hiddens is None else {HIDDENS: list(self.hiddens)}
@@ -71,14 +70,24 @@ class Candidate:
         }
 
 
-def candidates_of(fit: FitConfig, hiddens: Sequence[int] | None, interval: int) -> list[Candidate]:
+def candidates_of(
+    fit: FitConfig,
+    hiddens: Sequence[int] | None,
+    interval: int,
+    *,
+    from_dense: bool = False,
+    weight_bits: int = 8,
+) -> list[Candidate]:
     """Return each width unpruned, and at each granularity and sparsity; in each precision.
 
     Args:
         fit: says which.
         hiddens: the file's widths; None where its network has none that could be set.
         interval: env steps between two measurements, and between two live compactions.
+        from_dense: whether those of these widths may begin with the dense reference's weights.
+        weight_bits: of a weight of those that are rounded.
     """
+    own = None if hiddens is None else tuple(hiddens)
     found = [
         Candidate(
             hiddens=widths,
@@ -86,6 +95,8 @@ def candidates_of(fit: FitConfig, hiddens: Sequence[int] | None, interval: int) 
             sparsity=sparsity,
             precision=precision,
             compact_every=interval if granularity == "neuron" and sparsity else None,
+            from_dense=from_dense and widths == own and sparsity > 0,
+            weight_bits=32 if precision == FLOAT else weight_bits,
         )
         for widths in _widths(fit, hiddens)
         for granularity, sparsity in [

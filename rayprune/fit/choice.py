@@ -62,6 +62,7 @@ class Judge:
             "candidate": trained.candidate.name,
             "config": trained.candidate.values,
             "precision": trained.candidate.precision,
+            "from_dense": trained.candidate.from_dense,
             "met": False,
             "certified": False,
         }

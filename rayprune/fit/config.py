@@ -68,6 +68,9 @@ class FitConfig(BaseModel):
     """Of the exported file, the most welcome first; ``int8`` candidates are trained to be rounded,
     by the file's `quantise` block or its defaults."""
 
+    from_dense: bool = True
+    """Whether pruned candidates of the file's own widths begin with the dense reference's weights;
+    those of other widths begin anew."""
     trials: Count = 8
     """Candidates that are trained at most."""
     population: Count | None = None

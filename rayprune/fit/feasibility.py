@@ -42,7 +42,7 @@ class Assessment:
     @property
     def least(self) -> dict[str, float]:
         """Lower bounds of what it takes."""
-        return self.left.least(self.candidate.weight_bytes)
+        return self.left.least(self.candidate.weight_bits)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plain dict, for JSON."""
@@ -142,14 +142,15 @@ def assess(
     return Feasibility(budgets, sorted(assessments, key=promise))
 
 
-def promise(one: Assessment) -> tuple[int, int, str]:
+def promise(one: Assessment) -> tuple[bool, int, int, str]:
     """Return what candidates are ordered by: those first that are likely to do, and cheap to try.
 
-    What has more weights left loses less of the return. Among those that have about as many (by
-    powers of two) the narrower network trains faster.
+    What begins with the dense reference's weights has only to keep its return. What has more
+    weights left loses less of it. Among those that have about as many (by powers of two) the
+    narrower network trains faster.
     """
-    size = round(math.log2(max(one.left.weights, 1)))
-    return -size, math.prod(one.candidate.hiddens or (1,)), one.candidate.network
+    size, candidate = round(math.log2(max(one.left.weights, 1))), one.candidate
+    return not candidate.from_dense, -size, math.prod(candidate.hiddens or (1,)), candidate.network
 
 
 def take_measurement(one: Assessment, budgets: Budgets, figures: Figures) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from rayprune import yaml12
+from rayprune.errors import InputError
 from rayprune.fit.artifact import hand_over
 from rayprune.fit.candidates import FLOAT, Candidate
 from rayprune.fit.choice import FitReporter, Judge, best_of, nearest_of, told_uses
@@ -52,26 +53,37 @@ def plan_fit(fit: Fit, reporter: FitReporter, known: Measured | None = None) -> 
     """
     for name, fault in fit.dropped.items():
         reporter.message(f"{name} can't be trained: {fault}")
-    networks, target = Networks(), fit.target
+    networks = Networks()
     counted = [(one, networks.left(fit.experiment_of(one))) for one in fit.candidates]
     held = dict(known or {})
+    refused: list[InputError] = []
 
     def measure(candidate: Candidate) -> Mapping[str, float | None]:
         if candidate.name not in held:
-            figures = measure_untrained(
-                fit.experiment_of(candidate),
-                target,
-                fit.config.budgets,
-                int8=candidate.precision != FLOAT,
-            )
-            reporter.message(
-                f"{candidate.name}, untrained, on {target.name}: "
-                f"{told_uses(fit.config.budgets, figures)}."
-            )
-            held[candidate.name] = figures
+            try:
+                held[candidate.name] = _measured(fit, candidate, reporter)
+            except InputError as error:
+                # Others may do: a layer may be had in floats that can't be in whole numbers.
+                reporter.message(f"{candidate.name} can't be had: {error}")
+                refused.append(error)
+                held[candidate.name] = {}
         return held[candidate.name]
 
-    return assess(counted, fit.config.budgets, measure)
+    found = assess(counted, fit.config.budgets, measure)
+    if refused and not any(one.figures for one in found.assessments):
+        raise refused[0]
+    return found
+
+
+def _measured(fit: Fit, candidate: Candidate, reporter: FitReporter) -> dict[str, float | None]:
+    """Measure an untrained candidate, and tell."""
+    budgets, target = fit.config.budgets, fit.target
+    experiment, int8 = fit.experiment_of(candidate), candidate.precision != FLOAT
+    figures = measure_untrained(experiment, target, budgets, int8=int8)
+    reporter.message(
+        f"{candidate.name}, untrained, on {target.name}: {told_uses(budgets, figures)}."
+    )
+    return figures
 
 
 def planned(fit: Fit, found: Feasibility) -> dict[str, Any]:
@@ -164,7 +176,7 @@ class _FitRun:
                 reporter=self._reporter,
             )
             self._try_reference(judge, dense)
-            self._search(judge, dense["validation"]["iqm"], address)
+            self._search(judge, dense, address)
         self._reporter.close()
         return self._finish(dense, floor)
 
@@ -220,7 +232,7 @@ class _FitRun:
         self._record.append(JUDGED, {"wave": wave, **row})
         self._reporter.message(f"{one.candidate.name}: {row['reason']}")
 
-    def _search(self, judge: Judge, dense_return: float, address: str | None) -> None:
+    def _search(self, judge: Judge, dense: Mapping[str, Any], address: str | None) -> None:
         """Train wave after wave until one candidate is good, or all that may be were tried."""
         judged = {row["candidate"] for row in self._record.rows(JUDGED)}
         waves = {row["wave"]: self._named(row["candidates"]) for row in self._record.rows(WAVE)}
@@ -244,7 +256,7 @@ class _FitRun:
                 self._out,
                 number,
                 wave,
-                dense_return,
+                dense,
                 address=address,
                 reporter=self._reporter,
             )
@@ -272,7 +284,7 @@ class _FitRun:
         for one in self._found.feasible:
             if one.candidate.name in taken:
                 continue
-            if chosen and one.candidate.precision != chosen[0].precision:
+            if chosen and not _trains_with(one.candidate, chosen[0]):
                 continue
             size = size or min(left, self._fit.config.population or self._at_once(one.candidate))
             if size <= 0 or len(chosen) >= size:
@@ -283,14 +295,13 @@ class _FitRun:
 
     def _really_fits(self, one: Assessment) -> bool:
         if one.figures is None:
-            experiment = self._fit.experiment_of(one.candidate)
-            int8 = one.candidate.precision != FLOAT
-            budgets = self._fit.config.budgets
-            figures = measure_untrained(experiment, self._fit.target, budgets, int8=int8)
-            take_measurement(one, budgets, figures)
+            try:
+                figures = _measured(self._fit, one.candidate, self._reporter)
+            except InputError as error:
+                self._reporter.message(f"{one.candidate.name} can't be had: {error}")
+                figures = {}
+            take_measurement(one, self._fit.config.budgets, figures)
             self._note(one)
-            told = told_uses(budgets, figures)
-            self._reporter.message(f"{one.candidate.name}, untrained: {told}.")
         return one.feasible
 
     def _at_once(self, candidate: Candidate) -> int:
@@ -338,6 +349,11 @@ class _FitRun:
         dense = self._out / DENSE_DIRECTORY
         waves = sorted(path for path in (self._out / WAVES).glob("*/") if path.is_dir())
         return [*([dense] if dense.is_dir() else []), *waves]
+
+
+def _trains_with(candidate: Candidate, first: Candidate) -> bool:
+    """Whether two are trained by one sweep: what isn't a key of its space is the same."""
+    return (candidate.precision, candidate.from_dense) == (first.precision, first.from_dense)
 
 
 def _reason(best: Mapping[str, Any] | None, nearest: list[Mapping[str, Any]], tried: int) -> str:

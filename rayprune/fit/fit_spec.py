@@ -15,6 +15,7 @@ from rayprune.deploy.targets.base import Target
 from rayprune.errors import ConfigError, InputError, shown
 from rayprune.fit.candidates import FLOAT, Candidate, candidates_of, without_compaction
 from rayprune.fit.config import FitConfig, fit_faults
+from rayprune.pruning.quantisation.config import QuantisationConfig
 from rayprune.pruning.schedules import schedule_of
 from rayprune.rllib.experiment.algorithm_config import base_config
 from rayprune.rllib.experiment.experiment_checks import experiment_parts_faults
@@ -50,7 +51,13 @@ class Fit:
         faults, experiment = experiment_faults(base, check_paths=False)
         if experiment is None:
             raise ConfigError(faults)
-        wanted = candidates_of(config, hiddens_of(experiment), interval_of(config, experiment))
+        wanted = candidates_of(
+            config,
+            hiddens_of(experiment),
+            interval_of(config, experiment),
+            from_dense=config.from_dense and _trains_the_reference(experiment),
+            weight_bits=_weight_bits(raw),
+        )
         kept, dropped = _sound(raw, wanted)
         if not kept:
             raise ConfigError([f"`fit`: {fault}" for fault in dict.fromkeys(dropped.values())])
@@ -177,6 +184,17 @@ def rounded(raw: Mapping[str, Any], precision: str) -> dict[str, Any]:
     """
     block = None if precision == FLOAT else raw.get("quantise") or {}
     return {**plain(raw), "quantise": block}
+
+
+def _trains_the_reference(experiment: ExperimentConfig) -> bool:
+    """Whether the dense reference is trained here, and is where candidates may begin."""
+    begun = experiment.start_from is not None or experiment.transfer is not None
+    return experiment.evaluation.dense in (None, "train") and not begun
+
+
+def _weight_bits(raw: Mapping[str, Any]) -> int:
+    """Return the bits of a weight of candidates that are rounded."""
+    return QuantisationConfig.from_dict(raw.get("quantise") or {}).weights
 
 
 def _experiment(

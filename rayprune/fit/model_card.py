@@ -112,7 +112,12 @@ def _training(fit: Fit, result: Mapping[str, Any]) -> str:
     lines = [
         f"- environment: `{experiment.env}`, `env_config` {json.dumps(experiment.env_config)}",
         f"- algorithm: {experiment.algorithm} of RLlib, seed {experiment.seed}, "
-        f"{chosen['env_steps']:,} env steps; the dense reference likewise",
+        f"{chosen['env_steps']:,} of {experiment.stop.env_steps:,} env steps"
+        + (", beginning with the dense reference's weights" if chosen.get("from_dense") else ""),
+        f"- the dense reference: the same algorithm and seed, {experiment.stop.env_steps:,} env "
+        "steps, the best by the same validation"
+        if experiment.evaluation.dense in (None, "train")
+        else f"- the dense reference: `{experiment.evaluation.dense}`",
         f"- chosen by {seeds.episodes} validation episodes from seed {seeds.validation_seed}: "
         f"{chosen['return']:,.1f}, dense {result['dense']['validation']['iqm']:,.1f}",
         f"- candidates trained: {len(result['trained'])}; judged, until this was good: "

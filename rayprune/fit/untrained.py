@@ -18,6 +18,7 @@ from torch import nn
 from rayprune.config import ExperimentConfig
 from rayprune.deploy.export.export import export_policy
 from rayprune.deploy.formats import format_named
+from rayprune.deploy.integer.calibration import calibrate
 from rayprune.deploy.policy.capture import plain_copy
 from rayprune.deploy.policy.runs import timing_inputs
 from rayprune.deploy.targets.base import Target
@@ -46,9 +47,13 @@ class Left:
     parameters: int
     """These and the biases of units that live."""
 
-    def least(self, weight_bytes: int) -> dict[str, float]:
-        """Return lower bounds of what a file takes: every weight is a constant."""
-        return {"flash_bytes": weight_bytes * self.weights, "parameters": self.weights}
+    def least(self, weight_bits: int) -> dict[str, float]:
+        """Return lower bounds of what a file takes: every weight is a constant.
+
+        >>> Left(weights=1000, parameters=1100).least(4)
+        {'flash_bytes': 500, 'parameters': 1000}
+        """
+        return {"flash_bytes": -(-weight_bits * self.weights // 8), "parameters": self.weights}
 
 
 class Networks:
@@ -92,6 +97,9 @@ def measure_untrained(
     with tempfile.TemporaryDirectory(prefix="rayprune-fit-") as place:
         file = Path(place) / f"policy{kind.suffix}"
         inputs = timing_inputs(policy.interface, _INPUTS)
+        if int8 and experiment.quantise is not None:
+            # In as many bits as it will be trained to be rounded to.
+            calibrate(policy, inputs, experiment.quantise)
         told = export_policy(policy, file, kind.name, recorded=inputs, about={}, quantised=int8)
         return measure(target, file, budgets, parameters_in(told)).figures
 

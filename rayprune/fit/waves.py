@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -65,7 +65,7 @@ def train_wave(
     out: Path,
     number: int,
     candidates: Sequence[Candidate],
-    dense_return: float,
+    dense: Mapping[str, Any],
     *,
     address: str | None,
     reporter: SweepReporter,
@@ -76,14 +76,16 @@ def train_wave(
         fit: whose they are.
         out: its directory.
         number: of the wave.
-        candidates: what is trained, in this order; of one precision.
-        dense_return: the dense policy's on the validation seeds.
+        candidates: what is trained, in this order; of one precision and one beginning.
+        dense: the dense reference: its ``checkpoint`` in ``out``, its ``validation`` return.
         address: as `run_sweep` takes it.
         reporter: told of the progress.
     """
     place = wave_place(out, number)
     if not (place / SUMMARY_FILE).is_file():
-        raw = wave_raw(fit, number, candidates, dense_return)
+        raw = wave_raw(fit, number, candidates, dense["validation"]["iqm"])
+        if candidates[0].from_dense:
+            raw["start_from"] = str(out / dense["checkpoint"])
         resume = (place / SWEEP_FILE).is_file()
         try:
             run_sweep(raw, place, resume=resume, address=address, reporter=reporter)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,12 +23,15 @@ CALIBRATED = QuantisationConfig(start=0, freeze=0)
 
 
 @torch.no_grad()
-def calibrate(policy: nn.Module, recorded: Sequence[Array]) -> list[str]:
+def calibrate(
+    policy: nn.Module, recorded: Sequence[Array], config: QuantisationConfig = CALIBRATED
+) -> list[str]:
     """Quantise the layers that a policy acts with, if none of them rounds yet, in place.
 
     Args:
         policy: takes the recorded arrays as tensors.
         recorded: its inputs as they were met; a layer's range is what it reads of them.
+        config: bits; its times and its `skip` mean nothing here.
 
     Returns:
         The names of the layers that were quantised here; empty where training has done it.
@@ -46,7 +50,8 @@ def calibrate(policy: nn.Module, recorded: Sequence[Array]) -> list[str]:
             )
         return []
     _refuse_others(policy, ranges)
-    quantiser = Quantiser(policy, CALIBRATED, layers=ranges.__contains__)
+    held = dataclasses.replace(config, start=0, freeze=0, skip=())
+    quantiser = Quantiser(policy, held, layers=ranges.__contains__)
     for name, layer in quantiser.layers.items():
         # Of what never was anything but zero: any range.
         layer.activation_range.copy_(ranges[name] if ranges[name].any() else torch.tensor([0, 1]))

@@ -2,9 +2,11 @@ from rayprune.fit.candidates import candidates_of
 from rayprune.fit.config import FitConfig
 
 
-def found(hiddens=(64, 32), **block):
+def found(hiddens=(64, 32), *, from_dense=False, weight_bits=8, **block):
     config = FitConfig.from_raw({"flash": "1KB", **block})
-    return candidates_of(config, hiddens, interval=100)
+    return candidates_of(
+        config, hiddens, interval=100, from_dense=from_dense, weight_bits=weight_bits
+    )
 
 
 def test_each_width_is_tried_whole_and_at_each_granularity_and_sparsity():
@@ -34,3 +36,20 @@ def test_each_network_is_tried_in_each_precision_the_most_welcome_first():
     ]
     assert names[:2] == ["64x32-dense", "64x32-dense-int8"]
     assert len(names) == 6
+
+
+def test_pruned_networks_of_the_file_s_widths_begin_with_the_reference_others_anew():
+    begun = [one.name for one in found(widths=[1, 0.5], from_dense=True) if one.from_dense]
+    assert begun
+    assert all(name.startswith("64x32-") and "dense" not in name for name in begun)
+    assert len(begun) == 6
+    assert not any(one.from_dense for one in found(widths=[1, 0.5]))
+    own = found(hiddens=None, from_dense=True)
+    assert [one.from_dense for one in own] == [one.sparsity > 0 for one in own]
+
+
+def test_a_weight_counts_as_many_bits_as_it_is_rounded_to():
+    bits = {one.precision: one.weight_bits for one in found(precisions=["float32", "int8"])}
+    assert bits == {"float32": 32, "int8": 8}
+    four = {one.weight_bits for one in found(precisions=["int8"], weight_bits=4)}
+    assert four == {4}

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -127,15 +128,28 @@ def test_what_was_not_measured_is_judged_by_a_larger_that_fits_or_a_smaller_that
 
 def test_a_network_is_trained_once_in_the_most_welcome_precision_that_fits():
     def bytes_of(one):
-        return {"flash_bytes": float(one.weight_bytes * one.hiddens[0])}
+        return {"flash_bytes": float(one.weight_bits * one.hiddens[0] // 8)}
 
     made = [
         (
-            Candidate(hiddens=(size,), granularity="weight", sparsity=0.0, precision=precision),
+            Candidate(
+                hiddens=(size,),
+                granularity="weight",
+                sparsity=0.0,
+                precision=precision,
+                weight_bits=bits,
+            ),
             Left(size, size),
         )
         for size in (100, 50)
-        for precision in ("float32", "int8")
+        for precision, bits in (("float32", 32), ("int8", 8))
     ]
     found = assess(made, Budgets({"flash": 250.0}), bytes_of)
     assert [one.candidate.name for one in found.feasible] == ["100-dense-int8", "50-dense"]
+
+
+def test_what_begins_with_the_reference_s_weights_is_tried_before_larger_ones():
+    kept, left = candidate("neuron", 50)
+    made = [candidate("weight", 400), (replace(kept, from_dense=True), left)]
+    found = assess(made, Budgets({"flash": 1e6}), Meter())
+    assert [one.candidate.hiddens for one in found.feasible] == [(50,), (400,)]
