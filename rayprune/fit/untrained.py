@@ -25,6 +25,7 @@ from rayprune.deploy.targets.base import Target
 from rayprune.fit.budgets import Budgets
 from rayprune.fit.measurement import measure
 from rayprune.pruning.config import PruningConfig
+from rayprune.pruning.layers.attach import unmask
 from rayprune.pruning.pruner import Pruner
 from rayprune.rllib.algorithms.target_networks import target_networks
 from rayprune.rllib.evaluation.evaluator import Evaluator
@@ -99,6 +100,7 @@ def measure_untrained(
         inputs = timing_inputs(policy.interface, _INPUTS)
         if int8 and experiment.quantise is not None:
             # In as many bits as it will be trained to be rounded to.
+            unmask(policy)
             calibrate(policy, inputs, experiment.quantise)
         told = export_policy(policy, file, kind.name, recorded=inputs, about={}, quantised=int8)
         return measure(target, file, budgets, parameters_in(told)).figures

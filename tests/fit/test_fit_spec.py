@@ -4,17 +4,33 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from rayprune.errors import ConfigError
+from rayprune.deploy.targets.base import Measurement
+from rayprune.errors import ConfigError, InputError
+from rayprune.fit.fit import plan_fit
 from rayprune.fit.fit_spec import load_fit, space_of
-from rayprune.fit.untrained import Networks
+from rayprune.fit.untrained import Networks, measure_untrained
 from rayprune.search.config import SearchConfig
 from tests.rllib import experiments
 
 FIT = {"parameters": 500, "widths": [1, 0.5], "sparsities": [0.5]}
+
+
+class Noting:
+    """A target that keeps the certificate of what it is to measure."""
+
+    format = "c"
+
+    def __init__(self) -> None:
+        self.told: dict[str, Any] = {}
+
+    def measure(self, file: Path) -> Measurement:
+        self.told = json.loads(Path(f"{file}.json").read_text())
+        return Measurement(target="noting")
 
 
 def write(path: Path, **changes: Any) -> Path:
@@ -72,3 +88,36 @@ def test_what_no_fit_can_be_made_of_is_refused_with_a_way_out(
     with pytest.raises(ConfigError) as error:
         load_fit(write(tmp_path / "c.yaml", **changes))
     assert any(told in fault for fault in error.value.faults), error.value.faults
+
+
+def test_what_is_rounded_to_few_bits_is_measured_in_as_many(tmp_path: Path) -> None:
+    rounded = {**FIT, "widths": [1], "precisions": ["int8"], "target": "host"}
+    bits = {}
+    for weights in (8, 4):
+        changes = {"fit": rounded, "quantise": {"weights": weights}}
+        fit = load_fit(write(tmp_path / f"{weights}.yaml", **changes))
+        one = next(one for one in fit.candidates if one.name == "16x16-weight-50-int8")
+        target: Any = Noting()
+        measure_untrained(fit.experiment_of(one), target, fit.config.budgets, int8=True)
+        bits[weights] = {layer["weights"] for layer in target.told["whole_numbers"]["layers"]}
+    assert bits == {8: {8}, 4: {4}}
+
+
+def test_what_can_not_be_exported_is_told_and_others_are_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(*_: Any, int8: bool) -> dict[str, float | None]:
+        if int8:
+            raise InputError("A file of whole numbers can't hold `silu`.")
+        return {"parameters": 400.0}
+
+    monkeypatch.setattr("rayprune.fit.fit.measure_untrained", measured)
+    told: list[str] = []
+    reporter: Any = SimpleNamespace(message=told.append)
+    both = {**FIT, "widths": [1], "precisions": ["int8", "float32"]}
+    found = plan_fit(load_fit(write(tmp_path / "c.yaml", fit=both)), reporter)
+    assert "16x16-dense-int8 can't be had: A file of whole numbers can't hold `silu`." in told
+    assert {one.candidate.precision for one in found.feasible} == {"float32"}
+    only = load_fit(write(tmp_path / "d.yaml", fit={**both, "precisions": ["int8"]}))
+    with pytest.raises(InputError, match="silu"):
+        plan_fit(only, reporter)
