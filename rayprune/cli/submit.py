@@ -16,7 +16,8 @@ def submit(
         Path,
         typer.Argument(
             metavar="CONFIG",
-            help="A YAML file or a preset; one with a `search` block is a sweep, one with `fit` a fit.",
+            help="A YAML file or a preset; one with a `search` block is a sweep, one with a `fit` "
+            "block a fit.",
             show_default=False,
         ),
     ],

@@ -29,6 +29,7 @@ from rayprune.rllib.export.latency import policy_latency
 from rayprune.rllib.learner.extensions.signals import begin_if_reached
 from rayprune.rllib.training import rows
 from rayprune.rllib.training.failures import build, check_loss
+from rayprune.rllib.training.warm_start import start_from
 from rayprune.search.objectives import LATENCY, Objectives
 from rayprune.search.space import Space
 from rayprune.tracking.versions import versions
@@ -74,6 +75,13 @@ class PruningTrial(tune.Trainable):
         )
         self._evaluator = Evaluator(algorithm_config)
         self._algorithm = build(algorithm_config)
+        if self._experiment.start_from is not None:
+            start_from(
+                self._algorithm,
+                Path(self._experiment.start_from),
+                partly=self._experiment.transfer is not None,
+                masks=not self._experiment.pruning.dense,
+            )
         cross_barrier(self._algorithm, self._experiment.seed, 0)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from rayprune.rllib.actors.learners import foreach_learner
+from rayprune.rllib.actors.learners import foreach_learner, policy_of
 from rayprune.rllib.export import latency as policy_latency
 from rayprune.rllib.learner.optimizers import moments
 from rayprune.search.trials.trial import RAW, PruningTrial
@@ -203,3 +203,17 @@ def test_a_trial_goes_on_from_its_own_checkpoint_as_if_it_had_not_stopped(tmp_pa
         assert one["return_mean"] == other["return_mean"]
     whole.stop()
     again.stop()
+
+
+def test_a_trial_begins_with_the_policy_that_it_is_to_start_from(donor: Path) -> None:
+    trained = PruningTrial(config(0.5))
+    trained.restore(str(donor))
+    begun = {**RAW_EXPERIMENT, "start_from": str(donor / "rayprune")}
+    fresh = PruningTrial(config(0.5))
+    trial = PruningTrial({**config(0.5), RAW: json.dumps(begun)})
+    weights = [policy_of(each._algorithm) for each in (trained, trial, fresh)]
+    name = next(name for name in weights[0] if name.endswith("weight"))
+    assert (weights[0][name] == weights[1][name]).all()
+    assert not (weights[0][name] == weights[2][name]).all()
+    for each in (trained, trial, fresh):
+        each.stop()
