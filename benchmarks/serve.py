@@ -3,13 +3,17 @@
     python benchmarks/serve.py [--policies 200] [--clients 1 16] [--seconds 10] [--json]
 
 Closed loops of clients that keep their connections, each asking a policy drawn at random, as soon
-as it has its last answer. Clients and servers share this machine's cores. Arms:
+as it has its last answer. Clients and servers share this machine's cores. Arms, which take turns
+(the others' processes are stopped meanwhile):
 
-- serve: `rayprune serve`'s application, all policies open on one replica, one ingress;
+- serve: `rayprune serve`'s application, all policies open on one replica, one ingress that listens
+  itself;
+- proxy: the same behind Serve's own proxy, as on clusters (only where it is asked for);
 - processes: for each policy one process of uvicorn and ONNX Runtime, its own port, nothing checked:
   what one would write by hand. Forked from one that has imported all, so that memory is shared.
 
-Every hundredth answer is held against the file's own, run directly.
+Every hundredth answer is held against the file's own, run directly. ``cpu_ms`` is the processor
+time of all of an arm's processes for one request, which other load on the machine changes little.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -154,7 +159,16 @@ def _close(links: dict[int, Any]) -> None:
 
 
 @contextlib.contextmanager
-def served(paths: Sequence[Path]) -> Iterator[tuple[list[tuple[int, str]], list[int]]]:
+def proxied(paths: Sequence[Path]) -> Iterator[tuple[list[tuple[int, str]], list[int]]]:
+    """Serve all on one replica, behind Serve's proxy."""
+    with served(paths, proxy=True) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def served(
+    paths: Sequence[Path], *, proxy: bool = False
+) -> Iterator[tuple[list[tuple[int, str]], list[int]]]:
     """Serve all on one replica; yield where each is asked, and the processes that hold them."""
     import ray
     from ray import serve
@@ -164,9 +178,11 @@ def served(paths: Sequence[Path]) -> Iterator[tuple[list[tuple[int, str]], list[
     (port,) = free_ports(1)
     ray.init(address="local", num_cpus=4, include_dashboard=False, logging_level="ERROR")
     options = {"host": "127.0.0.1", "port": port}
-    serve.start(http_options=options, logging_config={"log_level": "ERROR"})
+    started = {"http_options": options} if proxy else {"proxy_location": "Disabled"}
+    serve.start(**started, logging_config={"log_level": "ERROR"})
+    listen = None if proxy else ("127.0.0.1", port)
     try:
-        serve.run(PolicyDeployment().bind(paths), name="bench")
+        serve.run(PolicyDeployment().bind(paths, listen), name="bench")
         replica = serve.get_deployment_handle("policies", "bench")
         yield (
             [(port, f"/policies/{path.stem}/act") for path in paths],
@@ -254,6 +270,70 @@ def megabytes(pids: Sequence[int]) -> float:
     return round(total / 1024, 1)
 
 
+def cpu_seconds(root: int) -> float:
+    """Return the processor time of a process and all that it has started and that still runs."""
+    told = Path(f"/proc/{root}/stat").read_text().rpartition(")")[2].split()
+    own = (int(told[11]) + int(told[12])) / os.sysconf("SC_CLK_TCK")
+    children = Path(f"/proc/{root}/task/{root}/children").read_text().split()
+    found = own
+    for child in children:
+        with contextlib.suppress(OSError):
+            found += cpu_seconds(int(child))
+    return found
+
+
+class Arm:
+    """An arm that is ready, in a process of its own that takes orders.
+
+    Args:
+        name: of it, in `ARMS`.
+        paths: the policies' files.
+    """
+
+    def __init__(self, name: str, paths: Sequence[Path]) -> None:
+        self.name, started = name, time.perf_counter()
+        context = multiprocessing.get_context("fork")
+        self._orders, there = context.Pipe()
+        self._process = context.Process(target=_hold, args=(name, paths, there))
+        self._process.start()
+        self.places, self.pids = self._orders.recv()
+        self.load = Load(paths, self.places)
+        asyncio.run(self.load.open_all())
+        self.ready_s = round(time.perf_counter() - started, 1)
+
+    def measure(self, clients: int, seconds: float) -> dict[str, Any]:
+        """Ask for some seconds; return a row."""
+        root = self._process.pid
+        assert root is not None
+        before = cpu_seconds(root)
+        told = asyncio.run(self.load.run(clients, seconds))
+        spent = 1000 * (cpu_seconds(root) - before) / max(told["requests"], 1)
+        figures = {"cpu_ms": round(spent, 2), "mb": megabytes(self.pids)}
+        return {"arm": self.name, "ready_s": self.ready_s, **told, **figures}
+
+    def let(self, sign: signal.Signals) -> None:
+        """Stop the processes that hold policies, or let them go on."""
+        if self.name == "processes":
+            # Each wakes up ten times a second, all together another arm's rival.
+            for pid in self.pids:
+                os.kill(pid, sign)
+
+    def end(self) -> None:
+        """End it."""
+        self.let(signal.SIGCONT)
+        self._orders.send(None)
+        self._process.join()
+
+
+def _hold(name: str, paths: Sequence[Path], orders: Any) -> None:
+    with ARMS[name](paths) as (places, pids):
+        orders.send((places, pids))
+        orders.recv()
+
+
+ARMS = {"processes": processes, "serve": served, "proxy": proxied}
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -261,25 +341,27 @@ def main() -> None:
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--arms", nargs="+", default=["processes", "serve"])
+    parser.add_argument("--arms", nargs="+", default=["processes", "serve"], choices=ARMS)
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         paths = write_policies(Path(folder), asked.policies)
-        # The processes are forked before Ray's threads begin.
-        for name, arm in (("processes", processes), ("serve", served)):
-            if name not in asked.arms:
-                continue
-            started = time.perf_counter()
-            with arm(paths) as (places, pids):
-                load = Load(paths, places)
-                asyncio.run(load.open_all())
-                ready = round(time.perf_counter() - started, 1)
-                for clients in asked.clients * asked.rounds:
-                    told = asyncio.run(load.run(clients, asked.seconds))
-                    rows.append({"arm": name, "ready_s": ready, **told, "mb": megabytes(pids)})
-                    print(rows[-1], flush=True)
+        arms = []
+        try:
+            for name in asked.arms:
+                arms.append(Arm(name, paths))
+                arms[-1].let(signal.SIGSTOP)
+            for number in range(asked.rounds):
+                for clients in asked.clients:
+                    for arm in arms if number % 2 == 0 else arms[::-1]:
+                        arm.let(signal.SIGCONT)
+                        rows.append({"round": number, **arm.measure(clients, asked.seconds)})
+                        arm.let(signal.SIGSTOP)
+                        print(rows[-1], flush=True)
+        finally:
+            for arm in arms:
+                arm.end()
     if asked.json:
         print(json.dumps(rows))
 

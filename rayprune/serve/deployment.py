@@ -13,13 +13,11 @@ from ray.serve.schema import LoggingConfig
 
 from rayprune.errors import ConfigError
 from rayprune.serve.catalogue import Catalogue, read_catalogue
-from rayprune.serve.ingress import PolicyIngress
+from rayprune.serve.ingress import QUEUE, PolicyIngress
 from rayprune.serve.opened_policy import Stack
 from rayprune.serve.replica import PolicyReplica
 
 _BY_SESSION: Final = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
-_QUEUE: Final = 4096
-"""Requests that one ingress answers at a time; what comes on top waits in Serve's proxy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,16 +74,28 @@ class PolicyDeployment:
         """How many CPUs it asks Ray for."""
         return self.replicas + self.ingresses
 
-    def bind(self, artifacts: Sequence[str | Path] | Catalogue) -> serve.Application:
+    def bind(
+        self,
+        artifacts: Sequence[str | Path] | Catalogue,
+        listen: tuple[str, int] | None = None,
+    ) -> serve.Application:
         """Return the application that ``ray.serve.run`` takes.
 
         Args:
             artifacts: exported files' paths or URLs, each ``FILE`` or ``NAME=FILE``; or what
                 `read_catalogue` made of them.
+            listen: host and port at which the ingress itself listens for HTTP, on whatever node
+                it is; None for Serve's proxies alone, which take twice the time. Of one ingress.
 
         Raises:
+            ConfigError: several ingresses can't listen at one place.
             InputError: a file isn't there, isn't whole, or has a name that another has.
         """
+        if listen is not None and self.ingresses > 1:
+            raise ConfigError(
+                f"`listen` must be left out where there are several ingresses ({self.ingresses}), "
+                "which can't all listen at one place: Serve's proxies do."
+            )
         catalogue = artifacts if isinstance(artifacts, Mapping) else read_catalogue(artifacts)
         shared: dict[str, Any] = {
             "logging_config": LoggingConfig(enable_access_log=False, log_level="WARNING"),
@@ -106,11 +116,13 @@ class PolicyDeployment:
             PolicyIngress,
             name="ingress",
             num_replicas=self.ingresses,
-            max_ongoing_requests=_QUEUE,
+            max_ongoing_requests=QUEUE,
             **shared,
         )
         if self.ingresses > 1:
             ingress = ingress.options(request_router_config=_sticky())
+        if listen is not None:
+            ingress = ingress.options(user_config={"host": listen[0], "port": listen[1]})
         acting = replicas.bind(
             catalogue,
             loaded=self.loaded,
@@ -118,7 +130,11 @@ class PolicyDeployment:
             wait_ms=self.wait_ms,
             stack=self.stack,
         )
-        whole: serve.Application = ingress.bind(acting, catalogue, self.sessions, self.patience_s)
+        # To one replica all goes together, unless requests wait for others of their policy.
+        together = self.replicas == 1 and self.wait_ms == 0
+        whole: serve.Application = ingress.bind(
+            acting, catalogue, self.sessions, self.patience_s, together
+        )
         return whole
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final, cast
 
 import numpy as np
@@ -31,14 +31,18 @@ from rayprune.reasons import found_in, reason_of
 from rayprune.serve.act_request import ActRequest, read_body
 from rayprune.serve.catalogue import Catalogue, PolicyFile, look_up
 from rayprune.serve.example import example_body
+from rayprune.serve.listener import Listener
 from rayprune.serve.metrics import IngressMetrics
 from rayprune.serve.observations import noise_input, observation_inputs
 from rayprune.serve.request_error import RequestError
 from rayprune.serve.sessions import Session, Sessions
+from rayprune.serve.shared_calls import SharedCalls
 
 _LOST: Final = (RayActorError, WorkerCrashedError, ReplicaUnavailableError)
 """What Ray raises when a replica is gone, or can't be reached, before it has answered."""
 _PAUSE_S: Final = 0.05
+QUEUE: Final = 4096
+"""Requests that one ingress answers at a time; what comes on top waits, or is told to."""
 
 
 class PolicyIngress:
@@ -53,6 +57,8 @@ class PolicyIngress:
         sessions: how many are held.
         patience_s: how long a request waits for a replica's answer, and is sent again where
             replicas are lost.
+        together: whether requests that wait are sent in one call, whatever their policies; of
+            several replicas each would have to have all of them open.
     """
 
     def __init__(
@@ -61,12 +67,15 @@ class PolicyIngress:
         catalogue: Catalogue,
         sessions: int,
         patience_s: float,
+        together: bool = False,
     ) -> None:
         self._catalogue, self._patience_s = catalogue, patience_s
         self._sessions = Sessions(sessions)
         self._metrics = IngressMetrics()
         self._replicas = replicas
         self._handles: dict[str, DeploymentHandle[Any]] = {}
+        self._shared = SharedCalls(replicas.act_many.remote) if together else None
+        self._listener = Listener(self, QUEUE)
         self._draw = np.random.default_rng()
 
     async def act(
@@ -102,6 +111,19 @@ class PolicyIngress:
         told = await self._answer(held, asked)
         self._metrics.served(policy, 1000 * (time.perf_counter() - started))
         return told
+
+    async def reconfigure(self, listens: Mapping[str, Any]) -> None:
+        """Listen for HTTP in this process; Serve calls it with the deployment's `user_config`.
+
+        Args:
+            listens: ``{"host": ..., "port": ...}``.
+        """
+        await self._listener.close()
+        await self._listener.open(**listens)
+
+    async def close(self) -> None:
+        """Take no more HTTP; return once what was taken is answered."""
+        await self._listener.close()
 
     def end_session(self, policy: str, session: str) -> None:
         """End a session, so that its place is free.
@@ -221,15 +243,10 @@ class PolicyIngress:
 
     async def _send(self, name: str, inputs: list[Array]) -> list[Array]:
         """Have a replica act; where it is lost before it has answered, have another one act."""
-        handle = self._handles.get(name)
-        if handle is None:
-            handle = self._replicas.options(multiplexed_model_id=name)
-            self._handles[name] = handle
         until = time.monotonic() + self._patience_s
         while (left := until - time.monotonic()) > 0:
             try:
-                answer = asyncio.wait_for(handle.act.remote(name, inputs), left)
-                return cast("list[Array]", await answer)
+                return await asyncio.wait_for(self._acted(name, inputs), left)
             except asyncio.TimeoutError:
                 break
             except _LOST:
@@ -239,6 +256,18 @@ class PolicyIngress:
             f"No replica has answered for policy {name!r} within {self._patience_s:g} s. They may "
             "be starting; ask again, and look at Ray Serve's status."
         )
+
+    async def _acted(self, name: str, inputs: list[Array]) -> list[Array]:
+        answer = None if self._shared is None else await self._shared.act(name, inputs)
+        if answer is None:
+            answer = cast("list[Array]", await self._handle(name).act.remote(name, inputs))
+        return answer
+
+    def _handle(self, name: str) -> DeploymentHandle[Any]:
+        handle = self._handles.get(name)
+        if handle is None:
+            handle = self._handles[name] = self._replicas.options(multiplexed_model_id=name)
+        return handle
 
     def _tell_sessions(self) -> None:
         self._metrics.sessions(len(self._sessions), self._sessions.forgotten)

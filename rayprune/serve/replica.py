@@ -68,6 +68,30 @@ class PolicyReplica:
         answer: list[Array] = await self._batched(name, inputs)
         return answer
 
+    async def act_many(
+        self, names: list[str], inputs: list[list[Array]]
+    ) -> list[list[Array] | None]:
+        """Act on many observations, of any policies that are open.
+
+        Args:
+            names: of each one's policy.
+            inputs: as `act` takes them.
+
+        Returns:
+            As `act` returns them; None for those whose policy isn't open: opening it would keep
+            the others waiting.
+        """
+        places: dict[str, list[int]] = {}
+        for place, name in enumerate(names):
+            places.setdefault(name, []).append(place)
+        answers: list[list[Array] | None] = [None] * len(names)
+        for name, own in places.items():
+            if name in self._open:
+                found = await self._act(name, [inputs[place] for place in own])
+                for place, answer in zip(own, found, strict=True):
+                    answers[place] = answer
+        return answers
+
     async def check_health(self) -> None:
         """Let each open policy test itself; Serve restarts a replica that raises."""
         for policy in list(self._open.values()):

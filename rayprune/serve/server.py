@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import socket
 import time
 import urllib.request
@@ -19,12 +20,13 @@ from ray.serve.schema import ApplicationStatus
 
 from rayprune.errors import InputError, ResourceError, RunError
 from rayprune.reasons import reason_of
-from rayprune.rllib.cluster.connect import connect_with
+from rayprune.rllib.cluster.connect import LOCAL, connect_with
 from rayprune.serve.catalogue import Catalogue
 from rayprune.serve.deployment import PolicyDeployment
 
 _LOOKS_S: Final = 5.0
 _ANSWERS_S: Final = 5.0
+_ENDS_S: Final = 15.0
 
 
 @dataclass(frozen=True)
@@ -89,9 +91,13 @@ def serving(
     ours = connect_with(address, lambda: deployment.cpus)
     try:
         _check_cpus(deployment)
-        with _serve(host, port) as (place, own):
+        # Where all is on this machine, nothing need stand between it and clients.
+        where = address or os.environ.get("RAY_ADDRESS") or LOCAL
+        direct = ours and where == LOCAL and deployment.ingresses == 1
+        with _serve(host, port, direct=direct) as (place, own):
             prefix = "" if own else f"/{name}"
-            with _application(deployment.bind(catalogue), name, prefix):
+            listen = (host, port) if direct and own else None
+            with _application(deployment.bind(catalogue, listen), name, prefix):
                 yield Server(place + prefix, name)
     finally:
         if ours:
@@ -99,8 +105,14 @@ def serving(
 
 
 @contextlib.contextmanager
-def _serve(host: str, port: int) -> Iterator[tuple[str, bool]]:
-    """Have Serve's proxies run inside the block; yield their URL, and whether they are ours."""
+def _serve(host: str, port: int, *, direct: bool) -> Iterator[tuple[str, bool]]:
+    """Have Serve run inside the block; yield the URL, and whether Serve is ours.
+
+    Args:
+        host: where HTTP listens.
+        port: likewise.
+        direct: the ingress listens there, and no proxy of Serve's.
+    """
     client: Any = _get_global_client(raise_if_no_controller_running=False)
     if client is not None:
         # Somebody's, who has chosen its place.
@@ -108,7 +120,11 @@ def _serve(host: str, port: int) -> Iterator[tuple[str, bool]]:
         yield _url(held.host, held.port), False
         return
     _check_free(host, port)
-    serve.start(http_options={"host": host, "port": port}, logging_config={"log_level": "ERROR"})
+    quiet = {"log_level": "ERROR"}
+    if direct:
+        serve.start(proxy_location="Disabled", logging_config=quiet)
+    else:
+        serve.start(http_options={"host": host, "port": port}, logging_config=quiet)
     try:
         yield _url(host, port), True
     finally:
@@ -123,13 +139,14 @@ def _application(application: serve.Application, name: str, prefix: str) -> Iter
             "`--name`."
         )
     try:
-        serve.run(application, name=name, route_prefix=prefix or "/")
+        ingress = serve.run(application, name=name, route_prefix=prefix or "/")
     except RuntimeError as error:
         raise RunError(f"Serve can't start the policies: {reason_of(error)}.") from error
     try:
         yield
     finally:
         with contextlib.suppress(Exception):  # its Ray may be gone, which was told
+            ingress.close.remote().result(timeout_s=_ENDS_S)
             serve.delete(name)
 
 

@@ -48,6 +48,7 @@ class Replicas:
         self.faults: list[Exception] = []
         self.calls: list[str] = []
         self.act = self
+        self.act_many = self
 
     def options(self, *, multiplexed_model_id: str) -> Replicas:
         return self

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 
 from rayprune.rllib.actors.learners import foreach_learner, policy_of
 from rayprune.rllib.export import latency as policy_latency
@@ -211,9 +212,11 @@ def test_a_trial_begins_with_the_policy_that_it_is_to_start_from(donor: Path) ->
     begun = {**RAW_EXPERIMENT, "start_from": str(donor / "rayprune")}
     fresh = PruningTrial(config(0.5))
     trial = PruningTrial({**config(0.5), RAW: json.dumps(begun)})
-    weights = [policy_of(each._algorithm) for each in (trained, trial, fresh)]
-    name = next(name for name in weights[0] if name.endswith("weight"))
-    assert (weights[0][name] == weights[1][name]).all()
-    assert not (weights[0][name] == weights[2][name]).all()
+    held, begun_with, new = (
+        policy_of(each._algorithm)[COMPONENT_RL_MODULE][DEFAULT_MODULE_ID]
+        for each in (trained, trial, fresh)
+    )
+    assert all((value == begun_with[name]).all() for name, value in held.items())
+    assert not all((value == new[name]).all() for name, value in held.items())
     for each in (trained, trial, fresh):
         each.stop()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 
 import numpy as np
 import pytest
@@ -176,3 +177,34 @@ def test_settings_are_checked_all_at_once(files):
         "stack",
     ]
     assert isinstance(PolicyDeployment().bind([files["choose"]]), serve.Application)
+
+
+def test_it_listens_itself_answers_what_it_has_taken_and_gives_the_port_back(replicas, catalogue):
+    ingress = PolicyIngress(replicas, catalogue, sessions=2, patience_s=5.0)
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        port = held.getsockname()[1]
+        with pytest.raises(OSError, match="in use"):
+            asyncio.run(ingress.reconfigure({"host": "127.0.0.1", "port": port}))
+
+    async def asked():
+        await ingress.reconfigure({"host": "127.0.0.1", "port": port})
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        body = json.dumps({"observation": OBSERVATION})
+        head = f"POST /policies/choose/act HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}"
+        writer.write(f"{head}\r\n\r\n{body}".encode())
+        answer = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        length = int(answer.partition("content-length:")[2].partition("\r\n")[0])
+        told = json.loads(await reader.readexactly(length))
+        writer.close()
+        await ingress.close()
+        return answer, told
+
+    answer, told = asyncio.run(asked())
+    assert answer.startswith("http/1.1 200")
+    assert told["policy"] == "choose"
+    socket.create_server(("127.0.0.1", port)).close()
+
+
+def test_several_ingresses_can_not_listen_at_one_place(files):
+    with pytest.raises(ConfigError, match="`listen` must be left out"):
+        PolicyDeployment(ingresses=2).bind([files["choose"]], ("127.0.0.1", 8000))
