@@ -20,6 +20,8 @@ from rayprune.search.sweep import SWEEP_FILE, run_sweep
 
 WAVES: Final = "waves"
 _EPSILON: Final = 1e-9
+_NEARLY: Final = 0.01
+"""How far from its last sparsity a policy is pruned as far as the candidate shall be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +37,20 @@ class Trained:
     """Why it failed for good; None if it didn't."""
 
     def above(self, floor: float) -> list[dict[str, Any]]:
-        """Return the points that earn as much on the validation seeds, the best first."""
+        """Return the points that earn as much on the validation seeds, the likeliest to do first.
+
+        Those whose pruning is over, the best first: they are of the size that was found feasible.
+        Then the others, the smallest first.
+        """
+        over = max((point["sparsity"] for point in self.points), default=0.0) - _NEARLY
         good = [point for point in self.points if point["return"] >= floor - _EPSILON]
-        return sorted(good, key=lambda point: (-point["return"], point["parameters"]))
+
+        def key(point: dict[str, Any]) -> tuple[bool, float, float]:
+            earned, size = -float(point["return"]), float(point["parameters"])
+            finished = point["sparsity"] >= over
+            return (False, earned, size) if finished else (True, size, earned)
+
+        return sorted(good, key=key)
 
     @property
     def smallest(self) -> dict[str, Any] | None:

@@ -1,0 +1,29 @@
+from pathlib import Path
+
+from rayprune.fit.candidates import Candidate
+from rayprune.fit.waves import Trained
+
+
+def trained(*points):
+    rows = [
+        {"return": earned, "sparsity": sparsity, "parameters": size}
+        for earned, sparsity, size in points
+    ]
+    one = Candidate(hiddens=(64,), granularity="weight", sparsity=0.9)
+    return Trained(one, Path("trial"), tuple(rows), None)
+
+
+def test_what_is_pruned_to_the_end_is_tried_first_and_of_the_rest_the_smallest():
+    found = trained(
+        (500, 0.0, 1000), (490, 0.5, 500), (480, 0.9, 100), (485, 0.895, 105), (10, 0.9, 99)
+    ).above(475)
+    assert [(point["return"], point["parameters"]) for point in found] == [
+        (485, 105),
+        (480, 100),
+        (490, 500),
+        (500, 1000),
+    ]
+
+
+def test_a_candidate_that_came_to_nothing_has_no_points():
+    assert trained().above(0) == []
