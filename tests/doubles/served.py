@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -48,13 +49,19 @@ class Replicas:
         self.faults: list[Exception] = []
         self.calls: list[str] = []
         self.act = self
-        self.act_many = self
 
     def options(self, *, multiplexed_model_id: str) -> Replicas:
         return self
+
+    @property
+    def act_many(self) -> Any:
+        return SimpleNamespace(remote=self._many)
 
     async def remote(self, name: str, inputs: list[np.ndarray]) -> list[np.ndarray]:
         self.calls.append(name)
         if self.faults:
             raise self.faults.pop(0)
         return self.opened[name].act([inputs])[0]
+
+    async def _many(self, names: list[str], inputs: list[Any]) -> list[Any]:
+        return [await self.remote(*both) for both in zip(names, inputs, strict=True)]

@@ -28,9 +28,9 @@ def replicas(opened):
     return Replicas(opened)
 
 
-@pytest.fixture
-def ingress(replicas, catalogue):
-    return PolicyIngress(replicas, catalogue, sessions=2, patience_s=5.0)
+@pytest.fixture(params=[False, True], ids=["alone", "together"])
+def ingress(replicas, catalogue, request):
+    return PolicyIngress(replicas, catalogue, 2, 5.0, request.param)
 
 
 def ask(ingress, path, body=None, method="POST", header=None):
