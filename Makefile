@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt
 DEMO := runs/demo
 
-.PHONY: help demo docs reference test test-unit test-slow test-all check format lint type floors clean
+.PHONY: help demo docs reference test test-unit test-slow test-all compat dist check format lint type floors clean
 
 help:
 	@echo "make demo       train, prune and evaluate PPO on CartPole: a few minutes"
@@ -15,6 +15,8 @@ help:
 	@echo "make test-unit  the tests that need no Ray"
 	@echo "make test-slow  the tests that train for minutes"
 	@echo "make test-all   everything: the slow ones, and all algorithms by nets by granularities"
+	@echo "make compat     fast tests with the newest and the lowest versions that pyproject.toml allows"
+	@echo "make dist       wheel and sdist in dist/"
 	@echo "make check      lint, types, floors and test-unit: before a commit"
 	@echo "make format     rewrite the code in the house's form"
 	@echo "make docs       the pages of docs/ as a site that opens from disk: build/site/index.html"
@@ -51,6 +53,16 @@ test-slow: $(VENV)/.dev
 test-all: lint type floors
 	$(PYTEST)
 
+compat: $(VENV)/.dev
+	$(BIN)/mypy --python-version 3.10 --disable-error-code no-any-return \
+	  --no-warn-unused-ignores --cache-dir .compat/mypy
+	COMPAT_PYTHON=$(PYTHON) .ci/compat
+
+dist: $(VENV)/.rllib
+	$(INSTALL) build
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+
 check: lint type floors test-unit
 
 format: $(VENV)/.dev
@@ -68,7 +80,7 @@ floors: $(VENV)/.dev
 	$(BIN)/lint-imports --no-cache  # a stale cache names modules that are gone
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .compat build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
 # Stamps: a second call is quick, a changed requirement installs again.
 $(VENV)/.rllib: pyproject.toml constraints.txt

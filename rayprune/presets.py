@@ -16,14 +16,19 @@ FOLDER: Final = "tune_configs"
 SUFFIX: Final = ".yaml"
 
 
+def shipped(folder: str) -> Path:
+    """Return a folder that comes with rayprune: beside the package, or inside an installed one."""
+    package = Path(__file__).parent
+    inside = package / folder
+    return inside if inside.is_dir() else package.parent / folder
+
+
 def presets() -> Mapping[str, Path]:
     """Return the file of each preset by its name, in the order of folders and names.
 
     A folder ``tune_configs`` in the working directory adds to them, and wins where names meet.
     """
-    package = Path(__file__).parent
-    shipped = package.parent / FOLDER, package / FOLDER
-    places = (*[place for place in shipped if place.is_dir()][:1], Path(FOLDER))
+    places = shipped(FOLDER), Path(FOLDER)
     found = {path.stem: path for place in places for path in place.glob(f"**/*{SUFFIX}")}
     ordered = sorted(found.values(), key=lambda path: (path.parent.name, path.stem))
     return {path.stem: path for path in ordered}

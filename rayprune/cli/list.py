@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
@@ -107,6 +109,20 @@ def _examples() -> dict[str, str]:
     return {str(FOLDER / name): text for name, text in EXAMPLES.items()}
 
 
+def _cluster() -> dict[str, str]:
+    """Return the files for clusters, each with its header's first line."""
+    from rayprune.presets import shipped
+
+    return {str(path): _opening(path) for path in sorted(shipped("cluster").iterdir())}
+
+
+def _opening(path: Path) -> str:
+    """Return a file's first paragraph, without what makes it a comment or a heading."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    plain = [line.lstrip("# ") for line in lines if not line.startswith("#!")]
+    return " ".join(itertools.takewhile(bool, plain))
+
+
 _SOURCES: Mapping[str, Callable[[], dict[str, str]]] = {
     "criteria": _criteria,
     "schedules": _schedules,
@@ -122,6 +138,7 @@ _SOURCES: Mapping[str, Callable[[], dict[str, str]]] = {
     "quantise": _quantise,
     "targets": _targets,
     "examples": _examples,
+    "cluster": _cluster,
 }
 _CONFIGS: Final = "configs"
 

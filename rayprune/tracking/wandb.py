@@ -32,6 +32,9 @@ SECONDS_TO_START: Final = 20.0
 SECONDS_TO_FINISH: Final = 30.0
 """How long the end of a run waits for W&B's uploads; what is left stays on disk."""
 
+SHARES: Final = (99, 95, 90)
+"""Per cent of a front's best return, of which each has its sparsest policy."""
+
 _LONGEST_TAG = 64
 _LEFT_OUT = {"replay_buffer.pkl"}
 """Files of a checkpoint that an artifact leaves out: gigabytes that only a resume needs."""
@@ -109,8 +112,8 @@ class WandbTracker:
         }
         self._log({**numbers, **drawn})
 
-    def artifact(self, path: Path, kind: str) -> None:
-        """See `Tracker.artifact`."""
+    def artifact(self, path: Path, kind: str, aliases: Sequence[str] = ()) -> None:
+        """See `Tracker.artifact`; `aliases` are names of this version, beside W&B's ``latest``."""
         if self._run is None or not path.exists():
             return
         import wandb
@@ -122,7 +125,7 @@ class WandbTracker:
                 name = file.name if file == path else file.relative_to(path).as_posix()
                 # Neither copied nor cached: an offline run names the files where they lie.
                 artifact.add_file(str(file), name=name, skip_cache=True, policy="immutable")
-        self._run.log_artifact(artifact)
+        self._run.log_artifact(artifact, aliases=["latest", *aliases] if aliases else None)
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Log a table; nested values go in as JSON."""
@@ -211,7 +214,8 @@ class WandbTracker:
             config=dict(config),
             # A run of the user's own, or another trial's in this process, stays what it is.
             reinit="create_new",
-            resume="allow" if mode == "online" else None,
+            # Offline, too: else `wandb sync` writes what a resumed run did over how it began.
+            resume="allow",
             settings=settings,
         )
 
@@ -254,6 +258,7 @@ def track_sweep(directory: Path, tracking: TrackingConfig, tell: Tell) -> None:
         guarded.start({key: sweep[key] for key in ("name", "method")})
         guarded.each(lambda _: _sweep_tables(tracker, directory, sweep))
         guarded.artifact(directory / "front.json", "front")
+        guarded.each(lambda _: _sparsest_policies(tracker, directory))
         guarded.finish({key: value for key, value in sweep.items() if key != "trials"})
 
 
@@ -264,6 +269,38 @@ def _sweep_tables(tracker: WandbTracker, directory: Path, sweep: Mapping[str, An
         ("lineage", lambda: read_rows(directory / "lineage.jsonl")),
     ):
         tracker.table(name, _or_nothing(rows))
+
+
+def _sparsest_policies(tracker: WandbTracker, directory: Path) -> None:
+    """Keep the front's policies that are the sparsest at a share of the best return."""
+    front = _or_nothing(lambda: json.loads((directory / "front.json").read_text("utf-8"))["points"])
+    for checkpoint, aliases in sparsest_aliases(front).items():
+        tracker.artifact(directory / checkpoint, "checkpoint", aliases)
+
+
+def sparsest_aliases(points: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return the aliases that a front's policies are found by, by checkpoint.
+
+    ``sparsest-95`` is the sparsest one that keeps 95 % of the front's best validation return: that
+    falls short of it by no more than 5 % of its size.
+
+    >>> points = [
+    ...     {"checkpoint": "a", "return": 100.0, "sparsity": 0.5},
+    ...     {"checkpoint": "b", "return": 96.0, "sparsity": 0.9},
+    ...     {"checkpoint": "c", "return": 50.0, "sparsity": 0.99},
+    ... ]
+    >>> sparsest_aliases(points)
+    {'a': ['sparsest-99'], 'b': ['sparsest-95', 'sparsest-90']}
+    """
+    found: dict[str, list[str]] = {}
+    measured = [p for p in points if None not in (p.get("return"), p.get("sparsity"))]
+    best = max((float(point["return"]) for point in measured), default=0.0)
+    for share in SHARES if measured else ():
+        least = best - (1 - share / 100) * abs(best)
+        keeping = [point for point in measured if point["return"] >= least]
+        sparsest = max(keeping, key=lambda point: float(point["sparsity"]))
+        found.setdefault(str(sparsest["checkpoint"]), []).append(f"sparsest-{share}")
+    return found
 
 
 def _or_nothing(read: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:

@@ -83,7 +83,7 @@ def test_a_version_that_drifts_is_found_wherever_it_stands():
         "ray is 2.57.0, but 2.60.0 in the project",
         "ray is 2.58.0, but 2.60.0 in the project",
         "ray is 2.59.0, but 2.60.0 in the project",
-        "rayprune is 0.0.9, but 0.1.0 in the project",
+        f"rayprune is 0.0.9, but {PROJECT['version']} in the project",
         "torch is 2.12.0, but 2.13.0 in the project",
     ]
 

@@ -1,7 +1,7 @@
 """A stand-in for W&B's server on the loopback interface: no part of W&B, and no proof of it.
 
-It answers the few GraphQL operations that starting a run and saving a report ask for, takes every
-other POST without a look at it, and notes what came.
+It answers the few GraphQL operations that starting a run and saving a report ask for, keeps the
+rows that are streamed to it at the lines that they are sent for, and notes what came.
 """
 
 import http.server
@@ -53,6 +53,8 @@ class StandIn(http.server.ThreadingHTTPServer):
         self.refuse = False
         self.asked: list[tuple[str, dict]] = []
         """GraphQL operations: name and variables."""
+        self.history: dict[str, dict[int, dict]] = {}
+        """Run -> line of its history -> row: a line that is sent twice is the later one."""
 
     def __enter__(self):
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
@@ -85,7 +87,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.server.asked.append((name, variables))
             self._send({"data": self._answer(name, variables)})
         else:
+            if self.path.endswith("/file_stream"):
+                self._keep(self.path.split("/")[-2], json.loads(body))
             self._send({})
+
+    def _keep(self, run, streamed):
+        part = (streamed.get("files") or {}).get("wandb-history.jsonl")
+        if part:
+            rows = enumerate(map(json.loads, part["content"]), part["offset"])
+            self.server.history.setdefault(run, {}).update(rows)
 
     def _answer(self, name, variables):
         if name in ("upsertView", "UpsertView"):
@@ -94,7 +104,19 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if name == "UpsertBucket":
             bucket = {**BUCKET, "name": variables["name"], "displayName": variables["displayName"]}
             return {"upsertBucket": {"bucket": bucket, "inserted": True}}
+        if name == "RunResumeStatus":
+            return {"model": {"bucket": self._held(variables["name"])}}
         return ANSWERS.get(name, {})
+
+    def _held(self, run):
+        """Return what the server has of a run, or None."""
+        lines = self.server.history.get(run)
+        if not lines:
+            return None
+        counts = {"historyLineCount": len(lines), "eventsLineCount": 0, "logLineCount": 0}
+        tails = {"historyTail": json.dumps([json.dumps(lines[max(lines)])]), "eventsTail": "[]"}
+        held = {"summaryMetrics": "{}", "config": "{}", "tags": [], "wandbConfig": '{"t": 1}'}
+        return {**BUCKET, "name": run, "displayName": run, **counts, **tails, **held}
 
     def _send(self, content, status=200):
         body = json.dumps(content).encode()

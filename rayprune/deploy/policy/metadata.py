@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
-
-import tomllib
 
 from rayprune.deploy.policy.interface import Interface
 from rayprune.errors import InputError
@@ -34,7 +33,9 @@ def rayprune_version() -> str:
         project = Path(__file__).parents[3] / "pyproject.toml"
         if not project.is_file():
             return "unknown"
-        return str(tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"])
+        # Python 3.10 has no tomllib; the file is ours, and its first version is the project's.
+        said = re.search(r'^version = "(.+)"$', project.read_text(encoding="utf-8"), re.M)
+        return said[1] if said else "unknown"
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,8 @@ def identity_weight(shape: Sequence[int]) -> Tensor:
     weight = torch.zeros(tuple(shape), dtype=torch.bool)
     centre = tuple(side // 2 for side in shape[2:])
     for unit in range(shape[0]):
-        weight[(unit, unit, *centre)] = True
+        place = (unit, unit, *centre)
+        weight[place] = True
     return weight
 
 

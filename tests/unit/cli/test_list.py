@@ -64,6 +64,13 @@ def test_an_unknown_kind_says_which_there_are(rayprune):
     assert "Did you mean 'criteria'?" in answer.stderr
 
 
+def test_the_files_for_clusters_are_found_by_their_purpose(rayprune):
+    entries = json.loads(rayprune("list", "cluster", "--json").stdout)["cluster"]
+    found = {Path(entry["name"]).name: entry["description"] for entry in entries}
+    assert found["slurm.sh"].startswith("A sweep on Slurm: ")
+    assert found["aws.yaml"].endswith(".")
+
+
 def test_targets_are_listed_with_what_they_need(rayprune):
     entries = json.loads(rayprune("list", "targets", "--json").stdout)["targets"]
     assert [entry["name"] for entry in entries][::7] == ["host", "command: ..."]

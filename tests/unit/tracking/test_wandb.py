@@ -1,12 +1,15 @@
 """W&B's offline files read back, and outages that stop nothing. No test leaves this machine."""
 
 import json
+import os
+import subprocess
+import sys
 import time
 
 import pytest
 
 from rayprune.config import TrackingConfig
-from rayprune.tracking.wandb import WandbTracker, track_sweep
+from rayprune.tracking.wandb import WandbTracker, sparsest_aliases, track_sweep
 from tests.doubles.made_up.sweep import write_made_up_sweep
 from tests.wandb_files import history, wandb_files, wandb_records
 
@@ -143,7 +146,18 @@ def test_a_sweep_has_a_run_of_its_own_with_front_and_lineage(tmp_path):
         for path in sweep.glob("wandb/offline-run-*/files/media/table/*")
     }
     assert tables == {"front", "lineage", "trials"}
-    assert "front" in [artifact.type for artifact in of_kind(sweep, "artifact")]
+    kept = {artifact.type: {*artifact.aliases} for artifact in of_kind(sweep, "artifact")}
+    assert "front" in kept
+    # t006: 498.8 of 500 at 92 %.
+    assert kept["checkpoint"] == {"latest", "sparsest-99", "sparsest-95", "sparsest-90"}
+
+
+def test_the_sparsest_policies_of_a_front_with_losses_keep_what_they_may_lose():
+    worse = {"checkpoint": "b", "return": -103.0, "sparsity": 0.9}
+    points = [{"checkpoint": "a", "return": -100.0, "sparsity": 0.1}, worse]
+    found = sparsest_aliases(points)
+    assert found == {"a": ["sparsest-99"], "b": ["sparsest-95", "sparsest-90"]}
+    assert sparsest_aliases([]) == sparsest_aliases([{"checkpoint": "a", "flops": 1}]) == {}
 
 
 def test_the_environment_may_turn_it_off(tmp_path, monkeypatch):
@@ -213,3 +227,17 @@ def test_online_a_server_that_goes_away_stops_nothing(tmp_path, monkeypatch, sta
     assert "Nothing is lost: `wandb sync" in told[0]
     (path,) = wandb_files(tmp_path)
     assert [row["env_steps"] for row in history(path)] == [1000, 2000, 3000, 4000, 5000]
+
+
+def test_the_segments_of_a_resumed_run_are_uploaded_as_one_run(tmp_path, stand_in):
+    for rows in (ROWS[:3], ROWS[3:]):
+        follow(tracker(tmp_path), rows)
+    segments = [path.parent for path in wandb_files(tmp_path)]
+    assert len(segments) == 2
+    given = {"WANDB_BASE_URL": stand_in.url, "WANDB_API_KEY": KEY}
+    command = [sys.executable, "-m", "wandb", "sync", *map(str, segments)]
+    done = subprocess.run(command, env={**os.environ, **given}, capture_output=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    (lines,) = stand_in.history.values()
+    assert [lines[n]["env_steps"] for n in sorted(lines)] == [1000, 2000, 3000, 4000, 5000]
+    assert sorted(lines) == [0, 1, 2, 3, 4]
