@@ -236,7 +236,9 @@ def test_the_segments_of_a_resumed_run_are_uploaded_as_one_run(tmp_path, stand_i
     assert len(segments) == 2
     given = {"WANDB_BASE_URL": stand_in.url, "WANDB_API_KEY": KEY}
     command = [sys.executable, "-m", "wandb", "sync", *map(str, segments)]
-    done = subprocess.run(command, env={**os.environ, **given}, capture_output=True, timeout=100)
+    done = subprocess.run(
+        command, env={**os.environ, **given}, cwd=tmp_path, capture_output=True, timeout=100
+    )
     assert done.returncode == 0, done.stderr
     (lines,) = stand_in.history.values()
     assert [lines[n]["env_steps"] for n in sorted(lines)] == [1000, 2000, 3000, 4000, 5000]
