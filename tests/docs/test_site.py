@@ -17,7 +17,7 @@ def test_links_hold_where_pages_are_staged_and_what_they_lead_to_comes_along(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "docs").mkdir()
-    for name in ("CONTRIBUTING.md", "CHANGELOG.md", "LICENSE"):
+    for name in ("CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "SECURITY.md"):
         (tmp_path / name).write_text("# A\n[home](docs/index.md)\n", encoding="utf-8")
     for name in ("cluster", "benchmarks"):
         (tmp_path / name).mkdir()
@@ -29,7 +29,7 @@ def test_links_hold_where_pages_are_staged_and_what_they_lead_to_comes_along(
     (tmp_path / "docs" / "index.md").write_text(text, encoding="utf-8")
     stage(tmp_path, tmp_path / "staged")
     pages = [*(tmp_path / "staged").rglob("*.md")]
-    assert len(pages) == 7
+    assert len(pages) == 8
     assert {page.name: broken(page) for page in pages if broken(page)} == {}
     assert (tmp_path / "staged" / "benchmarks" / "f.yaml").is_file()
     assert "(CONTRIBUTING.md#a)" in (tmp_path / "staged" / "index.md").read_text(encoding="utf-8")

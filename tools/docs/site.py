@@ -17,6 +17,7 @@ BESIDE: Final = (
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     "LICENSE",
+    "SECURITY.md",
     "cluster/README.md",
     "benchmarks/README.md",
 )
