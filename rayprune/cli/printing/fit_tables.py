@@ -13,6 +13,7 @@ from rayprune.cli.printing.certificate_tables import TerminalCertifyReporter
 from rayprune.cli.printing.population import PopulationReporter
 from rayprune.cli.printing.terminal_reporter import number
 from rayprune.fit.budgets import BUDGETS
+from rayprune.fit.feasibility import PRESUMED
 
 
 class TerminalFitReporter(PopulationReporter):
@@ -50,10 +51,13 @@ def plan_table(told: Mapping[str, Any]) -> Table:
             one["candidate"],
             f"{one['weights']:,}",
             *(_figure(name, figures.get(BUDGETS[name].figure)) for name in told["budgets"]),
-            one["verdict"] if figures else f"{one['verdict']} ({one['reason']})",
+            # Figures speak for themselves, but where they are doubted.
+            one["verdict"]
+            if figures and one["verdict"] != PRESUMED
+            else f"{one['verdict']} ({one['reason']})",
         )
     table.caption = (
-        "Weights are counted, and take 4 bytes each. Figures are measured on untrained networks; "
+        "Weights are counted, and take 4 bytes each (in int8 one, or their bits). Figures are measured on untrained networks; "
         "where there are none, the neighbour named was."
     )
     table.caption_justify = "left"

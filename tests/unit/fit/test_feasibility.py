@@ -153,3 +153,15 @@ def test_what_begins_with_the_reference_s_weights_is_tried_before_larger_ones():
     made = [candidate("weight", 400), (replace(kept, from_dense=True), left)]
     found = assess(made, Budgets({"flash": 1e6}), Meter())
     assert [one.candidate.hiddens for one in found.feasible] == [(50,), (400,)]
+
+
+@pytest.mark.parametrize(("median", "verdict"), [(9.0, PRESUMED), (25.0, TOO_MUCH)])
+def test_slow_actions_on_a_busy_machine_rule_nothing_out_whose_median_would_do(median, verdict):
+    def times(one):
+        return {"p50_us": median, "p99_us": 40.0}
+
+    found = assess(
+        [candidate("weight", 10), candidate("weight", 20)], Budgets({"p99": 20.0}), times
+    )
+    assert {one.verdict for one in found.assessments} == {verdict}
+    assert "p99 40 µs of 20 µs" in "".join(one.reason for one in found.assessments)
