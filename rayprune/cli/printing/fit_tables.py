@@ -57,8 +57,8 @@ def plan_table(told: Mapping[str, Any]) -> Table:
             else f"{one['verdict']} ({one['reason']})",
         )
     table.caption = (
-        "Weights are counted, and take 4 bytes each (in int8 one, or their bits). Figures are measured on untrained networks; "
-        "where there are none, the neighbour named was."
+        "Weights are counted, and take 4 bytes each, or as many bits as they are rounded to. "
+        "Figures are measured on untrained networks; where there are none, the neighbour named was."
     )
     table.caption_justify = "left"
     return table
