@@ -29,6 +29,9 @@ from rayprune.cli.record import record
 from rayprune.cli.report import report
 from rayprune.cli.sensitivity import sensitivity
 from rayprune.cli.serve import serve
+from rayprune.cli.setup.doctor import doctor
+from rayprune.cli.setup.init import init
+from rayprune.cli.setup.schema import schema
 from rayprune.cli.submit import submit
 from rayprune.cli.sweep import sweep
 from rayprune.cli.train import train
@@ -74,10 +77,10 @@ app = typer.Typer(
     help="Train deep-RL policies small: prune while RLlib trains, and prove what is left.",
     epilog="Example: rayprune train ppo_cartpole",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 _COMMANDS: Mapping[str, Callable[..., dict[str, Any]]] = {
+    "init": init,
     "train": train,
     "evaluate": evaluate,
     "prune": prune,
@@ -93,6 +96,8 @@ _COMMANDS: Mapping[str, Callable[..., dict[str, Any]]] = {
     "submit": submit,
     "report": report,
     "list": list_names,
+    "doctor": doctor,
+    "schema": schema,
 }
 for _name, _command in _COMMANDS.items():
     app.command(_name)(_interruptible(_command))

@@ -8,12 +8,20 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from rayprune.cli import completion
 from rayprune.cli.options import (
+    ActionSpace,
     AsJson,
     Debug,
+    Env,
+    EnvConfig,
+    Normalise,
+    ObservationSpace,
+    Trust,
+    foreign_options,
     load_rllib,
     person,
-    require_checkpoint,
+    require_policy,
     tell,
 )
 from rayprune.cli.printing.bench_tables import Stages, bench_lines, bench_tables
@@ -32,9 +40,9 @@ def bench(
     policies: Annotated[
         list[Path],
         typer.Argument(
-            metavar="CHECKPOINT|FILE...",
-            help="Checkpoints, runs, URLs of these, and exported files; the first is the others' "
-            "reference.",
+            metavar="POLICY|FILE...",
+            help="Checkpoints, runs, URLs of these, exported files, Stable-Baselines3 zips, "
+            "modules (nets.py:make); the first is the others' reference.",
             show_default=False,
         ),
     ],
@@ -61,6 +69,7 @@ def bench(
     target: Annotated[
         list[str] | None,
         typer.Option(
+            autocompletion=completion.targets,
             metavar="TARGET",
             help="Measure exported files there instead: host, cortex-m4, 'cortex-m4 -Os', or "
             "'command: ./my_board.sh'; `rayprune list targets` has all. May be given repeatedly.",
@@ -71,6 +80,12 @@ def bench(
         Path | None,
         typer.Option(metavar="DIR", help="Write bench.json and bench.html there."),
     ] = None,
+    env: Env = None,
+    env_config: EnvConfig = None,
+    normalise: Normalise = None,
+    observation_space: ObservationSpace = None,
+    action_space: ActionSpace = None,
+    trust: Trust = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> dict[str, Any]:
@@ -98,7 +113,16 @@ def bench(
         return _on_targets(policies, target, as_json=as_json)
     # A bucket's summary is its run's alone.
     ours = [path for path in policies if url_of(path) is None]
-    policies = [require_checkpoint(path) for path in policies]
+    source = foreign_options(
+        policies,
+        env=env,
+        env_config=env_config,
+        normalise=normalise,
+        observation_space=observation_space,
+        action_space=action_space,
+        trust=trust,
+    )
+    policies = [require_policy(path) for path in policies]
     sizes = _whole_numbers("batches", batches, {})
     counts = _whole_numbers("threads", threads, {"all": 0})
     load_rllib()
@@ -117,7 +141,7 @@ def bench(
     )
     console = person()
     with Stages(console) as reporter:
-        result: dict[str, Any] = run(policies, options, reporter)
+        result: dict[str, Any] = run(policies, options, reporter, source)
     page = None if out is None else write_bench(result, out)
     told = [path for path in ours if record_latency(path, result, console.print)]
     if not as_json:

@@ -8,11 +8,18 @@ from typing import Annotated, Any
 import typer
 
 from rayprune.cli.options import (
+    ActionSpace,
     AsJson,
     Debug,
+    Env,
+    EnvConfig,
+    Normalise,
+    ObservationSpace,
+    Trust,
+    foreign_options,
     load_rllib,
     person,
-    require_checkpoint,
+    require_policy,
     run_name,
     tell,
 )
@@ -64,19 +71,36 @@ def certify(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Default: runs/NAME-certificate.")
     ] = None,
+    env: Env = None,
+    env_config: EnvConfig = None,
+    normalise: Normalise = None,
+    observation_space: ObservationSpace = None,
+    action_space: ActionSpace = None,
+    trust: Trust = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> dict[str, Any]:
     """Test that a pruned policy is as good as the dense one, but for a margin.
 
-    Either is a checkpoint, a run's directory, or an exported file.
+    Either is a checkpoint, a run's directory, an exported file, a Stable-Baselines3 zip, or a
+    module of your own (nets.py:make); the last two with --env.
 
     Both play the same seeds until it is decided. Exit code 0: certified. 1: inferior, or undecided
     after --episodes. 2: wrong input.
 
     Example: rayprune certify runs/ppo_cartpole-seed0/dense runs/ppo_cartpole-seed0 --margin 0.05
+    Example: rayprune certify dense.zip pruned.zip --env CartPole-v1
     """
-    dense, pruned = require_checkpoint(dense), require_checkpoint(pruned)
+    source = foreign_options(
+        [dense, pruned],
+        env=env,
+        env_config=env_config,
+        normalise=normalise,
+        observation_space=observation_space,
+        action_space=action_space,
+        trust=trust,
+    )
+    dense, pruned = require_policy(dense), require_policy(pruned)
     load_rllib()
     from rayprune.rllib.commands.certify import PAGE_FILE, CertifyOptions
     from rayprune.rllib.commands.certify import certify as run
@@ -93,7 +117,7 @@ def certify(
     )
     out = out or Path("runs") / f"{run_name(pruned)}-certificate"
     with TerminalCertifyReporter(person()) as reporter:
-        result: dict[str, Any] = run(dense, pruned, options, out, reporter)
+        result: dict[str, Any] = run(dense, pruned, options, out, reporter, source)
     if not as_json:
         page = f"Page           {out / PAGE_FILE}"
         tell(certificate_table(result), *certificate_lines(result), page)

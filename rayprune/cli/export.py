@@ -3,26 +3,50 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rayprune.cli import completion
 from rayprune.cli.options import (
+    ActionSpace,
     AsJson,
-    Checkpoint,
     Debug,
+    Env,
+    EnvConfig,
     Episodes,
+    Normalise,
+    ObservationSpace,
+    Trust,
+    foreign_options,
     load_rllib,
     require_checkpoint,
     tell,
 )
 from rayprune.deploy.formats import FORMATS, check_name, format_named
 
+if TYPE_CHECKING:
+    from rayprune.policies.foreign_policy import ForeignOptions
+
 
 def export(
-    checkpoint: Checkpoint,
+    policy: Annotated[
+        Path,
+        typer.Argument(
+            metavar="POLICY",
+            help="A checkpoint or run (directory or URL), a Stable-Baselines3 zip, or a module of "
+            "your own: nets.py:make, nets.py:make@weights.pt.",
+            show_default=False,
+        ),
+    ],
     format: Annotated[  # noqa: A002  # it is the option's name
-        str, typer.Option(metavar="|".join(FORMATS), help="Which kind of file.", show_default=False)
+        str,
+        typer.Option(
+            metavar="|".join(FORMATS),
+            help="Which kind of file.",
+            show_default=False,
+            autocompletion=completion.formats,
+        ),
     ],
     out: Annotated[
         Path | None,
@@ -61,6 +85,12 @@ def export(
         ),
     ] = None,
     episodes: Episodes = None,
+    env: Env = None,
+    env_config: EnvConfig = None,
+    normalise: Normalise = None,
+    observation_space: ObservationSpace = None,
+    action_space: ActionSpace = None,
+    trust: Trust = False,
     unproven: Annotated[
         bool,
         typer.Option(
@@ -77,26 +107,52 @@ def export(
     Without a C compiler a C file is written unproven, which it says, and the exit code is 1.
 
     Example: rayprune export runs/ppo_cartpole --format onnx --out policy.onnx
+    Example: rayprune export ppo.zip --env CartPole-v1 --format c --out policy.c
     """
     check_name(format)
-    checkpoint = require_checkpoint(checkpoint)
-    load_rllib()
-    from rayprune.cli.printing.export_lines import export_lines
-    from rayprune.rllib.commands.export import export_checkpoint
-
-    result: dict[str, Any] = export_checkpoint(
-        checkpoint,
-        out or Path(f"policy{format_named(format).suffix}"),
-        format,
-        sample=sample,
-        compacted=compact,
-        lanes=lanes,
-        quantised=int8,
-        forced=force,
-        name=name,
-        episodes=episodes,
-        overwrite=overwrite,
+    source = foreign_options(
+        [policy],
+        env=env,
+        env_config=env_config,
+        normalise=normalise,
+        observation_space=observation_space,
+        action_space=action_space,
+        trust=trust,
     )
+    asked = {
+        "sample": sample,
+        "compacted": compact,
+        "lanes": lanes,
+        "quantised": int8,
+        "forced": force,
+        "name": name,
+        "episodes": episodes,
+        "overwrite": overwrite,
+    }
+    place = out or Path(f"policy{format_named(format).suffix}")
+    result = _exported(policy, place, format, source, asked)
+    from rayprune.cli.printing.export_lines import export_lines
+
     if not as_json:
         tell(*export_lines(result))
     return {**result, "exit_code": 0 if result["proven"] or unproven else 1}
+
+
+def _exported(
+    policy: Path,
+    out: Path,
+    format: str,  # noqa: A002
+    source: ForeignOptions | None,
+    asked: dict[str, Any],
+) -> dict[str, Any]:
+    """Return the certificate of a checkpoint's policy, or of one from elsewhere."""
+    if source is not None:
+        from rayprune.policies.export import export_foreign
+
+        return export_foreign(policy, out, format, source, **asked)
+    checkpoint = require_checkpoint(policy)
+    load_rllib()
+    from rayprune.rllib.commands.export import export_checkpoint
+
+    result: dict[str, Any] = export_checkpoint(checkpoint, out, format, **asked)
+    return result

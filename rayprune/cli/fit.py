@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from rayprune.cli import completion
 from rayprune.cli.options import (
     Address,
     AsJson,
@@ -35,6 +36,7 @@ def fit(
         Path,
         typer.Argument(
             metavar="CONFIG",
+            autocompletion=completion.configs,
             help="A YAML file or a preset; its `fit` block may hold the same keys as the options.",
             show_default=False,
         ),

@@ -145,7 +145,14 @@ _CONFIGS: Final = "configs"
 
 def list_names(
     kind: Annotated[
-        str, typer.Argument(metavar="KIND", help=f"One of: {', '.join((*_SOURCES, _CONFIGS))}.")
+        str,
+        typer.Argument(
+            metavar="KIND",
+            help=f"One of: {', '.join((*_SOURCES, _CONFIGS))}.",
+            autocompletion=lambda incomplete: [
+                one for one in (*_SOURCES, _CONFIGS) if one.startswith(incomplete)
+            ],
+        ),
     ],
     as_json: AsJson = False,
     debug: Debug = False,

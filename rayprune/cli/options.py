@@ -2,27 +2,78 @@
 
 from __future__ import annotations
 
-import importlib.util
+import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from rayprune import yaml12
-from rayprune.errors import CheckpointError, InputError
+from rayprune.cli import completion
+from rayprune.errors import CheckpointError, InputError, shown
+from rayprune.extras import installed, needs, require
+from rayprune.policies.places import is_foreign
 from rayprune.presets import find_config
 from rayprune.storage.urls import check_url, url_of
 from rayprune.tracking.remote import fetch_checkpoint
+
+if TYPE_CHECKING:
+    from rayprune.policies.foreign_policy import ForeignOptions
 
 Checkpoint = Annotated[
     Path,
     typer.Argument(
         metavar="CHECKPOINT", help="A checkpoint's directory or URL.", show_default=False
+    ),
+]
+Env = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ID",
+        autocompletion=completion.environments,
+        help="Of a zip or module: the environment that it acts in; module:Id imports it first.",
+        show_default=False,
+    ),
+]
+EnvConfig = Annotated[
+    str | None,
+    typer.Option(
+        metavar="JSON", help="With --env: its constructor's keywords.", show_default=False
+    ),
+]
+Normalise = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|none",
+        help="Of a zip: VecNormalize's file; default: what lies beside it as vecnormalize.pkl.",
+        show_default=False,
+    ),
+]
+ObservationSpace = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SPACE",
+        help="Of a module, in place of --env: such as 'Box(4)'.",
+        show_default=False,
+    ),
+]
+ActionSpace = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SPACE",
+        help="Likewise: such as 'Discrete(2)' or 'Box(1, low=-2, high=2)'.",
+        show_default=False,
+    ),
+]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust", help="Of a zip: run the code that it holds; without, none of it is run."
     ),
 ]
 Overrides = Annotated[
@@ -94,9 +145,7 @@ def load_rllib() -> None:
 
     RLlib's remarks on itself are silenced: they would stand between our own lines.
     """
-    if importlib.util.find_spec("ray") is None or importlib.util.find_spec("gymnasium") is None:
-        raise InputError("This command needs Ray: pip install 'rayprune[rllib]'.")
-
+    require("This command", "rllib")
     import ray.rllib
 
     # RLlib sets its loggers' levels when it is imported.
@@ -135,6 +184,72 @@ def require_checkpoint(path: Path) -> Path:
             "checkpoints/, and summary.json names the best."
         )
     return path
+
+
+def require_policy(place: Path) -> Path:
+    """Do what `require_checkpoint` does, but let policies from elsewhere through as they are."""
+    return place if is_foreign(place) else require_checkpoint(place)
+
+
+def foreign_options(
+    places: list[Path],
+    *,
+    env: str | None,
+    env_config: str | None,
+    normalise: str | None = None,
+    observation_space: str | None = None,
+    action_space: str | None = None,
+    trust: bool = False,
+) -> ForeignOptions | None:
+    """Return what a command line says of policies from elsewhere; None where there are none.
+
+    Raises:
+        InputError: nothing that was given is such a policy, or there is an error in the JSON.
+    """
+    given = {
+        "--env": env,
+        "--env-config": env_config,
+        "--normalise": normalise,
+        "--observation-space": observation_space,
+        "--action-space": action_space,
+        "--trust": trust or None,
+    }
+    if not any(is_foreign(place) for place in places):
+        for name in (name for name, value in given.items() if value is not None):
+            raise InputError(
+                f"`{name}` is for zips of Stable-Baselines3 and modules (`nets.py:make`): a "
+                "checkpoint says that itself. Leave it out."
+            )
+        return None
+    if not installed("gymnasium"):
+        raise InputError(needs("A policy from elsewhere", "sb3") + ".")
+    from rayprune.policies.foreign_policy import ForeignOptions
+
+    return ForeignOptions(
+        env=env,
+        env_config=json_object("--env-config", env_config),
+        normalise=normalise,
+        observation_space=observation_space,
+        action_space=action_space,
+        trust=trust,
+    )
+
+
+def json_object(option: str, text: str | None) -> dict[str, object]:
+    """Return the object that an option's JSON gives, an empty one where it wasn't given.
+
+    Raises:
+        InputError: it is no JSON, or no object.
+    """
+    try:
+        held = {} if text is None else json.loads(text)
+    except ValueError:
+        held = None
+    if not isinstance(held, dict):
+        raise InputError(
+            f"`{option}` must be a JSON object, such as '{{\"x\": 1}}', but is {shown(text)}."
+        )
+    return held
 
 
 def run_name(checkpoint: Path) -> str:

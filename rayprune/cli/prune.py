@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rayprune.cli import completion
 from rayprune.cli.options import (
     Address,
     AsJson,
@@ -31,7 +32,10 @@ def prune(
         float | None, typer.Option(help="Fraction of weights to prune.", show_default=False)
     ] = None,
     criterion: Annotated[
-        str | None, typer.Option(help="See `rayprune list criteria`; default: l1.")
+        str | None,
+        typer.Option(
+            help="See `rayprune list criteria`; default: l1.", autocompletion=completion.criteria
+        ),
     ] = None,
     granularity: Annotated[
         str | None, typer.Option(help="See `rayprune list granularities`; default: weight.")

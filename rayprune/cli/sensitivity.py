@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from rayprune.cli import completion
 from rayprune.cli.options import (
     AsJson,
     Checkpoint,
@@ -26,7 +27,9 @@ def sensitivity(
     sparsities: Annotated[
         str, typer.Option(metavar="LIST", help="The ladder, rising, separated by commas.")
     ] = "0.5,0.7,0.8,0.9,0.95",
-    criterion: Annotated[str, typer.Option(help="See `rayprune list criteria`.")] = "l1",
+    criterion: Annotated[
+        str, typer.Option(help="See `rayprune list criteria`.", autocompletion=completion.criteria)
+    ] = "l1",
     granularity: Annotated[str, typer.Option(help="See `rayprune list granularities`.")] = "weight",
     layers: Annotated[
         list[str] | None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shlex
 import signal
@@ -12,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from rayprune.cli.options import Address, AsJson, Debug, tell
-from rayprune.errors import InputError
+from rayprune.extras import require
 
 _SHOWN = 12
 """Policies that are listed one by one."""
@@ -81,8 +80,7 @@ def serve(
 
     Example: rayprune serve cartpole.onnx walk=policy.c --port 8000
     """
-    if importlib.util.find_spec("ray") is None or importlib.util.find_spec("starlette") is None:
-        raise InputError("This command needs Ray Serve: pip install 'rayprune[serve]'.")
+    require("This command", "serve")
     from rayprune.serve.catalogue import read_catalogue
 
     # Before Ray is started, which takes seconds.

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from rayprune.cli import completion
 from rayprune.cli.options import AsJson, Debug, Overrides, Seed, require_path, tell
 
 
@@ -16,6 +17,7 @@ def submit(
         Path,
         typer.Argument(
             metavar="CONFIG",
+            autocompletion=completion.configs,
             help="A YAML file or a preset; one with a `search` block is a sweep, one with a `fit` "
             "block a fit.",
             show_default=False,

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from rayprune.cli import completion
 from rayprune.cli.options import (
     Address,
     AsJson,
@@ -28,6 +29,7 @@ def sweep(
         Path,
         typer.Argument(
             metavar="CONFIG",
+            autocompletion=completion.configs,
             help="A YAML file with a `search` block, or a preset.",
             show_default=False,
         ),

@@ -9,6 +9,8 @@ import numpy as np
 from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation, TransformObservation
 from numpy.typing import NDArray
 
+from rayprune.extras import needs
+
 Frames = NDArray[np.float32]
 
 
@@ -36,9 +38,7 @@ def make_game(
         import ale_py
         import cv2  # noqa: F401 - AtariPreprocessing asks for it when it shrinks its first frame
     except ImportError as error:
-        raise ImportError(
-            "Atari-v0 needs ale-py and OpenCV: pip install 'rayprune[atari]'."
-        ) from error
+        raise ImportError(f"{needs('Atari-v0', 'atari')}.", name="ale_py") from error
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
     gym.register_envs(ale_py)
     emulator = gym.make(f"ALE/{game}-v5", frameskip=1, **keywords)

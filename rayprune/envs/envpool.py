@@ -28,6 +28,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from rayprune.extras import needs
+
 Array = NDArray[Any]
 
 PREFIX: Final = "EnvPool/"
@@ -113,7 +115,7 @@ class EnvPool(VectorEnv[Array, Array, Array]):
         try:
             import envpool
         except ImportError as error:
-            raise ImportError("EnvPool is missing: pip install 'rayprune[envpool]'.") from error
+            raise ImportError(f"{needs(self._name, 'envpool')}.", name="envpool") from error
         return envpool.make_gymnasium(self._name, seed=list(seeds), **self._settings)
 
     def _seen(self, observations: Array) -> Array:

@@ -8,6 +8,8 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from rayprune.extras import needs
+
 Observation = NDArray[np.float32]
 
 
@@ -26,9 +28,7 @@ class MinAtarGame(gym.Env[Observation, int]):
         try:
             from minatar import Environment
         except ImportError as error:
-            raise ImportError(
-                f"MinAtar's {game} needs MinAtar: pip install 'rayprune[minatar]'."
-            ) from (error)
+            raise ImportError(f"{needs(f'MinAtar {game}', 'minatar')}.", name="minatar") from error
         self._game = Environment(game, **keywords)
         self._actions = self._game.minimal_action_set()
         shape = tuple(self._game.state_shape())

@@ -9,6 +9,8 @@ import numpy as np
 from gymnasium.wrappers import TransformObservation
 from numpy.typing import NDArray
 
+from rayprune.extras import needs
+
 
 def make_task(
     task: str = "MiniGrid-DoorKey-5x5-v0", **keywords: Any
@@ -29,9 +31,7 @@ def make_task(
         import minigrid  # noqa: F401 - registers the tasks
         from minigrid.wrappers import ImgObsWrapper, OneHotPartialObsWrapper
     except ImportError as error:
-        raise ImportError(
-            "MiniGrid-v0 needs MiniGrid: pip install 'rayprune[minigrid]'."
-        ) from error
+        raise ImportError(f"{needs('MiniGrid-v0', 'minigrid')}.", name="minigrid") from error
     pictures = ImgObsWrapper(OneHotPartialObsWrapper(gym.make(task, **keywords)))
     shape = pictures.observation_space.shape
     # MiniGrid says 0 to 255 of what is 0 or 1.

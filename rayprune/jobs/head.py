@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from rayprune.errors import InputError, ResourceError
+from rayprune.extras import require
 
 PORT: Final = 8265
 """Ray's default of its dashboard."""
@@ -22,8 +22,7 @@ _EXAMPLE: Final = f"http://HEAD:{PORT}"
 
 def require_job_client() -> None:
     """Refuse early where Ray's client for jobs isn't installed."""
-    if any(importlib.util.find_spec(name) is None for name in ("ray", "aiohttp", "requests")):
-        raise InputError("Submitting jobs needs Ray's client: pip install 'rayprune[jobs]'.")
+    require("`rayprune submit`", "jobs")
 
 
 def head_url(address: str | None) -> str:

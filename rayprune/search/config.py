@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from rayprune.errors import ConfigError, shown
+from rayprune.extras import lacking, needs
 from rayprune.pruning.checks import choice_fault
 from rayprune.search.methods import METHODS
 from rayprune.search.objectives import LATENCY, Objectives
 from rayprune.search.space import Space
 from rayprune.validation import faults_from
-
-_TIMING: Final = ("onnx", "onnxscript", "onnxruntime")
-"""What the objective `latency` needs."""
 
 
 def _whole(value: object) -> object:
@@ -100,12 +97,9 @@ def _together(config: SearchConfig) -> list[str]:
     """Return the faults of keys that are sound by themselves."""
     space, objectives = Space.from_dict(config.space), Objectives.from_dict(config.objectives)
     faults = _method_faults(config, space, objectives)
-    missing = [name for name in _TIMING if importlib.util.find_spec(name) is None]
-    if LATENCY in objectives.keys and missing:
-        faults.append(
-            f"`search.objectives.latency` times exported policies, which needs "
-            f"{' and '.join(missing)}: pip install 'rayprune[deploy]'. Or use `flops`."
-        )
+    if LATENCY in objectives.keys and lacking("deploy"):
+        told = needs("`search.objectives.latency` times exported policies, which", "deploy")
+        faults.append(f"{told}. Or use `flops`.")
     unknown = sorted(set(config.resources or {}) - {"cpu", "gpu"})
     faults += [choice_fault("search.resources", name, ["cpu", "gpu"]) for name in unknown]
     if config.reference is not None and len(config.reference) != len(objectives.names):

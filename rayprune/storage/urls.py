@@ -20,6 +20,7 @@ from urllib.parse import parse_qsl, urlsplit
 from urllib.request import urlopen
 
 from rayprune.errors import StorageError, did_you_mean
+from rayprune.extras import pip_line
 
 SCHEMES: Final = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs")
 """Those that pyarrow has a file system for."""
@@ -123,9 +124,7 @@ def open_url(url: str) -> Place:
     try:
         import pyarrow
     except ImportError as error:
-        raise StorageError(
-            f"{url!r} needs pyarrow, which is not installed: pip install 'rayprune[rllib]'."
-        ) from error
+        raise StorageError(f"{url!r} needs pyarrow: {pip_line('rllib')}.") from error
     try:
         with told_of(url):
             base, path = _file_system(url)

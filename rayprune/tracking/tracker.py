@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rayprune.config import TrackingConfig
+from rayprune.extras import pip_line
 
 Tell = Callable[[str], None]
 """Takes one sentence for the person who watches, such as `Reporter.message`."""
@@ -194,7 +195,7 @@ def is_installed(package: str, tracking: TrackingConfig, tell: Tell) -> bool:
             value = str(getattr(tracking, extra)).lower()
             tell(
                 f"`tracking.{extra}: {value}` needs {package}, which is not installed, so the run "
-                f"goes on without it. pip install 'rayprune[{extra}]', or set it to {_OFF[extra]}."
+                f"goes on without it. {pip_line(extra)}, or set it to {_OFF[extra]}."
             )
         return False
     return True

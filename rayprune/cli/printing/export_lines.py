@@ -41,10 +41,30 @@ def export_lines(result: Mapping[str, Any]) -> Iterator[str]:
         yield from _int8_lines(result["int8"])
     if "whole_numbers" in result:
         yield from _whole_number_lines(result["whole_numbers"])
+    yield from _foreign_lines(result["about"])
     for name, found in result["equivalence"].items():
         yield (
             f"{name.capitalize():<15}{found['observations']:,} observations: largest difference "
             f"{found['max_error']:.1e}, {found['differing_actions']} actions differ"
+        )
+
+
+def _foreign_lines(about: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is told of a policy from elsewhere."""
+    if about.get("normalised_by"):
+        yield f"Normalised     observations, by {about['normalised_by']}"
+    drawn = about.get("recorded", {}).get("drawn_from_space")
+    if drawn:
+        yield (
+            f"Not played     {drawn:,} observations were drawn from the space, for no environment "
+            "was given: `--env ID` records episodes."
+        )
+    if "as_trained" in about:
+        found = about["as_trained"]
+        yield (
+            f"As trained     {found['observations']:,} observations: {found['by']} does the same, "
+            f"largest difference {found['max_error']:.1e}, {found['differing_actions']} actions "
+            "differ"
         )
 
 

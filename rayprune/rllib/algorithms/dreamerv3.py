@@ -11,6 +11,7 @@ import gymnasium as gym
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from rayprune.errors import InputError
+from rayprune.extras import needs
 from rayprune.rllib.algorithms.family import AlgorithmFamily, Unread, value_at
 
 _RLLIBS: Final = "ray.rllib.algorithms.dreamerv3"
@@ -50,7 +51,7 @@ class DreamerV3Family(AlgorithmFamily):
             fresh: AlgorithmConfig = importlib.import_module(_RLLIBS).DreamerV3Config()
         except ModuleNotFoundError as error:
             raise InputError(
-                f"`algorithm: DreamerV3` needs Pillow: pip install 'rayprune[dreamerv3]' ({error})."
+                f"{needs('`algorithm: DreamerV3`', 'dreamerv3')} ({error})."
             ) from error
         return fresh
 

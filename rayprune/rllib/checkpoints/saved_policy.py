@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP, DEFAULT_MODULE_ID
 
 from rayprune.errors import CheckpointError, first_line
+from rayprune.policies.identity import weights_sha256
 from rayprune.pruning.layers.original_shapes import OriginalShapes
 from rayprune.pruning.layers.resizing import OF_RESIZED
 from rayprune.pruning.layers.torch_prune import plain_state
@@ -82,11 +82,7 @@ class SavedPolicy:
 
     def sha256(self) -> str:
         """Return the SHA-256 of its weights: names and bits, in order of names."""
-        digest = hashlib.sha256()
-        for name, values in sorted(self.weights.items()):
-            digest.update(name.encode())
-            digest.update(np.ascontiguousarray(values).tobytes())
-        return digest.hexdigest()
+        return weights_sha256(self.weights)
 
     def check_fits(self, module: Any) -> None:
         """Raise CheckpointError unless it has ``module``'s parameters.

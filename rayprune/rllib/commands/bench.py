@@ -30,6 +30,9 @@ from rayprune.deploy.policy.capture import plain_copy
 from rayprune.deploy.policy.interface import Array
 from rayprune.deploy.policy.policy import DeployablePolicy
 from rayprune.errors import ConfigError, InputError
+from rayprune.policies.export import observed
+from rayprune.policies.foreign_policy import ForeignOptions, ForeignPolicy, open_policy
+from rayprune.policies.places import is_foreign
 from rayprune.rllib.commands.bench_arms import (
     DENSE,
     EAGER,
@@ -112,14 +115,21 @@ class Target:
     """Of the policy, whole and with dead units removed."""
 
 
-def bench(paths: Sequence[Path], options: BenchOptions, reporter: BenchReporter) -> dict[str, Any]:
+def bench(
+    paths: Sequence[Path],
+    options: BenchOptions,
+    reporter: BenchReporter,
+    source: ForeignOptions | None = None,
+) -> dict[str, Any]:
     """Time policies side by side, in one process.
 
     Args:
-        paths: checkpoints (rayprune's, plain RLlib's, or a finished run's directory) and exported
-            files; what comes first is the reference of the others in the same runtime.
+        paths: checkpoints (rayprune's, plain RLlib's, or a finished run's directory), exported
+            files, and policies from elsewhere; what comes first is the reference of the others in
+            the same runtime.
         options: what is timed.
         reporter: told of the progress.
+        source: what policies from elsewhere don't say themselves.
 
     Returns:
         A plain dict::
@@ -143,7 +153,7 @@ def bench(paths: Sequence[Path], options: BenchOptions, reporter: BenchReporter)
         raise ConfigError(faults)
     about = _machine()  # before our own load
     with ExitStack() as stack:
-        targets = _targets(paths, options, stack, reporter)
+        targets = _targets(paths, options, stack, reporter, source)
         arms = [arm for target in targets for arm in target.arms]
         _check_alike(arms)
         if options.memory:
@@ -165,13 +175,23 @@ def bench(paths: Sequence[Path], options: BenchOptions, reporter: BenchReporter)
 
 
 def _targets(
-    paths: Sequence[Path], options: BenchOptions, stack: ExitStack, reporter: BenchReporter
+    paths: Sequence[Path],
+    options: BenchOptions,
+    stack: ExitStack,
+    reporter: BenchReporter,
+    source: ForeignOptions | None,
 ) -> list[Target]:
     place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rayprune-bench-")))
     targets = []
     for number, path in enumerate(paths):
         reporter.stage(f"exports {path}")
-        targets.append(_target(path, place / str(number), options, stack, reporter))
+        within = place / str(number)
+        if is_foreign(path):
+            within.mkdir()
+            policy = open_policy(path, source)
+            targets.append(_ForeignTarget(path, policy, within, options, reporter).assembled())
+        else:
+            targets.append(_target(path, within, options, stack, reporter))
     return targets
 
 
@@ -209,44 +229,34 @@ def _file_target(path: Path) -> Target:
     return Target(shown(path), [arm], [], {path.name: _parameters_of(artifact)})
 
 
-class _CheckpointTarget:
-    """A checkpoint's policy in each runtime, whole and with its dead units removed."""
+class _PolicyTarget:
+    """A policy in each runtime, whole and with its dead units removed."""
 
     def __init__(
-        self,
-        path: Path,
-        policy: OpenPolicy,
-        place: Path,
-        options: BenchOptions,
-        reporter: BenchReporter,
+        self, path: Path, place: Path, options: BenchOptions, reporter: BenchReporter
     ) -> None:
-        self._path, self._policy, self._place = path, policy, place
+        self._path, self._place = path, place
         self._options, self._reporter = options, reporter
         self._target = Target(shown(path))
 
-    def assembled(self) -> Target:
-        """Return it, each of its arms looked at once."""
-        evaluator, seed = self._policy.evaluator, EvaluationConfig().validation_seed
-        whole = plain_copy(deployable(evaluator))
-        self._add(BenchArm(self._target.path, DENSE, RLLIB, rllib_module(evaluator, seed)))
-        self._reporter.stage(f"plays an episode of {self._path}, and removes what is dead")
-        recorded = Recorded(whole.interface)
-        evaluator.returns(seed, 1, recorded.watch)
-        for name, (policy, inputs) in self._versions(whole, recorded).items():
+    def _exported(
+        self, whole: DeployablePolicy, inputs: list[Array], *, shrunk_in_training: bool
+    ) -> Target:
+        """Return the target with an arm for each runtime of the policy, each looked at once."""
+        versions_of = self._versions(whole, inputs, shrunk_in_training=shrunk_in_training)
+        for name, (policy, given) in versions_of.items():
             self._target.parameters[name] = sum(p.numel() for p in policy.parameters())
             self._add(BenchArm(self._target.path, name, EAGER, eager(policy)))
             for runtime in self._options.formats:
-                self._export(name, policy, inputs, runtime)
+                self._export(name, policy, given, runtime)
         return self._target
 
     def _versions(
-        self, whole: DeployablePolicy, recorded: Recorded
+        self, whole: DeployablePolicy, inputs: list[Array], *, shrunk_in_training: bool
     ) -> dict[str, tuple[DeployablePolicy, list[Array]]]:
         """Return the policy dense and, where units are dead, without them, with its inputs."""
-        inputs = recorded.inputs(whole.interface)
         smaller = shrink(whole, inputs)
         found = {DENSE: (whole, inputs)}
-        shrunk_in_training = bool(self._policy.saved.origins)
         if smaller.certificate["removed"]:
             found[PRUNED] = (smaller.policy, smaller.inputs(inputs))
         elif not shrunk_in_training:
@@ -273,6 +283,53 @@ class _CheckpointTarget:
     def _add(self, arm: BenchArm) -> None:
         self._target.arms.append(arm)
         _glance(arm, self._options, self._reporter)
+
+
+class _CheckpointTarget(_PolicyTarget):
+    """A checkpoint's policy, beside RLlib's own call."""
+
+    def __init__(
+        self,
+        path: Path,
+        policy: OpenPolicy,
+        place: Path,
+        options: BenchOptions,
+        reporter: BenchReporter,
+    ) -> None:
+        super().__init__(path, place, options, reporter)
+        self._policy = policy
+
+    def assembled(self) -> Target:
+        """Return it, each of its arms looked at once."""
+        evaluator, seed = self._policy.evaluator, EvaluationConfig().validation_seed
+        whole = plain_copy(deployable(evaluator))
+        self._add(BenchArm(self._target.path, DENSE, RLLIB, rllib_module(evaluator, seed)))
+        self._reporter.stage(f"plays an episode of {self._path}, and removes what is dead")
+        recorded = Recorded(whole.interface)
+        evaluator.returns(seed, 1, recorded.watch)
+        inputs = recorded.inputs(whole.interface)
+        return self._exported(whole, inputs, shrunk_in_training=bool(self._policy.saved.origins))
+
+
+class _ForeignTarget(_PolicyTarget):
+    """A policy of Stable-Baselines3 or of one's own."""
+
+    def __init__(
+        self,
+        path: Path,
+        policy: ForeignPolicy,
+        place: Path,
+        options: BenchOptions,
+        reporter: BenchReporter,
+    ) -> None:
+        super().__init__(path, place, options, reporter)
+        self._policy = policy
+
+    def assembled(self) -> Target:
+        """Return it, each of its arms looked at once."""
+        self._reporter.stage(f"plays an episode of {self._path}, and removes what is dead")
+        met = observed(self._policy, 1).observations
+        return self._exported(plain_copy(self._policy.policy), met, shrunk_in_training=False)
 
 
 def _glance(arm: BenchArm, options: BenchOptions, reporter: BenchReporter) -> None:

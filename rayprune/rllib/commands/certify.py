@@ -16,6 +16,8 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from rayprune.deploy.policy.metadata import rayprune_version
 from rayprune.errors import CheckpointError, ConfigError, InputError
+from rayprune.policies.foreign_policy import ForeignOptions
+from rayprune.policies.identity import now
 from rayprune.rllib.commands.compared_policies import Player, environment_of, open_players
 from rayprune.rllib.commands.verdict import divergence, reason, same_weights
 from rayprune.rllib.evaluation.closeness import action_difference, agreement
@@ -27,7 +29,7 @@ from rayprune.rllib.evaluation.return_range import (
     known_range,
     pilot_range,
 )
-from rayprune.rllib.export.fingerprint import now, require_two
+from rayprune.rllib.export.fingerprint import require_two
 from rayprune.statistics.noninferiority import (
     NON_INFERIOR,
     QUESTIONS,
@@ -151,7 +153,12 @@ class _Actions:
 
 
 def certify(
-    dense: Path, pruned: Path, options: CertifyOptions, out: Path, reporter: CertifyReporter
+    dense: Path,
+    pruned: Path,
+    options: CertifyOptions,
+    out: Path,
+    reporter: CertifyReporter,
+    source: ForeignOptions | None = None,
 ) -> dict[str, Any]:
     """Play pairs of episodes until the question is decided or the most are played.
 
@@ -163,6 +170,7 @@ def certify(
         out: a directory of its own; gets pairs.jsonl (a row a pair), certificate.json and
             certificate.html, the first two after every round.
         reporter: told of the progress.
+        source: what policies from elsewhere don't say themselves.
 
     Returns:
         The content of certificate.json::
@@ -192,7 +200,7 @@ def certify(
     faults = options.faults()
     if faults:
         raise ConfigError(faults)
-    players, config, evaluation = open_players(dense, pruned)
+    players, config, evaluation = open_players(dense, pruned, source)
     try:
         _check_spaces(*players)
         policies = [player.identity() for player in players]

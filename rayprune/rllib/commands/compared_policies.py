@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,14 +17,25 @@ from rayprune.config import EvaluationConfig
 from rayprune.deploy.export.manifest import require_manifest
 from rayprune.deploy.formats import is_exported, open_artifact
 from rayprune.deploy.policy.artifact import Artifact, State
+from rayprune.deploy.policy.capture import plain_copy
+from rayprune.deploy.policy.interface import Array
+from rayprune.deploy.policy.metadata import Metadata
+from rayprune.deploy.policy.runs import module_run
 from rayprune.errors import CheckpointError, InputError
+from rayprune.policies.foreign_policy import ForeignOptions, ForeignPolicy, open_policy
+from rayprune.policies.identity import portable
+from rayprune.policies.places import is_foreign
 from rayprune.rllib.environments.environment import guarded_env
 from rayprune.rllib.evaluation.comparison import dense_policy
 from rayprune.rllib.evaluation.open_policy import OpenPolicy
 from rayprune.rllib.evaluation.paired_episodes import Actor, Env, PolicyActor, Result, Start
 from rayprune.rllib.experiment.algorithm_config import settings_of
 from rayprune.rllib.experiment.rllib_checks import env_faults
-from rayprune.rllib.export.fingerprint import checkpoint_identity, file_identity, portable
+from rayprune.rllib.export.fingerprint import (
+    checkpoint_identity,
+    file_identity,
+    foreign_identity,
+)
 from rayprune.rllib.torch_threads import fitting_threads
 
 
@@ -131,10 +142,10 @@ class FilePlayer:
         about = self._artifact.metadata.about
         env = about.get("env")
         if env is None:
-            raise InputError(f"{self.name!r} doesn't say in which environment it acts.")
-        for fault in env_faults(str(env)):
-            raise CheckpointError(f"{self.name!r}: {fault}")
-        return AlgorithmConfig().environment(str(env), env_config=dict(about.get("env_config", {})))
+            raise InputError(
+                f"{self.name!r} doesn't say in which environment it acts: export it with `--env`."
+            )
+        return _environment(self.name, str(env), about.get("env_config", {}))
 
     def threads(self) -> AbstractContextManager[None]:
         """See `Player.threads`; a file was opened with one."""
@@ -142,6 +153,61 @@ class FilePlayer:
 
     def close(self) -> None:
         """See `Player.close`."""
+
+
+class ForeignPlayer:
+    """A policy of Stable-Baselines3 or of one's own, as the module that would be exported."""
+
+    def __init__(self, policy: ForeignPolicy) -> None:
+        self.name = policy.name
+        self._policy = policy
+
+    def actor(self) -> Actor:
+        """See `Player.actor`."""
+        return FileActor(_InMemory(self._policy))
+
+    def parameters(self) -> dict[str, int | None]:
+        """See `Player.parameters`."""
+        return self._policy.parameters()
+
+    def identity(self) -> dict[str, Any]:
+        """See `Player.identity`."""
+        return foreign_identity(self._policy)
+
+    def spaces(self) -> tuple[str, str]:
+        """See `Player.spaces`."""
+        observation, action = self._policy.spaces
+        return str(observation), str(action)
+
+    def config(self) -> AlgorithmConfig:
+        """Return a config of the environment that was given with it.
+
+        Raises:
+            InputError: none was.
+        """
+        options = self._policy.options
+        if options.env is None:
+            raise InputError(f"Of {self.name!r} the environment isn't known: give `--env`.")
+        return _environment(self.name, options.env, options.env_config)
+
+    def threads(self) -> AbstractContextManager[None]:
+        """See `Player.threads`."""
+        return fitting_threads(self._policy.policy)
+
+    def close(self) -> None:
+        """See `Player.close`."""
+
+
+class _InMemory(Artifact):
+    """A policy that was never written to a file."""
+
+    def __init__(self, policy: ForeignPolicy) -> None:
+        super().__init__(Path(policy.name), Metadata(policy.policy.interface))
+        self._run = module_run(plain_copy(policy.policy))
+
+    def run(self, inputs: list[Array]) -> list[Array]:
+        """See `Artifact.run`."""
+        return self._run(inputs)
 
 
 class FileActor:
@@ -180,24 +246,38 @@ class FileActor:
         self._observations[self._active[place]] = result[0]
 
 
+def _environment(name: str, env: str, env_config: Mapping[str, Any]) -> AlgorithmConfig:
+    for fault in env_faults(env):
+        raise CheckpointError(f"{name!r}: {fault}")
+    return AlgorithmConfig().environment(env, env_config=dict(env_config))
+
+
 def open_players(
-    dense: Path, pruned: Path
+    dense: Path, pruned: Path, source: ForeignOptions | None = None
 ) -> tuple[list[Player], AlgorithmConfig, EvaluationConfig]:
     """Open two policies, dense first, and the environment's config that both play in.
 
     It is the pruned policy's own; of an exported file it is the dense checkpoint's, and of two
-    files the one that the pruned file names. Last comes how the pruned policy's experiment
-    evaluates; a file knows of none.
+    files the one that the pruned file names; where a policy is from elsewhere it is what was given
+    with it. Last comes how the pruned policy's experiment evaluates; a file knows of none.
+
+    Args:
+        dense: a checkpoint, a run, an exported file, or a policy from elsewhere.
+        pruned: likewise.
+        source: what policies from elsewhere don't say themselves.
 
     Raises:
         InputError: one can't be opened.
     """
-    if is_exported(pruned):
-        theirs = FilePlayer(pruned)
-        config = theirs.config() if is_exported(dense) else settings_of(dense).config
-        return [_opened(dense, config), theirs], config, EvaluationConfig()
+    theirs = _without_checkpoint(pruned, source)
+    if theirs is not None:
+        ours = _without_checkpoint(dense, source)
+        config = settings_of(dense).config if ours is None else _config_of(theirs, ours)
+        opened = CheckpointPlayer(dense_policy(dense, config)) if ours is None else ours
+        return [opened, theirs], config, EvaluationConfig()
     held = settings_of(pruned)
-    players: list[Player] = [_opened(dense, held.config)]
+    first = _without_checkpoint(dense, source)
+    players: list[Player] = [first or CheckpointPlayer(dense_policy(dense, held.config))]
     try:
         players.append(CheckpointPlayer(OpenPolicy(held.config, held.directory)))
     except BaseException:
@@ -206,10 +286,19 @@ def open_players(
     return players, held.config, held.evaluation
 
 
-def _opened(path: Path, like: AlgorithmConfig) -> Player:
+def _without_checkpoint(
+    path: Path, source: ForeignOptions | None
+) -> FilePlayer | ForeignPlayer | None:
+    """Return the player of what is no checkpoint; None for what is one."""
     if is_exported(path):
         return FilePlayer(path)
-    return CheckpointPlayer(dense_policy(path, like))
+    return ForeignPlayer(open_policy(path, source)) if is_foreign(path) else None
+
+
+def _config_of(*players: FilePlayer | ForeignPlayer) -> AlgorithmConfig:
+    """Return the environment's config of the first that knows it."""
+    given = [player for player in players if isinstance(player, ForeignPlayer)]
+    return (given or players)[0].config()
 
 
 def environment_of(config: AlgorithmConfig) -> Callable[[], gym.Env[Any, Any]]:

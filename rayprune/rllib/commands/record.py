@@ -16,8 +16,9 @@ from ray.rllib.env import INPUT_ENV_SINGLE_SPACES
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from rayprune.errors import InputError
+from rayprune.policies.spaces import Space
 from rayprune.rllib.checkpoints.barrier import reseed
-from rayprune.rllib.connectors.encoding import Space, is_nested
+from rayprune.rllib.connectors.encoding import is_nested
 from rayprune.rllib.connectors.observations import renumber
 from rayprune.rllib.evaluation.evaluator import Evaluator
 from rayprune.rllib.experiment.algorithm_config import settings_of

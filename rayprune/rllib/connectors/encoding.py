@@ -19,10 +19,9 @@ import numpy.typing as npt
 from ray.rllib.utils.spaces.space_utils import unbatch
 
 from rayprune.errors import ConfigError
+from rayprune.policies.spaces import Path, Space, leaves
 
-Space: TypeAlias = gym.Space[Any]
 Array: TypeAlias = npt.NDArray[Any]
-Path: TypeAlias = tuple[Any, ...]
 
 _BYTE: Final = 255.0
 _LEAST_SIDE: Final = 10
@@ -168,18 +167,6 @@ def space_faults(space: Space) -> Iterator[str]:
             "image or stack of images. Wrap the environment in "
             "`gymnasium.wrappers.FlattenObservation` or `ReshapeObservation`."
         )
-
-
-def leaves(space: Space, path: Path = ()) -> Iterator[tuple[Path, Space]]:
-    """Yield the leaves of a space with their paths, in the order in which RLlib flattens them."""
-    if isinstance(space, gym.spaces.Dict):
-        for key in sorted(space.spaces):
-            yield from leaves(space.spaces[key], (*path, key))
-    elif isinstance(space, gym.spaces.Tuple):
-        for index, inner in enumerate(space.spaces):
-            yield from leaves(inner, (*path, index))
-    else:
-        yield path, space
 
 
 def is_choice(space: Space | None) -> bool:

@@ -22,12 +22,11 @@ from ray.rllib.env import INPUT_ENV_SINGLE_SPACES
 from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
 from ray.rllib.utils.spaces.space_utils import get_base_struct_from_space, unbatch
 
+from rayprune.policies.spaces import Space, leaves
 from rayprune.rllib.connectors.encoding import (
     Array,
     Encoding,
-    Space,
     is_nested,
-    leaves,
     reads_as_it_is,
 )
 

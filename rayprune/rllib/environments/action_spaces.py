@@ -9,7 +9,8 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
-from rayprune.rllib.connectors.encoding import Space, leaves, short
+from rayprune.policies.spaces import Space, leaves
+from rayprune.rllib.connectors.encoding import short
 
 _MOST_LISTED: Final = 8
 _WHY: Final = (

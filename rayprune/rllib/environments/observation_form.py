@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 import gymnasium as gym
 import numpy as np
 
-from rayprune.rllib.connectors.encoding import Path, Space
+from rayprune.policies.spaces import Path, Space
 
 _CHOICES: Final = (gym.spaces.Discrete, gym.spaces.MultiDiscrete, gym.spaces.MultiBinary)
 

@@ -12,6 +12,7 @@ from rayprune.config import (
     ExperimentConfig,
 )
 from rayprune.errors import ConfigError, EnvError
+from rayprune.extras import extra_for, pip_line
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.pruner import Pruner
 from rayprune.pruning.quantisation.quantiser import faults_of as quantiser_faults
@@ -98,14 +99,16 @@ def _prefixed(fault: str) -> str:
     return fault.replace("`", f"`{block}.", 1)
 
 
+def _install(error: BaseException) -> str:
+    extra = extra_for(error)
+    brings = "Install it" if extra is None else f"{pip_line(extra)} brings it"
+    return f"{brings}, on a cluster in the image of its nodes."
+
+
 def way_out(error: BaseException | None, otherwise: str = _OF_BUILD) -> str:
     """Return what to do about an environment or a network that can't be built."""
     if isinstance(error, ImportError | DependencyNotInstalled):
-        return (
-            "Install it, on a cluster in the image of its nodes: rayprune[box2d], "
-            "rayprune[envpool], rayprune[minatar] and rayprune[mujoco] bring what their "
-            "environments need."
-        )
+        return _install(error)
     if "conv_filters" in str(error):
         return (
             "Give `rllib.rl_module.model_config.conv_filters`, a [filters, kernel, stride] for "

@@ -51,6 +51,8 @@ _LEAST: Final[Mapping[str, float]] = {
     "train_batch_size": 1,
     "train_batch_size_per_learner": 1,
 }
+# Needs an extra for its config's class.
+_ODD: Final = ("DreamerV3",)
 _OUR_METHODS: Final[Mapping[str, str]] = {"evaluation": "evaluation"}
 # A YAML's policy is one: it is evaluated, resumed, exported and compared as such.
 _MULTI_AGENT: Final = (
@@ -218,6 +220,18 @@ def _adapter(hint: Any) -> TypeAdapter[Any] | None:
     except (PydanticSchemaGenerationError, TypeError, NameError, Exception):
         # RLlib's hints name types that only type checkers import; those values go unchecked.
         return None
+
+
+def keywords_of_all() -> dict[str, set[str]]:
+    """Return for each method that a YAML may call the keywords that any algorithm's has."""
+    found: dict[str, set[str]] = {}
+    classes = [type(family_named(name).config()) for name in ALGORITHMS if name not in _ODD]
+    for method in _METHODS:
+        if method not in _OUR_METHODS:
+            names = {name for kind in classes for name in parameters_of(kind, method)}
+            found[method] = {name for name in names if (method, name) not in _OURS}
+    found["rl_module"] |= {"module_class"}
+    return found
 
 
 def parameters_of(config_class: type, method: str) -> dict[str, Any]:

@@ -12,9 +12,10 @@ from typing import Any, Final
 from rayprune import yaml12
 from rayprune.deploy.policy.artifact import Artifact
 from rayprune.errors import InputError
+from rayprune.policies.foreign_policy import ForeignPolicy
+from rayprune.policies.identity import portable
 from rayprune.rllib.checkpoints.files import CONFIG_FILE
 from rayprune.rllib.checkpoints.saved_policy import SavedPolicy
-from rayprune.storage.copies import shown
 
 _RLLIBS_FILES: Final = ("rllib_checkpoint.json", "metadata.json")
 
@@ -51,13 +52,16 @@ def file_identity(artifact: Artifact) -> dict[str, Any]:
     }
 
 
-def now() -> str:
-    """Return the time, UTC, to the second.
-
-    >>> now()[-6:], len(now())
-    ('+00:00', 25)
-    """
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+def foreign_identity(policy: ForeignPolicy) -> dict[str, Any]:
+    """Return who a policy from elsewhere is, as `checkpoint_identity` does."""
+    place = Path(policy.name)
+    return {
+        "name": policy.name,
+        "kind": policy.library,
+        "sha256": policy.sha256(),
+        "version": None,
+        "date": _date(place) if place.is_file() else None,
+    }
 
 
 def require_two(
@@ -96,18 +100,6 @@ def weights_of(identity: Mapping[str, Any]) -> str:
     ('a', 'b')
     """
     return str(identity.get("weights_sha256") or identity["sha256"])
-
-
-def portable(path: Path) -> str:
-    """Return what a file may call a place: a URL, or a path that tells nothing of this machine."""
-    told = shown(path)
-    if not Path(told).is_absolute():
-        return told
-    whole = Path(told)
-    if whole.is_relative_to(Path.cwd()):
-        return str(whole.relative_to(Path.cwd()))
-    # A run's checkpoints are known by the run's name.
-    return str(Path(*whole.parts[-3:])) if whole.parent.name == "checkpoints" else whole.name
 
 
 def _made_alike(file: Mapping[str, Any]) -> tuple[Any, ...] | None:

@@ -57,6 +57,7 @@ from rayprune.deploy.policy.actions import (
 from rayprune.deploy.policy.interface import Interface, Noise, Port
 from rayprune.deploy.policy.policy import Arrange, DeployablePolicy, Flatten, Normalise, Observe
 from rayprune.errors import InputError
+from rayprune.policies.spaces import inward_bounds, observation_ports, unknown_actions
 from rayprune.rllib.connectors.encoding import Encoding
 from rayprune.rllib.connectors.filters import CLIP, ObservationFilter, RewardFilter
 from rayprune.rllib.connectors.observations import EncodeObservations, FitActions, two_sided
@@ -114,42 +115,12 @@ def deployable(evaluator: Any, *, sample: bool = False) -> DeployablePolicy:
     return DeployablePolicy(observe, network, decide, interface)
 
 
-def observation_ports(space: gym.Space[Any]) -> tuple[Port, ...]:
-    """Return a port for each leaf of an observation space.
-
-    >>> [port.name for port in observation_ports(gym.spaces.Dict(b=gym.spaces.Discrete(2)))]
-    ['obs.b']
-
-    Raises:
-        InputError: a leaf is none of Box, Discrete, MultiDiscrete, MultiBinary.
-    """
-    leaves = tree.flatten_with_path(_nested(space))
-    return tuple(_leaf_port(".".join(["obs", *map(str, path)]), leaf) for path, leaf in leaves)
-
-
 def _nested(space: gym.Space[Any]) -> Any:
     if isinstance(space, gym.spaces.Dict):
         return {key: _nested(inner) for key, inner in space.spaces.items()}
     if isinstance(space, gym.spaces.Tuple):
         return tuple(_nested(inner) for inner in space.spaces)
     return space
-
-
-def _leaf_port(name: str, space: gym.Space[Any]) -> Port:
-    if isinstance(space, (gym.spaces.Discrete, gym.spaces.MultiDiscrete)):
-        return Port(name, tuple(space.shape or ()), "int64")
-    if isinstance(space, gym.spaces.Box):
-        kind = np.dtype(space.dtype)
-        if kind.kind == "f":
-            return Port(name, space.shape)
-        if kind.kind in "iub":
-            return Port(name, space.shape, str(kind))
-    if isinstance(space, gym.spaces.MultiBinary):
-        return Port(name, space.shape, str(np.dtype(space.dtype)))
-    raise InputError(
-        f"Observations of {space} (`{name}`) can't be exported: Box, Discrete, MultiDiscrete and "
-        "MultiBinary can, nested in Dict and Tuple. Wrap the environment so that it gives those."
-    )
 
 
 def _refuse_unknown(connectors: Sequence[Any]) -> None:
@@ -245,7 +216,7 @@ def _choice(space: gym.Space[Any]) -> Choose:
         return Choose([int(space.n)], several=False)
     if isinstance(space, gym.spaces.MultiDiscrete) and len(space.shape) == 1:
         return Choose([int(size) for size in space.nvec], several=True)
-    raise _unknown_actions(space)
+    raise unknown_actions(space)
 
 
 def _starts(space: gym.Space[Any]) -> list[nn.Module]:
@@ -257,7 +228,7 @@ def _fitted(space: gym.Space[Any], fit: FitActions) -> list[nn.Module]:
     """Return what `FitActions` does, in float32."""
     box = _float_vector(space, most_axes=1)
     shape = [Reshape(box.shape)] if len(box.shape) != 1 else []
-    low, high = _inward(box)
+    low, high = inward_bounds(box)
     if not fit.normalize:
         return [Clip(low, high), *shape] if fit.clip else [*shape]
     mapped = torch.from_numpy(two_sided(box).reshape(-1))
@@ -266,14 +237,6 @@ def _fitted(space: gym.Space[Any], fit: FitActions) -> list[nn.Module]:
     gain = torch.where(mapped, (high - low) / 2, 1.0)
     rescale = [GainAndShift(gain, torch.where(mapped, low + gain, 0.0))] if mapped.any() else []
     return [*rescale, Clip(low, high), *shape]
-
-
-def _inward(box: gym.spaces.Box) -> tuple[Tensor, Tensor]:
-    """Return bounds that float32 can tell and that don't lie outside a Box of more digits."""
-    low, high = (bound.astype(np.float32).reshape(-1) for bound in (box.low, box.high))
-    low = np.where(low < box.low.reshape(-1), np.nextafter(low, np.float32(np.inf)), low)
-    high = np.where(high > box.high.reshape(-1), np.nextafter(high, -np.float32(np.inf)), high)
-    return torch.from_numpy(low), torch.from_numpy(high)
 
 
 def _to_bounds(space: gym.Space[Any], to_env: Sequence[Any]) -> list[nn.Module]:
@@ -292,18 +255,11 @@ def _float_vector(space: gym.Space[Any], most_axes: int | None = None) -> gym.sp
         axes = len(space.shape)
         if axes == 1 or (most_axes is not None and axes <= most_axes):
             return space
-    raise _unknown_actions(space)
+    raise unknown_actions(space)
 
 
 def _plain_name(kind: Any) -> str:
     return str(kind.__name__).rpartition(".")[2].removesuffix("Partial").rstrip("'>")
-
-
-def _unknown_actions(space: gym.Space[Any]) -> InputError:
-    return InputError(
-        f"Actions of {space} can't be exported: Discrete, and one-dimensional MultiDiscrete and "
-        "float Box can. Wrap the environment so that it takes those."
-    )
 
 
 def _try_out(

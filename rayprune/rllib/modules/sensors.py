@@ -16,10 +16,10 @@ from ray.rllib.env import INPUT_ENV_SINGLE_SPACES
 from torch import Tensor, nn
 
 from rayprune.errors import InputError
+from rayprune.policies.spaces import Space, leaves
 from rayprune.pruning.granularity.sensors import Sensors, find_sensors, unplugged
 from rayprune.pruning.layers.attach import maskable_layers
 from rayprune.pruning.layers.masked import MASKABLE
-from rayprune.rllib.connectors.encoding import Space, leaves
 
 
 def sensors_of(module: nn.Module, targets: list[nn.Module]) -> Sensors:

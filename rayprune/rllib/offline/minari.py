@@ -5,7 +5,6 @@ Minari keeps them in ``~/.minari/datasets``, or where ``MINARI_DATASETS_PATH`` s
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +14,7 @@ from gymnasium.spaces import Box, Discrete
 from ray.rllib.core.columns import Columns
 
 from rayprune.errors import InputError
+from rayprune.extras import lacking, needs
 from rayprune.rllib.offline.episodes import Array
 
 SCHEME: Final = "minari://"
@@ -75,11 +75,8 @@ def minari_faults(name: str) -> Iterator[str]:
         name: its id behind `SCHEME`.
     """
     own = name.removeprefix(SCHEME)
-    if importlib.util.find_spec("minari") is None:
-        yield (
-            f"`rllib.offline_data.input_` {name!r} is a dataset of Minari's, which isn't "
-            'installed. `pip install "rayprune[minari]"` brings it.'
-        )
+    if lacking("minari"):
+        yield needs(f"`rllib.offline_data.input_` {name!r}", "minari") + "."
         return
     from minari.storage.datasets_root_dir import get_dataset_path
 

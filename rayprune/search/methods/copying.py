@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from rayprune.extras import lacking, needs
 from rayprune.search.domains import Range
 from rayprune.search.methods.base import SearchFields, SearchMethod, SearchTask
 from rayprune.search.space import Space
@@ -54,11 +54,8 @@ class PB2Method(SearchMethod):
         yield from super().faults(name, fields, space)
         if not any(isinstance(d, Range) and not d.whole for d in space.values()):
             yield "`search.space` must have a range of real numbers for `pb2`. Use `pbt`."
-        if importlib.util.find_spec("sklearn") is None:
-            yield (
-                "`search.method: pb2` needs scikit-learn: pip install 'rayprune[pb2]', or use "
-                "`pbt`."
-            )
+        if lacking("pb2"):
+            yield f"{needs('`search.method: pb2`', 'pb2')}, or use `pbt`."
 
     def scheduler(self, task: SearchTask) -> TrialScheduler:
         """Return Tune's own PB2."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
+from rayprune.extras import lacking, needs
 from rayprune.search.methods.base import SearchFields, SearchMethod, SearchTask
 from rayprune.search.space import Space
 
@@ -24,11 +24,8 @@ class _OptunaMethod(SearchMethod):
     def faults(self, name: str, fields: SearchFields, space: Space) -> Iterator[str]:
         """Optuna is an extra."""
         yield from super().faults(name, fields, space)
-        if importlib.util.find_spec("optuna") is None:
-            yield (
-                f"`search.method: {name}` needs Optuna: pip install 'rayprune[optuna]', or use "
-                "`mo_asha`."
-            )
+        if lacking("optuna"):
+            yield f"{needs(f'`search.method: {name}`', 'optuna')}, or use `mo_asha`."
 
     def drawn(self, space: Space) -> dict[str, Any]:
         """Return nothing: Tune draws no value itself."""

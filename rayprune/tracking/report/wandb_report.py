@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rayprune.errors import InputError, first_line
+from rayprune.extras import pip_line
 from rayprune.tracking.record import to_json, write_atomic
 from rayprune.tracking.report.data import report_data
 from rayprune.tracking.report.entries import Data
@@ -103,9 +104,7 @@ def _require() -> None:
     try:
         distribution("wandb-workspaces")
     except PackageNotFoundError as error:
-        raise InputError(
-            "A W&B Report needs wandb-workspaces: pip install 'rayprune[wandb]'."
-        ) from error
+        raise InputError(f"A W&B Report needs wandb-workspaces: {pip_line('wandb')}.") from error
 
 
 def _project(data: Data) -> str:

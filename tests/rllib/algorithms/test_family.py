@@ -122,7 +122,7 @@ def test_dreamers_pictures_are_asked_of_nobody_else(monkeypatch: pytest.MonkeyPa
     ours = importlib.import_module("rayprune.rllib.algorithms.dreamerv3")
     family = ours.DreamerV3Family("DreamerV3")
     assert family.known_config is None
-    with pytest.raises(InputError, match=r"needs Pillow: pip install 'rayprune\[dreamerv3\]'"):
+    with pytest.raises(InputError, match=r"needs PIL: pip install 'rayprune\[dreamerv3\]'"):
         family.config()
 
 

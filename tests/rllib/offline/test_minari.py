@@ -93,4 +93,4 @@ def test_a_dataset_that_is_not_there_is_told_with_the_way_out(
         sources_of("minari://D4RL/door/human-v2")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     (fault,) = family_named("IQL").faults(blocks)
-    assert 'pip install "rayprune[minari]"' in fault
+    assert "pip install 'rayprune[minari]'" in fault

@@ -83,7 +83,7 @@ def test_an_unknown_command_says_which_there_are(rayprune):
     answer = rayprune("exprot", "x")
     assert answer.code == 2
     assert "No such command 'exprot'." in answer.stderr
-    assert "'certify', 'evaluate', 'export', " in answer.stderr
+    assert "'certify', 'doctor', 'evaluate', 'export', " in answer.stderr
 
 
 def test_wrong_usage_is_told_as_json_too(rayprune):

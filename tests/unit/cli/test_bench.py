@@ -16,7 +16,7 @@ def test_the_options_become_a_bench(rayprune, adaptor, checkpoint):
         *("--formats", "onnx", "--rounds", 7, "--no-memory"),
     )
     assert answer.code == 0, answer.stderr
-    (_, (paths, options, _), _), (_, (recorded, *_), _) = adaptor.calls
+    (_, (paths, options, *_), _), (_, (recorded, *_), _) = adaptor.calls
     assert paths == [checkpoint]
     assert recorded == checkpoint
     assert (options.deadline_ms, options.batches, options.threads) == (0.5, (1, 8), (1, 0))

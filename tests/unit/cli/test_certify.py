@@ -24,7 +24,7 @@ def test_the_options_are_handed_on(rayprune, adaptor, dense, checkpoint, tmp_pat
         *("--out", tmp_path / "o"),
     )
     assert answer.code == 0, answer.stderr
-    ((_, (first, second, options, out, _), _),) = adaptor.calls
+    ((_, (first, second, options, out, *_), _),) = adaptor.calls
     assert (first, second, out) == (dense, checkpoint, tmp_path / "o")
     assert (options.margin, options.absolute, options.tail_margin) == (12.0, True, None)
     assert (options.tail, options.confidence, options.episodes) == (0.1, 0.9, 50)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from typing import Final
 
 from rayprune.errors import InputError
+from rayprune.extras import installed, needs
 
 SESSION: Final = {"intra_op_num_threads": 1, "inter_op_num_threads": 1}
 """ONNX Runtime's options for a control loop: handing a small network to threads takes longer."""
@@ -18,9 +18,7 @@ def require(packages: Sequence[str]) -> None:
     Raises:
         InputError: says which, and how to install it.
     """
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
-    if missing:
+    if not all(map(installed, packages)):
         raise InputError(
-            f"This needs {' and '.join(missing)}: pip install 'rayprune[deploy]'. "
-            "`--format torch` and `--format c` need neither."
+            f"{needs('An ONNX file', 'deploy')}. `--format torch` and `--format c` need neither."
         )

@@ -1,0 +1,118 @@
+"""Episodes of a policy in a gymnasium environment: what it observed, and its returns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+
+from rayprune.deploy.policy.interface import Array
+from rayprune.deploy.policy.policy import DeployablePolicy
+from rayprune.deploy.policy.runs import draw_noise, module_run
+from rayprune.errors import EnvError, InputError, did_you_mean
+from rayprune.policies.spaces import Space, leaves
+from rayprune.reasons import RAISED, reason_of
+
+MOST_STEPS: Final = 10_000
+"""Observations that are recorded at most."""
+_MOST_BYTES: Final = 2**26
+SAMPLED: Final = 1000
+"""Observations that stand for those of an environment which isn't known."""
+
+
+class Episodes(NamedTuple):
+    """What came of some episodes."""
+
+    observations: list[Array]
+    """By leaf of the space, each ``(steps, ...)``."""
+    returns: list[float]
+    """Of those that ended."""
+
+
+@contextmanager
+def made(env: str, env_config: Mapping[str, Any]) -> Iterator[gym.Env[Any, Any]]:
+    """Make an environment for a while.
+
+    Args:
+        env: a gymnasium id; ``module:Id`` imports the module first.
+        env_config: keyword arguments of its constructor.
+
+    Raises:
+        InputError: there is no such environment.
+        EnvError: its constructor failed.
+    """
+    try:
+        environment = gym.make(env, **env_config)
+    except gym.error.Error as error:
+        near = did_you_mean(env.rpartition(":")[2], gym.registry)
+        raise InputError(f"`--env` {env!r} is unknown: {reason_of(error)}.{near}") from error
+    except RAISED as error:
+        raise EnvError(f"Environment {env!r} can't be made: {reason_of(error)}.") from error
+    try:
+        yield environment
+    finally:
+        environment.close()
+
+
+def play(
+    policy: DeployablePolicy, env: gym.Env[Any, Any], first_seed: int, episodes: int
+) -> Episodes:
+    """Play episodes, one for each seed from the first, until they end or enough is recorded.
+
+    Args:
+        policy: in eval mode, without noise.
+        env: of its spaces.
+        first_seed: of the environment's resets.
+        episodes: how many.
+    """
+    run, steps, returns = module_run(policy), list[list[Array]](), list[float]()
+    size = 0
+    for seed in range(first_seed, first_seed + episodes):
+        observation, _ = env.reset(seed=seed)
+        total, over = 0.0, False
+        while not over and len(steps) < MOST_STEPS and size < _MOST_BYTES:
+            given = policy.interface.leaves(_batched(env.observation_space, observation))
+            steps.append(given)
+            size += sum(leaf.nbytes for leaf in given)
+            observation, reward, ended, cut, _ = env.step(run(given)[0][0])
+            total, over = total + float(reward), ended or cut
+        if not over:
+            break
+        returns.append(total)
+    return Episodes([np.concatenate(parts) for parts in zip(*steps, strict=True)], returns)
+
+
+def sampled(policy: DeployablePolicy, space: Space, count: int = SAMPLED) -> list[Array]:
+    """Return observations drawn from a space, where no environment is known."""
+    space.seed(0)
+    drawn = [[leaf for _, leaf in _parts(space, space.sample())] for _ in range(count)]
+    ports = policy.interface.observations
+    return [
+        port.take(np.stack(values))
+        for port, values in zip(ports, zip(*drawn, strict=True), strict=True)
+    ]
+
+
+def with_noise(policy: DeployablePolicy, observations: list[Array]) -> list[Array]:
+    """Return observations as a policy's inputs, with noise where it wants some."""
+    return [*observations, *draw_noise(policy.interface, len(observations[0]), seed=0)]
+
+
+def _parts(space: Space, observation: Any) -> Iterator[tuple[Any, Any]]:
+    for path, _ in leaves(space):
+        leaf = observation
+        for key in path:
+            leaf = leaf[key]
+        yield path, leaf
+
+
+def _batched(space: Space, observation: Any) -> Any:
+    """Return one observation as a batch of one, nested as it was."""
+    if isinstance(space, gym.spaces.Dict):
+        return {key: _batched(space.spaces[key], observation[key]) for key in space.spaces}
+    if isinstance(space, gym.spaces.Tuple):
+        return tuple(_batched(one, part) for one, part in zip(space, observation, strict=True))
+    return np.asarray(observation)[None]

@@ -1,0 +1,156 @@
+"""A policy from elsewhere to a proven file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from rayprune.deploy.export.export import check_export, write_policy
+from rayprune.deploy.formats.base import ExportOptions
+from rayprune.deploy.policy.agreement import agreement
+from rayprune.deploy.policy.capture import plain_copy
+from rayprune.deploy.policy.interface import Array
+from rayprune.deploy.policy.runs import in_parts, module_run
+from rayprune.errors import InvariantError
+from rayprune.policies.episodes import Episodes, made, play, sampled, with_noise
+from rayprune.policies.foreign_policy import ForeignOptions, ForeignPolicy, open_policy
+from rayprune.policies.identity import now
+from rayprune.policies.spaces import action_facts, nested, observation_facts
+from rayprune.tracking.record import to_json
+from rayprune.tracking.versions import versions
+
+FIRST_SEED: Final = 10_000
+EPISODES: Final = 20
+"""What `evaluation` has by default."""
+
+
+def export_foreign(
+    place: Path,
+    out: Path,
+    format: str,  # noqa: A002  # as `export_policy` calls it
+    source: ForeignOptions,
+    *,
+    sample: bool = False,
+    compacted: bool = True,
+    lanes: int | None = None,
+    quantised: bool = False,
+    forced: bool = False,
+    name: str | None = None,
+    episodes: int | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Export a policy of Stable-Baselines3 or a module of one's own, and prove the file.
+
+    It is proven on observations of greedy episodes where the environment is known, else on some
+    drawn from the space; and, of Stable-Baselines3, against ``predict(deterministic=True)``.
+
+    Args:
+        place: as `open_policy` takes it.
+        out: the file.
+        format: a key of `rayprune.deploy.formats.FORMATS`.
+        source: what the policy's file doesn't say of itself.
+        sample: the file draws actions with noise that it is given; else it acts greedily.
+        compacted: remove dead units first, exactly.
+        lanes: as `export_policy` takes it.
+        quantised: likewise.
+        forced: likewise.
+        name: likewise.
+        episodes: how many to record.
+        overwrite: replace files that are there.
+
+    Returns:
+        The certificate, with where the policy lies.
+
+    Raises:
+        InputError: no policy, or one that can't be exported; says what is in the way.
+        InvariantError: the file doesn't compute what the policy does. Nothing was written.
+    """
+    options = ExportOptions(lanes=lanes, int8=quantised, forced=forced, name=name)
+    chosen = check_export(out, format, options, overwrite=overwrite)
+    opened = open_policy(place, source)
+    policy = opened.sampling() if sample else opened.policy
+    count = episodes or EPISODES
+    met = observed(opened, count)
+    about = {
+        **source_of(opened, sample=sample),
+        "recorded": _recorded(opened, met, count),
+        **as_trained(opened, met.observations),
+    }
+    whole = chosen.whole_numbers and options.int8
+    certificate = write_policy(
+        policy if whole else plain_copy(policy),
+        out,
+        chosen,
+        options,
+        recorded=with_noise(policy, met.observations),
+        about=about,
+        compacted=compacted,
+    )
+    return {"out": str(out), "checkpoint": opened.name, **certificate}
+
+
+def observed(opened: ForeignPolicy, episodes: int) -> Episodes:
+    """Return what a policy observes in episodes, or what is drawn where there is no environment."""
+    greedy, options = plain_copy(opened.policy), opened.options
+    if options.env is None:
+        return Episodes(sampled(greedy, opened.spaces[0]), [])
+    with made(options.env, options.env_config) as env:
+        return play(greedy, env, FIRST_SEED, episodes)
+
+
+def as_trained(opened: ForeignPolicy, observations: list[Array]) -> dict[str, Any]:
+    """Compare a policy with what its own library does, where it has one.
+
+    Raises:
+        InvariantError: they differ.
+    """
+    predict = getattr(opened.module, "predict", None)
+    if predict is None:
+        return {}
+    raw = nested(opened.spaces[0], observations)
+    given = raw if opened.normalisation is None else opened.normalisation.apply(raw)
+    ours = in_parts(module_run(plain_copy(opened.policy)), observations)
+    theirs = np.asarray(predict(given, deterministic=True)[0]).astype(ours[0].dtype)
+    found = agreement(opened.policy.interface, [theirs, ours[1]], ours)
+    if not found.holds:
+        raise InvariantError(
+            f"The policy outside {opened.library} doesn't do what it does there: on "
+            f"{found.observations} observations the action differs by {found.max_error:.2e} and "
+            f"{found.differing_actions} choice(s) differ. Nothing was written. Please report it "
+            "with the zip."
+        )
+    return {"as_trained": {"by": f"{opened.library}'s predict", **found.to_dict()}}
+
+
+def source_of(opened: ForeignPolicy, *, sample: bool) -> dict[str, Any]:
+    """Return what a file says of the policy that it was made of; JSON only."""
+    observation, action = opened.spaces
+    options = opened.options
+    return {
+        "checkpoint": opened.name,
+        "weights_sha256": opened.sha256(),
+        "compacted_in_training": False,
+        "algorithm": type(opened.module).__name__,
+        "library": opened.library,
+        "normalised_by": opened.normalised_by,
+        "env": options.env,
+        "env_config": json.loads(to_json(dict(options.env_config))),
+        "versions": versions(),
+        "exported": now(),
+        "spaces": {"observation": str(observation), "action": str(action)},
+        "inputs": observation_facts(observation),
+        "outputs": action_facts(action),
+        "action": "sampled" if sample else "greedy",
+    }
+
+
+def _recorded(opened: ForeignPolicy, met: Episodes, episodes: int) -> Mapping[str, Any]:
+    if opened.options.env is None:
+        return {"drawn_from_space": len(met.observations[0])}
+    told = {"first_seed": FIRST_SEED, "episodes": episodes, "greedy": True}
+    mean = float(np.mean(met.returns)) if met.returns else None
+    return {**told, "mean_return": mean, "returns": len(met.returns)}

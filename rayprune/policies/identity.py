@@ -1,0 +1,43 @@
+"""Who a policy is: the hash of its weights, what a file may call its place, and the time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rayprune.storage.copies import shown
+
+
+def now() -> str:
+    """Return the time, UTC, to the second.
+
+    >>> now()[-6:], len(now())
+    ('+00:00', 25)
+    """
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def portable(path: Path) -> str:
+    """Return what a file may call a place: a URL, or a path that tells nothing of this machine."""
+    told = shown(path)
+    if not Path(told).is_absolute():
+        return told
+    whole = Path(told)
+    if whole.is_relative_to(Path.cwd()):
+        return str(whole.relative_to(Path.cwd()))
+    # A run's checkpoints are known by the run's name.
+    return str(Path(*whole.parts[-3:])) if whole.parent.name == "checkpoints" else whole.name
+
+
+def weights_sha256(weights: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of weights: names and bits, in order of names."""
+    digest = hashlib.sha256()
+    for name, values in sorted(weights.items()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,75 @@
+"""``rayprune init``: a first YAML that a run takes."""
+
+from __future__ import annotations
+
+import json
+
+import gymnasium as gym
+import pytest
+
+from rayprune.cli.setup.first_config import BUDGETS, FirstConfig, default_algorithm
+from rayprune.config import load_experiment
+from rayprune.rllib.experiment.experiment_checks import load_checked
+
+CASES = [
+    ("CartPole-v1", "PPO"),
+    ("CartPole-v1", "DQN"),
+    ("Pendulum-v1", "SAC"),
+    ("Pendulum-v1", "PPO"),
+    ("FrozenLake-v1", "PPO"),
+]
+
+
+@pytest.mark.parametrize(("env", "algorithm"), CASES)
+def test_what_it_writes_is_what_a_run_takes(tmp_path, env, algorithm):
+    made = gym.make(env)
+    config = FirstConfig(
+        env=env,
+        algorithm=algorithm,
+        budget=BUDGETS[algorithm],
+        spaces=(made.observation_space, made.action_space),
+        env_config={},
+    )
+    file = tmp_path / "config.yaml"
+    file.write_text(config.text())
+    experiment = load_checked(file)
+    assert (experiment.algorithm, experiment.length) == (algorithm, BUDGETS[algorithm])
+    assert default_algorithm(made.action_space) in ("PPO", "SAC")
+
+
+def test_flags_alone_write_the_file_once(rayprune, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = ("init", "--env", "CartPole-v1", "--budget", 8000, "--sparsity", 0.5)
+    answer = rayprune(*given, "--json")
+    assert answer.code == 0, answer.stderr
+    assert json.loads(answer.stdout)["out"] == "ppo_cartpole.yaml"
+    experiment = load_experiment(tmp_path / "ppo_cartpole.yaml")
+    assert (experiment.stop.env_steps, experiment.pruning.sparsity) == (8000, 0.5)
+    again = rayprune(*given)
+    assert again.code == 2
+    assert "'ppo_cartpole.yaml' exists" in again.stderr
+    assert rayprune(*given, "--force").code == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ((), "`--env` is missing"),
+        (("--env", "CartPol-v1"), "'CartPol-v1' is unknown"),
+        (("--env", "CartPole-v1", "--algorithm", "PPPO"), "Did you mean 'PPO'?"),
+        (("--env", "Pendulum-v1", "--algorithm", "dqn"), "DQN takes actions of Discrete alone"),
+        (("--env", "CartPole-v1", "--budget", "10"), "`--budget` must be at least 4000"),
+        (
+            ("--env", "CartPole-v1", "--algorithm", "SAC", "--out", "no/such.yaml"),
+            "can't be a file",
+        ),
+    ],
+)
+def test_off_a_terminal_nothing_is_asked_and_faults_are_told(
+    rayprune, tmp_path, monkeypatch, given, told
+):
+    monkeypatch.chdir(tmp_path)
+    answer = rayprune("init", *given)
+    assert answer.code == 2
+    assert told in answer.stderr
+    assert [*tmp_path.iterdir()] == []

@@ -1,0 +1,79 @@
+"""A plain torch module as a policy."""
+
+from __future__ import annotations
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from rayprune.errors import InputError
+from rayprune.policies import policy_of
+
+FOUR, TWO = gym.spaces.Box(-1, 1, (4,)), gym.spaces.Discrete(2)
+ARM = gym.spaces.Box(np.array([-2.0, 0.0], np.float32), np.array([2.0, 1.0], np.float32))
+
+
+class Constant(nn.Module):
+    """Gives the same for each observation."""
+
+    def __init__(self, *values):
+        super().__init__()
+        self.values = nn.Parameter(torch.tensor(values))
+
+    def forward(self, observation):
+        first = observation["seen"] if isinstance(observation, dict) else observation
+        return self.values.expand(first.shape[0], -1)
+
+
+def test_the_likeliest_choice_is_taken():
+    action, logits = policy_of(Constant(0.0, 2.0), FOUR, TWO)(torch.zeros(3, 4))
+    assert action.tolist() == [1, 1, 1]
+    assert logits.tolist() == [[0.0, 2.0]] * 3
+
+
+@pytest.mark.parametrize(("squash", "expected"), [(False, [2.0, 0.0]), (True, [2.0, 0.5])])
+def test_continuous_actions_are_clipped_or_squashed_into_their_bounds(squash, expected):
+    action, _ = policy_of(Constant(50.0, 0.0), FOUR, ARM, squash=squash)(torch.zeros(1, 4))
+    assert action[0].tolist() == expected
+
+
+def test_observations_reach_the_module_nested_and_normalised():
+    space = gym.spaces.Dict(seen=gym.spaces.Box(-1, 1, (2,)), other=gym.spaces.Discrete(3))
+    policy = policy_of(
+        _Sum(), space, gym.spaces.Box(-9, 9, (2,)), normalise={"seen": ([1.0, 0.0], [2.0, 1.0])}
+    )
+    assert [port.name for port in policy.interface.observations] == ["obs.other", "obs.seen"]
+    action, _ = policy(torch.tensor([2]), torch.tensor([[3.0, 5.0]]))
+    assert action.tolist() == [[3.0, 7.0]]  # (3 - 1) / 2 + 2, and 5 + 2
+
+
+class _Sum(nn.Module):
+    def forward(self, observation):
+        return observation["seen"] + observation["other"].unsqueeze(1)
+
+
+@pytest.mark.parametrize(
+    ("module", "spaces", "told"),
+    [
+        (
+            Constant(0.0, 1.0, 2.0),
+            (FOUR, TWO),
+            r"shape \[2, 2\] for 2 observations.*gives \[2, 3\]",
+        ),
+        (nn.Linear(3, 2), (FOUR, TWO), "can't take a batch of Box"),
+        (Constant(0.0), (FOUR, None), "needs `observation_space` and `action_space`"),
+        (object(), (FOUR, TWO), "takes a torch.nn.Module, but got a object"),
+        (Constant(0.0), (FOUR, gym.spaces.MultiBinary(1)), "can't be exported: Discrete, and"),
+        (Constant(0.0), (FOUR, gym.spaces.Box(-np.inf, 1, (1,))), "bounds that are infinite"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_what_would(module, spaces, told):
+    with pytest.raises(InputError, match=told):
+        policy_of(module, *spaces, squash=True)
+
+
+def test_statistics_of_another_shape_are_refused():
+    with pytest.raises(InputError, match=r"statistics of `obs` are of shape \[3\]"):
+        policy_of(Constant(0.0, 1.0), FOUR, TWO, normalise=(np.zeros(3), np.ones(3)))

@@ -1,0 +1,89 @@
+"""Policies from elsewhere by their files and their code."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from rayprune.deploy import open_artifact
+from rayprune.errors import CheckpointError, InputError
+from rayprune.policies.export import export_foreign
+from rayprune.policies.foreign_policy import ForeignOptions, open_policy
+
+CODE = """
+from torch import nn
+
+def make():
+    return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2))
+
+class Sized(nn.Sequential):
+    def __init__(self, observations, actions):
+        super().__init__(nn.Linear(observations.shape[0], int(actions.n)))
+
+def broken():
+    return 1 / 0
+
+def other():
+    return "no module"
+"""
+CARTPOLE = ForeignOptions(env="CartPole-v1")
+
+
+@pytest.fixture
+def nets(tmp_path):
+    (tmp_path / "nets.py").write_text(CODE)
+    return tmp_path / "nets.py"
+
+
+def test_code_with_its_weights_becomes_a_file_that_acts_the_same(nets, tmp_path):
+    net = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.Tanh(), torch.nn.Linear(6, 2))
+    torch.save(net.state_dict(), tmp_path / "w.pt")
+    out = tmp_path / "policy.pt2"
+    told = export_foreign(f"{nets}:make@{tmp_path / 'w.pt'}", out, "torch", CARTPOLE, episodes=2)
+    assert told["about"]["recorded"]["returns"] == 2
+    seen = np.random.default_rng(0).standard_normal((50, 4)).astype(np.float32)
+    best = net(torch.from_numpy(seen)).argmax(dim=1).numpy()
+    assert np.array_equal(open_artifact(out).act(seen).actions, best)
+    assert str(tmp_path) not in json.dumps(told["about"])
+
+
+def test_spaces_may_be_said_in_place_of_an_environment(nets):
+    spaces = ForeignOptions(observation_space="Box(5)", action_space="Discrete(3)")
+    opened = open_policy(f"{nets}:Sized", spaces)
+    assert opened.policy.interface.observations[0].shape == (5,)
+    assert opened.parameters()["total"] == 18
+
+
+@pytest.mark.parametrize(
+    ("place", "options", "told"),
+    [
+        ("{nets}:make", ForeignOptions(), "the spaces aren't known: give `--env`"),
+        ("{nets}:Sized", ForeignOptions(), r"needs \['observations', 'actions'\]"),
+        ("{nets}:mak", CARTPOLE, "has no function or class 'mak'"),
+        ("{nets}:broken", CARTPOLE, "raises ZeroDivisionError"),
+        ("{nets}:other", CARTPOLE, r"must make a torch\.nn\.Module"),
+        ("no_such_nets:make", CARTPOLE, "can't be imported"),
+        ("{nets}:make@nowhere.pt", CARTPOLE, "no file of weights 'nowhere.pt'"),
+        ("model.pt", CARTPOLE, r"only loads by running code.*nets\.py:make@weights\.pt"),
+        ("nowhere.zip", CARTPOLE, "There is no file 'nowhere.zip'"),
+        ("{nets}:make", ForeignOptions(env="CartPol-v1"), "`--env` 'CartPol-v1' is unknown"),
+        ("{nets}:make", ForeignOptions(action_space="Discrete(2)"), "Give both"),
+        (
+            "{nets}:make",
+            ForeignOptions(observation_space="Box(x)", action_space="Discrete(2)"),
+            r"`--observation-space` must be a space such as Box\(4\)",
+        ),
+    ],
+)
+def test_what_cannot_be_opened_says_what_to_do(nets, place, options, told):
+    with pytest.raises(InputError, match=told):
+        open_policy(place.format(nets=nets), options)
+
+
+def test_weights_that_do_not_fit_are_refused(nets, tmp_path):
+    torch.save({"0.weight": torch.zeros(2, 2)}, tmp_path / "w.pt")
+    with pytest.raises(CheckpointError, match="holds no weights that fit"):
+        open_policy(f"{nets}:make@{tmp_path / 'w.pt'}", CARTPOLE)
