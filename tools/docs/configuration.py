@@ -31,6 +31,14 @@ values. A fault that two keys make together is told in the same way; [messages](
 all of them.
 """
 
+IN_AN_EDITOR = """\
+## In an editor
+
+`rayprune schema` prints the JSON Schema of all this: every key with its type, default and meaning.
+Editors that read YAML (VS Code with its extension, Neovim, JetBrains) complete and check a file
+whose first lines have `# yaml-language-server: $schema=FILE`, as all presets do.
+"""
+
 SCHEDULES_TOLD = """\
 `kind` and the keys of that kind, with what they are where the file says nothing. `begin`, `end` and
 other times up to 1 are fractions of the run, above it env steps (updates, offline); `every` is the
@@ -51,7 +59,7 @@ def configuration_page() -> str:
         if inner is not None:
             parts += [f"## {name}", "", first_sentence(inner.__doc__), ""]
             parts += [_model_table(inner, f"{name}.", _within(name)), ""]
-    parts += [*_pruning(), *_quantise(), *_search(), *_fit()]
+    parts += [*_pruning(), *_quantise(), *_search(), *_fit(), IN_AN_EDITOR]
     return "\n".join(parts)
 
 
