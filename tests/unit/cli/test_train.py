@@ -67,3 +67,12 @@ def test_a_run_in_a_bucket_is_told_by_its_url(rayprune, adaptor, config):
     assert "Run directory  s3://bucket/tiny?scheme=http" in answer.stderr
     checkpoint = "'s3://bucket/tiny/checkpoints/000200000?scheme=http'"
     assert f"rayprune evaluate {checkpoint}" in answer.stderr
+
+
+def test_a_plan_tells_what_would_run_and_starts_nothing(rayprune, adaptor, config):
+    answer = rayprune("train", config, "--plan", "--json")
+    assert answer.code == 0, answer.stderr
+    told = json.loads(answer.stdout)
+    assert (told["algorithm"], told["env"], told["unit"]) == ("PPO", "CartPole-v1", "env steps")
+    assert adaptor.calls == []
+    assert "Nothing was started." in rayprune("train", config, "--plan").stderr
