@@ -86,7 +86,9 @@ def _extra(name: str, wanted: list[Requirement]) -> Check:
         found = f"lacks {', '.join(absent)}: {held.line}"
         return Check("extras", label, status, found, pip_line(name))
     versions = {one.name: _version(one.name) for one in wanted}
-    told = ", ".join(f"{package} {version}" for package, version in versions.items())
+    told = ", ".join(
+        f"{package} {version or '(by another name)'}" for package, version in versions.items()
+    )
     odd = [one for one in wanted if not _fits(one, versions[one.name])]
     if not odd:
         return Check("extras", label, OK, told)
