@@ -376,6 +376,11 @@ def _horizon_faults(experiment: ExperimentConfig) -> list[str]:
     ]
 
 
+def _quantise_faults(experiment: ExperimentConfig) -> list[str]:
+    quantise, horizon = experiment.quantise, experiment.horizon
+    return [] if quantise is None or horizon is None else quantise.faults_over(horizon)
+
+
 def _driver_faults(experiment: ExperimentConfig) -> list[str]:
     """What waits for a return needs validations on the way."""
     schedule, evaluation = experiment.pruning.schedule, experiment.evaluation
@@ -431,6 +436,7 @@ _CROSS_CHECKS: tuple[tuple[set[str], Callable[[ExperimentConfig], list[str]]], .
     ({"stop", "algorithm"}, _stop_faults),
     ({"start_from", "transfer"}, _transfer_faults),
     ({"stop", "pruning", "quantise"}, _horizon_faults),
+    ({"stop", "pruning", "quantise"}, _quantise_faults),
     ({"seed", "evaluation"}, _seed_faults),
     ({"pruning", "evaluation", "start_from"}, _driver_faults),
 )

@@ -329,3 +329,18 @@ def test_whatever_a_file_holds_gives_faults_or_an_experiment(raw):
     found, experiment = experiment_faults({**raw, "imports": []})
     assert bool(found) != (experiment is not None)
     assert all(isinstance(fault, str) and "\n" not in fault for fault in found)
+
+
+@pytest.mark.parametrize(
+    ("times", "told"),
+    [
+        ({"start": 5000, "freeze": 6000}, "`quantise.start` must lie before the end of the run"),
+        ({"start": 1.0, "freeze": 1.0}, "nothing would ever be rounded"),
+        ({"start": 0.5, "freeze": 300}, "`quantise.freeze` must not lie before `quantise.start`"),
+    ],
+)
+def test_rounding_that_would_never_come_is_a_fault(times, told):
+    raw = {"name": "x", "algorithm": "PPO", "env": "CartPole-v1", "stop": {"env_steps": 1000}}
+    found, _ = experiment_faults({**raw, "pruning": {"sparsity": 0.5}, "quantise": times})
+    assert len(found) == 1
+    assert told in found[0]

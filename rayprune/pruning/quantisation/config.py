@@ -105,6 +105,25 @@ class QuantisationConfig:
         """
         return _in_steps(self.start, horizon), _in_steps(self.freeze, horizon)
 
+    def faults_over(self, horizon: int) -> list[str]:
+        """Return what is wrong with the times in a run of so many env steps.
+
+        >>> QuantisationConfig(start=5000, freeze=9000).faults_over(1000)[0][:67]
+        '`quantise.start` must lie before the end of the run, at 1,000, but '
+        """
+        start, freeze = self.times(horizon)
+        if start >= horizon:
+            return [
+                f"`quantise.start` must lie before the end of the run, at {horizon:,}, but is "
+                f"{start:,.0f}: nothing would ever be rounded. Lower it, or leave `quantise` out."
+            ]
+        if freeze < start:
+            return [
+                f"`quantise.freeze` must not lie before `quantise.start` ({start:,.0f}), but is "
+                f"{freeze:,.0f}: ranges would stay unobserved. Raise it, or lower `start`."
+            ]
+        return []
+
     def over(self, horizon: int) -> QuantisationConfig:
         """Return the same with its times in env steps.
 
