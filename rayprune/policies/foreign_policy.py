@@ -59,6 +59,8 @@ class ForeignPolicy:
     normalisation: Normalisation | None = None
     normalised_by: str | None = None
     """The file that those statistics are from."""
+    file: Path | None = None
+    """What holds its weights, or else its code; None where that is an installed module."""
 
     def sampling(self) -> DeployablePolicy:
         """Return the policy that draws its actions.
@@ -136,7 +138,7 @@ def _of_zip(path: Path, options: ForeignOptions) -> ForeignPolicy:
     )
     normalised_by = None if place is None else portable(place)
     return ForeignPolicy(
-        portable(path), _SB3, policy, module, spaces, options, normalisation, normalised_by
+        portable(path), _SB3, policy, module, spaces, options, normalisation, normalised_by, path
     )
 
 
@@ -159,7 +161,22 @@ def _of_module(spec: ModuleSpec, options: ForeignOptions) -> ForeignPolicy:
             f"{str(spec)!r} makes a policy that draws its actions: return the greedy one, and "
             "write this one from Python, by `rayprune.deploy.export_policy`."
         )
-    return ForeignPolicy(portable(Path(str(spec))), _TORCH, policy.eval(), module, spaces, options)
+    source = Path(spec.source)
+    return ForeignPolicy(
+        _told(spec),
+        _TORCH,
+        policy.eval(),
+        module,
+        spaces,
+        options,
+        file=spec.weights or (source if source.is_file() else None),
+    )
+
+
+def _told(spec: ModuleSpec) -> str:
+    """Return what a file may call a module's place: no folder of this machine is in it."""
+    weights = None if spec.weights is None else Path(portable(spec.weights))
+    return str(spec._replace(source=portable(Path(spec.source)), weights=weights))
 
 
 def _statistics_of(path: Path, given: str | None) -> Path | None:

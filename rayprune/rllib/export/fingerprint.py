@@ -13,7 +13,7 @@ from rayprune import yaml12
 from rayprune.deploy.policy.artifact import Artifact
 from rayprune.errors import InputError
 from rayprune.policies.foreign_policy import ForeignPolicy
-from rayprune.policies.identity import portable
+from rayprune.policies.identity import now, portable
 from rayprune.rllib.checkpoints.files import CONFIG_FILE
 from rayprune.rllib.checkpoints.saved_policy import SavedPolicy
 
@@ -54,13 +54,12 @@ def file_identity(artifact: Artifact) -> dict[str, Any]:
 
 def foreign_identity(policy: ForeignPolicy) -> dict[str, Any]:
     """Return who a policy from elsewhere is, as `checkpoint_identity` does."""
-    place = Path(policy.name)
     return {
         "name": policy.name,
         "kind": policy.library,
         "sha256": policy.sha256(),
         "version": None,
-        "date": _date(place) if place.is_file() else None,
+        "date": now() if policy.file is None else _date(policy.file),
     }
 
 

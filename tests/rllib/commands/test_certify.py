@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from rayprune.errors import CheckpointError, ConfigError, InputError
+from rayprune.policies.foreign_policy import ForeignOptions
 from rayprune.rllib.checkpoints.saved_policy import MODULE, SavedPolicy
+from rayprune.rllib.commands.bench import BenchOptions, bench
 from rayprune.rllib.commands.certify import PILOT_PAIRS, CertifyOptions, certify
 from rayprune.rllib.commands.export import export_checkpoint
 from rayprune.rllib.evaluation.evaluator import Evaluator
@@ -302,3 +304,46 @@ def test_all_faulty_options_are_told_at_once() -> None:
 def test_questions_that_nothing_can_answer_are_refused(options: dict[str, Any], what: str) -> None:
     with pytest.raises(ConfigError, match=what):
         certify(Path("a"), Path("b"), CertifyOptions(**options), Path("c"), Reporter())
+
+
+NETS = """
+import torch
+from torch import nn
+
+def dense():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+
+def pruned():
+    net = dense()
+    net[0].weight.data[4:] = 0
+    return net
+"""
+
+
+def test_policies_from_elsewhere_are_certified_and_timed_as_checkpoints_are(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "nets.py").write_text(NETS)
+    dense, pruned = (Path(f"{tmp_path / 'nets.py'}:{name}") for name in ("dense", "pruned"))
+    source = ForeignOptions(env="CartPole-v1")
+    result = certify(dense, pruned, SURE, tmp_path / "out", Reporter(), source)
+    assert result["certified"]
+    assert result["env"] == "CartPole-v1"
+    assert result["parameters"]["pruned"]["nonzero"] < result["parameters"]["dense"]["nonzero"]
+    with pytest.raises(InputError, match="the spaces aren't known: give `--env`"):
+        certify(dense, pruned, SURE, tmp_path / "other", Reporter())
+    quick = BenchOptions(batches=(1,), threads=(1,), rounds=5, formats=("torch",), memory=False)
+    timed = bench([dense, pruned], quick, Silent(), source)
+    arms = {(row["policy"], row["runtime"]) for row in timed["rows"]}
+    assert {("dense", "eager"), ("dense", "torch")} <= arms
+
+
+class Silent:
+    """Hears how a bench goes."""
+
+    def stage(self, text: str) -> None:
+        pass
+
+    def row(self, text: str) -> None:
+        pass
