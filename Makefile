@@ -20,7 +20,7 @@ help:
 	@echo "make check      lint, types, floors and test-unit: before a commit"
 	@echo "make format     rewrite the code in the house's form"
 	@echo "make docs       the pages of docs/ as a site that opens from disk: build/site/index.html"
-	@echo "make reference  write docs/reference anew from the code"
+	@echo "make reference  write docs/reference and the YAML's schema anew from the code"
 	@echo "make clean      remove .venv and the tools' caches; runs/ stays"
 
 # A demo that was interrupted goes on; one that is done stays, and the next gets its own directory.
@@ -35,6 +35,7 @@ docs: $(VENV)/.docs
 
 reference: $(VENV)/.dev
 	$(BIN)/python -m tools.docs reference
+	$(BIN)/rayprune schema --fresh --out tune_configs/schema.json
 
 # Two at a time, each with a Ray of its own; a file stays together, for its tests share fixtures,
 # and the files stay in tests/conftest.py's order: the longest first.
