@@ -19,6 +19,7 @@ from rayprune.pruning.blocks import (
     plasticity,
     protect,
     threshold,
+    trust_region,
 )
 from rayprune.pruning.checks import Check, Faults, choice, count, optional, sparsity, switch
 from rayprune.pruning.component import Chosen, CriterionRules, GranularityRules
@@ -101,6 +102,8 @@ _CHECKS: Final[Mapping[str, Check]] = {
     "distribution": distribution_faults,
     "operation": operation.faults,
     "schedule": schedule_faults,
+    "max_kl": trust_region.faults,
+    "max_value_change": trust_region.faults,
     "protect": protect.faults,
     "groups": groups.faults,
     "frozen": choice(["keep", "prune"]),
@@ -157,4 +160,5 @@ _CONFLICTS: Final[tuple[Callable[[str, Chosen], Faults], ...]] = (
     return_conflicts,
     hybrid_conflicts,
     threshold.conflicts,
+    trust_region.conflicts,
 )

@@ -50,6 +50,12 @@ class PruningConfig:
             ``{"return": R}`` pruning waits for a return, and ``end`` counts from there. For
             other kinds see `rayprune.pruning.schedules`, a file each. ``static``, ``set``, ``rigl``
             and ``grow`` are sparse from before the first update on.
+        max_kl: how far a mask update may move the policy: the most KL(before || after) of its
+            actions on the last minibatches, in nats. A larger step is taken in part, the lowest
+            scores first, and the next mask updates catch up, after the schedule's end too. None: no
+            bound. See `rayprune.pruning.update.trust_region`.
+        max_value_change: the same bound for values (V or Q): the most mean absolute change, as a
+            share of their standard deviation. For networks that act by Q-values it is the only one.
         protect: glob patterns of the names of layers that are never pruned.
         frozen: what happens to parameters with ``requires_grad=False``, and to modules that the
             adaptor's ``policies_to_train`` leaves out: ``keep`` leaves them alone, not prunable and
@@ -100,6 +106,8 @@ class PruningConfig:
     distribution: str | dict[str, float] = "uniform"
     operation: str | dict[str, int | float] = "zero"
     schedule: dict[str, Any] = field(default_factory=lambda: complete({}))
+    max_kl: float | None = None
+    max_value_change: float | None = None
     protect: tuple[str, ...] = ()
     frozen: str = "keep"
     groups: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -402,7 +410,12 @@ _OF_TRAINING = frozenset(
     }
 )
 """The fields that a dense twin shares; what a new field does to the masks is not among them."""
-_OF_ALL_PHASES: Mapping[str, Any] = {"penalty": None, "compact_every": None}
+_OF_ALL_PHASES: Mapping[str, Any] = {
+    "penalty": None,
+    "compact_every": None,
+    "max_kl": None,
+    "max_value_change": None,
+}
 """What is the whole config's, whatever its phases are."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -71,6 +71,8 @@ class Decided:
     """What is due by then, by the config's field."""
     begins: bool = False
     """Whether these are the masks that training begins with."""
+    taken: float = 1.0
+    """How much of what is due it takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +134,13 @@ class GroupPruner(ScoredModule):
         keeps, _ = decide(self._selection(NOTHING), targets, timing.ramp(0.0))
         return Decided(keeps, tick=0.0, targets=timing.targets(0.0), begins=True)
 
-    def decide(self, clock: float, evidence: Source | None) -> Decided | None:
+    def decide(self, clock: float, evidence: Source | None, taken: float = 1.0) -> Decided | None:
         """Decide on the mask update that the schedule has due; None if none is.
 
         Args:
             clock: env steps, or updates where none are sampled.
             evidence: gathers what the criterion needs; called when an update is due.
+            taken: how much of it to take; see `rayprune.pruning.update.decision.decide`.
         """
         self._notices.check_driver(self.config)
         self._notices.tell_of_horizon(self.config)
@@ -151,10 +154,12 @@ class GroupPruner(ScoredModule):
         self._notices.tell_of_rounding(self.config, targets[0][1])
         known = self.accumulated.evidence() | (evidence() if evidence else NOTHING)
         selection = self._selection(known)
-        growth = self._growth(selection, tick)
-        keeps, grows = decide(selection, targets, timing.ramp(tick), timing.share(tick), growth)
+        growth = self._growth(selection, tick, taken)
+        ramp, share = timing.ramp(tick), timing.share(tick)
+        keeps, grows = decide(selection, targets, ramp, share, growth, taken)
         operation = Operation(self.config.fading_updates, self.config.fading_factor)
-        return Decided(keeps, grows, clock, operation, tick, timing.targets(tick))
+        due = timing.targets(tick)
+        return Decided(keeps, grows, clock, operation, tick, due, taken=taken)
 
     def carry_out(self, decided: Decided) -> MaskChange:
         """Put a decision in force."""
@@ -168,7 +173,32 @@ class GroupPruner(ScoredModule):
                 follow(change)
         if decided.tick is not None:
             self._progress.tick, self._progress.targets = decided.tick, dict(decided.targets)
+            self._progress.behind = decided.taken < 1.0 and self._lags(decided.tick)
         return change
+
+    def _lags(self, tick: float) -> bool:
+        """Whether more is left than shall be left at a tick."""
+        if self.config.threshold is not None:
+            return True
+        phases, ramp = self._prunables.phases, self._timing.ramp(tick)
+        return not arrived(self.config, phases, self._store.eligible, ramp)
+
+    def note(self) -> Callable[[], None]:
+        """Note all that a mask update writes; what is returned puts it back."""
+        state = self.state_dict()
+        held = [(p, p.detach().clone()) for x in self.layers.values() for p in x.parameters()]
+
+        @torch.no_grad()
+        def put_back() -> None:
+            self.restore(self.unpack(state))
+            for parameter, before in held:
+                parameter.copy_(before)
+
+        return put_back
+
+    def tell_of_emptied(self) -> None:
+        """Say of which layers nothing is left, each once."""
+        self._notices.tell_of_emptied(self.emptied)
 
     def restart(self) -> None:
         """Forget masks and progress; see `rayprune.Pruner.restart`."""
@@ -244,7 +274,12 @@ class GroupPruner(ScoredModule):
             clock >= self.config.build_schedule(self.most).end and self._progress.tick is not None
         )
         timing = self._timing
-        return over and not self._store.fading and not timing.is_due(timing.tick(clock) or 0.0)
+        return over and not timing.goes_on and not timing.is_due(timing.tick(clock) or 0.0)
+
+    @property
+    def behind(self) -> bool:
+        """Whether a trust region has held back some of what was due."""
+        return self._progress.behind
 
     @property
     def arrived(self) -> bool:
@@ -301,14 +336,14 @@ class GroupPruner(ScoredModule):
 
     @property
     def _timing(self) -> Timing:
-        fades = bool(self._store.fading)
-        return Timing(self.config, self._prunables.phases, self._progress, fades)
+        goes_on = bool(self._store.fading) or self._progress.behind
+        return Timing(self.config, self._prunables.phases, self._progress, goes_on)
 
-    def _growth(self, selection: Selection, tick: float) -> DropAndGrow:
+    def _growth(self, selection: Selection, tick: float, taken: float) -> DropAndGrow:
         timing, means = self._timing, self._regrowth.gradients
         limit = timing.growth_limit(tick)
         schedule = timing.sparse_schedule
-        return DropAndGrow(selection, schedule, means, self.held_masks, limit, tick)
+        return DropAndGrow(selection, schedule, means, self.held_masks, limit, tick, taken)
 
     def _commit(self, decided: Decided) -> MaskChange:
         change = self._store.commit(
@@ -319,7 +354,6 @@ class GroupPruner(ScoredModule):
             around=self._around,
         )
         self._progress.updates += 1
-        self._notices.tell_of_emptied(self.emptied)
         for follow in self._parts.after_commit:
             follow(change)
         return change

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from rayprune.pruning.masks.store import all_true
 from rayprune.pruning.measures.unmaskable import Uncovered, uncovered_of, weights_of
 from rayprune.pruning.pruned_module import Gradients, MaskableModule
 from rayprune.pruning.pruner_part import Pick
-from rayprune.pruning.reports import LayerCount
+from rayprune.pruning.reports import LayerCount, MaskChange
 from rayprune.pruning.shares import REST, Share, shares_of
 
 
@@ -158,6 +158,11 @@ class PrunedGroups:
     def mask_updates(self) -> int:
         """How often the masks were decided on so far; each group's decisions count."""
         return sum(member.mask_updates for member in self.members)
+
+    @property
+    def behind(self) -> bool:
+        """Whether a trust region has held back some of what was due at the last mask update."""
+        return any(member.behind for member in self.members)
 
     @property
     def bypasses(self) -> IdentityLayers:
@@ -367,3 +372,25 @@ def union(mappings: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 def total_of(member: GroupPruner, group: str | None = None) -> int:
     """Return how many weights a member's sparsity is of; of one group, or of all."""
     return sum(layer.total for layer in member.prunable if group in (None, layer.group))
+
+
+def joined(
+    changes: Sequence[tuple[GroupPruner, MaskChange]], total: int, sparsity: float
+) -> MaskChange:
+    """Return what several members did in one mask update.
+
+    Args:
+        changes: of those that did something.
+        total: the prunable weights of all members.
+        sparsity: of them, after it.
+    """
+    return MaskChange(
+        step=changes[0][1].step,
+        pruned=sum(change.pruned for _, change in changes),
+        churn=sum(change.churn * total_of(member) for member, change in changes) / total,
+        sparsity=sparsity,
+        changed=tuple(name for _, change in changes for name in change.changed),
+        grown=sum(change.grown for _, change in changes),
+        regrown=union(change.regrown for _, change in changes),
+        scales=union(change.scales for _, change in changes),
+    )

@@ -22,10 +22,16 @@ from rayprune.pruning.layers.prunable import Unit
 from rayprune.pruning.masks.state import broken_is_told
 from rayprune.pruning.notices import Notices
 from rayprune.pruning.packing import packed
-from rayprune.pruning.pruned_groups import PrunedGroups, total_of, union
+from rayprune.pruning.pruned_groups import PrunedGroups, joined, total_of, union
 from rayprune.pruning.pruned_module import Gradients, MaskableModule
 from rayprune.pruning.reports import LayerCount as LayerCount
 from rayprune.pruning.reports import MaskChange as MaskChange
+from rayprune.pruning.update.trust_region import (
+    Divergence,
+    MembersStep,
+    TrustRegion,
+    take_within,
+)
 
 _SHARED: Final = ("shapes", "masks", "ages")
 """What stands in a state by parameter name, for all groups together."""
@@ -230,7 +236,11 @@ class Pruner(PrunedGroups):
 
     @torch.no_grad()
     def update(
-        self, step: float, updates: float | None = None, evidence: Source | None = None
+        self,
+        step: float,
+        updates: float | None = None,
+        evidence: Source | None = None,
+        divergence: Divergence | None = None,
     ) -> MaskChange | None:
         """Do the mask update that the schedule has due, if one is.
 
@@ -242,19 +252,40 @@ class Pruner(PrunedGroups):
             updates: optimizer updates; the clock where no steps are sampled.
             evidence: gathers what the criterion needs, such as ``lambda: pruner.measure(batch,
                 loss)``; called when an update is due.
+            divergence: called when an update is due, before masks change, and what it returns once
+                they have: how far the policy has moved, a `PolicyChange` or a KL in nats. See
+                `rayprune.pruning.update.trust_region`. It must draw no random numbers. With
+                ``max_kl`` or ``max_value_change`` it is asked again for each step that is tried;
+                it may return None while it can't tell, and nothing is done until it can.
 
         Raises:
             ConfigError: the schedule is gated, and there is no driver.
-            InputError: the criterion needs what wasn't given, or a clock is no number; nothing was
-                changed.
+            InputError: the criterion or a bound needs what wasn't given, or a clock is no number;
+                nothing was changed.
             NonFiniteError: a score is NaN; nothing was changed.
             RunError: a threshold would prune everything; nothing was changed.
         """
         clock = clock_of(step, updates)
         evidence = None if evidence is None else functools.cache(evidence)
-        return self._carry_out(
-            [member.decide(clock, self._source(member, evidence)) for member in self.members]
-        )
+
+        def decided(share: float = 1.0) -> list[Decided | None]:
+            sources = [self._source(member, evidence) for member in self.members]
+            pairs = zip(self.members, sources, strict=True)
+            return [member.decide(clock, source, share) for member, source in pairs]
+
+        whole, region = decided(), TrustRegion.of(self.config)
+        if all(one is None for one in whole):
+            return None
+        region.check(divergence)
+        if divergence is None:
+            return self._carry_out(whole)
+
+        def take(share: float) -> MaskChange:
+            change = self._put_in_force(whole if share == 1.0 else decided(share))
+            assert change is not None
+            return change
+
+        return self._told(take_within(region, MembersStep(self.members, take), divergence))
 
     def due(self, step: float, updates: float | None = None) -> bool:
         """Return whether `update` would do a mask update now."""
@@ -340,22 +371,20 @@ class Pruner(PrunedGroups):
         return lambda: evidence().of(member.weights)
 
     def _carry_out(self, decided: Iterable[Decided | None]) -> MaskChange | None:
-        """Put decisions in force, once all of them are taken."""
+        """Put decisions in force, once all of them are taken, and say what people must know."""
+        return self._told(self._put_in_force(decided))
+
+    def _told(self, change: MaskChange | None) -> MaskChange | None:
+        for member in self.members if change is not None else ():
+            member.tell_of_emptied()
+        return change
+
+    def _put_in_force(self, decided: Iterable[Decided | None]) -> MaskChange | None:
         pairs = list(zip(self.members, decided, strict=True))
         changes = [(member, member.carry_out(it)) for member, it in pairs if it is not None]
         if len(self._members) == 1 or not changes:
             return changes[0][1] if changes else None
-        total = sum(map(total_of, self.members))
-        return MaskChange(
-            step=changes[0][1].step,
-            pruned=sum(change.pruned for _, change in changes),
-            churn=sum(change.churn * total_of(member) for member, change in changes) / total,
-            sparsity=self.masked(),
-            changed=tuple(name for _, change in changes for name in change.changed),
-            grown=sum(change.grown for _, change in changes),
-            regrown=union(change.regrown for _, change in changes),
-            scales=union(change.scales for _, change in changes),
-        )
+        return joined(changes, sum(map(total_of, self.members)), self.masked())
 
     def _state_of(self, name: str, state: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return a member's part of a state."""

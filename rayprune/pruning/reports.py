@@ -9,6 +9,29 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyChange:
+    """How far a mask update has moved what a network computes, on given observations.
+
+    None stands for what the network has not got, or nobody has measured.
+    """
+
+    kl: float | None = None
+    """KL(policy before || policy after) of the actions, in nats, mean over observations."""
+    value_change: float | None = None
+    """Mean absolute change of values (V or Q), as a share of their standard deviation."""
+    greedy_changed: float | None = None
+    """Share of the observations whose greedy action is another, where values choose it."""
+    estimated: bool = False
+    """Whether `kl` is estimated from actions, for want of a closed form."""
+
+    def to_dict(self) -> dict[str, float | bool]:
+        """Return what was measured as plain numbers; ``estimated`` only where it is true."""
+        held = {name: getattr(self, name) for name in ("kl", "value_change", "greedy_changed")}
+        known = {name: value for name, value in held.items() if value is not None}
+        return {**known, "estimated": True} if self.estimated else known
+
+
+@dataclass(frozen=True, slots=True)
 class MaskChange:
     """What a mask update did."""
 
@@ -28,6 +51,10 @@ class MaskChange:
     """Which, by full parameter name: bool, True = newly active. Their moments must be zeroed."""
     scales: Mapping[str, float] = field(default_factory=dict)
     """What ``remedies: {rescale: true}`` multiplied a parameter by; target networks follow."""
+    policy: PolicyChange | None = None
+    """How far the policy has moved, where ``divergence`` was given."""
+    taken: float = 1.0
+    """How much of the step that was due was taken; less than all where a trust region bound it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +89,8 @@ class ScheduleProgress:
     """What was due then, by the config's field."""
     updates: int = 0
     """Mask updates so far."""
+    behind: bool = False
+    """Whether a trust region has held back some of what was due."""
 
 
 def empty_line(layers: Iterable[str]) -> str:

@@ -25,6 +25,7 @@ from rayprune.rllib.actors.lost_learners import watch_learners
 from rayprune.rllib.environments.guard import guard, note_last_observation, silence_tracebacks
 from rayprune.rllib.environments.normalising_wrappers import check_environments
 from rayprune.rllib.learner.extensions.plasticity import PlasticityWindows
+from rayprune.rllib.learner.extensions.policy_changes import PolicyChanges
 from rayprune.rllib.learner.extensions.signals import begin_if_reached
 from rayprune.rllib.modules.cut_off import Teller
 from rayprune.rllib.remedies import ask_remedies, begin_remedies
@@ -123,15 +124,13 @@ class PruningCallback(RLlibCallback):
                 "rayprune.rllib.post_layer_returns(algorithm, ...) after each train()."
             )
         check_env_runners(algorithm, reports[0])
-        churn, plasticity = foreach_learner(
-            algorithm,
-            lambda learner: (learner.take_churn(), learner.extension(PlasticityWindows).take()),
-        )[0]
+        churn, plasticity, updates = foreach_learner(algorithm, _taken_from)[0]
         result[RESULT_KEY] = {
             module_id: {
                 **_told_of(report),
                 "churn": churn.get(module_id, 0.0),
                 "plasticity": plasticity.get(module_id),
+                "mask_updates": updates.get(module_id, []),
             }
             for module_id, report in reports[0].items()
         }
@@ -144,9 +143,15 @@ class PruningCallback(RLlibCallback):
         ask_remedies(algorithm, clock, sparsity, max(churn.values(), default=0.0))
 
 
+def _taken_from(learner: Any) -> Any:
+    """Return what a Learner gives once: churn, plasticity, and the mask updates."""
+    windows, changes = learner.extension(PlasticityWindows), learner.extension(PolicyChanges)
+    return learner.take_churn(), windows.take(), changes.take()
+
+
 def _told_of(report: dict[str, Any]) -> dict[str, Any]:
     """Return what of a module's report stands in a result."""
-    keys = ("sparsity", "groups", "own_groups", "itop", "updates", "finished", "cut_off")
+    keys = ("sparsity", "groups", "own_groups", "itop", "updates", "finished", "behind", "cut_off")
     return {
         **{key: report[key] for key in keys},
         "layers": {layer.name: layer.sparsity for layer in report["layers"]},

@@ -18,6 +18,7 @@ from rayprune.rllib.composed_callbacks import compose
 from rayprune.rllib.lean import make_lean
 from rayprune.rllib.learner import pruned
 from rayprune.rllib.learner.extensions.competing_networks import competition_faults
+from rayprune.rllib.learner.extensions.policy_changes import NO_KL
 from rayprune.rllib.modules.quantisable import make_modules_quantisable
 from rayprune.rllib.modules.resizable import make_shrinkable
 from rayprune.rllib.normalisation import as_configured
@@ -154,6 +155,8 @@ def pruning_faults_of(config: AlgorithmConfig, pruning: Mapping[str, Any]) -> li
             f"`pruning.granularity` {pruning['granularity']!r} can't be had with {name}: "
             f"{family.no_units}. Take 'weight', a block, or N:M."
         )
+    if family.acts_by_values and pruning.get("max_kl") is not None:
+        faults.append(NO_KL)
     return faults
 
 

@@ -37,6 +37,8 @@ _WHOLE: Final = (
     "protect",
     "frozen",
     "groups",
+    "max_kl",
+    "max_value_change",
     "on_clone",
     "distillation",
     "remedies",

@@ -35,6 +35,7 @@ def pack_state(
             "tick": progress.tick,
             "targets": dict(progress.targets),
             "updates": progress.updates,
+            **({"behind": True} if progress.behind else {}),
         },
     }
 

@@ -46,8 +46,14 @@ class LostReturns(PrunerPart):
         self.lost = unpacked
 
 
-def arrived(config: PruningConfig, phases: Sequence[Phase], eligible: Eligible) -> bool:
-    """Return whether no more is left than shall be left at the end.
+def _at_the_end(target: float) -> float:
+    return target
+
+
+def arrived(
+    config: PruningConfig, phases: Sequence[Phase], eligible: Eligible, at: Ramp = _at_the_end
+) -> bool:
+    """Return whether no more is left than shall be left, at the end or at another moment.
 
     A run that starts from a pruned policy may be there before its schedule begins.
 
@@ -55,6 +61,7 @@ def arrived(config: PruningConfig, phases: Sequence[Phase], eligible: Eligible) 
         config: with a threshold the answer is no: what it cuts depends on scores to come.
         phases: of its pruning.
         eligible: full parameter name -> what is left, None for all of it.
+        at: turns a target into the sparsity that is due; by default the target itself.
     """
     if config.threshold is not None:
         return False
@@ -62,7 +69,7 @@ def arrived(config: PruningConfig, phases: Sequence[Phase], eligible: Eligible) 
         _left(scope, eligible) <= scope.keep
         for phase in phases
         for budget in phase.budgets
-        for scope in scopes_of(phase.config, budget, lambda target: target)
+        for scope in scopes_of(phase.config, budget, at)
     )
 
 

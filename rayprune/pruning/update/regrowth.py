@@ -95,6 +95,8 @@ class DropAndGrow:
     """Turns a target into the sparsity that weights may grow to."""
     step: float
     """Of the mask update."""
+    taken: float = 1.0
+    """How much of what would be dropped for others is, in [0, 1]."""
 
     @property
     def due(self) -> bool:
@@ -130,6 +132,7 @@ class DropAndGrow:
 
     def _exchange(self, layer: PrunableLayer, keeps: Masks, grows: Masks) -> None:
         fraction = 0.0 if self.schedule is None else self.schedule.drop_fraction_at(self.step)
+        fraction *= self.taken
         for part in granularity_of(self.selection.config.granularity).parts([layer]):
             name = part.parameters[0]  # where weights can be swapped each part is one parameter
             mask = self.masks.get(name)

@@ -93,8 +93,12 @@ class Selection:
             scores |= dict(part.expand(self._ranked(part).scores, {}))
         return scores
 
-    def keep_scope(self, scope: Scope) -> dict[str, Tensor]:
+    def keep_scope(self, scope: Scope, taken: float = 1.0) -> dict[str, Tensor]:
         """Choose what stays, so that exactly ``scope.keep`` weights (or units) do.
+
+        Args:
+            scope: what competes, and how much of it stays.
+            taken: share of what would go that goes, rounded down; the lowest scores first.
 
         Returns:
             Bool tensors by full parameter name, True = keep; empty when nothing must go.
@@ -104,7 +108,9 @@ class Selection:
         """
         parts = scope.parts
         live = [self._live(part) for part in parts]
-        if sum(_count(part, alive) for part, alive in zip(parts, live, strict=True)) <= scope.keep:
+        left = sum(_count(part, alive) for part, alive in zip(parts, live, strict=True))
+        keep_count = left - int(taken * (left - scope.keep))
+        if left <= keep_count:
             return {}
         # In pieces and without a copy of all scores, where the criterion allows it.
         criterion = lookup(self.config.criterion)
@@ -113,7 +119,7 @@ class Selection:
         ranked = [self._raw(part) if in_pieces else self._ranked(part) for part in parts]
         names = [part.parameters[0] for part in parts]
         scores = [rank.scores for rank in ranked]
-        cut = find_cut(scores, scope.keep, live=live, names=names, transform=transform)
+        cut = find_cut(scores, keep_count, live=live, names=names, transform=transform)
         del scores
         keeps: dict[str, Tensor] = {}
         ties = cut.ties
@@ -126,7 +132,7 @@ class Selection:
         return keeps
 
     def keep_above_threshold(
-        self, scopes: Sequence[Scope], spec: Mapping[str, float], share: float
+        self, scopes: Sequence[Scope], spec: Mapping[str, float], share: float, taken: float = 1.0
     ) -> dict[str, Tensor]:
         """Choose what scores above a threshold, in each scope of a budget.
 
@@ -134,6 +140,7 @@ class Selection:
             scopes: the budget's parts, as they compete; what they would keep is not read.
             spec: see `rayprune.pruning.update.thresholds.threshold_of`.
             share: what the schedule scales the threshold by.
+            taken: as for `keep_scope`.
 
         Returns:
             Bool tensors by full parameter name, True = keep.
@@ -153,8 +160,13 @@ class Selection:
             if threshold is None:
                 return {}
             largest, survivors = max(largest, highest), survivors or highest > threshold
-            for part, rank in zip(scope.parts, ranked, strict=True):
-                keeps.update(part.expand(rank.scores > threshold, rank.within))
+            above = [rank.scores > threshold for rank in ranked]
+            if taken < 1.0:
+                keep = sum(int(torch.count_nonzero(stays)) for stays in above)
+                keeps.update(self.keep_scope(replace(scope, keep=keep), taken))
+                continue
+            for part, rank, stays in zip(scope.parts, ranked, above, strict=True):
+                keeps.update(part.expand(stays, rank.within))
         if scopes and not survivors:
             raise RunError(
                 f"`pruning.threshold` {dict(spec)} would prune every weight of "

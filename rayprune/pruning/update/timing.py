@@ -24,8 +24,8 @@ class Timing:
     config: PruningConfig
     phases: Sequence[Phase]
     progress: ScheduleProgress
-    fades: bool
-    """Whether weights are on their way to zero."""
+    goes_on: bool
+    """Whether the last mask update left something to do: weights fade, or were held back."""
 
     @property
     def sparse_schedule(self) -> SparseSchedule | None:
@@ -41,8 +41,8 @@ class Timing:
             return 0.0 if isinstance(schedule, SparseSchedule) else None
         if clock < schedule.end:
             return schedule.begin + every * math.floor((clock - schedule.begin) / every)
-        # What fades still needs its updates; otherwise the last one is at the end.
-        late = math.floor((clock - schedule.end) / every) if self.fades else 0
+        # What fades, or was held back, needs more updates; otherwise the last is at the end.
+        late = math.floor((clock - schedule.end) / every) if self.goes_on else 0
         return schedule.end + every * late
 
     def is_due(self, tick: float) -> bool:

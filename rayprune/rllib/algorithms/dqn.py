@@ -39,6 +39,7 @@ class DQNFamily(AlgorithmFamily):
     linear_catalog = LinearDQNCatalog
     actions: ClassVar[tuple[type, ...] | None] = (gym.spaces.Discrete,)
     replays = True
+    acts_by_values = True
     competes = True
     one_update = True
     no_lstm = "RLlib's prioritised buffer holds no sequences"

@@ -60,6 +60,8 @@ class AlgorithmFamily:
     """Whether it has a replay buffer, which fills while it trains."""
     asynchronous: ClassVar[bool] = False
     """Whether its Learners update in a thread of their own, while EnvRunners sample."""
+    acts_by_values: ClassVar[bool] = False
+    """Whether its policy is the best of its Q-values, and no distribution of its own."""
     competes: ClassVar[bool] = False
     """Whether several of its networks can learn from one target; see `critic_loss`."""
     one_update: ClassVar[bool] = False

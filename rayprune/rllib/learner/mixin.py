@@ -26,6 +26,7 @@ from rayprune.rllib.learner.extensions.fused_optimizer import FusedOptimizer
 from rayprune.rllib.learner.extensions.learning_rates import LearningRates
 from rayprune.rllib.learner.extensions.live_compaction import LiveCompaction
 from rayprune.rllib.learner.extensions.plasticity import PlasticityWindows
+from rayprune.rllib.learner.extensions.policy_changes import PolicyChanges
 from rayprune.rllib.learner.extensions.quantisation import QuantisationAwareTraining
 from rayprune.rllib.learner.extensions.rewinding import Rewinding
 from rayprune.rllib.learner.extensions.signals import Signals
@@ -46,6 +47,7 @@ EXTENSIONS: Final[tuple[type[Extension], ...]] = (
     FusedOptimizer,
     Signals,
     MinibatchEvidence,
+    PolicyChanges,
     Rewinding,
     LiveCompaction,
     QuantisationAwareTraining,

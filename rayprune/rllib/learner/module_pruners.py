@@ -26,6 +26,7 @@ from rayprune.rllib.learner.chosen_modules import ChosenModules, refuse_torch_pr
 from rayprune.rllib.learner.clock import clock_of
 from rayprune.rllib.learner.extension import Extension, Extensions
 from rayprune.rllib.learner.extensions.evidence import MinibatchEvidence
+from rayprune.rllib.learner.extensions.policy_changes import PolicyChanges
 from rayprune.rllib.learner.extensions.signals import Signals
 from rayprune.rllib.learner.optimizers import ModuleOptimizers, learning_rates
 from rayprune.rllib.learner.sparse_moments_and_targets import follow, mask_moments, mask_targets
@@ -60,6 +61,7 @@ class ModulePruners:
         self.events = Extensions(extensions, self)
         self._signals = self.events.of(Signals)
         self._evidence = self.events.of(MinibatchEvidence)
+        self._changes = self.events.of(PolicyChanges)
         self._configs = ModuleConfigs()
         self._gathers: dict[str, bool] = {}
         self._churn: dict[str, float] = {}
@@ -305,7 +307,9 @@ class ModulePruners:
         if not self.chosen.trains(module_id) or self._awaits_start(module_id, pruner):
             return None
         source = partial(self._evidence.gather, module_id, pruner)
-        return self._agreed(pruner, pruner.update(self.clock, evidence=source))
+        divergence = self._changes.divergence(module_id, pruner)
+        change = pruner.update(self.clock, evidence=source, divergence=divergence)
+        return self._agreed(pruner, change)
 
     def _agreed(self, pruner: Pruner, change: MaskChange | None) -> MaskChange | None:
         """Return what rank 0 has done to the masks, and do it here too.

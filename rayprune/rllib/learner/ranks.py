@@ -49,6 +49,13 @@ def same_everywhere(number: int, learner: Any) -> bool:
     return least == -most and number >= 0
 
 
+def any_has(mine: bool, learner: Any) -> bool:
+    """Whether a Learner of the group has something; asked by all of them."""
+    if not is_group():
+        return mine
+    return _reduced([int(mine)], learner, distributed.ReduceOp.MAX)[0] > 0
+
+
 def from_first(held: Any) -> Any:
     """Return what rank 0 holds, which can be pickled."""
     box = [held]

@@ -81,6 +81,7 @@ def _report(modules: ModulePruners, module_id: str, pruner: Pruner) -> dict[str,
         "finite": all(bool(torch.isfinite(p).all()) for p in parameters),
         "digest": _digest(masks),
         "finished": pruner.finished(modules.clock),
+        "behind": pruner.behind,
         "most": pruner.most,
         "kept": {
             name: int(written[name].sum())
