@@ -86,7 +86,7 @@ def experiment_of(overrides: Sequence[str], seed: int) -> ExperimentConfig:
 def prefix_of(name: str, seed: int) -> Path:
     """Train to the moment when pruning begins, unless that is done; return the checkpoint."""
     home = ROOT / "runs" / "collapse" / f"{name}-{seed}"
-    if not (home / "meta.json").is_file():
+    if not (home / checkpoints.META_FILE).is_file():
         experiment = experiment_of(PREFIXES[name], seed)
         algorithm = build(build_config(experiment))
         steps, told = 0, []
