@@ -27,7 +27,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from rayprune.config import ExperimentConfig, load_experiment, to_yaml
+from rayprune.config import ExperimentConfig, load_experiment
 from rayprune.rllib.actors.learners import foreach_learner
 from rayprune.rllib.checkpoints import files as checkpoints
 from rayprune.rllib.experiment.algorithm_config import build_config
@@ -95,7 +95,7 @@ def prefix_of(name: str, seed: int) -> Path:
             steps = row["env_steps"]
             told.append(row["return_mean"])
         meta = {"env_steps": steps, "pruning": rows.pruning_meta(algorithm), "return": told[-1]}
-        checkpoints.save(algorithm, home, to_yaml(experiment), meta)
+        checkpoints.save(algorithm, home, None, meta)
         algorithm.stop()
     return home
 

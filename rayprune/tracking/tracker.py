@@ -10,6 +10,9 @@ a row has them:
 ``mask_churn``, ``dead_units``
     share of the weights whose mask has changed since the last row, and dead units; a number each,
     or one by layer name;
+``policy_change``
+    how far the row's mask updates moved the policy at most: ``kl``, ``value_change``,
+    ``greedy_changed``; and the least share of a step that was ``taken``;
 ``itop``
     share of the weights that were ever active, of all and by layer (in-time over-parameterisation,
     arXiv:2102.02887); absent where training began with all of them;

@@ -108,7 +108,9 @@ class GateState:
     tries: list[dict[str, Any]] = field(default_factory=list)
     """Each try that came to an end."""
 
-    def observe(self, gate: Gate, clock: float, iqm: float, low: float) -> Verdict:
+    def observe(
+        self, gate: Gate, clock: float, iqm: float, low: float, *, behind: bool = False
+    ) -> Verdict:
         """Take a validation in and decide.
 
         Args:
@@ -116,6 +118,8 @@ class GateState:
             clock: env steps, those of tries that were rolled back included.
             iqm: the validation return.
             low: the lower bound of its interval.
+            behind: whether the policy is not as sparse yet as is tried, held back by a trust
+                region: it can't be accepted, and its patience runs on.
         """
         if self.ended is not None:
             return Verdict.END
@@ -123,7 +127,7 @@ class GateState:
         if clock < gate.begin:
             return Verdict.WAIT
         reference = self.peak if gate.reference is None else gate.reference
-        if low >= bar(reference, gate.floor):
+        if low >= bar(reference, gate.floor) and not behind:
             return self._accept(gate, clock, low, reference)
         # A dense policy that has yet to learn has all the time of the run.
         if self.level is None or clock - self.since < gate.patience:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from ray.rllib.algorithms.algorithm import Algorithm
@@ -23,6 +23,7 @@ from rayprune.rllib.actors.learners import foreach_learner
 from rayprune.rllib.callback import LOST_KEY, RESULT_KEY, learner_reports
 from rayprune.rllib.diagnostics import Diagnostics
 from rayprune.rllib.evaluation.evaluator import Evaluator
+from rayprune.tracking.mask_updates import row_of_updates
 
 
 def row_of(
@@ -55,36 +56,15 @@ def row_of(
         "layers": pruning["layers"],
         "parameters": pruning["parameters"],
         "mask_churn": pruning["churn"],
-        **changes_of(pruning["mask_updates"]),
+        **row_of_updates(pruning["mask_updates"]),
         "itop": pruning["itop"],
         "pruning_finished": pruning["finished"],
+        **({"pruning_behind": True} if pruning["behind"] else {}),
         "cut_off": pruning["cut_off"],
         "learner": learner_numbers(result),
         **({"lost": lost} if (lost := result.get(LOST_KEY)) else {}),
         **({"plasticity": measured} if (measured := pruning["plasticity"]) else {}),
     }
-
-
-def changes_of(updates: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what a row says of an iteration's mask updates; nothing where there were none.
-
-    Args:
-        updates: as `rayprune.rllib.learner.extensions.policy_changes` notes them, in their order.
-
-    >>> told = changes_of([{"step": 10, "kl": 0.25, "taken": 1.0}, {"step": 20, "kl": 0.125}])
-    >>> told["mask_updates"][1], told["policy_change"]
-    ({'step': 20, 'kl': 0.125}, {'kl': 0.25, 'taken': 1.0})
-    """
-    if not updates:
-        return {}
-    largest = {
-        key: max(held)
-        for key in ("kl", "value_change", "greedy_changed")
-        if (held := [update[key] for update in updates if key in update])
-    }
-    taken = [update["taken"] for update in updates if "taken" in update]
-    largest |= {"taken": min(taken)} if taken else {}
-    return {"mask_updates": list(updates), **({"policy_change": largest} if largest else {})}
 
 
 def learner_numbers(result: Mapping[str, Any]) -> dict[str, float]:

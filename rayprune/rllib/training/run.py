@@ -36,6 +36,7 @@ from rayprune.rllib.training.validation_driver import Candidate, GateDriver
 from rayprune.rllib.training.warm_start import start_from
 from rayprune.storage.copies import commit, shown
 from rayprune.tracking.followers import open_tracker
+from rayprune.tracking.mask_updates import held_back
 from rayprune.tracking.record import Record, read_rows, to_json, write_atomic
 from rayprune.tracking.reporter import Reporter
 from rayprune.tracking.tracker import Tracker
@@ -196,7 +197,8 @@ class Run:
         row["validation"] = self._validate(self._algorithm)
         row.update(self._diagnostics(self._algorithm))
         clock = self._progress.clock
-        verdict = self._gate.judge(self._algorithm, row["validation"], clock)
+        behind = "pruning_behind" in row
+        verdict = self._gate.judge(self._algorithm, row["validation"], clock, behind=behind)
         row.update(self._gate.note(verdict))
         return verdict
 
@@ -352,10 +354,11 @@ class Run:
 
     def _summarise(self) -> dict[str, Any]:
         progress = self._progress
-        if progress.best is None:
-            self._reporter.message(self._gate.what_failed)
-        chosen = self._out / "checkpoints" / str(progress.best or progress.newest)
         subject, record = SummarySubject.of(self._experiment), read_rows(self._out / RECORD_FILE)
+        if progress.best is None:
+            why = held_back(self._experiment.pruning, record)
+            self._reporter.message(f"{self._gate.what_failed}{why}")
+        chosen = self._out / "checkpoints" / str(progress.best or progress.newest)
         summary = summarise_run(subject, chosen, vars(progress), self._dense, record)
         summary["not_lean"] = self._not_lean
         summary.update(self._gate.report())

@@ -20,6 +20,7 @@ from rayprune.rllib.evaluation.open_policy import OpenPolicy
 from rayprune.rllib.experiment.algorithm_config import base_config
 from rayprune.statistics.intervals import summarise
 from rayprune.tracking.learning import learning_of
+from rayprune.tracking.mask_updates import mask_updates_of
 from rayprune.tracking.remote import fetch_checkpoint
 
 SCHEMA = 1
@@ -131,6 +132,7 @@ def _measured(
         "returns": returns,
         "closeness": None,
         "learning": None,
+        "mask_updates": None,
     }
     if reference is not None:
         first, count = seeds.validation_seed, seeds.episodes
@@ -140,6 +142,7 @@ def _measured(
     if rows:
         dense_return = dense.get("validation", {}).get("iqm")
         found["learning"] = diagnosed("learning", learning_of, rows, dense_return)
+        found["mask_updates"] = diagnosed("mask updates", mask_updates_of, rows)
     return found
 
 

@@ -60,7 +60,7 @@ class NoGate:
             "last checkpoint. Raise `stop.env_steps`, or end the schedule earlier."
         )
 
-    def observe(self, validation: dict[str, Any], clock: int) -> Verdict:
+    def observe(self, validation: dict[str, Any], clock: int, *, behind: bool) -> Verdict:
         """Decide after a validation; `GateDriver.judge` has the arguments."""
         return Verdict.WAIT
 
@@ -106,9 +106,10 @@ class ReturnGate(NoGate):
             "`pruning.schedule.floor` or its `reference`."
         )
 
-    def observe(self, validation: dict[str, Any], clock: int) -> Verdict:
+    def observe(self, validation: dict[str, Any], clock: int, *, behind: bool) -> Verdict:
         """See `NoGate.observe`."""
-        return self._state.observe(self._gate, clock, validation["iqm"], validation["ci95"][0])
+        low = validation["ci95"][0]
+        return self._state.observe(self._gate, clock, validation["iqm"], low, behind=behind)
 
     def signals(self) -> dict[str, Any]:
         """See `NoGate.signals`."""
@@ -193,20 +194,28 @@ class GateDriver:
         )
         self._gate = ReturnGate(gate, self._state)
 
-    def judge(self, algorithm: Algorithm, validation: dict[str, Any], clock: int) -> Verdict:
+    def judge(
+        self,
+        algorithm: Algorithm,
+        validation: dict[str, Any],
+        clock: int,
+        *,
+        behind: bool = False,
+    ) -> Verdict:
         """Decide after a validation; the caller keeps checkpoints and rolls back.
 
         Args:
             algorithm: between two iterations.
             validation: `Evaluator.evaluate`'s dict.
             clock: env steps so far, rolled back ones included.
+            behind: whether masks are not as sparse yet as they were told to be.
         """
         if self._waits:
             if validation["iqm"] < self._pruning.schedule["begin"]["return"]:
                 return Verdict.WAIT
             self._began = clock
             begin_if_reached(algorithm, self._pruning.schedule, validation["iqm"], clock)
-        return self._gate.observe(validation, clock)
+        return self._gate.observe(validation, clock, behind=behind)
 
     def choose_best(self, counters: RunCounters, candidate: Candidate) -> None:
         """Make a checkpoint the best, if it is.

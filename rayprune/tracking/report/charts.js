@@ -258,6 +258,11 @@ const CHARTS = {
   return: (figure, plot, width, env) => curves(figure, plot, width, env, "return", number, "Return per episode"),
   sparsity: (figure, plot, width, env) =>
     curves(figure, plot, width, env, "sparsity", (v) => `${+(100 * v).toFixed(1)}`, "Sparsity of prunable weights (%)"),
+  kl: (figure, plot, width, env) => curves(figure, plot, width, env, "kl", number, "KL of a mask update (nats)"),
+  value_change: (figure, plot, width, env) =>
+    curves(figure, plot, width, env, "value_change", number, "Change of values (share of their deviation)"),
+  greedy_changed: (figure, plot, width, env) =>
+    curves(figure, plot, width, env, "greedy_changed", (v) => `${+(100 * v).toFixed(1)}`, "Other greedy actions (%)"),
 
   compare(figure, plot, width, env) {
     const rows = DATA.comparison.filter((row) => row.env === env);
@@ -659,10 +664,10 @@ function curves(figure, plot, width, env, key, format, title) {
   const most = Math.max(...runs.map((run) => run.curves[key].at(-1)[0]));
   const { svg, sx, sy } = frame(width, {
     x: { domain: [0, most || 1], format: steps, title: "Env steps" },
-    y: { domain: key === "sparsity" ? [0, Math.max(...values, 0.01) * 1.04] : padded(extent(values)), format, title },
+    y: { domain: key === "return" ? padded(extent(values)) : [0, Math.max(...values, key === "kl" ? 1e-6 : 0.01) * 1.04], format, title },
   });
   const style = styles(runs);
-  const shown = key === "sparsity" ? percent : number;
+  const shown = key === "sparsity" || key === "greedy_changed" ? percent : number;
   const marks = runs.map((run, n) => {
     const { color, dash } = style.of(run, n);
     const at = run.curves[key].map(([step, value]) => [sx(step), sy(value)]);

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rayprune.tracking.learning import learning_of
+from rayprune.tracking.mask_updates import MEASURES, mask_updates_of, updates_in
 from rayprune.tracking.record import step_of
 from rayprune.tracking.report.read import RunFiles, SweepFiles, flatten
 from rayprune.tracking.tracker import layer_sparsities
@@ -56,6 +57,7 @@ def run_entry(files: RunFiles, run_id: str) -> Data:
             layer["name"] for layer in sparsity.get("layers", []) if layer.get("protected")
         ],
         "curves": _curves(rows),
+        "mask_updates": _largest_changes(summary.get("mask_updates") or mask_updates_of(rows)),
         "learning": summary.get("learning")
         or learning_of(rows, (returns.get("dense_test") or {}).get("iqm")),
     }
@@ -127,10 +129,19 @@ def _at(points: Sequence[list[Any]]) -> Any:
     return lambda index: points[index][1]
 
 
+def _largest_changes(told: Mapping[str, Any] | None) -> Data:
+    """Return the largest of each figure of a run's mask updates."""
+    return {key: most["value"] for key, most in ((told or {}).get("largest") or {}).items()}
+
+
 def _curves(rows: Sequence[Mapping[str, Any]]) -> Data:
     return {
         "return": thin(_line(rows, "return_mean")),
         "sparsity": thin(_line(rows, "sparsity")),
+        **{
+            key: thin([[x["step"], x[key]] for x in updates_in(rows) if key in x])
+            for key in MEASURES
+        },
         "validation": [
             [step_of(row), row["validation"]["iqm"], *row["validation"].get("ci95", [])]
             for row in rows

@@ -19,6 +19,8 @@ from rayprune.tracking.report.data import report_data
 from rayprune.tracking.report.entries import Data
 from rayprune.tracking.report.learning_part import learning_table
 
+_CHANGES = ("kl", "value_change", "greedy_changed")
+"""The curves of mask updates; charts.js knows their titles."""
 Cell = tuple[str, object]
 """What a cell shows, and what it is sorted by."""
 
@@ -128,7 +130,7 @@ def _charts(data: Data) -> list[tuple[str, str, str, list[tuple[str, str]]]]:
     fronts = [env for env in envs if any(front["env"] == env for front in data["fronts"])]
     curves = {
         name: [env for env in envs if any(_has(run, env, name) for run in runs)]
-        for name in ("return", "sparsity")
+        for name in ("return", "sparsity", *_CHANGES)
     }
     compared = [env for env in envs if any(row["env"] == env for row in data["comparison"])]
     lineages = [sweep["name"] for sweep in data["sweeps"] if sweep["lineage"]]
@@ -153,6 +155,15 @@ def _charts(data: Data) -> list[tuple[str, str, str, list[tuple[str, str]]]]:
             "Sparsity against step",
             "Share of the prunable weights that are zero.",
             [("sparsity", env) for env in curves["sparsity"]],
+        ),
+        (
+            "policy-change",
+            "How far mask updates moved the policy",
+            "Of each mask update, on the minibatches before it: KL(policy before || policy after) "
+            "in nats; mean change of values as a share of their standard deviation; where "
+            "Q-values act, the share of other greedy actions. `pruning.max_kl` bounds the first, "
+            "`pruning.max_value_change` the second.",
+            [(name, env) for name in _CHANGES for env in curves[name]],
         ),
         (
             "compare",
@@ -303,6 +314,10 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:,.1f}"
 
 
+def _small(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
+
+
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f} %"
 
@@ -360,6 +375,8 @@ _COLUMNS: Sequence[tuple[str, bool, Callable[[Data], Cell]]] = (
     ("weights left", True, _figure("parameters", "nonzero", _count)),
     ("FLOPs, dense", True, _figure("flops", "dense", _count)),
     ("FLOPs, sparse", True, _figure("flops", "sparse", _count)),
+    ("largest KL of a mask update", True, _figure("mask_updates", "kl", _small)),
+    ("largest change of values", True, _figure("mask_updates", "value_change", _small)),
     ("env steps", True, _figure("env_steps", None, _count)),
     ("copied from", False, _text("donor")),
 )
