@@ -192,6 +192,11 @@ LAWS: dict[str, Mapping[str, Any]] = {
     "iterative": {"schedule": {"kind": "iterative", "begin": 0.1, "end": 0.8, "every": 200}},
     "lottery": {"schedule": {"kind": "lottery", "rounds": 3, "rewind_to": 200}},
     "gated": {**GATED, "sparsity": None, "distillation": {"weight": 0.5}},
+    "bounded": {
+        "schedule": {"kind": "cubic", "begin": 0.1, "end": 0.4, "every": 200},
+        "max_kl": 1e-4,
+    },
+    "gated and bounded": {**GATED, "sparsity": None, "max_kl": 1e-3},
     "waiting": {"schedule": {"kind": "cubic", "begin": {"return": 8.0}, "end": 0.4, "every": 200}},
 }
 
@@ -205,6 +210,8 @@ LAWS: dict[str, Mapping[str, Any]] = {
         ("gated", 500),
         pytest.param("gated", 700, marks=pytest.mark.slow),  # after a roll-back
         pytest.param("waiting", 700, marks=pytest.mark.slow),
+        pytest.param("bounded", 700, marks=pytest.mark.slow),
+        pytest.param("gated and bounded", 700, marks=pytest.mark.slow),
     ],
 )
 def test_a_resumed_run_equals_the_uninterrupted_one(
@@ -214,7 +221,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
         experiments.PPO,
         pruning={"sparsity": 0.8, **LAWS[kind]},
         stop={"env_steps": 1600},
-        evaluation=EVALUATION if kind == "gated" else {"every": 400, "episodes": 3},
+        evaluation=EVALUATION if "gated" in kind else {"every": 400, "episodes": 3},
     )
     # Which tries hold is decided by the policy itself, the same for the same bits.
     by_weights(monkeypatch)

@@ -1,5 +1,6 @@
 """The gate's decisions, without any training."""
 
+import copy
 import json
 
 import pytest
@@ -52,6 +53,14 @@ def test_a_search_worked_by_hand():
     ]
     assert state.rollbacks == 2
     assert state.ended == "the smallest step did not hold"
+
+
+def test_masks_that_a_trust_region_holds_back_are_not_accepted_and_their_patience_runs_on():
+    state, _ = run(gate(), [(95, 92)])
+    held = [state.observe(gate(), clock, 99, 98, behind=True) for clock in (20, 29)]
+    assert held == [Verdict.WAIT, Verdict.WAIT]
+    assert copy.deepcopy(state).observe(gate(), 30, 99, 98) is Verdict.ACCEPT
+    assert state.observe(gate(), 30, 99, 98, behind=True) is Verdict.ROLL_BACK
 
 
 def test_the_next_criterion_is_tried_before_a_smaller_step():

@@ -145,9 +145,7 @@ def test_resuming_in_the_middle_gives_the_bits_of_not_stopping() -> None:
         for clock in (500, 600, 700):
             pruner.update(clock, divergence=kl_of(pruner.module))
     assert again.state_dict()["progress"] == whole.state_dict()["progress"]
-    assert all(
-        torch.equal(a, b) for a, b in zip(weights_of(whole), weights_of(again), strict=True)
-    )
+    assert all(torch.equal(a, b) for a, b in zip(weights_of(whole), weights_of(again), strict=True))
 
 
 def test_without_a_bound_the_change_is_told_and_the_masks_are_the_same() -> None:
