@@ -161,8 +161,8 @@ def _charts(data: Data) -> list[tuple[str, str, str, list[tuple[str, str]]]]:
             "How far mask updates moved the policy",
             "Of each mask update, on the minibatches before it: KL(policy before || policy after) "
             "in nats; mean change of values as a share of their standard deviation; where "
-            "Q-values act, the share of other greedy actions. <code>max_kl</code> bounds the first, "
-            "<code>max_value_change</code> the second.",
+            "Q-values act, the share of other greedy actions. <code>max_kl</code> bounds the "
+            "first, <code>max_value_change</code> the second.",
             [(name, env) for name in _CHANGES for env in curves[name]],
         ),
         (
