@@ -50,10 +50,9 @@ class PruningConfig:
             ``{"return": R}`` pruning waits for a return, and ``end`` counts from there. For
             other kinds see `rayprune.pruning.schedules`, a file each. ``static``, ``set``, ``rigl``
             and ``grow`` are sparse from before the first update on.
-        max_kl: how far a mask update may move the policy: the most KL(before || after) of its
-            actions on the last minibatches, in nats. A larger step is taken in part, the lowest
-            scores first, and the next mask updates catch up, after the schedule's end too. None: no
-            bound. See `rayprune.pruning.update.trust_region`.
+        max_kl: how far a mask update may move the policy: the most KL(before || after) on the last
+            minibatches, in nats. Of a larger step a part is taken, and caught up with later; see
+            `rayprune.pruning.update.trust_region`. None: no bound.
         max_value_change: the same bound for values (V or Q): the most mean absolute change, as a
             share of their standard deviation. For networks that act by Q-values it is the only one.
         protect: glob patterns of the names of layers that are never pruned.
@@ -151,11 +150,7 @@ class PruningConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PruningConfig:
-        """Build from a mapping of fields; what it leaves out has its default.
-
-        Raises:
-            ConfigError: as for the constructor.
-        """
+        """Build from a mapping of fields; what it leaves out has its default."""
         faults, config = cls.parse(values, prefix="")
         if config is None:
             raise ConfigError(faults)
@@ -165,12 +160,7 @@ class PruningConfig:
     def parse(
         cls, values: object, prefix: str = "pruning."
     ) -> tuple[list[str], PruningConfig | None]:
-        """Return every fault of a mapping of fields, and the config where there is none.
-
-        Args:
-            values: as it would be passed to `from_dict`.
-            prefix: what the field names start with in the messages.
-        """
+        """Return every fault, as `faults_of` does, and the config where there is none."""
         faults = cls.faults_of(values, prefix)
         if faults or not isinstance(values, Mapping):
             return faults, None

@@ -339,7 +339,7 @@ class Pruner(PrunedGroups):
         Raises:
             CheckpointError: the state is broken, or of another network; nothing was changed.
         """
-        states = {name: self._state_of(name, state) for name in self._members}
+        states = {name: _state_of(self._members, name, state) for name in self._members}
         unpacked = {name: self._members[name].unpack(held) for name, held in states.items()}
         for name, held in unpacked.items():
             self._members[name].restore(held)
@@ -386,21 +386,21 @@ class Pruner(PrunedGroups):
             return changes[0][1] if changes else None
         return joined(changes, sum(map(total_of, self.members)), self.masked())
 
-    def _state_of(self, name: str, state: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return a member's part of a state."""
-        member = self._members[name]
-        with broken_is_told():
-            saved = list(state.get(_GROUPS, {}))
-            if saved != (list(self._members) if len(self._members) > 1 else []):
-                raise CheckpointError(
-                    f"The pruning state is of a run whose groups {saved} had choices of their "
-                    f"own, but here they are {list(self._members)}. Build the module with the "
-                    "`pruning.groups` that it was trained with."
-                )
-            if not saved:
-                return state
-            known = member.weights
-            shared = {
-                key: {n: held for n, held in state[key].items() if n in known} for key in _SHARED
-            }
-            return {**shared, **state[_GROUPS][name]}
+
+def _state_of(
+    members: Mapping[str, GroupPruner], name: str, state: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """Return a member's part of a state."""
+    with broken_is_told():
+        saved = list(state.get(_GROUPS, {}))
+        if saved != (list(members) if len(members) > 1 else []):
+            raise CheckpointError(
+                f"The pruning state is of a run whose groups {saved} had choices of their "
+                f"own, but here they are {list(members)}. Build the module with the "
+                "`pruning.groups` that it was trained with."
+            )
+        if not saved:
+            return state
+        known = members[name].weights
+        shared = {key: {n: held for n, held in state[key].items() if n in known} for key in _SHARED}
+        return {**shared, **state[_GROUPS][name]}
