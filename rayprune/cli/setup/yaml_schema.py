@@ -167,6 +167,8 @@ def _pruning() -> dict[str, Any]:
             "additionalProperties": False,
         },
         "compact_every": _or_null({"type": "integer", "minimum": 1}),
+        "max_kl": _or_null({"type": "number", "exclusiveMinimum": 0}),
+        "max_value_change": _or_null({"type": "number", "exclusiveMinimum": 0}),
         "evidence": _object(*evidence.DEFAULTS),
         "plasticity": _or_null(_object("every")),
         "fused_optimizer": {"type": "boolean"},

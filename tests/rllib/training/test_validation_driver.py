@@ -42,7 +42,7 @@ def test_a_gates_verdict_alone_makes_a_checkpoint_the_best_however_little_it_ear
 def test_the_learners_are_told_how_far_a_gate_is_open_once_the_dense_policy_holds() -> None:
     one = gate()
     assert (one.signals(), one.ended) == ({}, False)
-    assert one.observe(GOOD, 10) is Verdict.ACCEPT
+    assert one.observe(GOOD, 10, behind=False) is Verdict.ACCEPT
     assert one.signals() == {"level": 0.5, "criterion": "l1"}
     assert one.report()["gate"]["trying"] == 0.5
     assert (NoGate().signals(), NoGate().report(), NoGate().ended) == ({}, {}, False)
