@@ -32,6 +32,7 @@ ARMS: Final[Mapping[str, tuple[str, ...]]] = {
     "recipe, uniform (the demo)": (),
     "recipe": ("pruning.distribution=erk",),
     "without": ("pruning.recipe=null", f"pruning.schedule={_BEFORE}"),
+    "recipe, uniform, critic as sparse": ("pruning.groups={}",),
 }
 """Name -> overrides of the preset."""
 
