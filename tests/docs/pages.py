@@ -78,7 +78,7 @@ class Reader:
         finally:
             for process in self.waiting:
                 if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGINT)
+                    os.killpg(process.pid, signal.SIGTERM)  # which no parent makes us ignore
             for process in self.waiting:
                 process.wait(60)
 

@@ -59,18 +59,23 @@ class FirstConfig:
             len(space.shape) >= 3 or (len(space.shape) == 2 and space.dtype == np.uint8)
         )
 
-    def text(self) -> str:
-        """Return the YAML."""
-        return "\n".join([*self._head(), *_LEARNING[self.algorithm](self), *self._tail(), ""])
+    def text(self, file: str | None = None) -> str:
+        """Return the YAML.
 
-    def _head(self) -> list[str]:
+        Args:
+            file: that it is written to, for its head's commands; None: named like the run.
+        """
+        head = self._head(file or f"{self.name}.yaml")
+        return "\n".join([*head, *_LEARNING[self.algorithm](self), *self._tail(), ""])
+
+    def _head(self, file: str) -> list[str]:
         observation, action = (" ".join(str(space).split()) for space in self.spaces)
         schema = [] if self.schema is None else [f"# yaml-language-server: $schema={self.schema}"]
         return [
             f"# {self.algorithm} on {self.env}, pruned to {self.sparsity:.0%}"
             f" of its weights while it learns.".replace("%", " %"),
-            f"#   rayprune train {self.name}.yaml --plan    # checks it, and tells what would run",
-            f"#   rayprune train {self.name}.yaml",
+            f"#   rayprune train {file} --plan    # checks it, and tells what would run",
+            f"#   rayprune train {file}",
             "# Begun by `rayprune init`; nothing in it was tuned for this environment.",
             *schema,
             f"name: {self.name}                # names the run's directory: runs/NAME-seedN",
@@ -106,7 +111,7 @@ class FirstConfig:
         return [
             *self._normalised(),
             "pruning:",
-            f"  sparsity: {self.sparsity}   # of the prunable weights; 0 is a dense run",
+            f"  sparsity: {self.sparsity}   # of the weights that the recipe prunes; 0 is a dense run",
             "  recipe: recommended          # says the rest of this block; `rayprune list recipes`",
             "  # To choose for yourself, drop the recipe and say, for instance:",
             "  # criterion: l1              # the smallest weights go; `rayprune list criteria`",

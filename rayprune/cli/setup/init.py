@@ -73,7 +73,7 @@ def init(
     path = out or Path(f"{config.name}.yaml")
     _check_place(path, force=force)
     _check(config)
-    write_atomic(path, config.text())
+    write_atomic(path, config.text(str(path)))
     if not as_json:
         tell(
             f"Wrote          {path}: {config.algorithm} on {config.env}, {config.budget:,} env "

@@ -73,3 +73,10 @@ def test_off_a_terminal_nothing_is_asked_and_faults_are_told(
     assert answer.code == 2
     assert told in answer.stderr
     assert [*tmp_path.iterdir()] == []
+
+
+def test_its_commands_name_the_file_that_was_asked_for(rayprune, tmp_path):
+    file = tmp_path / "mine.yaml"
+    answer = rayprune("init", "--env", "CartPole-v1", "--out", file, "--json")
+    assert answer.code == 0, answer.stderr
+    assert f"rayprune train {file} --plan" in file.read_text()
