@@ -111,7 +111,7 @@ class FirstConfig:
         return [
             *self._normalised(),
             "pruning:",
-            f"  sparsity: {self.sparsity}   # of the weights that the recipe prunes; 0 is a dense run",
+            f"  sparsity: {self.sparsity}   # of what the recipe prunes; 0 is a dense run",
             "  recipe: recommended          # says the rest of this block; `rayprune list recipes`",
             "  # To choose for yourself, drop the recipe and say, for instance:",
             "  # criterion: l1              # the smallest weights go; `rayprune list criteria`",
