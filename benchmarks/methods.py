@@ -16,10 +16,7 @@ Tables hold the IQM over runs with its 95 % bootstrap interval over runs.
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import os
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,10 +25,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.commands import ROOT, json_of
 from rayprune.statistics.intervals import summarise
 from rayprune.tracking.record import Record, read_rows
 
-ROOT = Path(__file__).resolve().parents[1]
 ROWS = ROOT / "benchmarks" / "results" / "methods.jsonl"
 TEST_EPISODES = 100
 
@@ -168,13 +165,13 @@ def run(table: str, arm: str, seed: int) -> dict[str, Any]:
         ROOT / "runs" / "methods" / table / f"{arm.replace(' ', '_')}-{seed}",
     )
     overrides = ["evaluation.dense=null", "tracking={wandb: off, tensorboard: false}"]
-    command = [sys.executable, "-m", "rayprune", "train", str(ROOT / spec.config)]
+    command = ["train", str(ROOT / spec.config)]
     for override in [*overrides, *spec.arms[arm]]:
         command += ["--set", override]
     resume = ["--resume"] if (home / "config.yaml").is_file() else []
-    answer = json_of([*command, "--seed", str(seed), "--out", str(home), "--json", *resume])
-    evaluate = [sys.executable, "-m", "rayprune", "evaluate", str(home), "--json"]
-    test = json_of([*evaluate, "--episodes", str(TEST_EPISODES)])["returns"]["test"]
+    answer = json_of([*command, "--seed", str(seed), "--out", str(home), *resume])
+    evaluate = ["evaluate", str(home), "--episodes", str(TEST_EPISODES)]
+    test = json_of(evaluate)["returns"]["test"]
     rows = [row for row in read_rows(home / "results.jsonl") if row.get("validation")]
     last = rows[-math.ceil(len(rows) / 10) :]
     return {
@@ -189,17 +186,6 @@ def run(table: str, arm: str, seed: int) -> dict[str, Any]:
         "last_tenth": sum(row["validation"]["mean"] for row in last) / len(last),
         "wall_time_s": answer["wall_time_s"],
     }
-
-
-def json_of(command: Sequence[str]) -> dict[str, Any]:
-    """Run a command of rayprune in this checkout; return the JSON that it prints."""
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-    answer = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
-    if answer.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{answer.stderr[-2000:]}")
-    found: dict[str, Any] = json.loads(answer.stdout)
-    return found
 
 
 def show(table: str) -> None:

@@ -12,20 +12,17 @@ into the presets.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.commands import ROOT, json_of
 from rayprune.tracking.record import Record, read_rows
 
-ROOT = Path(__file__).resolve().parents[1]
 HOME = ROOT / "runs" / "presets"
 ROWS = ROOT / "benchmarks" / "results" / "presets.jsonl"
 
@@ -59,7 +56,7 @@ def run(preset: str, arm: str, seed: int) -> dict[str, Any]:
         command += ["--set", override]
     resume = ["--resume"] if (place / "config.yaml").is_file() else []
     began = time.perf_counter()
-    answer = json_of([*command, "--seed", str(seed), "--out", str(place), "--json", *resume])
+    answer = json_of([*command, "--seed", str(seed), "--out", str(place), *resume])
     test = answer["returns"]["test"]
     return {
         "preset": preset,
@@ -80,7 +77,7 @@ def run(preset: str, arm: str, seed: int) -> dict[str, Any]:
 def exported(place: Path) -> int:
     """Return what the run's policy takes as a file."""
     file = place / "policy.onnx"
-    json_of(["export", str(place), "--format", "onnx", "--out", str(file), "--json"])
+    json_of(["export", str(place), "--format", "onnx", "--out", str(file)])
     return file.stat().st_size
 
 
@@ -89,21 +86,9 @@ def recorded(source: str) -> Path:
     place, data = HOME / source, HOME / f"data-{source}"
     if not data.is_dir():
         if not (place / "summary.json").is_file():
-            json_of(["train", source, "--out", str(place), "--json", *SETTINGS[source]])
+            json_of(["train", source, "--out", str(place), *SETTINGS[source]])
         json_of(["record", str(place), "--out", str(data), "--episodes", "50", "--explore"])
     return data
-
-
-def json_of(arguments: Sequence[str]) -> dict[str, Any]:
-    """Run a command of rayprune in this checkout; return the JSON that it prints, if it does."""
-    command = [sys.executable, "-m", "rayprune", *arguments]
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-    answer = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
-    if answer.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{answer.stderr[-2000:]}")
-    found: dict[str, Any] = json.loads(answer.stdout) if "--json" in arguments else {}
-    return found
 
 
 def show(preset: str) -> None:

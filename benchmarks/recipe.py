@@ -19,7 +19,7 @@ from typing import Any, Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.leaderboard.making import ROOT, json_of
+from benchmarks.commands import ROOT, json_of
 from rayprune.tracking.record import Record, read_rows
 
 ROWS: Final = ROOT / "benchmarks" / "results" / "recipe.jsonl"

@@ -8,28 +8,21 @@ import math
 import os
 import shlex
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.commands import ROOT, json_of
 from benchmarks.leaderboard import playing
 from benchmarks.leaderboard.cells import RANDOM, Cell, parts
 from benchmarks.leaderboard.tasks import TASKS
-from rayprune.errors import RaypruneError
 from rayprune.tracking.record import read_rows, step_of, write_atomic
 
-ROOT: Final = Path(__file__).resolve().parents[2]
 TARGETS: Final = ("host", "cortex-m4")
 FILE: Final = "policy.c"
 EPISODES: Final = 200
 """Recorded for a task that learns from data."""
-
-
-class CellError(RaypruneError):
-    """A command of a cell failed."""
 
 
 def make(cell: Cell, runs: Path, configs: Path) -> dict[str, Any]:
@@ -41,7 +34,7 @@ def make(cell: Cell, runs: Path, configs: Path) -> dict[str, Any]:
         configs: where resolved configs are kept beside the rows.
 
     Raises:
-        CellError: a command failed; holds the end of what it said.
+        CommandError: a command failed; holds the end of what it said.
     """
     began, task = time.perf_counter(), TASKS[cell.task]
     if cell.arm == RANDOM:
@@ -161,18 +154,6 @@ def _kept_config(cell: Cell, run: Path, configs: Path) -> dict[str, str]:
         write_atomic(place, text)
     digest = hashlib.sha256(text.encode()).hexdigest()
     return {"file": place.relative_to(configs.parent).as_posix(), "sha256": digest}
-
-
-def json_of(arguments: Sequence[str]) -> dict[str, Any]:
-    """Run a command of rayprune in this checkout; return the JSON that it prints."""
-    command = [sys.executable, "-m", "rayprune", *arguments, "--json"]
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-    answer = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
-    if answer.returncode:
-        raise CellError(f"{' '.join(command)} failed:\n{answer.stderr[-2000:]}")
-    found: dict[str, Any] = json.loads(answer.stdout)
-    return found
 
 
 def _told(command: Sequence[str], runs: Path) -> str:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from benchmarks.commands import ROOT
 from benchmarks.leaderboard.cells import RESULTS, Cell, missing, rows, seconds
-from benchmarks.leaderboard.making import ROOT, CellError
 from rayprune.tracking.record import Record
 
 MARK = "ROW "
@@ -168,4 +168,4 @@ def plan(wanted: Sequence[Cell], slots: int, results: Path = RESULTS) -> Iterato
     )
 
 
-__all__ = ["CellError", "LocalPool", "RayPool", "append", "plan", "run_all"]
+__all__ = ["LocalPool", "RayPool", "append", "plan", "run_all"]

@@ -47,8 +47,10 @@ def made(env: str, env_config: Mapping[str, Any]) -> Iterator[gym.Env[Any, Any]]
     try:
         environment = gym.make(env, **env_config)
     except gym.error.Error as error:
-        near = did_you_mean(env.rpartition(":")[2], gym.registry)
-        raise InputError(f"`--env` {env!r} is unknown: {reason_of(error)}.{near}") from error
+        said = reason_of(error)
+        # gymnasium may have a suggestion of its own.
+        near = "" if "Did you mean" in said else did_you_mean(env.rpartition(":")[2], gym.registry)
+        raise InputError(f"`--env` {env!r} is unknown: {said}.{near}") from error
     except RAISED as error:
         raise EnvError(f"Environment {env!r} can't be made: {reason_of(error)}.") from error
     try:

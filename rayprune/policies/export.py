@@ -18,10 +18,9 @@ from rayprune.deploy.policy.runs import in_parts, module_run
 from rayprune.errors import InvariantError
 from rayprune.policies.episodes import Episodes, made, play, sampled, with_noise
 from rayprune.policies.foreign_policy import ForeignOptions, ForeignPolicy, open_policy
-from rayprune.policies.identity import now
-from rayprune.policies.spaces import action_facts, nested, observation_facts
+from rayprune.policies.identity import facts_of
+from rayprune.policies.spaces import nested
 from rayprune.tracking.record import to_json
-from rayprune.tracking.versions import versions
 
 FIRST_SEED: Final = 10_000
 EPISODES: Final = 20
@@ -128,7 +127,6 @@ def as_trained(opened: ForeignPolicy, observations: list[Array]) -> dict[str, An
 
 def source_of(opened: ForeignPolicy, *, sample: bool) -> dict[str, Any]:
     """Return what a file says of the policy that it was made of; JSON only."""
-    observation, action = opened.spaces
     options = opened.options
     return {
         "checkpoint": opened.name,
@@ -139,12 +137,7 @@ def source_of(opened: ForeignPolicy, *, sample: bool) -> dict[str, Any]:
         "normalised_by": opened.normalised_by,
         "env": options.env,
         "env_config": json.loads(to_json(dict(options.env_config))),
-        "versions": versions(),
-        "exported": now(),
-        "spaces": {"observation": str(observation), "action": str(action)},
-        "inputs": observation_facts(observation),
-        "outputs": action_facts(action),
-        "action": "sampled" if sample else "greedy",
+        **facts_of(opened.spaces, sample=sample),
     }
 
 

@@ -1,4 +1,4 @@
-"""Who a policy is: the hash of its weights, what a file may call its place, and the time."""
+"""Who a policy is: the hash of its weights, what a file says of it and calls its place."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from rayprune.policies.spaces import Space, action_facts, observation_facts
 from rayprune.storage.copies import shown
+from rayprune.tracking.versions import versions
 
 
 def now() -> str:
@@ -20,6 +22,24 @@ def now() -> str:
     ('+00:00', 25)
     """
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def facts_of(spaces: tuple[Space, Space], *, sample: bool) -> dict[str, Any]:
+    """Return what a file says of any policy that it was made of; JSON only.
+
+    Args:
+        spaces: of observations and of actions.
+        sample: whether the file draws its actions.
+    """
+    observation, action = spaces
+    return {
+        "versions": versions(),
+        "exported": now(),
+        "spaces": {"observation": str(observation), "action": str(action)},
+        "inputs": observation_facts(observation),
+        "outputs": action_facts(action),
+        "action": "sampled" if sample else "greedy",
+    }
 
 
 def portable(path: Path) -> str:

@@ -66,7 +66,13 @@ class Reader:
             )
             program.chmod(0o755)
 
-    def read(self) -> None:
+    def read(self) -> int:
+        """Do all of it; return how many blocks were run.
+
+        Raises:
+            AssertionError: a command failed. Python's own errors go through.
+        """
+        done = 0
         try:
             for block in blocks(self.page):
                 if block.title is not None:
@@ -75,6 +81,8 @@ class Reader:
                     path.write_text(block.text, encoding="utf-8")
                 elif not spared(block):
                     self.run(block)
+                    done += 1
+            return done
         finally:
             for process in self.waiting:
                 if process.poll() is None:

@@ -225,8 +225,9 @@ def _sac(config: FirstConfig) -> list[str]:
         "  reporting: {min_sample_timesteps_per_iteration: 1000}",
         "  learners: {num_learners: 0, num_gpus_per_learner: auto}",
         config._net(
-            "fcnet_hiddens: [256, 256], fcnet_activation: relu, head_fcnet_hiddens: [], "
-            "fusionnet_hiddens: [256]"
+            "fcnet_hiddens: [256, 256], fcnet_activation: relu, head_fcnet_hiddens: []"
+            # Q nets of choices don't see an action that they could join.
+            + ("" if isinstance(config.spaces[1], _CHOICES) else ", fusionnet_hiddens: [256]")
         ),
     ]
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import torch
 
@@ -49,6 +49,7 @@ from rayprune.rllib.export.recorded import Recorded
 from rayprune.storage.copies import shown
 from rayprune.tracking.versions import versions
 
+P = TypeVar("P")
 SCHEMA: Final = 1
 LIMIT_S: Final = 30.0
 """For one batch size and number of threads; slow policies get fewer rounds."""
@@ -229,13 +230,13 @@ def _file_target(path: Path) -> Target:
     return Target(shown(path), [arm], [], {path.name: _parameters_of(artifact)})
 
 
-class _PolicyTarget:
+class _PolicyTarget(Generic[P]):
     """A policy in each runtime, whole and with its dead units removed."""
 
     def __init__(
-        self, path: Path, place: Path, options: BenchOptions, reporter: BenchReporter
+        self, path: Path, policy: P, place: Path, options: BenchOptions, reporter: BenchReporter
     ) -> None:
-        self._path, self._place = path, place
+        self._path, self._policy, self._place = path, policy, place
         self._options, self._reporter = options, reporter
         self._target = Target(shown(path))
 
@@ -285,19 +286,8 @@ class _PolicyTarget:
         _glance(arm, self._options, self._reporter)
 
 
-class _CheckpointTarget(_PolicyTarget):
+class _CheckpointTarget(_PolicyTarget[OpenPolicy]):
     """A checkpoint's policy, beside RLlib's own call."""
-
-    def __init__(
-        self,
-        path: Path,
-        policy: OpenPolicy,
-        place: Path,
-        options: BenchOptions,
-        reporter: BenchReporter,
-    ) -> None:
-        super().__init__(path, place, options, reporter)
-        self._policy = policy
 
     def assembled(self) -> Target:
         """Return it, each of its arms looked at once."""
@@ -311,19 +301,8 @@ class _CheckpointTarget(_PolicyTarget):
         return self._exported(whole, inputs, shrunk_in_training=bool(self._policy.saved.origins))
 
 
-class _ForeignTarget(_PolicyTarget):
+class _ForeignTarget(_PolicyTarget[ForeignPolicy]):
     """A policy of Stable-Baselines3 or of one's own."""
-
-    def __init__(
-        self,
-        path: Path,
-        policy: ForeignPolicy,
-        place: Path,
-        options: BenchOptions,
-        reporter: BenchReporter,
-    ) -> None:
-        super().__init__(path, place, options, reporter)
-        self._policy = policy
 
     def assembled(self) -> Target:
         """Return it, each of its arms looked at once."""

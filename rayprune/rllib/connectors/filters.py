@@ -128,7 +128,8 @@ class ObservationFilter(_Running):
             raise ConfigError(
                 "`rllib.env_runners.observation_filter` MeanStdFilter has no reading to normalise: "
                 f"the observations are {seen if self._choices is None else 'choices only'}. "
-                "Leave it out, or let a connector before it make a Box of them."
+                "Set `normalise.observations` to false (a recipe sets it to true where nothing is "
+                "said), or let a connector before it make a Box of them."
             )
         if self._shares is None or self._shares.shape != seen.shape:
             self._shares = Shares(seen.shape)

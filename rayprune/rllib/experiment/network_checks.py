@@ -101,6 +101,8 @@ def _prefixed(fault: str) -> str:
 
 def _install(error: BaseException) -> str:
     extra = extra_for(error)
+    if extra is not None and pip_line(extra) in str(error):
+        return "On a cluster that goes into the image of its nodes."
     brings = "Install it" if extra is None else f"{pip_line(extra)} brings it"
     return f"{brings}, on a cluster in the image of its nodes."
 

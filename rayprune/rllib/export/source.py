@@ -7,11 +7,9 @@ from typing import Any
 
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES
 
-from rayprune.policies.identity import now, portable
-from rayprune.policies.spaces import action_facts, observation_facts
+from rayprune.policies.identity import facts_of, portable
 from rayprune.rllib.evaluation.open_policy import OpenPolicy
 from rayprune.tracking.record import to_json
-from rayprune.tracking.versions import versions
 
 
 def source_of(policy: OpenPolicy, *, sample: bool) -> dict[str, Any]:
@@ -22,7 +20,6 @@ def source_of(policy: OpenPolicy, *, sample: bool) -> dict[str, Any]:
         sample: whether the file draws its actions.
     """
     saved, config = policy.saved, policy.config
-    observation, action = policy.evaluator.spaces[INPUT_ENV_SINGLE_SPACES]
     return {
         "checkpoint": portable(saved.directory),
         "weights_sha256": saved.sha256(),
@@ -30,10 +27,5 @@ def source_of(policy: OpenPolicy, *, sample: bool) -> dict[str, Any]:
         "algorithm": type(config).__name__.removesuffix("Config"),
         "env": str(config.env),
         "env_config": json.loads(to_json(dict(config.env_config))),
-        "versions": versions(),
-        "exported": now(),
-        "spaces": {"observation": str(observation), "action": str(action)},
-        "inputs": observation_facts(observation),
-        "outputs": action_facts(action),
-        "action": "sampled" if sample else "greedy",
+        **facts_of(policy.evaluator.spaces[INPUT_ENV_SINGLE_SPACES], sample=sample),
     }

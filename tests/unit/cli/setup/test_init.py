@@ -14,6 +14,7 @@ from rayprune.rllib.experiment.experiment_checks import load_checked
 CASES = [
     ("CartPole-v1", "PPO"),
     ("CartPole-v1", "DQN"),
+    ("CartPole-v1", "SAC"),
     ("Pendulum-v1", "SAC"),
     ("Pendulum-v1", "PPO"),
     ("FrozenLake-v1", "PPO"),
