@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,10 +13,12 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from rayprune import yaml12
 from rayprune.algorithms import ALGORITHMS, is_offline
 from rayprune.errors import ConfigError, did_you_mean, shown
+from rayprune.import_path import search_here
 from rayprune.presets import find_config
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.quantisation.config import QuantisationConfig
 from rayprune.pruning.schedules.times import waits_for_return
+from rayprune.reasons import RAISED
 from rayprune.run_recipe import given_blocks
 from rayprune.validation import faults_from
 
@@ -250,14 +251,12 @@ def import_modules(names: object) -> list[str]:
     The working directory is searched too, as ``python -m`` would.
     """
     faults: list[str] = []
-    here = str(Path.cwd())
-    if here not in sys.path and "" not in sys.path:
-        sys.path.append(here)
+    search_here()
     for name in names if isinstance(names, (list, tuple)) else ():
         try:
             importlib.import_module(str(name))
         # The module is the user's own, so anything may come out of it.
-        except Exception as error:
+        except RAISED as error:
             reason = f"{type(error).__name__}: {error}"
             faults.append(f"`imports` names {name!r}, which can't be imported: {reason}.")
     return faults

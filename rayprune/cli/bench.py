@@ -108,6 +108,12 @@ def bench(
             "rounds": rounds == _ROUNDS,
             "no-memory": memory,
             "out": out is None,
+            "env": env is None,
+            "env-config": env_config is None,
+            "normalise": normalise is None,
+            "observation-space": observation_space is None,
+            "action-space": action_space is None,
+            "trust": not trust,
         }
         _refuse_beside_target([name for name, default in given.items() if not default])
         return _on_targets(policies, target, as_json=as_json)

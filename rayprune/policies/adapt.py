@@ -31,7 +31,8 @@ def policy_of(
     """Return a torch module that acts as one policy: raw observation in, action out.
 
     What comes back is a plain module: `rayprune.deploy.export_policy` writes it to a file,
-    `rayprune.deploy.compact` makes it smaller. Its layers are ``module``'s own, not copies.
+    `rayprune.deploy.compact` makes it smaller. Its layers are ``module``'s own, not copies, on
+    their own device; they are put into eval mode, so a loop that goes on calls ``train()``.
 
     Args:
         module: either a policy of Stable-Baselines3 (``model.policy``, or the model), which knows
@@ -45,12 +46,13 @@ def policy_of(
             clipped to them.
         sample: actions are drawn with noise that is an input. A module of one's own then gives
             means and log-stds, shape ``(batch, 2 * size)``.
-        normalise: mean and standard deviation of the observation, or of each key of a Dict, that
-            it is centred and scaled by first.
+        normalise: mean and standard deviation of the observation, or of each key of a Dict (of a
+            nested one ``"arm.angles"``), that it is centred and scaled by first.
         clip: the largest magnitude that a normalised observation keeps, None for no bound.
 
     Raises:
-        InputError: a space is missing or can't be exported, or the module gives something else.
+        InputError: a space is missing or can't be exported, the module gives something else, or
+            what is given says nothing of such a module.
 
     >>> net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
     >>> policy = policy_of(net, gym.spaces.Box(-1, 1, (4,)), gym.spaces.Discrete(2))
@@ -58,7 +60,10 @@ def policy_of(
     >>> action.shape, logits.shape
     (torch.Size([3]), torch.Size([3, 2]))
     """
+    if clip is not None and not clip > 0:
+        raise InputError(f"`clip` must be above 0, or None for no bound, but is {clip!r}.")
     if _is_sb3(module):
+        _check_said_by_itself(module, action_space, squash=squash)
         return sb3_policy(
             module, observation_space, sample=sample, normalise=_by_key(normalise), clip=clip
         )
@@ -72,7 +77,7 @@ def policy_of(
             "`policy_of` needs `observation_space` and `action_space` of a module of your own: "
             "give the environment's."
         )
-    network = _Nested(module.eval(), observation_space)
+    network = NestedModule(module.eval(), observation_space)
     choose = None
     if isinstance(action_space, gym.spaces.Box):
         choose = Aim() if sample else nn.Identity()
@@ -81,8 +86,8 @@ def policy_of(
     return assembled(Observe(stages), network, decide, observation_space, action_space, sample)
 
 
-class _Nested(nn.Module):
-    """A module, given an observation as its space nests it."""
+class NestedModule(nn.Module):
+    """A module of one's own, given an observation as its space nests it."""
 
     def __init__(self, module: nn.Module, space: Space) -> None:
         super().__init__()
@@ -92,6 +97,17 @@ class _Nested(nn.Module):
     def forward(self, *observation: Tensor) -> tuple[Tensor]:
         outputs = self.module(nested(self._space, observation))
         return (outputs[0] if isinstance(outputs, (tuple, list)) else outputs,)
+
+
+def _check_said_by_itself(module: Any, action_space: Space | None, *, squash: bool) -> None:
+    """Refuse what a policy of Stable-Baselines3 says of itself, and otherwise."""
+    held = module.action_space
+    if squash or (action_space is not None and action_space != held):
+        given = "squash=True" if squash else f"`action_space` {action_space}"
+        raise InputError(
+            f"A policy of Stable-Baselines3 knows its actions, which are {held}, and whether they "
+            f"are squashed: leave {given} out."
+        )
 
 
 def _by_key(

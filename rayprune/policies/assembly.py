@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rayprune.deploy.policy.actions import Choose, Clip, Decide, Reshape, Unsquash
 from rayprune.deploy.policy.interface import Interface, Noise, Port
 from rayprune.deploy.policy.policy import DeployablePolicy, Normalise, Observe
-from rayprune.errors import InputError, first_line
+from rayprune.errors import InputError, first_line, shown
 from rayprune.policies.spaces import (
     Space,
     inward_bounds,
@@ -35,13 +35,15 @@ def assembled(
     action_space: Space,
     sample: bool,
 ) -> DeployablePolicy:
-    """Return a policy of its parts, tried out once on zeros.
+    """Return a policy of its parts, on the network's device, tried out once on zeros.
 
     Raises:
         InputError: the parts don't fit; says what the network gives.
     """
     observations = observation_ports(observation_space)
-    given = [torch.from_numpy(port.zeros(2)) for port in observations]
+    device = next((held.device for held in network.parameters()), torch.device("cpu"))
+    observe, decide, network = observe.to(device), decide.to(device), network.eval()
+    given = [torch.from_numpy(port.zeros(2)).to(device) for port in observations]
     try:
         with torch.no_grad():
             dist_inputs = network(*observe(*given))[0]
@@ -75,7 +77,13 @@ def decision(space: Space, choose: nn.Module | None, *, squashed: bool, bounded:
     Raises:
         InputError: no exported file has such actions.
     """
-    if isinstance(space, gym.spaces.Discrete) and space.start == 0:
+    choices = gym.spaces.Discrete, gym.spaces.MultiDiscrete
+    if isinstance(space, choices) and np.any(space.start):
+        raise InputError(
+            f"Actions of {space} don't begin at 0, and where a network's outputs begin it doesn't "
+            "say. Wrap the environment in `gymnasium.wrappers.TransformAction`, so that they do."
+        )
+    if isinstance(space, gym.spaces.Discrete):
         return Decide(Choose([int(space.n)], several=False))
     if isinstance(space, gym.spaces.MultiDiscrete) and len(space.shape) == 1:
         return Decide(Choose([int(size) for size in space.nvec], several=True))
@@ -104,20 +112,27 @@ def normalising(
     parts: list[tuple[Tensor, Tensor] | None] = []
     left = dict(statistics)
     for path, leaf in leaves(space):
-        held = left.pop(path[0] if path else None, None)
-        if held is None:
-            parts.append(None)
-            continue
-        mean, std = (np.asarray(part, np.float64) for part in held)
-        if mean.shape != leaf.shape or std.shape != leaf.shape:
-            raise InputError(
-                f"The statistics of `{port_name(path)}` are of shape {list(mean.shape)}, but it is "
-                f"{leaf}. Give those of this policy's observations."
-            )
-        parts.append((torch.from_numpy(mean), torch.from_numpy(std)))
+        held = left.pop(".".join(map(str, path)) if path else None, None)
+        parts.append(None if held is None else _statistics(held, port_name(path), leaf))
     if left:
         raise InputError(f"There are statistics of {sorted(map(str, left))}, but none in {space}.")
     return [Normalise(parts, clip)]
+
+
+def _statistics(held: Statistics, name: str, leaf: Space) -> tuple[Tensor, Tensor]:
+    mean, std = (np.asarray(part, np.float64) for part in held)
+    if mean.shape != leaf.shape or std.shape != leaf.shape:
+        raise InputError(
+            f"The statistics of `{name}` are of shape {list(mean.shape)}, but it is "
+            f"{leaf}. Give those of this policy's observations, or none (`--normalise none`)."
+        )
+    if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
+        raise InputError(
+            f"The statistics of `{name}` must be finite, and deviations above 0, but hold mean "
+            f"{shown(mean.tolist())} and deviation {shown(std.tolist())}. Give 1 for what never "
+            "changes."
+        )
+    return torch.from_numpy(mean), torch.from_numpy(std)
 
 
 def _check_outputs(outputs: Any, space: Space, sample: bool) -> None:
@@ -145,4 +160,4 @@ def _noise(outputs: Tensor, space: Space) -> tuple[Port, Noise]:
 
 
 def _port(name: str, value: Tensor) -> Port:
-    return Port(name, tuple(value.shape[1:]), str(value.detach().numpy().dtype))
+    return Port(name, tuple(value.shape[1:]), str(value.dtype).removeprefix("torch."))

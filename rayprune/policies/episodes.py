@@ -13,6 +13,7 @@ from rayprune.deploy.policy.interface import Array
 from rayprune.deploy.policy.policy import DeployablePolicy
 from rayprune.deploy.policy.runs import draw_noise, module_run
 from rayprune.errors import EnvError, InputError, did_you_mean
+from rayprune.import_path import search_here
 from rayprune.policies.spaces import Space, leaves
 from rayprune.reasons import RAISED, reason_of
 
@@ -44,6 +45,7 @@ def made(env: str, env_config: Mapping[str, Any]) -> Iterator[gym.Env[Any, Any]]
         InputError: there is no such environment.
         EnvError: its constructor failed.
     """
+    search_here()
     try:
         environment = gym.make(env, **env_config)
     except gym.error.Error as error:
@@ -69,22 +71,42 @@ def play(
         env: of its spaces.
         first_seed: of the environment's resets.
         episodes: how many.
+
+    Raises:
+        EnvError: the environment raised.
     """
     run, steps, returns = module_run(policy), list[list[Array]](), list[float]()
     size = 0
     for seed in range(first_seed, first_seed + episodes):
-        observation, _ = env.reset(seed=seed)
+        with _told(env):
+            observation, _ = env.reset(seed=seed)
         total, over = 0.0, False
         while not over and len(steps) < MOST_STEPS and size < _MOST_BYTES:
             given = policy.interface.leaves(_batched(env.observation_space, observation))
             steps.append(given)
             size += sum(leaf.nbytes for leaf in given)
-            observation, reward, ended, cut, _ = env.step(run(given)[0][0])
-            total, over = total + float(reward), ended or cut
+            action = run(given)[0][0]
+            with _told(env):
+                observation, reward, ended, cut, _ = env.step(action)
+                total, over = total + float(reward), ended or cut
         if not over:
             break
         returns.append(total)
     return Episodes([np.concatenate(parts) for parts in zip(*steps, strict=True)], returns)
+
+
+@contextmanager
+def _told(env: gym.Env[Any, Any]) -> Iterator[None]:
+    """Say what an environment raises as its own.
+
+    Raises:
+        EnvError: it raised.
+    """
+    try:
+        yield
+    except RAISED as error:
+        name = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
+        raise EnvError(f"Environment {name!r} failed: {reason_of(error)}.") from error
 
 
 def sampled(policy: DeployablePolicy, space: Space, count: int = SAMPLED) -> list[Array]:

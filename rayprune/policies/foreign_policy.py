@@ -126,9 +126,11 @@ def _of_zip(path: Path, options: ForeignOptions) -> ForeignPolicy:
     normalisation = None if place is None else load_normalisation(place)
     spaces = _spaces(options) or (module.observation_space, module.action_space)
     if spaces[1] != module.action_space:
+        given = f"`--env` {options.env!r} takes" if options.env else "`--action-space` says"
         raise InputError(
-            f"The environment takes actions of {spaces[1]}, but those of {str(path)!r} are "
-            f"{module.action_space}. Give the environment that it was trained in."
+            f"{given} actions of {spaces[1]}, but those of {str(path)!r} are "
+            f"{module.action_space}. Give the environment that it was trained in, or leave the "
+            "spaces out: a zip says its own."
         )
     policy = policy_of(
         module,
@@ -136,7 +138,8 @@ def _of_zip(path: Path, options: ForeignOptions) -> ForeignPolicy:
         normalise=_statistics(normalisation),
         clip=normalisation.clip if normalisation else None,
     )
-    normalised_by = None if place is None else portable(place)
+    # A file may be of rewards alone: then nothing of the policy is by it.
+    normalised_by = None if place is None or normalisation is None else portable(place)
     return ForeignPolicy(
         portable(path), _SB3, policy, module, spaces, options, normalisation, normalised_by, path
     )

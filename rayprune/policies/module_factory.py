@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from torch import nn
 
 from rayprune.deploy.policy.policy import DeployablePolicy
 from rayprune.errors import CheckpointError, InputError, first_line
+from rayprune.import_path import search_here
+from rayprune.policies.adapt import NestedModule
 from rayprune.policies.places import ModuleSpec
 from rayprune.policies.spaces import Space
 from rayprune.reasons import RAISED, reason_of
@@ -76,27 +79,39 @@ def _arguments(
 
 def _imported(source: str) -> Any:
     path = Path(source)
-    # What lies beside a script is found by Python, too, and what the working directory holds.
-    for folder in (str(path.resolve().parent) if path.suffix == ".py" else "", str(Path.cwd())):
-        if folder and folder not in sys.path:
-            sys.path.append(folder)
+    # What lies beside a script is found by Python, too.
+    search_here(*([path.parent] if path.suffix == ".py" else []))
     try:
         if path.suffix != ".py":
             return importlib.import_module(source)
-        made = importlib.util.spec_from_file_location(path.stem, path)
-        assert made is not None
-        assert made.loader is not None
-        module = importlib.util.module_from_spec(made)
-        made.loader.exec_module(module)
+        return _of_file(path)
     except RAISED as error:  # the module is the user's own
         raise InputError(f"{source!r} can't be imported: {reason_of(error)}.") from error
+
+
+def _of_file(path: Path) -> Any:
+    # Under a name that nothing is imported by: a script may be called as a library is.
+    name = re.sub(r"\W", "_", f"policy_of_{path.stem}")
+    made = importlib.util.spec_from_file_location(name, path)
+    assert made is not None
+    assert made.loader is not None
+    module = importlib.util.module_from_spec(made)
+    # As an import does: dataclasses and pickles look their own module up by its name.
+    sys.modules[made.name] = module
+    try:
+        made.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[made.name]
+        raise
     return module
 
 
 def _load(module: nn.Module, weights: Path) -> None:
     if not weights.is_file():
         raise InputError(f"There is no file of weights {str(weights)!r}.")
-    target: Any = module.network.module if isinstance(module, DeployablePolicy) else module
+    target: Any = module.network if isinstance(module, DeployablePolicy) else module
+    # What `policy_of` has put around a module is none of its weights' names.
+    target = target.module if isinstance(target, NestedModule) else target
     try:
         # Nothing but tensors: a pickle could run code.
         target.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))

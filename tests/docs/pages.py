@@ -59,11 +59,14 @@ class Reader:
         self.namespace: dict[str, Any] = {"__name__": "__main__"}
         self.waiting: list[subprocess.Popen[bytes]] = []
         (folder / "bin").mkdir()
-        for name, command in {"rayprune": "-m rayprune ", "python": ""}.items():
+        programs = {
+            # As pip installs it: the working directory is not on its path, which `-m` would have.
+            "rayprune": f"#!{sys.executable}\nfrom rayprune.cli import main\n\nmain()\n",
+            "python": f'#!/bin/sh\nexec {sys.executable} "$@"\n',
+        }
+        for name, text in programs.items():
             program = folder / "bin" / name
-            program.write_text(
-                f'#!/bin/sh\nexec {sys.executable} {command}"$@"\n', encoding="utf-8"
-            )
+            program.write_text(text, encoding="utf-8")
             program.chmod(0o755)
 
     def read(self) -> int:

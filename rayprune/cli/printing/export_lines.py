@@ -53,6 +53,11 @@ def _foreign_lines(about: Mapping[str, Any]) -> Iterator[str]:
     """Yield what is told of a policy from elsewhere."""
     if about.get("normalised_by"):
         yield f"Normalised     observations, by {about['normalised_by']}"
+    elif about.get("library") == "Stable-Baselines3":
+        yield (
+            "As they come   observations aren't normalised. If it was trained with VecNormalize, "
+            "give its file: `--normalise FILE`."
+        )
     drawn = about.get("recorded", {}).get("drawn_from_space")
     if drawn:
         yield (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +11,21 @@ from typing import Any, Final
 import numpy as np
 
 from rayprune.deploy.policy.interface import Array
-from rayprune.errors import CheckpointError, InputError
+from rayprune.errors import CheckpointError, InputError, first_line
 from rayprune.policies.sb3.unpickling import load_inert, stands_for
 
 KIND: Final = "stable_baselines3.common.vec_env.vec_normalize.VecNormalize"
 _STATISTICS: Final = "stable_baselines3.common.running_mean_std.RunningMeanStd"
-_NAMES: Final = ("{stem}_vecnormalize.pkl", "{stem}.vecnormalize.pkl", "vecnormalize.pkl")
-"""Where statistics are looked for, beside a zip: rl-zoo3 calls them by the last of these."""
+_NAMES: Final = (
+    "{stem}_vecnormalize.pkl",
+    "{stem}.vecnormalize.pkl",
+    "{stem}/vecnormalize.pkl",  # rl-zoo3
+    "vecnormalize.pkl",
+    "vec_normalize.pkl",  # Stable-Baselines3's own examples
+)
+"""Where statistics are looked for, beside a zip."""
+_CHECKPOINT: Final = re.compile(r"(?P<name>.+)_(?P<steps>\d+)_steps")
+"""How Stable-Baselines3's ``CheckpointCallback`` calls a zip."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +54,11 @@ class Normalisation:
 
 def beside(policy: Path) -> Path | None:
     """Return the file of statistics that lies beside a policy's, None if there is none."""
-    places = (policy.with_name(name.format(stem=policy.stem)) for name in _NAMES)
+    names = [name.format(stem=policy.stem) for name in _NAMES]
+    checkpoint = _CHECKPOINT.fullmatch(policy.stem)
+    if checkpoint is not None:
+        names.insert(0, "{name}_vecnormalize_{steps}_steps.pkl".format(**checkpoint.groupdict()))
+    places = (policy.parent / name for name in names)
     return next((place for place in places if place.is_file()), None)
 
 
@@ -60,11 +73,15 @@ def load_normalisation(path: Path) -> Normalisation | None:
 
     Raises:
         InputError: there is no such file.
-        CheckpointError: it isn't VecNormalize's.
+        CheckpointError: it isn't VecNormalize's, or lacks something.
     """
     if not path.is_file():
         raise InputError(f"There is no file of VecNormalize {str(path)!r}.")
-    held = load_inert(path.read_bytes(), f"VecNormalize's file {str(path)!r}")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{str(path)!r} can't be read: {first_line(error)}.") from error
+    held = load_inert(content, f"VecNormalize's file {str(path)!r}")
     if stands_for(held) != KIND:
         raise CheckpointError(
             f"{str(path)!r} isn't what `VecNormalize.save` writes. Give that as `--normalise`, or "
@@ -73,8 +90,17 @@ def load_normalisation(path: Path) -> Normalisation | None:
     state = vars(held)
     if not state.get("norm_obs"):
         return None
-    clip = float(state["clip_obs"])
-    return Normalisation(dict(_statistics(state)), clip if np.isfinite(clip) else None)
+    try:
+        clip = float(state["clip_obs"])
+        statistics = dict(_statistics(state))
+    except CheckpointError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{str(path)!r} lacks what VecNormalize normalises by: {first_line(error)}. Save it "
+            "once more by `VecNormalize.save`."
+        ) from error
+    return Normalisation(statistics, clip if np.isfinite(clip) else None)
 
 
 def _statistics(state: Mapping[str, Any]) -> Iterator[tuple[str | None, tuple[Array, Array]]]:

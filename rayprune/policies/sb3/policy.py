@@ -70,11 +70,14 @@ class EachLeaf(nn.Module):
 
 def _reader(path: Path, leaf: Space, own: Space | None, policy: Any) -> nn.Module:
     """Return what does to a leaf what Stable-Baselines3's ``preprocess_obs`` does."""
-    if isinstance(own, gym.spaces.Discrete) and leaf == own:
-        return Flatten([[int(own.n)]])
-    if isinstance(own, gym.spaces.MultiDiscrete) and leaf == own:
-        return Flatten([[int(size) for size in own.nvec.reshape(-1)]])
     if own is None or type(leaf) is not type(own) or sorted(_shape(leaf)) != sorted(_shape(own)):
+        raise _misfit(path, leaf, own)
+    if isinstance(own, (gym.spaces.Discrete, gym.spaces.MultiDiscrete)):
+        if leaf != own or np.any(own.start):
+            raise _misfit(path, leaf, own)
+        return Flatten([_sizes(own)])
+    if _is_image(leaf) and np.dtype(own.dtype).kind == "f":
+        # Bytes where it has learnt from what a wrapper, or VecNormalize, has made of them.
         raise _misfit(path, leaf, own)
     axes = list(range(len(_shape(leaf))))
     if _shape(leaf) != _shape(own):
@@ -83,6 +86,11 @@ def _reader(path: Path, leaf: Space, own: Space | None, policy: Any) -> nn.Modul
             raise _misfit(path, leaf, own)
     scaled = policy.normalize_images and _is_image(own)
     return Arrange(axes, list(_shape(own)), 255.0 if scaled else None)
+
+
+def _sizes(space: gym.spaces.Discrete | gym.spaces.MultiDiscrete) -> list[int]:
+    held = [space.n] if isinstance(space, gym.spaces.Discrete) else space.nvec.reshape(-1)
+    return [int(size) for size in held]
 
 
 def _shape(space: Space) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,13 +14,17 @@ from typing import Any, Final
 import gymnasium as gym
 import torch
 
-from rayprune.errors import CheckpointError, InputError, first_line
+from rayprune.errors import CheckpointError, InputError, first_line, shown
 from rayprune.extras import require
+from rayprune.import_path import search_here
 from rayprune.policies.sb3.unpickling import class_of, load_inert, stands_for
 from rayprune.policies.spaces import Space, leaves
+from rayprune.reasons import RAISED, reason_of
 
 _PICKLED: Final = ":serialized:"
 _SPACES: Final = ("observation_space", "action_space")
+_DICTS: Final = ("policy_kwargs",)
+"""What of a zip's settings are mappings."""
 _UNUSED: Final = ("optimizer_class", "optimizer_kwargs", "device")
 """Of ``policy_kwargs``: what only training has a use for."""
 _KNOWN: Final = "those of PPO, A2C, SAC, TD3, DDPG and DQN"
@@ -50,11 +55,11 @@ def load_sb3(path: str | Path, *, trust: bool = False) -> Any:
     """
     path = Path(path)
     require(repr(str(path)), "sb3")
-    settings, weights = _contents(path, trust=trust)
-    policy = _built(settings, path)
+    data, weights = _contents(path)
+    policy = _built({key: _setting(key, data, path, trust=trust) for key in _needed(data)}, path)
     try:
         policy.load_state_dict(weights)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise CheckpointError(
             f"The weights in {str(path)!r} don't fit its network: {first_line(error)}."
         ) from error
@@ -62,42 +67,81 @@ def load_sb3(path: str | Path, *, trust: bool = False) -> Any:
     return policy
 
 
-def _contents(path: Path, *, trust: bool) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return a zip's settings, and its policy's weights."""
+def _contents(path: Path) -> tuple[dict[str, Any], Any]:
+    """Return a zip's settings, some of them pickled, and its policy's weights."""
     try:
         with zipfile.ZipFile(path) as archive:
             data = json.loads(archive.read("data"))
-            weights = torch.load(
+            missing = [key for key in ("policy_class", *_SPACES, *_DICTS) if key not in data]
+            if missing:
+                raise KeyError(f"its `data` lacks {missing}")
+            return data, torch.load(
                 io.BytesIO(archive.read("policy.pth")), map_location="cpu", weights_only=True
             )
-        return {key: _setting(key, data[key], path, trust=trust) for key in _needed(data)}, weights
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{str(path)!r} isn't what Stable-Baselines3's `model.save` writes: "
-            f"{first_line(error)}. Save the model once more."
+            f"`policy.pth` in {str(path)!r} holds more than tensors, or is broken. Nothing of it "
+            "was run. Save the model once more with Stable-Baselines3's `model.save`."
+        ) from error
+    except Exception as error:  # zipfile, zlib, JSON and torch raise their own for a broken file
+        told = error.args[0] if isinstance(error, KeyError) else first_line(error)
+        raise CheckpointError(
+            f"{str(path)!r} isn't what Stable-Baselines3's `model.save` writes: {told}. Save the "
+            "model once more."
         ) from error
 
 
 def _needed(data: Mapping[str, Any]) -> tuple[str, ...]:
-    return ("policy_class", *_SPACES, "policy_kwargs", *(["use_sde"] if "use_sde" in data else []))
+    optional = ["use_sde"] if "use_sde" in data else []
+    return ("policy_class", *_SPACES, *_DICTS, *optional)
 
 
-def _setting(key: str, held: Any, path: Path, *, trust: bool) -> Any:
-    if not (isinstance(held, dict) and _PICKLED in held):
-        return held
-    content = base64.b64decode(held[_PICKLED])
+def _setting(key: str, data: Mapping[str, Any], path: Path, *, trust: bool) -> Any:
+    """Return one of a zip's settings.
+
+    Raises:
+        CheckpointError: it can't be read, or is of another kind.
+    """
+    held, what = data[key], f"`{key}` in {str(path)!r}"
+    if isinstance(held, dict) and _PICKLED in held:
+        held = _unpickled(held[_PICKLED], what, trust=trust)
+    if key in _DICTS and not isinstance(held, dict):
+        raise CheckpointError(
+            f"{what} must be a dict, but is {stands_for(held) or shown(held)}. Save the model once "
+            "more with Stable-Baselines3's `model.save`."
+        )
+    return held
+
+
+def _unpickled(text: Any, what: str, *, trust: bool) -> Any:
+    try:
+        content = base64.b64decode(text)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{what} can't be read: {first_line(error)}.") from error
     if not trust:
-        return load_inert(content, f"`{key}` in {str(path)!r}")
+        return load_inert(content, what)
     import cloudpickle
 
-    return cloudpickle.loads(content)
+    search_here()
+    try:
+        return cloudpickle.loads(content)
+    except RAISED as error:  # whatever its author's code does
+        raise CheckpointError(
+            f"{what} can't be loaded with `--trust`: {reason_of(error)}. What it was made with "
+            "must be importable here: put its folder on PYTHONPATH."
+        ) from error
 
 
 def _built(settings: Mapping[str, Any], path: Path) -> Any:
     """Return a policy of a zip's settings, with new weights."""
     kind = _class("policy_class", settings["policy_class"], path)
+    if not isinstance(kind, type):
+        raise CheckpointError(
+            f"`policy_class` in {str(path)!r} must be a class, but is {shown(kind)}. Save the "
+            "model once more with Stable-Baselines3's `model.save`."
+        )
     kwargs = {
-        key: _class(f"policy_kwargs.{key}", value, path) if stands_for(value) else value
+        key: _known(f"policy_kwargs.{key}", value, path)
         for key, value in settings["policy_kwargs"].items()
         if key not in _UNUSED
     }
@@ -113,6 +157,15 @@ def _built(settings: Mapping[str, Any], path: Path) -> Any:
         raise CheckpointError(
             f"The policy in {str(path)!r} can't be made of its settings: {first_line(error)}."
         ) from error
+
+
+def _known(key: str, held: Any, path: Path) -> Any:
+    """Return a setting with the classes that it names, however deep, looked up."""
+    if isinstance(held, dict):
+        return {name: _known(f"{key}.{name}", value, path) for name, value in held.items()}
+    if isinstance(held, (list, tuple)):
+        return type(held)(_known(key, value, path) for value in held)
+    return _class(key, held, path)
 
 
 def _class(key: str, held: Any, path: Path) -> Any:

@@ -113,3 +113,5 @@ def test_options_of_the_timing_are_refused_beside_a_target(rayprune, adaptor, ch
     answer = rayprune("bench", checkpoint, "--target", "host", "--rounds", 7, "--no-memory")
     assert answer.code == 2
     assert "`--rounds`, `--no-memory` can't be given with `--target`" in answer.stderr
+    answer = rayprune("bench", "policy.c", "--target", "host", "--env", "CartPole-v1")
+    assert "`--env` can't be given with `--target`" in answer.stderr

@@ -67,6 +67,8 @@ class _Sum(nn.Module):
         (object(), (FOUR, TWO), "takes a torch.nn.Module, but got a object"),
         (Constant(0.0), (FOUR, gym.spaces.MultiBinary(1)), "can't be exported: Discrete, and"),
         (Constant(0.0), (FOUR, gym.spaces.Box(-np.inf, 1, (1,))), "bounds that are infinite"),
+        (Constant(0.0), (FOUR, gym.spaces.Discrete(2, start=1)), "don't begin at 0"),
+        (Constant(0.0), (FOUR, gym.spaces.MultiDiscrete([2], start=[1])), "don't begin at 0"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_what_would(module, spaces, told):
@@ -74,6 +76,39 @@ def test_what_does_not_fit_is_refused_with_what_would(module, spaces, told):
         policy_of(module, *spaces, squash=True)
 
 
-def test_statistics_of_another_shape_are_refused():
-    with pytest.raises(InputError, match=r"statistics of `obs` are of shape \[3\]"):
-        policy_of(Constant(0.0, 1.0), FOUR, TWO, normalise=(np.zeros(3), np.ones(3)))
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"normalise": (np.zeros(3), np.ones(3))}, r"statistics of `obs` are of shape \[3\]"),
+        ({"normalise": (np.zeros(4), np.array([1, 1, 0, 1]))}, "deviations above 0"),
+        ({"normalise": (np.full(4, np.nan), np.ones(4))}, "must be finite"),
+        ({"clip": 0.0}, "`clip` must be above 0"),
+    ],
+)
+def test_statistics_that_no_observation_has_are_refused(given, told):
+    with pytest.raises(InputError, match=told):
+        policy_of(Constant(0.0, 1.0), FOUR, TWO, **given)
+
+
+def test_statistics_of_a_nested_part_are_that_parts():
+    inner = gym.spaces.Dict(angle=gym.spaces.Box(-1, 1, (2,)), speed=gym.spaces.Box(-1, 1, (2,)))
+    space = gym.spaces.Dict(arm=inner)
+    net = _Speed()
+    policy = policy_of(net, space, TWO, normalise={"arm.speed": ([1.0, 1.0], [1.0, 1.0])})
+    assert policy(torch.ones(1, 2), torch.full((1, 2), 3.0))[1].tolist() == [[2.0, 2.0]]
+    with pytest.raises(InputError, match=r"statistics of \['arm'\], but none in"):
+        policy_of(net, space, TWO, normalise={"arm": ([0.0, 0.0], [1.0, 1.0])})
+
+
+class _Speed(nn.Module):
+    def forward(self, observation):
+        return observation["arm"]["speed"]
+
+
+def test_a_policy_is_where_its_network_is_and_does_not_learn():
+    """On the device without memory, since there may be no other."""
+    net = nn.Sequential(nn.Linear(4, 2, device="meta"), nn.Dropout())
+    policy = policy_of(net, FOUR, ARM, normalise=(np.zeros(4), np.ones(4)))
+    assert {held.device.type for held in policy.buffers()} == {"meta"}
+    assert policy(torch.zeros(3, 4, device="meta"))[0].shape == (3, 2)
+    assert not any(module.training for module in policy.network.modules())

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
 import torch
 
 from rayprune.deploy import open_artifact
-from rayprune.errors import CheckpointError, InputError
+from rayprune.errors import CheckpointError, EnvError, InputError
 from rayprune.policies.export import export_foreign
 from rayprune.policies.foreign_policy import ForeignOptions, open_policy
 
 CODE = """
+from __future__ import annotations
+
+import dataclasses
+
+import gymnasium as gym
 from torch import nn
+
+@dataclasses.dataclass
+class Sizes:
+    \"\"\"Looks its module up by its name.\"\"\"
+
+    hidden: int = 6
 
 def make():
     return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2))
@@ -22,6 +34,15 @@ def make():
 class Sized(nn.Sequential):
     def __init__(self, observations, actions):
         super().__init__(nn.Linear(observations.shape[0], int(actions.n)))
+
+class Failing(gym.Env):
+    observation_space, action_space = gym.spaces.Box(-1, 1, (4,)), gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        raise RuntimeError("the motor is stuck")
 
 def broken():
     return 1 / 0
@@ -81,6 +102,19 @@ def test_spaces_may_be_said_in_place_of_an_environment(nets):
 def test_what_cannot_be_opened_says_what_to_do(nets, place, options, told):
     with pytest.raises(InputError, match=told):
         open_policy(place.format(nets=nets), options)
+
+
+def test_an_environment_in_the_working_directory_is_found_and_its_failure_is_its_own(
+    nets, tmp_path, monkeypatch
+):
+    register = 'import gymnasium as gym\ngym.register("Stuck-v0", "nets:Failing")\n'
+    (tmp_path / "stuck_env.py").write_text(register)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [place for place in sys.path if place])
+    source = ForeignOptions(env="stuck_env:Stuck-v0")
+    with pytest.raises(EnvError, match="Environment 'Stuck-v0' failed: RuntimeError: the motor"):
+        export_foreign("nets.py:make", tmp_path / "policy.pt2", "torch", source)
+    assert not (tmp_path / "policy.pt2").exists()
 
 
 def test_weights_that_do_not_fit_are_refused(nets, tmp_path):

@@ -7,9 +7,11 @@ import json
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 
 from rayprune import Pruner, PruningConfig
 from rayprune.deploy import open_artifact
+from rayprune.policies import policy_of
 from rayprune.policies.export import export_foreign
 from rayprune.policies.foreign_policy import ForeignOptions
 
@@ -42,11 +44,20 @@ def of_sac(sb3):
     return model, model.actor, model.actor.optimizer, ("mu", "log_std"), 600
 
 
+def clear(model, seen):
+    """Return where a policy's choice is no tie: SB3 compares probabilities, a file logits."""
+    if isinstance(model.action_space, gym.spaces.Box):
+        return np.ones(len(seen), bool)
+    logits = policy_of(model)(torch.from_numpy(seen))[1].detach().numpy()
+    return np.abs(logits[:, 0] - logits[:, 1]) > 1e-6
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("make", "env"), [(of_ppo, "CartPole-v1"), (of_sac, "Pendulum-v1")])
 def test_a_policy_is_exported_pruned_by_its_own_loop_and_exported_again(sb3, tmp_path, make, env):
     model, *of_pruning = make(sb3)
     source = ForeignOptions(env=env)
+    model.observation_space.seed(0)
     seen = np.stack([model.observation_space.sample() for _ in range(5000)]).clip(-5, 5)
     sizes = {}
     for stage in ("dense", "pruned"):
@@ -60,5 +71,8 @@ def test_a_policy_is_exported_pruned_by_its_own_loop_and_exported_again(sb3, tmp
             sizes[stage, name] = told["parameters"]["total"]
             assert told["about"]["as_trained"]["holds"]
             actions = open_artifact(out).act(seen).actions
-            assert np.allclose(actions, expected, atol=2e-5), json.dumps(told["equivalence"])
+            sure = clear(model, seen)
+            assert sure.mean() > 0.99
+            same = np.allclose(actions[sure], expected[sure], atol=2e-5)
+            assert same, json.dumps(told["equivalence"])
     assert all(2 * sizes["pruned", name] < sizes["dense", name] for name in SUFFIXES)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
+
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 
-from rayprune.errors import InputError
+from rayprune.errors import CheckpointError, InputError
 from rayprune.policies import load_sb3, policy_of
 from rayprune.policies.sb3.normalisation import beside, load_normalisation
 
@@ -69,6 +71,35 @@ def test_statistics_beside_a_zip_are_those_of_vecnormalize(sb3, model, tmp_path)
     assert np.allclose(policy(torch.from_numpy(seen))[0].detach().numpy(), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("zipped", "statistics"),
+    [
+        ("ppo.zip", "ppo_vecnormalize.pkl"),
+        ("rl_model_500_steps.zip", "rl_model_vecnormalize_500_steps.pkl"),
+        ("CartPole-v1.zip", "CartPole-v1/vecnormalize.pkl"),
+        ("best_model.zip", "vec_normalize.pkl"),
+        ("rl_model_500_steps.zip", None),
+    ],
+)
+def test_statistics_are_found_where_sb3_and_its_zoo_put_them(tmp_path, zipped, statistics):
+    other = tmp_path / "rl_model_vecnormalize_400_steps.pkl"
+    wanted = None if statistics is None else tmp_path / statistics
+    for file in filter(None, (other, wanted)):
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+    assert beside(tmp_path / zipped) == wanted
+
+
+def test_statistics_that_lack_something_are_told(tmp_path):
+    from stable_baselines3.common.vec_env import VecNormalize
+
+    broken = VecNormalize.__new__(VecNormalize)
+    broken.__dict__.update(norm_obs=True, venv=None, class_attributes={}, returns=0)
+    (tmp_path / "s.pkl").write_bytes(pickle.dumps(broken))
+    with pytest.raises(CheckpointError, match="lacks what VecNormalize normalises by: 'clip_obs'"):
+        load_normalisation(tmp_path / "s.pkl")
+
+
 def test_draws_are_of_the_policys_own_distribution(model):
     trained = model("SAC", "Pendulum-v1")
     policy = policy_of(trained, sample=True)
@@ -85,3 +116,17 @@ def test_another_environments_observations_are_refused_with_both_spaces(model):
     trained = model("PPO", "CartPole-v1")
     with pytest.raises(InputError, match=r"is Box.*\(3,\).*but the policy observes Box.*\(4,\)"):
         policy_of(trained, gym.spaces.Box(-1, 1, (3,)))
+
+
+def test_other_choices_than_it_has_learnt_are_refused(model):
+    trained = model("PPO", "FrozenLake-v1")
+    with pytest.raises(InputError, match=r"is Discrete\(25\).*but the policy observes Discrete"):
+        policy_of(trained, gym.spaces.Discrete(25))
+
+
+@pytest.mark.parametrize(
+    "said", [{"squash": True}, {"action_space": gym.spaces.Discrete(3)}], ids=str
+)
+def test_what_a_policy_says_itself_is_not_taken_from_elsewhere(model, said):
+    with pytest.raises(InputError, match=r"knows its actions, which are Discrete\(2\)"):
+        policy_of(model("PPO", "CartPole-v1"), **said)
