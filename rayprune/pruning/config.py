@@ -54,7 +54,8 @@ class PruningConfig:
             minibatches, in nats. Of a larger step a part is taken, and caught up with later; see
             `rayprune.pruning.update.trust_region`. None: no bound.
         max_value_change: the same bound for values (V or Q): the most mean absolute change, as a
-            share of their standard deviation. For networks that act by Q-values it is the only one.
+            share of their standard deviation (or of that of the targets that V is trained towards,
+            where it is larger). For networks that act by Q-values it is the only one.
         protect: glob patterns of the names of layers that are never pruned.
         frozen: what happens to parameters with ``requires_grad=False``, and to modules that the
             adaptor's ``policies_to_train`` leaves out: ``keep`` leaves them alone, not prunable and

@@ -18,7 +18,8 @@ class PolicyChange:
     kl: float | None = None
     """KL(policy before || policy after) of the actions, in nats, mean over observations."""
     value_change: float | None = None
-    """Mean absolute change of values (V or Q), as a share of their standard deviation."""
+    """Mean absolute change of values (V or Q), as a share of their standard deviation; of V's
+    targets', where that is larger and they are known."""
     greedy_changed: float | None = None
     """Share of the observations whose greedy action is another, where values choose it."""
     estimated: bool = False

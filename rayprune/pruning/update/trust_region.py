@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
-from rayprune.errors import InputError
+from rayprune.errors import InputError, shown
 from rayprune.pruning.config import PruningConfig
 from rayprune.pruning.reports import MaskChange, PolicyChange
 
@@ -159,8 +159,20 @@ def largest(holds: Callable[[int], bool], low: int, high: int) -> int:
 
 
 def as_change(told: PolicyChange | float) -> PolicyChange:
-    """Take a plain number for a KL."""
-    return told if isinstance(told, PolicyChange) else PolicyChange(kl=float(told))
+    """Take a plain number for a KL.
+
+    Raises:
+        InputError: it is neither a number nor a `PolicyChange`.
+    """
+    if isinstance(told, PolicyChange):
+        return told
+    try:
+        return PolicyChange(kl=float(told))
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            "What `divergence` returns must return a KL in nats or a PolicyChange, but returned "
+            f"{shown(told)}."
+        ) from error
 
 
 class MembersStep:

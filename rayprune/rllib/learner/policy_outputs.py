@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from ray.rllib.core.columns import Columns
 from torch import Tensor, nn
 
-from rayprune.errors import InputError
+from rayprune.errors import InputError, RunError
 from rayprune.pruning.evidence.reduce import Reduce
 from rayprune.pruning.reports import PolicyChange
 from rayprune.rllib.algorithms import family_of_module
 from rayprune.rllib.algorithms.policy import Policy, kl_between
 from rayprune.rllib.algorithms.values import TINY_VARIANCE
 from rayprune.rllib.learner.module_objective import valid_rows
+
+T = TypeVar("T")
 
 
 class Outputs(NamedTuple):
@@ -49,14 +51,38 @@ class ModuleOutputs:
         self._module, self._across = module, across
         self._batches = [dict(batch) for batch in batches]
         self._family = family_of_module(module)
-        self._before = self._outputs()
+        self._failed: Exception | None = None
+        self._before = self._tried(self._outputs, [])
 
     def compare(self) -> PolicyChange:
         """Return how far the module has moved since.
 
         Raises:
-            InputError: there are no observations, or Learners see unlike networks.
+            RunError: another Learner couldn't tell.
+            Exception: whatever the module raised here, now or when this was made. A Learner that
+                can't tell takes part even so: the others would wait for it for ever.
         """
+        sums, estimated = self._tried(self._all_sums, ([], False))
+        failures, *means = self._summed([float(self._failed is not None), *sums])
+        if failures:
+            raise self._failed or RunError(
+                "Another Learner couldn't tell how far a mask update moves the policy. Its own "
+                "message says why."
+            )
+        return _change(means, estimated=estimated)
+
+    def _tried(self, measure: Callable[[], T], otherwise: T) -> T:
+        """Return what is measured, or note what it raises."""
+        if self._failed is not None:
+            return otherwise
+        try:
+            return measure()
+        except Exception as error:  # a user's own module runs here
+            self._failed = error
+            return otherwise
+
+    def _all_sums(self) -> tuple[list[float], bool]:
+        """Return the sums over all minibatches' rows, and whether the KL is a guess."""
         after = self._outputs()
         sums: list[float] = []
         estimated = False
@@ -64,14 +90,14 @@ class ModuleOutputs:
             row, guessed = self._sums(batch, old, new)
             estimated |= guessed
             sums = row if not sums else [a + b for a, b in zip(sums, row, strict=True)]
-        return _change(self._summed(sums), estimated=estimated)
+        return sums, estimated
 
     def _summed(self, sums: list[float]) -> list[float]:
         """Return the means over Learners, of which only shares are looked at."""
         # A Learner whose queue was empty has nothing to add, and yet must take part.
         parameter = next(self._module.parameters())
         kind = torch.float32 if parameter.device.type == "mps" else torch.float64
-        given = torch.tensor([*sums, *[0.0] * (_MOST - len(sums))], dtype=kind)
+        given = torch.tensor([*sums, *[0.0] * (1 + _MOST - len(sums))], dtype=kind)
         (mean,) = self._across.mean([given.to(parameter.device)])
         return [float(x) for x in mean.tolist()]
 
@@ -110,19 +136,16 @@ class ModuleOutputs:
             if self._family.acts_by_values:
                 sums[2] += float(len(before))
                 sums[3] += float((before.argmax(-1) != after.argmax(-1)).sum())
-            sums += [
-                float(before.numel()),
-                float(before.sum()),
-                float(before.square().sum()),
-                float((after - before).abs().sum()),
-            ]
+            moved = float((after - before).abs().sum())
+            sums += [*_moments(before), moved, *_moments(_targets(batch, valid, before))]
         return sums, guessed
 
 
 _BEFORE_VALUES = 4
 """Sums over rows: how many have a KL, the KL, how many are judged by Q, and act otherwise."""
-_VALUES = 4
-"""Sums of each value net: numbers, their sum, sum of squares, sum of absolute changes."""
+_VALUES = 7
+"""Sums of each value net: numbers, their sum, sum of squares, sum of absolute changes; then the
+first three of the targets that it is trained towards, zeros where a minibatch has none."""
 _MOST = _BEFORE_VALUES + 64 * _VALUES
 """As many sums as every Learner hands over, one without rows too."""
 
@@ -133,16 +156,36 @@ def _change(sums: Sequence[float], *, estimated: bool) -> PolicyChange:
     values = sums[_BEFORE_VALUES:]
     shares = []
     for start in range(0, len(values), _VALUES):
-        numbers, total, squares, moved = values[start : start + _VALUES]
-        if numbers:
-            spread = math.sqrt(max(squares / numbers - (total / numbers) ** 2, TINY_VARIANCE))
-            shares.append(moved / numbers / spread)
+        *own, moved = values[start : start + 4]
+        if own[0]:
+            # A young critic's own values hardly differ yet: any change would be a large share.
+            variances = _variance(*own), _variance(*values[start + 4 : start + _VALUES])
+            shares.append(moved / own[0] / math.sqrt(max(*variances, TINY_VARIANCE)))
     return PolicyChange(
         kl=kl / rows if rows else None,
         value_change=max(shares, default=None),
         greedy_changed=other / judged if judged else None,
         estimated=estimated,
     )
+
+
+def _moments(numbers: Tensor | None) -> list[float]:
+    """Return how many numbers there are, their sum and the sum of their squares."""
+    if numbers is None:
+        return [0.0, 0.0, 0.0]
+    return [float(numbers.numel()), float(numbers.sum()), float(numbers.square().sum())]
+
+
+def _variance(numbers: float, total: float, squares: float) -> float:
+    return squares / numbers - (total / numbers) ** 2 if numbers else 0.0
+
+
+def _targets(batch: Mapping[str, Any], valid: Tensor | None, values: Tensor) -> Tensor | None:
+    """Return what a value net is trained towards in a minibatch; None where that isn't told."""
+    held = batch.get(Columns.VALUE_TARGETS)
+    if held is None or values.shape[-1] != 1:
+        return None
+    return _kept(_exact(held.reshape(-1, 1)), valid)
 
 
 def _kl_of(old: Any, new: Any, batch: Mapping[str, Any]) -> tuple[Tensor | None, bool]:

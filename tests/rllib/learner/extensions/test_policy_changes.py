@@ -12,13 +12,13 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from torch.distributions import Categorical, Normal, kl_divergence
 
-from rayprune.errors import ConfigError
+from rayprune.errors import ConfigError, RunError
 from rayprune.pruning.evidence.reduce import SingleProcess
 from rayprune.pruning.reports import PolicyChange
 from rayprune.rllib import prune
 from rayprune.rllib.callback import learner_reports
 from rayprune.rllib.experiment.algorithm_config import build_module
-from rayprune.rllib.learner.policy_outputs import ModuleOutputs, _change, _kl_of
+from rayprune.rllib.learner.policy_outputs import _MOST, ModuleOutputs, _change, _kl_of
 from tests.rllib import configs
 
 pytestmark = pytest.mark.timeout(600)
@@ -112,8 +112,54 @@ def test_without_a_closed_form_the_kl_is_estimated_from_actions() -> None:
     assert float(found.mean()) == pytest.approx(float(kl_divergence(old, new)), rel=0.02)
 
 
+class OtherLearner(SingleProcess):
+    """Stands for a group of two: says how often it was asked, and whether the other failed."""
+
+    def __init__(self, *, failed: bool) -> None:
+        self.failed, self.asked = failed, 0
+
+    def mean(self, tensors: Any) -> Any:
+        self.asked += 1
+        for tensor in tensors:
+            tensor[0] = (tensor[0] + float(self.failed)) / 2
+        return list(tensors)
+
+
+@pytest.mark.parametrize("mine", [True, False])
+def test_a_learner_that_cannot_tell_takes_part_and_none_goes_on(mine: bool) -> None:
+    """Else the other would wait for it in the all-reduce for ever."""
+    module = build_module(configs.ppo())
+    batch = {} if mine else {Columns.OBS: torch.zeros(2, 4)}
+    group = OtherLearner(failed=not mine)
+    outputs = ModuleOutputs(module, [batch], group)
+    with pytest.raises(KeyError if mine else RunError) as error:
+        outputs.compare()
+    assert group.asked == 1
+    assert mine or "Another Learner" in str(error.value)
+
+
 def test_learners_without_rows_add_nothing() -> None:
-    assert _change([0.0] * 264, estimated=False) == PolicyChange()
+    assert _change([0.0] * _MOST, estimated=False) == PolicyChange()
+
+
+def test_a_young_critics_change_is_a_share_of_what_it_learns_towards() -> None:
+    module = build_module(configs.ppo())
+    rows = torch.randn(32, 4, generator=torch.Generator().manual_seed(1))
+    targets = torch.linspace(0.0, 100.0, 32)
+    shares = []
+    for batch in ({Columns.OBS: rows}, {Columns.OBS: rows, Columns.VALUE_TARGETS: targets}):
+        torch.manual_seed(0)
+        module = build_module(configs.ppo())
+        outputs = ModuleOutputs(module, [batch], SingleProcess())
+        with torch.no_grad():
+            before = module.compute_values(batch).double()
+            for weight in module.parameters():
+                weight.mul_(0.5)
+            moved = (module.compute_values(batch).double() - before).abs().mean()
+        spread = (targets.double() if Columns.VALUE_TARGETS in batch else before).std(correction=0)
+        shares.append(outputs.compare().value_change)
+        assert shares[-1] == pytest.approx(float(moved / spread), rel=1e-6)
+    assert shares[1] < 0.1 * shares[0]
 
 
 @pytest.mark.parametrize(

@@ -186,6 +186,14 @@ def test_a_bound_waits_for_who_can_tell_and_asks_for_what_it_bounds() -> None:
     assert change.pruned == 0
 
 
+def test_what_is_no_divergence_is_told_and_undone() -> None:
+    pruner = pruner_of(sparsity=0.8, max_kl=0.1)
+    before = weights_of(pruner)
+    with pytest.raises(InputError, match="must return a KL in nats or a PolicyChange, but"):
+        pruner.update(200, divergence=lambda: lambda: None)
+    assert all(torch.equal(a, b) for a, b in zip(before, weights_of(pruner), strict=True))
+
+
 def test_rigl_exchanges_fewer_weights_and_is_not_behind() -> None:
     rigl = {"kind": "set", "begin": 0, "end": 400, "every": 100, "drop_fraction": 0.5}
     counts = []
