@@ -35,6 +35,23 @@ def given_blocks(raw: Mapping[str, Any]) -> dict[str, Any]:
     return filled(given, {**of_run, "pruning": {**recipe.pruning, **_pruning(recipe, of_run)}})
 
 
+def normalises_unasked(raw: Mapping[str, Any]) -> bool:
+    """Whether it is a recipe alone that has observations normalised.
+
+    >>> recommended = {"algorithm": "PPO", "pruning": {"recipe": "recommended"}}
+    >>> normalises_unasked(recommended)
+    True
+    >>> normalises_unasked({**recommended, "normalise": {"observations": True}})
+    False
+    """
+    if find_recipe(raw.get("pruning")) is None:
+        return False
+    said, filled_in = (
+        _of(block.get("normalise"), "observations") for block in (raw, given_blocks(raw))
+    )
+    return said is None and filled_in is True
+
+
 def _pruning(recipe: Any, of_run: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a recipe says of the pruning block by the run, over what it says of all."""
     own: dict[str, Any] = dict(of_run.get("pruning", {}))

@@ -19,6 +19,7 @@ from rayprune.pruning.quantisation.config import QuantisationConfig
 from rayprune.pruning.schedules import schedule_of
 from rayprune.rllib.experiment.algorithm_config import base_config
 from rayprune.rllib.experiment.experiment_checks import experiment_parts_faults
+from rayprune.rllib.experiment.recipe_inputs import with_known_inputs
 from rayprune.search.space import Space
 
 _INTERVALS = 8
@@ -133,6 +134,7 @@ def load_fit(
     if isinstance(pruning, dict) and "threshold" not in pruning:
         # A candidate has its own; the file's only has to be one.
         pruning.setdefault("sparsity", 0.5)
+    raw = with_known_inputs(raw)
     more, config = fit_faults(raw["fit"])
     faults += more
     whole = {**plain(raw), "quantise": raw.get("quantise")}

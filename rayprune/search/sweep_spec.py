@@ -12,6 +12,7 @@ from rayprune.config import ExperimentConfig, experiment_faults, load_raw
 from rayprune.errors import ConfigError, shown
 from rayprune.pruning.schedules import schedule_of
 from rayprune.rllib.experiment.experiment_checks import experiment_parts_faults
+from rayprune.rllib.experiment.recipe_inputs import with_known_inputs
 from rayprune.search.config import SearchConfig, search_faults
 from rayprune.search.methods import METHODS
 from rayprune.search.objectives import Objectives
@@ -86,6 +87,7 @@ def load_sweep(
         ConfigError: with every fault, those of values at the space's ends included.
     """
     raw, faults = load_raw(path, overrides, seed)
+    raw = with_known_inputs(raw)
     more, search = search_faults(raw.get("search"))
     faults += more
     if search is None:

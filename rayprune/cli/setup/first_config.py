@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import gymnasium as gym
-import numpy as np
 
 from rayprune.errors import ConfigError, InputError, did_you_mean
 
@@ -54,10 +53,9 @@ class FirstConfig:
     @property
     def images(self) -> bool:
         """Whether the policy sees images."""
-        space = self.spaces[0]
-        return isinstance(space, gym.spaces.Box) and (
-            len(space.shape) >= 3 or (len(space.shape) == 2 and space.dtype == np.uint8)
-        )
+        from rayprune.rllib.connectors.encoding import is_image
+
+        return is_image(self.spaces[0])
 
     def text(self, file: str | None = None) -> str:
         """Return the YAML.
@@ -93,13 +91,9 @@ class FirstConfig:
         return f"  rl_module: {{model_config: {{{keys}}}}}"
 
     def _normalised(self) -> list[str]:
-        space = self.spaces[0]
-        if (
-            not isinstance(space, gym.spaces.Box)
-            or np.dtype(space.dtype).kind != "f"
-            or self.images
-        ):
-            # Told, because a recipe may want it.
+        from rayprune.rllib.connectors.encoding import has_readings
+
+        if not has_readings(self.spaces[0]):
             return ["normalise: {observations: false}   # of choices and images nothing is"]
         return [
             "# Each reading is centred and scaled by statistics that travel with the policy.",

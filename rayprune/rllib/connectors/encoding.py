@@ -26,6 +26,8 @@ Array: TypeAlias = npt.NDArray[Any]
 _BYTE: Final = 255.0
 _LEAST_SIDE: Final = 10
 """A matrix of bytes is a grey image from here on; below it is a stack of vectors."""
+_IMAGE_AXES: Final = 3
+"""Height, width, channels."""
 _MOST_CHANNELS: Final = 4
 """Of an image that isn't square: red, green, blue and alpha, or as many frames of grey."""
 
@@ -174,6 +176,27 @@ def is_choice(space: Space | None) -> bool:
     return isinstance(
         space, (gym.spaces.Discrete, gym.spaces.MultiDiscrete, gym.spaces.MultiBinary)
     )
+
+
+def has_readings(space: Space) -> bool:
+    """Whether running statistics are of use for some number of an observation: no image, no choice.
+
+    >>> has_readings(gym.spaces.Box(-1, 1, (4,))), has_readings(gym.spaces.Discrete(16))
+    (True, False)
+    >>> has_readings(gym.spaces.Box(0, 255, (84, 84), np.uint8))
+    False
+    """
+    return not is_image(space) and any(not is_choice(leaf) for _, leaf in leaves(space))
+
+
+def is_image(space: Space) -> bool:
+    """Whether a network reads observations of a space as images, by convolutions.
+
+    >>> is_image(gym.spaces.Box(0, 1, (10, 10, 4))), is_image(gym.spaces.Box(0, 255, (5, 5), np.uint8))
+    (True, False)
+    """
+    layout = _layout_of(space) if isinstance(space, gym.spaces.Box) else None
+    return layout is not None and len(layout.shape) == _IMAGE_AXES
 
 
 def measured(space: Space) -> npt.NDArray[np.bool_]:

@@ -16,6 +16,7 @@ from rayprune.config import (
 from rayprune.errors import CheckpointError, ConfigError, StorageError
 from rayprune.rllib.checkpoints.files import fetch
 from rayprune.rllib.experiment.network_checks import network_faults
+from rayprune.rllib.experiment.recipe_inputs import with_known_inputs
 from rayprune.rllib.experiment.rllib_checks import rllib_faults
 
 _NETWORK_KEYS: Final = (
@@ -44,7 +45,7 @@ def load_checked(
         ConfigError: all faults of the file, RLlib's blocks and the environment included.
     """
     raw, faults = load_raw(path, overrides, seed)
-    more, experiment = checked(raw)
+    more, experiment = checked(with_known_inputs(raw))
     faults += more
     if faults or experiment is None:
         raise ConfigError(faults)

@@ -38,6 +38,21 @@ def test_what_it_writes_is_what_a_run_takes(tmp_path, env, algorithm):
     assert default_algorithm(made.action_space) in ("PPO", "SAC")
 
 
+@pytest.mark.parametrize(
+    ("space", "normalised"),
+    [
+        (gym.spaces.Dict(lidar=gym.spaces.Box(0, 30, (8,)), gear=gym.spaces.Discrete(3)), "true"),
+        (gym.spaces.Dict(gear=gym.spaces.Discrete(3)), "false"),
+        (gym.spaces.Box(0, 255, (84, 84), "uint8"), "false"),
+        (gym.spaces.Box(0, 9, (4,), "int64"), "true"),
+    ],
+)
+def test_what_it_says_of_observations_is_what_there_is(space, normalised):
+    spaces = space, gym.spaces.Discrete(2)
+    config = FirstConfig(env="Own-v0", algorithm="PPO", budget=9000, spaces=spaces, env_config={})
+    assert f"normalise: {{observations: {normalised}}}" in config.text()
+
+
 def test_flags_alone_write_the_file_once(rayprune, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     given = ("init", "--env", "CartPole-v1", "--budget", 8000, "--sparsity", 0.5)
