@@ -24,6 +24,11 @@ _FULL: Final = 0.95
 """The share of a disk from which on Ray stores no more objects there."""
 _LEAST_SHARED: Final = 1 * _GIB
 _LEAST_MEMORY: Final = 2 * _GIB
+_LIMITS: Final = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+"""A container's memory: cgroups of version 2 and 1."""
 _PATIENCE_S: Final = 2.0
 _RAYS_PORT: Final = 6379
 _WANDB: Final = "https://api.wandb.ai"
@@ -83,7 +88,11 @@ def _gpu() -> Iterator[Check]:
 
 def _ray(address: str | None, *, start_ray: bool) -> Iterator[Check]:
     address = address or os.environ.get("RAY_ADDRESS")
-    if address and address not in ("auto", "local"):
+    if address == "auto":
+        found = "whichever runs here: without one, runs end at once"
+        way_out = "" if start_ray else "`--start-ray` tries it"
+        yield Check("ray", "cluster", DOUBTFUL, found, way_out)
+    elif address and address != "local":
         yield _reachable(address)
     elif not start_ray:
         yield Check("ray", "cluster", OK, "none named: each run starts Ray here")
@@ -92,10 +101,9 @@ def _ray(address: str | None, *, start_ray: bool) -> Iterator[Check]:
 
 
 def _reachable(address: str) -> Check:
-    host, port = _host_and_port(address)
     try:
-        socket.create_connection((host, port), _PATIENCE_S).close()
-    except OSError as error:
+        socket.create_connection(_host_and_port(address), _PATIENCE_S).close()
+    except (OSError, ValueError) as error:  # ValueError: a port that is no number
         return Check(
             "ray",
             "cluster",
@@ -136,7 +144,8 @@ def _wandb() -> Iterator[Check]:
 
 def _in_netrc(host: str) -> bool:
     try:
-        return netrc.netrc().authenticators(host) is not None
+        # W&B's own variable for where it writes the key.
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
         return False
 
@@ -164,11 +173,12 @@ def _disks() -> Iterator[Check]:
     if not os.access(here, os.W_OK):
         yield Check("disk", "writable", BROKEN, f"{here} can't be written", "give another `--out`")
     # Where Ray keeps its sessions; from there on it refuses to store objects.
-    whole = shutil.disk_usage("/tmp")
+    sessions = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    whole = shutil.disk_usage(sessions)
     if whole.used / whole.total >= _FULL:
-        found = f"/tmp is {whole.used / whole.total:.0%} full".replace("%", " %")
+        found = f"{sessions} is {whole.used / whole.total:.0%} full".replace("%", " %")
         way_out = "make room there, or set RAY_TMPDIR to a folder on another disk"
-        yield Check("disk", "/tmp", DOUBTFUL, f"{found}: Ray stores no objects there", way_out)
+        yield Check("disk", sessions, DOUBTFUL, f"{found}: Ray stores no objects there", way_out)
     shared = Path("/dev/shm")
     if shared.is_dir():
         left = shutil.disk_usage(shared).free
@@ -178,12 +188,23 @@ def _disks() -> Iterator[Check]:
 
 
 def _available_memory() -> int | None:
+    """Return the bytes that are free, no more than a container's limit; None where nobody tells."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
         line = next(line for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration):  # macOS
         return None
-    return int(line.split()[1]) * 1024
+    return min([int(line.split()[1]) * 1024, *_container_limits()])
+
+
+def _container_limits() -> Iterator[int]:
+    for file in _LIMITS:
+        try:
+            text = file.read_text(encoding="utf-8").strip()
+        except OSError:
+            continue
+        if text.isdigit():  # else "max"
+            yield int(text)
 
 
 def _size(count: float) -> str:

@@ -69,6 +69,24 @@ def test_a_cluster_that_answers_nobody_is_broken():
     assert "ray start --head" in check.way_out
 
 
+def test_an_address_that_is_none_is_broken_and_auto_is_not_called_sound():
+    (check,) = machine_checks._ray("head:port", start_ray=False)
+    assert check.status == BROKEN
+    (check,) = machine_checks._ray("auto", start_ray=False)
+    assert (check.status, "--start-ray" in check.way_out) == (DOUBTFUL, True)
+
+
+def test_memory_is_no_more_than_the_containers_and_a_full_disk_is_rays_own(monkeypatch, tmp_path):
+    (tmp_path / "max").write_text("1048576\n")
+    (tmp_path / "none").write_text("max\n")
+    places = (tmp_path / "none", tmp_path / "max", tmp_path / "nowhere")
+    monkeypatch.setattr(machine_checks, "_LIMITS", places)
+    assert machine_checks._available_memory() == 2**20
+    monkeypatch.setattr(machine_checks, "_FULL", 0.0)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    assert str(tmp_path) in {check.name for check in machine_checks._disks()}
+
+
 def test_a_login_is_seen_and_never_shown(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
