@@ -95,6 +95,7 @@ class NestedModule(nn.Module):
         self._space = space
 
     def forward(self, *observation: Tensor) -> tuple[Tensor]:
+        """Map an observation's leaves to the first of the module's outputs."""
         outputs = self.module(nested(self._space, observation))
         return (outputs[0] if isinstance(outputs, (tuple, list)) else outputs,)
 

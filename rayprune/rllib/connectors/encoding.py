@@ -192,8 +192,8 @@ def has_readings(space: Space) -> bool:
 def is_image(space: Space) -> bool:
     """Whether a network reads observations of a space as images, by convolutions.
 
-    >>> is_image(gym.spaces.Box(0, 1, (10, 10, 4))), is_image(gym.spaces.Box(0, 255, (5, 5), np.uint8))
-    (True, False)
+    >>> [is_image(gym.spaces.Box(0, 1, shape)) for shape in ((10, 10, 4), (10, 10), (5,))]
+    [True, False, False]
     """
     layout = _layout_of(space) if isinstance(space, gym.spaces.Box) else None
     return layout is not None and len(layout.shape) == _IMAGE_AXES
