@@ -72,10 +72,11 @@ def _reader(path: Path, leaf: Space, own: Space | None, policy: Any) -> nn.Modul
     """Return what does to a leaf what Stable-Baselines3's ``preprocess_obs`` does."""
     if own is None or type(leaf) is not type(own) or sorted(_shape(leaf)) != sorted(_shape(own)):
         raise _misfit(path, leaf, own)
-    if isinstance(own, (gym.spaces.Discrete, gym.spaces.MultiDiscrete)):
-        if leaf != own or np.any(own.start):
+    sizes = _sizes(own)
+    if sizes is not None:
+        if leaf != own:
             raise _misfit(path, leaf, own)
-        return Flatten([_sizes(own)])
+        return Flatten([sizes])
     if _is_image(leaf) and np.dtype(own.dtype).kind == "f":
         # Bytes where it has learnt from what a wrapper, or VecNormalize, has made of them.
         raise _misfit(path, leaf, own)
@@ -88,9 +89,13 @@ def _reader(path: Path, leaf: Space, own: Space | None, policy: Any) -> nn.Modul
     return Arrange(axes, list(_shape(own)), 255.0 if scaled else None)
 
 
-def _sizes(space: gym.spaces.Discrete | gym.spaces.MultiDiscrete) -> list[int]:
-    held = [space.n] if isinstance(space, gym.spaces.Discrete) else space.nvec.reshape(-1)
-    return [int(size) for size in held]
+def _sizes(space: Space) -> list[int] | None:
+    """Return the numbers of choices of each entry; None for what holds no choices."""
+    if isinstance(space, gym.spaces.Discrete):
+        return [int(space.n)]
+    if isinstance(space, gym.spaces.MultiDiscrete):
+        return [int(size) for size in space.nvec.reshape(-1)]
+    return None
 
 
 def _shape(space: Space) -> tuple[int, ...]:

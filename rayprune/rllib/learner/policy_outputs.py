@@ -52,7 +52,7 @@ class ModuleOutputs:
         self._batches = [dict(batch) for batch in batches]
         self._family = family_of_module(module)
         self._failed: Exception | None = None
-        self._before = self._tried(self._outputs, [])
+        self._before: list[Outputs] = self._tried(self._outputs, [])
 
     def compare(self) -> PolicyChange:
         """Return how far the module has moved since.
@@ -62,7 +62,8 @@ class ModuleOutputs:
             Exception: whatever the module raised here, now or when this was made. A Learner that
                 can't tell takes part even so: the others would wait for it for ever.
         """
-        sums, estimated = self._tried(self._all_sums, ([], False))
+        nothing: tuple[list[float], bool] = ([], False)
+        sums, estimated = self._tried(self._all_sums, nothing)
         failures, *means = self._summed([float(self._failed is not None), *sums])
         if failures:
             raise self._failed or RunError(
