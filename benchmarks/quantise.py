@@ -19,13 +19,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.commands import ROOT, json_of
+
 RESULTS = ROOT / "benchmarks" / "results" / "quantise.jsonl"
 ARMS = ("calibrated 8", "trained 8", "trained 4")
 OFF = ("tracking.wandb=off", "tracking.tensorboard=false", "evaluation.dense=null")
@@ -98,7 +100,7 @@ def measured(
         "float_return": dense,
         "return": own,
         # Of a cost, as Pendulum's returns are, the share that is lost counts.
-        "kept": own / dense if dense > 0 else 1 - (dense - own) / abs(dense),
+        "kept": 1 - (dense - own) / abs(dense) if dense else None,
         "pairs": found["pairs"],
         "verdict": found["verdict"],
         "least_margin": found["mean"].get("least_margin"),
@@ -122,12 +124,7 @@ def train(preset: str, seed: int, out: Path, settings: list[str]) -> None:
 
 def rayprune(*arguments: Any, accepts: tuple[int, ...] = (0,)) -> dict[str, Any]:
     """Run a command; return its JSON."""
-    command = [sys.executable, "-m", "rayprune", *map(str, arguments), "--json"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
-    if done.returncode not in accepts:
-        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}")
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    return json_of([str(argument) for argument in arguments], accepts)
 
 
 def rows() -> Iterator[dict[str, Any]]:
@@ -146,7 +143,8 @@ def append(row: dict[str, Any]) -> None:
     with RESULTS.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
     shown = f"{row['preset']} seed {row['seed']}, {row['arm']}"
-    print(f"{shown}: {row['return']:.1f} of {row['float_return']:.1f} ({row['kept']:.1%})")
+    kept = "" if row["kept"] is None else f" ({row['kept']:.1%})"
+    print(f"{shown}: {row['return']:.1f} of {row['float_return']:.1f}{kept}")
 
 
 if __name__ == "__main__":

@@ -55,11 +55,18 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--suite", choices=SUITES, default="quick", help="which tasks")
     run.add_argument("--tasks", nargs="+", choices=[*TASKS], help="these, in place of a suite's")
     run.add_argument("--arms", nargs="+", choices=[*ARMS], help="these only")
-    run.add_argument("--sparsities", nargs="+", type=float, default=SPARSITIES, help="these only")
-    run.add_argument("--seeds", type=int, default=10, help="how many, from 0 on")
+    run.add_argument(
+        "--sparsities",
+        nargs="+",
+        type=float,
+        choices=SPARSITIES,
+        default=SPARSITIES,
+        help="these only",
+    )
+    run.add_argument("--seeds", type=_count, default=10, help="how many, from 0 on")
     run.add_argument("--only-seeds", nargs="+", type=int, help="these, in place of --seeds")
-    run.add_argument("--slots", type=int, help="cells at a time; default: one a core")
-    run.add_argument("--most", type=int, help="cells to run now, of those that are missing")
+    run.add_argument("--slots", type=_count, help="cells at a time; default: one a core")
+    run.add_argument("--most", type=_count, help="cells to run now, of those that are missing")
     run.add_argument("--address", help="a Ray cluster whose nodes share this folder")
     run.add_argument("--plan", action="store_true", help="tell what is missing, run nothing")
     cell = commands.add_parser("cell", help="make one cell and print its row; for `run`")
@@ -75,6 +82,14 @@ def _parser() -> argparse.ArgumentParser:
     for command in (run, cell, table, drawn):
         command.add_argument("--results", type=Path, default=RESULTS, help="the rows' folder")
     return parser
+
+
+def _count(text: str) -> int:
+    """Return a whole number of at least 1; argparse tells of others."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, but is {number}")
+    return number
 
 
 if __name__ == "__main__":

@@ -243,7 +243,7 @@ _ALL: Final = (
     ),
     Arm(
         name="wide",
-        line="as recommended, in a net of 256 x 256 that keeps as many weights in all",
+        line="cubic with a dense critic, in a net of 256 x 256 that keeps as many weights in all",
         settings=_wide,
         mlp_only=True,
     ),

@@ -95,13 +95,14 @@ def cells(
 
 
 def _with_what_they_need(wanted: Sequence[Cell]) -> Iterator[Cell]:
-    needed = (each for cell in wanted for each in (*_before(cell), cell))
+    needed = (each for cell in wanted for each in (*befores(cell), cell))
     yield from dict.fromkeys(needed)
 
 
-def _before(cell: Cell) -> Iterator[Cell]:
+def befores(cell: Cell) -> Iterator[Cell]:
+    """Yield the cells that must be made before a cell, the first first."""
     if cell.before is not None:
-        yield from _before(cell.before)
+        yield from befores(cell.before)
         yield cell.before
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import os
+import re
 import shlex
 import shutil
 import time
@@ -17,6 +19,7 @@ from benchmarks.commands import ROOT, json_of
 from benchmarks.leaderboard import playing
 from benchmarks.leaderboard.cells import RANDOM, Cell, parts
 from benchmarks.leaderboard.tasks import TASKS
+from rayprune import yaml12
 from rayprune.tracking.record import read_rows, step_of, write_atomic
 
 TARGETS: Final = ("host", "cortex-m4")
@@ -41,7 +44,7 @@ def make(cell: Cell, runs: Path, configs: Path) -> dict[str, Any]:
         returns = playing.random_returns(task)
         return {**cell.key, "score": playing.summary(returns), "returns": playing.short(returns)}
     run = runs / cell.name
-    commands = [_policy(cell, run, runs)]
+    commands = _policy(cell, run, runs)
     file = run / FILE
     commands.append(["export", str(run), "--format", "c", "--out", str(file), "--overwrite"])
     certificate = json_of(commands[-1])
@@ -55,14 +58,14 @@ def make(cell: Cell, runs: Path, configs: Path) -> dict[str, Any]:
         "targets": _targets(file),
         **playing.scores(task, file),
         "commands": [_told(command, runs) for command in commands],
-        "config": _kept_config(cell, run, configs),
+        "config": kept_config(cell, run, configs),
         "versions": certificate["about"]["versions"],
         "seconds": round(time.perf_counter() - began, 1),
     }
 
 
-def _policy(cell: Cell, run: Path, runs: Path) -> list[str]:
-    """Train or prune the policy where that isn't done; return the command."""
+def _policy(cell: Cell, run: Path, runs: Path) -> list[list[str]]:
+    """Train or prune the policy where that isn't done; return the commands."""
     task, arm = parts(cell)
     settings = [x for each in arm.settings(task, cell.sparsity) for x in ("--set", each)]
     done = (run / "summary.json").is_file()
@@ -71,24 +74,31 @@ def _policy(cell: Cell, run: Path, runs: Path) -> list[str]:
         if not done:
             shutil.rmtree(run, ignore_errors=True)  # a cut takes seconds: it is done again
             json_of(command)
-        return command
+        return [command]
+    recording: list[list[str]] = []
     if (task.data or arm.clones) and cell.before:
-        data = _recorded(runs / cell.before.name)
+        data, told = _recorded(runs / cell.before.name)
+        recording.append(told)
         settings += ["--set", f"rllib.offline_data.input_=[{data}]"]
     config = os.path.relpath(task.config, ROOT)
     command = ["train", config, *settings, "--seed", str(cell.seed), "--out", str(run)]
     if not done:
         json_of([*command, *(["--resume"] if (run / "config.yaml").is_file() else [])])
-    return command
+    return [*recording, command]
 
 
-def _recorded(run: Path) -> Path:
-    """Return the folder of a policy's episodes, recorded if they aren't there."""
+def _recorded(run: Path) -> tuple[Path, list[str]]:
+    """Return the folder of a policy's episodes, recorded if they aren't there, and the command."""
     data = run.with_name(f"{run.name}-episodes")
+    episodes = ["--episodes", str(EPISODES), "--explore"]
     if not data.is_dir():
-        episodes = ["--episodes", str(EPISODES), "--explore"]
-        json_of(["record", str(run), "--out", str(data), *episodes])
-    return data
+        # Another cell may record them, too, and one that is killed leaves half of them.
+        own = data.with_name(f".{data.name}.{os.getpid()}")
+        json_of(["record", str(run), "--out", str(own), *episodes])
+        with contextlib.suppress(OSError):  # the other one was first
+            own.rename(data)
+        shutil.rmtree(own, ignore_errors=True)
+    return data, ["record", str(run), "--out", str(data), *episodes]
 
 
 def _trained(run: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -145,15 +155,27 @@ def _targets(file: Path) -> dict[str, Any]:
     return {each["target"]: {key: each[key] for key in kept} for each in measured}
 
 
-def _kept_config(cell: Cell, run: Path, configs: Path) -> dict[str, str]:
-    """Keep the resolved config beside the rows, once for all seeds; return where, and its hash."""
+def kept_config(cell: Cell, run: Path, configs: Path) -> dict[str, str]:
+    """Keep the resolved config beside the rows, once for all seeds; return where, and its hash.
+
+    A run whose settings differ in more than its seed, since its task's file was changed, has a
+    file of its own.
+    """
     text = (run / "config.yaml").read_text(encoding="utf-8")
+    digest = hashlib.sha256(text.encode()).hexdigest()
     place = configs / f"{cell.name.rpartition('-seed')[0]}.yaml"
+    if place.is_file() and _but_seed(place.read_text(encoding="utf-8")) != _but_seed(text):
+        place = place.with_name(f"{place.stem}-{digest[:8]}.yaml")
     if not place.is_file():
         place.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(place, text)
-    digest = hashlib.sha256(text.encode()).hexdigest()
     return {"file": place.relative_to(configs.parent).as_posix(), "sha256": digest}
+
+
+def _but_seed(config: str) -> Any:
+    """Return what a config says, its seed and that of the episodes that it learns from left out."""
+    held = yaml12.parse(re.sub(r"[^\s,\[\]]*-seed\d+-episodes", "EPISODES", config))
+    return {key: value for key, value in held.items() if key != "seed"}
 
 
 def _told(command: Sequence[str], runs: Path) -> str:

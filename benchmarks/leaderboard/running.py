@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from benchmarks.commands import ROOT
-from benchmarks.leaderboard.cells import RESULTS, Cell, missing, rows, seconds
+from benchmarks.leaderboard.cells import RESULTS, Cell, befores, missing, rows, seconds
 from rayprune.tracking.record import Record
 
 MARK = "ROW "
@@ -102,6 +102,7 @@ def run_all(
     """Run what is missing; return how many cells failed.
 
     A cell waits for the one whose policy it prunes or learns from; where that failed, it fails.
+    One that has its row, but whose policy isn't here, is trained again for those that need it.
 
     Args:
         wanted: in their order.
@@ -110,7 +111,9 @@ def run_all(
         results: the rows' folder.
         most: how many at most; None for all.
     """
-    waiting, going, failed = missing(wanted, results)[:most], dict[Any, Cell](), list[Cell]()
+    lacking = missing(wanted, results)[:most]
+    again = _lost_sources(lacking, runs)
+    waiting, going, failed = [*again, *lacking], dict[Any, Cell](), list[Cell]()
     whole, began = len(waiting), time.perf_counter()
     while waiting or going:
         for cell in _ready(waiting, [*going.values()], failed, pool.slots):
@@ -125,12 +128,23 @@ def run_all(
             failed.append(cell)
             print(f"{cell.name} failed:\n{outcome}", file=sys.stderr, flush=True)
         else:
-            append(outcome, results)
+            if cell not in again:
+                append(outcome, results)
             done = whole - len(waiting) - len(going)
             spent = (time.perf_counter() - began) / 60
             told = f"{cell.name}: {outcome['score']['mean']:.1f}"
             print(f"[{done}/{whole}, {spent:.0f} min] {told}", file=sys.stderr, flush=True)
     return len(failed)
+
+
+def _lost_sources(lacking: Sequence[Cell], runs: Path) -> list[Cell]:
+    """Return the cells that have a row but no run here, of those that others are made of."""
+    sources = (before for cell in lacking for before in befores(cell))
+    return [
+        cell
+        for cell in dict.fromkeys(sources)
+        if cell not in lacking and not (runs / cell.name / "summary.json").is_file()
+    ]
 
 
 def _ready(

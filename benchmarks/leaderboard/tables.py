@@ -168,7 +168,7 @@ def suite_table(suite: str, known: Sequence[Row]) -> Iterator[str]:
 def _suite_line(group: Group, ours: scoring.Runs, own: Sequence[Row], scales: Any) -> str:
     arm, sparsity = group
     best = normal_scores(of_group(own, (ARMS[ADVERTISED], sparsity)), scales) if sparsity else {}
-    shared = set(best) & set(ours)
+    shared = [task for task in best if task in ours]
     chance = "-"
     if shared and arm.name != ADVERTISED:
         chance = scoring.improvement({t: best[t] for t in shared}, ours).told()

@@ -43,7 +43,10 @@ def serve(
         ),
     ] = 1,
     batch: Annotated[
-        int, typer.Option(min=1, help="The most requests of a policy that are answered together.")
+        int,
+        typer.Option(
+            min=1, max=1024, help="The most requests of a policy that are answered together."
+        ),
     ] = 32,
     wait: Annotated[
         float,
@@ -108,9 +111,10 @@ def serve(
             told = server.told()
             tell("Ending: what was taken is still answered.")
     counts = told.get("counts", {})
+    whose = f" by one of {ingresses} ingresses" if ingresses > 1 else ""
     tell(
-        f"Served {counts.get('served', 0)} actions; {counts.get('refused', 0)} requests were "
-        f"refused, {counts.get('failed', 0)} failed."
+        f"Served {counts.get('served', 0)} actions{whose}; {counts.get('refused', 0)} requests "
+        f"were refused, {counts.get('failed', 0)} failed."
     )
     return {"schema": 1, "url": server.url, "policies": sorted(catalogue), **told}
 

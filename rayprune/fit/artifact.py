@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from rayprune.deploy.policy.file_hash import file_sha256
+from rayprune.errors import InputError
 from rayprune.fit.choice import CERTIFICATE
 from rayprune.fit.fit_spec import Fit
 from rayprune.fit.model_card import model_card
@@ -27,8 +29,12 @@ def hand_over(fit: Fit, out: Path, result: Mapping[str, Any]) -> dict[str, str]:
     Returns:
         What is there: ``file``, ``certificate``, ``certificate_page`` and ``model_card``, relative
         to ``out``.
+
+    Raises:
+        InputError: what lies there isn't what was measured and certified.
     """
     chosen = result["chosen"]
+    _require_same(out, chosen)
     source, place = (out / chosen["artifact"]).parent, out / ARTIFACT
     place.mkdir(exist_ok=True)
     for path in sorted(source.iterdir()):
@@ -43,3 +49,17 @@ def hand_over(fit: Fit, out: Path, result: Mapping[str, Any]) -> dict[str, str]:
         "certificate_page": f"{ARTIFACT}/{PAGE_FILE}",
         "model_card": f"{ARTIFACT}/{CARD_FILE}",
     }
+
+
+def _require_same(out: Path, chosen: Mapping[str, Any]) -> None:
+    """Refuse to hand over another file than the one that was judged, perhaps days ago."""
+    file = out / chosen["artifact"]
+    fault = None if file.is_file() else "is gone"
+    if fault is None and file_sha256(file) != chosen["sha256"]:
+        fault = "has changed"
+    if fault is not None:
+        raise InputError(
+            f"{str(file)!r} {fault} since it was measured and certified. Put it back (SHA-256 "
+            f"{chosen['sha256']}); or delete the line of {chosen['candidate']!r} with the event "
+            f"'judged' from {str(out / 'fit.jsonl')!r}, and `--resume` judges it anew."
+        )

@@ -69,29 +69,49 @@ class Judge:
         good = trained.above(self.floor)
         if not good:
             return {**told, **self._too_low(trained)}
-        for point in _distinct(good)[:_TRIED]:
-            told.update(self._measured(trained, point))
-            if told["met"]:
-                return {**told, **self._certified(trained, tested)}
-        return told
+        told.update(self._nearest_file(trained, _distinct(good)[:_TRIED]))
+        return {**told, **self._certified(trained, tested)} if told["met"] else told
+
+    def _nearest_file(
+        self, trained: Trained, points: Sequence[Mapping[str, Any]]
+    ) -> dict[str, Any]:
+        """Export and measure checkpoints until one keeps to the budgets; keep the nearest file."""
+        home = self.place(trained)
+        beside = home.with_name(f".{home.name}")
+        nearest: dict[str, Any] = {}
+        for point in points:
+            found = self._measured(trained, point, beside)
+            if not nearest or _excess(found) < _excess(nearest):
+                shutil.rmtree(home, ignore_errors=True)
+                beside.rename(home)
+                nearest = found
+            if nearest["met"]:
+                break
+        shutil.rmtree(beside, ignore_errors=True)
+        return nearest
 
     def _too_low(self, trained: Trained) -> dict[str, Any]:
-        point = trained.smallest
+        point = trained.best
         if point is None:
             return {"return": None, "reason": trained.error or "It kept no checkpoint."}
         reason = (
-            f"It earns {point['return']:.1f} on the validation seeds, and {self.floor:.1f} are "
-            f"{100 * self.fit.config.return_:g} % of the dense return."
+            f"It earns {point['return']:.1f} at most on the validation seeds, and "
+            f"{self.floor:.1f} are {100 * self.fit.config.return_:g} % of the dense return."
         )
         return {**_facts(point), "reason": reason}
 
-    def _measured(self, trained: Trained, point: Mapping[str, Any]) -> dict[str, Any]:
-        """Export a checkpoint and measure the file."""
+    def _measured(self, trained: Trained, point: Mapping[str, Any], beside: Path) -> dict[str, Any]:
+        """Export a checkpoint and measure the file.
+
+        Args:
+            trained: the candidate.
+            point: the checkpoint.
+            beside: the folder that is made for the file; it is told as if it lay in its place.
+        """
         target, budgets = self.fit.target, self.fit.config.budgets
-        home = self.place(trained)
-        shutil.rmtree(home, ignore_errors=True)
-        home.mkdir(parents=True)
-        file = home / f"{STEM}{format_named(target.format).suffix}"
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        file = beside / f"{STEM}{format_named(target.format).suffix}"
         try:
             told = export_checkpoint(
                 trained.trial / point["checkpoint"],
@@ -108,7 +128,7 @@ class Judge:
         self.reporter.message(f"{trained.candidate.name}: {told_uses(budgets, figures)}.")
         return {
             **_facts(point),
-            "artifact": file.relative_to(self.out).as_posix(),
+            "artifact": (self.place(trained) / file.name).relative_to(self.out).as_posix(),
             "sha256": told["sha256"],
             "weights_sha256": told["about"]["weights_sha256"],
             "checkpoint": (trained.trial / point["checkpoint"]).relative_to(self.out).as_posix(),
@@ -195,6 +215,11 @@ def nearest_of(judged: Sequence[Mapping[str, Any]], floor: float) -> list[Mappin
         return 2, float("inf") if earned is None else (floor - earned) / (abs(floor) or 1.0)
 
     return sorted(judged, key=miss)
+
+
+def _excess(row: Mapping[str, Any]) -> tuple[bool, float]:
+    """Return by how much a file misses the budgets, the least first; of no file infinity."""
+    return not row["met"], float(row.get("worst_share", "inf"))
 
 
 def _distinct(points: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

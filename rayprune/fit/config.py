@@ -147,11 +147,11 @@ def _limit_faults(raw: Mapping[Any, Any]) -> Iterator[str]:
 def _choice_faults(raw: Mapping[Any, Any]) -> Iterator[str]:
     named = raw.get("granularities")
     for name in named if isinstance(named, (list, tuple)) else ():
-        if name not in GRANULARITIES:
+        if isinstance(name, str) and name not in GRANULARITIES:
             yield choice_fault("fit.granularities", name, GRANULARITIES)
     named = raw.get("precisions")
     for name in named if isinstance(named, (list, tuple)) else ():
-        if name not in PRECISIONS:
+        if isinstance(name, str) and name not in PRECISIONS:
             yield choice_fault("fit.precisions", name, PRECISIONS)
     target = raw.get("target")
     if isinstance(target, str):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -29,7 +29,7 @@ from rayprune.search.config import SearchConfig
 from rayprune.search.objectives import Objectives
 from rayprune.search.planning.placement import place
 from rayprune.storage.occupancy import occupied
-from rayprune.tracking.record import prepare_out, to_json, write_atomic
+from rayprune.tracking.record import check_out, prepare_out, to_json, write_atomic
 from rayprune.tracking.report.fit_page import write_fit_page
 from rayprune.tracking.versions import versions
 
@@ -126,7 +126,8 @@ def run_fit(
         RunError: training failed; what is there is intact.
         Interrupted: Ctrl-C; ``resume`` goes on.
     """
-    out = out.absolute()
+    out, began = out.absolute(), time.monotonic()
+    check_out(out, resume, marker=FIT_FILE)
     if resume:
         prepare_out(out, resume=True, marker=FIT_FILE)
         _check_same(fit, out)
@@ -138,7 +139,7 @@ def run_fit(
         return planned(fit, found)
     if not resume:
         prepare_out(out, resume=False, marker=FIT_FILE)
-    with occupied(out), FitRecord(out) as record:
+    with occupied(out), FitRecord(out, began) as record:
         if not (out / FIT_FILE).is_file():
             write_atomic(out / FIT_FILE, yaml12.dump(yaml12.plain(dict(fit.raw))))
         return _FitRun(fit, out, record, found, reporter).run(address)
@@ -155,7 +156,6 @@ class _FitRun:
     ) -> None:
         self._fit, self._out, self._record = fit, out, record
         self._found, self._reporter = found, reporter
-        self._began = time.monotonic()
         before = {row["candidate"] for row in record.rows(MEASURED)}
         for one in found.assessments:
             if one.figures is not None and one.candidate.name not in before:
@@ -199,8 +199,7 @@ class _FitRun:
         if checkpoint.is_relative_to(self._out):
             # So that the directory may be moved, and resumed where it is then.
             returns = {**returns, "checkpoint": checkpoint.relative_to(self._out).as_posix()}
-        self._record.append(DENSE, returns)
-        return returns
+        return self._record.append(DENSE, returns)
 
     def _floor(self, dense: Mapping[str, Any]) -> float:
         asked = Objectives(
@@ -279,15 +278,24 @@ class _FitRun:
         taken = {candidate.name for wave in waves.values() for candidate in wave}
         left = self._fit.config.trials - len(taken)
         taken |= {row["candidate"] for row in self._record.rows(JUDGED)}
-        size = 0
         chosen: list[Candidate] = []
-        for one in self._found.feasible:
-            if one.candidate.name in taken:
-                continue
+        while left > 0 and not chosen:
+            # Where one takes too much, the same network in another precision may do.
+            offered = [one for one in self._found.feasible if one.candidate.name not in taken]
+            if not offered:
+                break
+            chosen = self._chosen(offered, left)
+        return chosen
+
+    def _chosen(self, offered: Sequence[Assessment], left: int) -> list[Candidate]:
+        """Return those that really fit and train together, as many as have room."""
+        chosen: list[Candidate] = []
+        size = 0
+        for one in offered:
             if chosen and not _trains_with(one.candidate, chosen[0]):
                 continue
             size = size or min(left, self._fit.config.population or self._at_once(one.candidate))
-            if size <= 0 or len(chosen) >= size:
+            if len(chosen) >= size:
                 break
             if self._really_fits(one):
                 chosen.append(one.candidate)
@@ -335,7 +343,7 @@ class _FitRun:
             "trained": [name for row in self._record.rows(WAVE) for name in row["candidates"]],
             "plan": planned(self._fit, self._found)["candidates"],
             "versions": versions(),
-            "wall_time_s": round(time.monotonic() - self._began, 3),
+            "wall_time_s": round(self._record.seconds, 3),
         }
         if best is not None:
             result["artifact"] = hand_over(self._fit, self._out, result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import types
 from collections.abc import Mapping
@@ -50,7 +51,7 @@ class Quantity:
     def fault(self, field: str, given: object) -> str | None:
         """Return what is wrong with a limit, None where nothing is."""
         value = self.value_of(given)
-        if value is not None and value > 0:
+        if value is not None and 0 < value < math.inf:
             return None
         known = f" Known are {', '.join(self.units)}." if self.units else ""
         wanted = f"a positive {self.name}{'' if self.bare else ' with its unit'}"

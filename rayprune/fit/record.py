@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -10,6 +11,8 @@ from typing import Any, Final
 from rayprune.tracking.record import Record, read_rows
 
 RECORD_FILE: Final = "fit.jsonl"
+BEGAN: Final = "began"
+"""A process goes to work; the first, or one that goes on."""
 MEASURED: Final = "measured"
 """An untrained candidate: ``candidate``, ``figures``."""
 DENSE: Final = "dense"
@@ -23,24 +26,35 @@ JUDGED: Final = "judged"
 class FitRecord:
     """The rows so far, and the file that further ones go to; a context that closes it.
 
+    Each row has a ``time_s``: the seconds that all processes have worked until then.
+
     Args:
         out: the fit's directory.
+        began: when this process went to work, by `time.monotonic`.
     """
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, began: float) -> None:
         path = out / RECORD_FILE
+        self._before, self._began = seconds_before(out), began
         self._record = Record.open(path)
         self._rows = read_rows(path)
+        self.append(BEGAN, {})
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that all processes have worked, this one until now."""
+        return self._before + time.monotonic() - self._began
 
     def rows(self, event: str) -> list[dict[str, Any]]:
         """Return the rows of one kind, oldest first."""
         return [row for row in self._rows if row["event"] == event]
 
-    def append(self, event: str, row: Mapping[str, Any]) -> None:
-        """Write a row."""
-        told = {"event": event, **row}
+    def append(self, event: str, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Write a row; return it as `rows` does."""
+        told = {"event": event, **row, "time_s": round(self.seconds, 3)}
         self._record.append(told)
         self._rows.append(told)
+        return told
 
     def __enter__(self) -> FitRecord:
         return self
@@ -52,6 +66,20 @@ class FitRecord:
         traceback: TracebackType | None,
     ) -> None:
         self._record.close()
+
+
+def seconds_before(out: Path) -> float:
+    """Return how long the processes before this one have worked on a fit.
+
+    A process that was killed in a training has written no row of the fit since that began; but
+    each iteration and each pair of episodes left one in the training's own files.
+    """
+    path = out / RECORD_FILE
+    if not path.is_file():
+        return 0.0
+    told = max((float(row.get("time_s", 0.0)) for row in read_rows(path)), default=0.0)
+    last_sign = max(each.stat().st_mtime for each in out.rglob("*.jsonl"))
+    return told + max(0.0, last_sign - path.stat().st_mtime)
 
 
 def measured_before(out: Path) -> dict[str, dict[str, float | None]]:

@@ -6,6 +6,7 @@ Which weights go makes little difference to a file's size and time; how many go 
 from __future__ import annotations
 
 import copy
+import itertools
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -115,25 +116,46 @@ def parameters_in(certificate: dict[str, Any]) -> int:
 def left_of(module: nn.Module) -> Left:
     """Count what is left of the part that acts.
 
-    A layer's columns go with the units that they read where the layer before has as many; so it
-    is a lower bound for whatever is wired in another way.
+    A unit lives that reads something and is read, where the layer behind it has as many columns
+    as there are units; so it is a lower bound for whatever is wired in another way.
 
     >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
     >>> with torch.no_grad():
     ...     _ = net[0].weight.fill_(1.0), net[2].weight.fill_(1.0)
-    ...     _ = net[0].weight[1].zero_()
+    ...     _ = net[0].weight[1].zero_(), net[2].weight[0, 2].zero_()
     >>> left_of(net)
-    Left(weights=6, parameters=9)
+    Left(weights=3, parameters=5)
     """
-    weights = biases = 0
-    alive: torch.Tensor | None = None
-    for weight, bias in _layers(module):
-        if alive is not None and weight.shape[1] == len(alive):
-            weight = weight[:, alive]
-        alive = (weight != 0).flatten(1).any(1)
-        weights += int(torch.count_nonzero(weight))
-        biases += int(alive.sum()) if bias else 0
+    layers = list(_layers(module))
+    kept = [weight != 0 for weight, _ in layers]
+    chained = [(a, b) for a, b in itertools.pairwise(kept) if b.shape[1] == len(a)]
+    while sum(_drop_dead(before, behind) for before, behind in chained):
+        pass
+    weights = sum(int(each.sum()) for each in kept)
+    biases = sum(
+        int(each.flatten(1).any(1).sum())
+        for each, (_, bias) in zip(kept, layers, strict=True)
+        if bias
+    )
     return Left(weights, weights + biases)
+
+
+def _drop_dead(before: torch.Tensor, behind: torch.Tensor) -> bool:
+    """Drop what leads to units that nobody reads, and what reads units that read nothing.
+
+    Args:
+        before: what is kept of the layer that makes the units, ``(units, ...)``; changed in place.
+        behind: of the layer that reads them, ``(out, units, ...)``; likewise.
+
+    Returns:
+        Whether anything was dropped.
+    """
+    alive = before.flatten(1).any(1)
+    read = behind.transpose(0, 1).flatten(1).any(1)
+    changed = bool((alive != read).any())
+    before[~read] = False
+    behind[:, ~alive] = False
+    return changed
 
 
 def _layers(module: nn.Module) -> Iterator[tuple[torch.Tensor, bool]]:

@@ -53,10 +53,9 @@ class Trained:
         return sorted(good, key=key)
 
     @property
-    def smallest(self) -> dict[str, Any] | None:
-        """The point with the fewest weights, of these the best."""
-        by = [(point["parameters"], -point["return"]) for point in self.points]
-        return self.points[by.index(min(by))] if by else None
+    def best(self) -> dict[str, Any] | None:
+        """The point that earns most; None where none was kept."""
+        return max(self.points, key=lambda point: float(point["return"]), default=None)
 
 
 def reference(candidate: Candidate, out: Path) -> Trained:
@@ -158,6 +157,7 @@ def _trained(place: Path, candidates: Sequence[Candidate]) -> list[Trained]:
             found.append(Trained(candidate, place, (), error))
         else:
             home = place / "trials" / told["trial"]
-            points = tuple(read_entries(home))
+            # A return that was no number is null there.
+            points = tuple(entry for entry in read_entries(home) if entry["return"] is not None)
             found.append(Trained(candidate, home, points, told["error"]))
     return found

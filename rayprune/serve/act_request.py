@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final, NamedTuple
 
+from rayprune.errors import shown
 from rayprune.serve.request_error import RequestError
 
 _KEYS: Final = ("observation", "session", "begin", "noise")
@@ -31,13 +32,13 @@ class ActRequest(NamedTuple):
         ):
             raise RequestError(
                 f"`session` must be a text of 1 to {_LONGEST} characters, but is "
-                f"{self.session!r:.80}.",
+                f"{shown(self.session)}.",
                 400,
                 "session",
             )
         if not isinstance(self.begin, bool):
             raise RequestError(
-                f"`begin` must be true or false, but is {self.begin!r}.", 400, "begin"
+                f"`begin` must be true or false, but is {shown(self.begin)}.", 400, "begin"
             )
         if self.begin and self.session is None:
             raise RequestError(
@@ -59,6 +60,12 @@ def read_body(body: bytes, header: str | None = None) -> dict[str, Any]:
     """
     try:
         held = json.loads(body)
+    except RecursionError:
+        raise RequestError(
+            "The body must be nested as the environment's observations are, but is nested too "
+            "deeply to be read.",
+            400,
+        ) from None
     except ValueError as error:
         raise RequestError(
             f'The body must be JSON such as {{"observation": [0.0, 0.0]}}, but isn\'t: {error}.',
@@ -83,7 +90,7 @@ def read_body(body: bytes, header: str | None = None) -> dict[str, Any]:
     if header is not None and held.setdefault("session", header) != header:
         raise RequestError(
             f"`session` must be what the header x-session-id says, {header!r}, but is "
-            f"{held['session']!r}. Give one of the two.",
+            f"{shown(held['session'])}. Give one of the two.",
             400,
             "session",
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from rayprune.deploy.formats import format_of, metadata_of
-from rayprune.deploy.policy.file_hash import require_whole
+from rayprune.deploy.policy.file_hash import file_sha256, require_whole
 from rayprune.deploy.policy.interface import Interface
 from rayprune.deploy.policy.metadata import Metadata
 from rayprune.errors import InputError, did_you_mean
@@ -115,11 +114,6 @@ def open_file(source: str) -> Path:
             "export`; on a cluster every node must find it, at the same path or by a URL."
         )
     return path
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _named(text: str) -> tuple[str, str]:

@@ -12,11 +12,13 @@ from ray.serve.config import RequestRouterConfig
 from ray.serve.schema import LoggingConfig
 
 from rayprune.errors import ConfigError
+from rayprune.pruning.checks import is_finite
 from rayprune.serve.catalogue import Catalogue, read_catalogue
 from rayprune.serve.ingress import QUEUE, PolicyIngress
 from rayprune.serve.opened_policy import Stack
 from rayprune.serve.replica import PolicyReplica
 
+LARGEST_BATCH: Final = 1024
 _BY_SESSION: Final = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
 
 
@@ -61,9 +63,17 @@ class PolicyDeployment:
             for name in counts
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1
         ]
+        if isinstance(self.batch, int) and self.batch > LARGEST_BATCH:
+            faults.append(
+                f"`batch` must be at most {LARGEST_BATCH}, but is {self.batch}: each size is tried "
+                "when a file is opened."
+            )
         for name, least in (("wait_ms", 0), ("patience_s", 0), ("health_s", 0.1)):
-            if not getattr(self, name) >= least:
-                faults.append(f"`{name}` must be at least {least}, but is {getattr(self, name)!r}.")
+            value = getattr(self, name)
+            if not (is_finite(value) and value >= least):
+                faults.append(
+                    f"`{name}` must be a finite number of at least {least}, but is {value!r}."
+                )
         if self.stack not in get_args(Stack):
             faults.append(f"`stack` must be one of {list(get_args(Stack))}, but is {self.stack!r}.")
         if faults:

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import math
 import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final, cast
@@ -41,6 +43,9 @@ from rayprune.serve.shared_calls import SharedCalls
 _LOST: Final = (RayActorError, WorkerCrashedError, ReplicaUnavailableError)
 """What Ray raises when a replica is gone, or can't be reached, before it has answered."""
 _PAUSE_S: Final = 0.05
+_SPARE, _A_NUMBER = 2**20, 64
+"""Bytes of a request's body: beside its numbers, and of each number."""
+_LOG: Final = logging.getLogger(__name__)
 QUEUE: Final = 4096
 """Requests that one ingress answers at a time; what comes on top waits, or is told to."""
 
@@ -165,17 +170,19 @@ class PolicyIngress:
             if failed is not None or isinstance(error, BackPressureError):
                 message = str(failed) if failed is not None else reason_of(error)
                 return 503, RequestError(message, 503).to_dict()
-            raise
+            _LOG.exception("A request failed.")
+            message = f"The policy failed: {reason_of(error)}. The server's log has more."
+            return 500, RequestError(message, 500).to_dict()
 
     async def _route(self, request: Request) -> tuple[int, Any]:
         path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
         match request.method, path.strip("/").split("/"):
             case "POST", ["policies", name, "act"]:
-                look_up(self._catalogue, name)
-                asked = read_body(await request.body(), request.headers.get("x-session-id"))
+                body = await _body(request, look_up(self._catalogue, name))
+                asked = read_body(body, request.headers.get("x-session-id"))
                 return 200, _plain(await self.act(name, **asked))
-            case "DELETE", ["policies", name, "sessions", session]:
-                self.end_session(name, session)
+            case "DELETE", ["policies", name, "sessions", *session] if session:
+                self.end_session(name, "/".join(session))
                 return 204, None
             case "GET", ["policies"]:
                 return 200, self.policies()
@@ -199,13 +206,7 @@ class PolicyIngress:
             action, dist_inputs, *following = await self._send(
                 policy.name, [*observed, *noise, *state]
             )
-            if np.isnan(dist_inputs).any():
-                raise RequestError(
-                    f"`observation` must be one that policy {policy.name!r} makes numbers of, but "
-                    "it makes NaN of it. Send what the environment gives, at its scale.",
-                    422,
-                    "observation",
-                )
+            _require_numbers(policy, action, dist_inputs)
             told = {"policy": policy.name, "action": action[0], "dist_inputs": dist_inputs[0]}
             if noise:
                 told["noise"] = noise[0][0]
@@ -273,9 +274,54 @@ class PolicyIngress:
         self._metrics.sessions(len(self._sessions), self._sessions.forgotten)
 
 
+async def _body(request: Request, policy: PolicyFile) -> bytes:
+    """Return a request's body, of which no more is held than its policy's inputs may take.
+
+    Raises:
+        RequestError: it is longer.
+    """
+    numbers = sum(math.prod(port.shape) for port in policy.interface.inputs)
+    most, held = _SPARE + _A_NUMBER * numbers, bytearray()
+    async for part in request.stream():
+        held += part
+        if len(held) > most:
+            raise RequestError(
+                f"The body must be of at most {most:,} bytes, which is plenty for the {numbers:,} "
+                f"numbers that policy {policy.name!r} reads, but is longer. Send one observation.",
+                413,
+            )
+    return bytes(held)
+
+
+def _require_numbers(policy: PolicyFile, action: Array, dist_inputs: Array) -> None:
+    made = "NaN" if np.isnan(dist_inputs).any() else None
+    if made is None and not np.isfinite(action).all():
+        made = "an infinite action"
+    if made is not None:
+        raise RequestError(
+            f"`observation` must be one that policy {policy.name!r} makes numbers of, but "
+            f"it makes {made} of it. Send what the environment gives, at its scale.",
+            422,
+            "observation",
+        )
+
+
 def _plain(told: dict[str, Any]) -> dict[str, Any]:
     """Return an answer as JSON has it: a float32 as the float64 of the same value."""
     return {
-        key: value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+        key: _listed(value) if isinstance(value, (np.ndarray, np.generic)) else value
         for key, value in told.items()
     }
+
+
+def _listed(value: Any) -> Any:
+    """Return an array as lists; JSON has no infinity, so that it is null.
+
+    >>> _listed(np.float32([0.5, -np.inf]))
+    [0.5, None]
+    """
+    if value.dtype.kind == "f" and not np.isfinite(value).all():
+        held = value.astype(object)
+        held[~np.isfinite(value)] = None
+        return held.tolist()
+    return value.tolist()

@@ -58,6 +58,8 @@ class Listener:
         self._serving = asyncio.create_task(server.serve(sockets=[place]))
         while not server.started and not self._serving.done():
             await asyncio.sleep(0.01)
+        if self._serving.done():
+            await self._serving  # raises what has ended it
 
     async def close(self) -> None:
         """Take nothing more; return once what was taken is answered."""

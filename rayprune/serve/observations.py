@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from rayprune.deploy.policy.interface import Array, Port
+from rayprune.deploy.policy.interface import Array, Port, nested_part
+from rayprune.errors import shown
 from rayprune.serve.catalogue import PolicyFile
 from rayprune.serve.request_error import RequestError
 
@@ -24,7 +25,7 @@ def observation_inputs(policy: PolicyFile, observation: Any) -> list[Array]:
             their range.
     """
     ports = policy.interface.observations
-    _refuse_unknown(ports, observation)
+    _refuse_unknown([port.name.split(".")[1:] for port in ports], observation, "observation")
     facts = policy.metadata.about.get("inputs", {})
     return [
         _taken(port, _part(observation, port.name), _field(port.name), facts.get(port.name, {}))
@@ -57,25 +58,39 @@ def _field(name: str) -> str:
     return f"observation{name.removeprefix('obs')}"
 
 
-def _refuse_unknown(ports: tuple[Port, ...], observation: Any) -> None:
-    """Refuse names that no input has: a misspelt optional part would be lost without a word."""
-    if not isinstance(observation, Mapping):
+def _refuse_unknown(paths: Sequence[Sequence[str]], given: Any, field: str) -> None:
+    """Refuse parts that no input has: a misspelt one would be lost without a word.
+
+    Args:
+        paths: of the inputs that lie in this part, each the names that lead there.
+        given: the part.
+        field: what a request calls it.
+    """
+    inner: dict[str, list[Sequence[str]]] = {}
+    for path in paths:
+        if path:
+            inner.setdefault(path[0], []).append(path[1:])
+    if isinstance(given, Mapping) and inner:
+        names: Sequence[Any] = list(given)
+    elif isinstance(given, (list, tuple)) and inner and all(map(str.isdigit, inner)):
+        names = range(len(given))
+    else:
         return
-    known = {port.name.split(".")[1] for port in ports if "." in port.name}
-    more = sorted(map(str, set(observation) - known))
-    if known and more:
-        raise RequestError(
-            f"`observation` must have the parts {sorted(known)}, but has {more[0]!r}, too. Leave "
-            "it out, or mend its name.",
-            400,
-            "observation",
-        )
+    for name in names:
+        if str(name) not in inner:
+            raise RequestError(
+                f"`{field}` must have the parts {sorted(inner)}, but has {str(name)!r}, too. Leave "
+                "it out, or mend its name.",
+                400,
+                field,
+            )
+        _refuse_unknown(inner[str(name)], given[name], f"{field}.{name}")
 
 
 def _part(observation: Any, name: str) -> Any:
     for part in name.split(".")[1:]:
         try:
-            observation = observation[int(part) if part.isdigit() else part]
+            observation = nested_part(observation, part)
         except (KeyError, IndexError, TypeError):
             raise RequestError(
                 f"`{_field(name)}` must be given, but isn't. Nest the observation as the "
@@ -114,7 +129,7 @@ def _array(port: Port, given: Any, field: str) -> Array:
     if values.dtype.kind not in "biuf":
         raise RequestError(
             f"`{field}` must be numbers of the shape {list(port.shape)}, but holds something "
-            f"else: {_shown(given)}. Send nested lists of numbers (null is none), with rows of one "
+            f"else: {shown(given)}. Send nested lists of numbers (null is none), with rows of one "
             "length.",
             400,
             field,
@@ -160,8 +175,3 @@ def _bound(told: Any, shape: tuple[int, ...], limit: int) -> Array:
         return np.asarray(limit)
     bound = np.asarray(told)
     return bound.reshape(shape) if bound.ndim else bound
-
-
-def _shown(given: Any) -> str:
-    text = repr(given)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -8,10 +8,11 @@ from typing import Final, Literal, TypeAlias
 import numpy as np
 
 from rayprune.deploy.formats import open_artifact
+from rayprune.deploy.policy.file_hash import file_sha256
 from rayprune.deploy.policy.interface import Array, Port
 from rayprune.deploy.policy.runs import draw_noise
 from rayprune.errors import InputError, InvariantError
-from rayprune.serve.catalogue import PolicyFile, file_sha256, open_file
+from rayprune.serve.catalogue import PolicyFile, open_file
 
 Stack: TypeAlias = Literal["exact", "always"]
 Arrays: TypeAlias = list[Array]

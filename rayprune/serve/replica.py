@@ -6,6 +6,7 @@ It keeps nothing of a request, so that any other replica can answer it again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from typing import Any
 from weakref import WeakValueDictionary
@@ -78,8 +79,9 @@ class PolicyReplica:
             inputs: as `act` takes them.
 
         Returns:
-            As `act` returns them; None for those whose policy isn't open: opening it would keep
-            the others waiting.
+            As `act` returns them; None for those that have to be asked for by themselves: their
+            policy isn't open, and opening it would keep the others waiting, or it failed, which is
+            no matter of the others'.
         """
         places: dict[str, list[int]] = {}
         for place, name in enumerate(names):
@@ -87,9 +89,10 @@ class PolicyReplica:
         answers: list[list[Array] | None] = [None] * len(names)
         for name, own in places.items():
             if name in self._open:
-                found = await self._act(name, [inputs[place] for place in own])
-                for place, answer in zip(own, found, strict=True):
-                    answers[place] = answer
+                with contextlib.suppress(Exception):  # told to whom it concerns, asked by itself
+                    found = await self._act(name, [inputs[place] for place in own])
+                    for place, answer in zip(own, found, strict=True):
+                        answers[place] = answer
         return answers
 
     async def check_health(self) -> None:
@@ -107,13 +110,13 @@ class PolicyReplica:
 
     async def _load(self, name: str) -> OpenedPolicy:
         policy = look_up(self._catalogue, name)
-        self._metrics.loaded(name)
 
         def closed() -> None:
             self._metrics.evicted(name)
 
         # In a thread: a file may have to be fetched, or compiled.
         opened = await asyncio.to_thread(OpenedPolicy, policy, self._batch, self._stack, closed)
+        self._metrics.loaded(name)
         self._open[name] = opened
         return opened
 

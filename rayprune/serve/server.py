@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -138,15 +139,18 @@ def _application(application: serve.Application, name: str, prefix: str) -> Iter
             f"An application {name!r} runs on this cluster already. End it, or give another "
             "`--name`."
         )
+    ingress: Any = None
     try:
-        ingress = serve.run(application, name=name, route_prefix=prefix or "/")
-    except RuntimeError as error:
-        raise RunError(f"Serve can't start the policies: {reason_of(error)}.") from error
-    try:
+        try:
+            ingress = serve.run(application, name=name, route_prefix=prefix or "/")
+        except RuntimeError as error:
+            raise RunError(f"Serve can't start the policies: {reason_of(error)}.") from error
         yield
     finally:
+        # Also what has begun to start, on a Serve that may be somebody else's.
         with contextlib.suppress(Exception):  # its Ray may be gone, which was told
-            ingress.close.remote().result(timeout_s=_ENDS_S)
+            if ingress is not None:
+                ingress.close.remote().result(timeout_s=_ENDS_S)
             serve.delete(name)
 
 
@@ -168,6 +172,11 @@ def _check_free(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
+            if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+                raise InputError(
+                    f"`--host` must be an address of this machine, but is {host!r} "
+                    f"({error.strerror}). Give 127.0.0.1, or 0.0.0.0 for all of its networks."
+                ) from error
             raise InputError(
                 f"`--port` must be free, but {host}:{port} can't be listened at "
                 f"({error.strerror}). Give another."

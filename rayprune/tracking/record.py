@@ -160,6 +160,34 @@ def prepare_out(out: str | Path, resume: bool, marker: str = "config.yaml") -> N
         StorageError: the directory holds something, or nothing to resume, is written to by a run
             that lives, or can't be written.
     """
+    out = check_out(out, resume, marker)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / f".probe.{os.getpid()}"
+        _write_file(probe, b"a run can be written here\n")
+        probe.unlink()
+        free = shutil.disk_usage(out).free
+    except OSError as error:
+        raise storage_error(error, out) from error
+    if free < LEAST_FREE_BYTES:
+        raise StorageError(
+            f"The disk of {str(out)!r} has {free / 2**20:.0f} MiB left, and a run needs at least "
+            f"{LEAST_FREE_BYTES >> 20}. Free some, or give a directory elsewhere with --out."
+        )
+
+
+def check_out(out: str | Path, resume: bool, marker: str) -> Path:
+    """Return the directory that a run may be written to; nothing is made yet.
+
+    Args:
+        out: as `prepare_out` takes it.
+        resume: likewise.
+        marker: likewise.
+
+    Raises:
+        StorageError: the directory holds something, or nothing to resume, or is written to by a
+            run that lives.
+    """
     if (url := url_of(out)) is not None:
         raise StorageError(
             f"'--out {url}' is no path, and this command writes to paths only. `rayprune train` "
@@ -178,20 +206,11 @@ def prepare_out(out: str | Path, resume: bool, marker: str = "config.yaml") -> N
         if not resume and out.is_dir() and any(p.name != LOCK_FILE for p in out.iterdir()):
             raise StorageError(
                 f"{str(out)!r} is not empty: give another directory with --out, or go on with its "
-                "run by --resume, which `rayprune train` and `rayprune sweep` have."
+                "run by --resume, which `rayprune train`, `sweep` and `fit` have."
             )
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / f".probe.{os.getpid()}"
-        _write_file(probe, b"a run can be written here\n")
-        probe.unlink()
-        free = shutil.disk_usage(out).free
     except OSError as error:
         raise storage_error(error, out) from error
-    if free < LEAST_FREE_BYTES:
-        raise StorageError(
-            f"The disk of {str(out)!r} has {free / 2**20:.0f} MiB left, and a run needs at least "
-            f"{LEAST_FREE_BYTES >> 20}. Free some, or give a directory elsewhere with --out."
-        )
+    return out
 
 
 def check_lasting(out: str | Path) -> None:

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.utils import prune as torchs
 
 from benchmarks.leaderboard import figure, running, scoring, tables
+from benchmarks.leaderboard.__main__ import main
 from benchmarks.leaderboard.arms import (
     ARMS,
     SPARSITIES,
@@ -23,8 +24,9 @@ from benchmarks.leaderboard.arms import (
     weights,
     wide_sparsity,
 )
-from benchmarks.leaderboard.cells import Cell, cells, missing
-from benchmarks.leaderboard.tasks import NOISY, TASKS, Shift, noisy
+from benchmarks.leaderboard.cells import Cell, cells, missing, rows
+from benchmarks.leaderboard.making import kept_config
+from benchmarks.leaderboard.tasks import NOISY, TASKS, noisy
 from rayprune import Pruner, PruningConfig, make_maskable
 from rayprune.cli.prune import pruning_config
 from rayprune.config import load_experiment
@@ -123,6 +125,42 @@ def test_a_row_is_run_once_and_a_failed_cell_takes_with_it_what_it_feeds(tmp_pat
     asked = len(pool.asked)
     running.run_all(wanted, pool, tmp_path, tmp_path)
     assert [cell.name for cell in pool.asked[asked:]] == ["hopper/dense-seed1"]
+    # In a clone that has rows, but no runs, a policy is trained again for what is made of it.
+    asked, held = len(pool.asked), len(rows(["hopper"], tmp_path))
+    more = cells(["hopper"], ["dense", "post-hoc"], [0.95], [0])
+    assert running.run_all(more, pool, tmp_path, tmp_path) == 0
+    assert [cell.name for cell in pool.asked[asked:]] == [
+        "hopper/dense-seed0",
+        "hopper/post-hoc-0.95-seed0",
+    ]
+    assert len(rows(["hopper"], tmp_path)) == held + 1
+
+
+def test_a_config_is_kept_once_for_all_seeds_unless_more_than_the_seed_differs(
+    tmp_path: Path,
+) -> None:
+    def kept(seed: int, rate: float) -> str:
+        cell = Cell(task="hopper", arm="distilled", sparsity=0.9, seed=seed)
+        run = tmp_path / cell.name
+        run.mkdir(parents=True, exist_ok=True)
+        data = f"/runs/hopper/dense-seed{seed}-episodes"
+        (run / "config.yaml").write_text(f"seed: {seed}\nlr: {rate}\ninput_: [{data}]\n")
+        return kept_config(cell, run, tmp_path / "configs")["file"]
+
+    first = kept(0, 0.1)
+    assert first == "configs/hopper/distilled-0.9.yaml"
+    assert kept(1, 0.1) == first
+    assert (other := kept(2, 0.2)) != first
+    assert "lr: 0.2" in (tmp_path / other).read_text()
+
+
+@pytest.mark.parametrize(
+    "given", [["--most", "-1"], ["--seeds", "0"], ["--slots", "x"], ["--sparsities", "0.7"]]
+)
+def test_what_no_table_would_show_is_refused(given: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["run", "--plan", *given])
+    assert caught.value.code == 2
 
 
 def test_scores_are_those_of_rliable() -> None:
@@ -162,8 +200,10 @@ def test_tables_and_figure_show_what_was_run_and_name_what_was_not(tmp_path: Pat
 
 def test_shifts_change_the_environment_and_noise_follows_from_the_seed() -> None:
     task = TASKS["cartpole"]
-    plain, longer = task.env()(), task.env(Shift(attributes={"length": 2.0}))()
-    assert longer.unwrapped.length == 2 * plain.unwrapped.length
+    plain, longer = task.env()(), task.env(task.shifts["longer pole"])()
+    pole = longer.unwrapped
+    assert pole.length == 2 * plain.unwrapped.length
+    assert pole.polemass_length == pole.masspole * pole.length
     make = noisy(task, task.env(), NOISY["noisy observations"].noise)
     noise = [make().reset(seed=seed)[0] - plain.reset(seed=seed)[0] for seed in (5, 5, 6)]
     assert np.array_equal(noise[0], noise[1])

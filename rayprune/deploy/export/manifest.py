@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from rayprune.deploy.formats.base import Format
+from rayprune.deploy.policy.file_hash import file_sha256
 from rayprune.deploy.policy.interface import Interface, Port
 from rayprune.deploy.policy.metadata import Metadata
 from rayprune.errors import InputError
@@ -95,7 +96,7 @@ def manifest_faults(path: Path) -> Iterator[str]:
     except (ValueError, KeyError, TypeError, UnicodeDecodeError):
         yield f"The manifest {beside.name!r} can't be read."
         return
-    if files.get(path.name) != hashlib.sha256(path.read_bytes()).hexdigest():
+    if files.get(path.name) != file_sha256(path):
         yield f"The manifest {beside.name!r} is of another file: it names another SHA-256."
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from rayprune.deploy.export.certificate import certificate_path
 from rayprune.deploy.export.manifest import manifest_faults, manifest_path
 from rayprune.deploy.formats import format_of, metadata_of
-from rayprune.deploy.policy.file_hash import broken, require_ours
+from rayprune.deploy.policy.file_hash import broken, file_sha256, require_ours
 from rayprune.deploy.policy.metadata import SCHEMA, Metadata, OtherVersionWarning, rayprune_version
 from rayprune.errors import InputError
 
@@ -92,5 +92,5 @@ def _against_certificate(path: Path, beside: Path, digest: str) -> Iterator[str]
         other = path.with_name(Path(name).name)
         if not other.is_file():
             yield f"{other.name!r}, which belongs to it, isn't there."
-        elif hashlib.sha256(other.read_bytes()).hexdigest() != wanted:
+        elif file_sha256(other) != wanted:
             yield f"{other.name!r}, which belongs to it, has changed since it was exported."

@@ -138,7 +138,9 @@ def fixed_point(scales: Array) -> tuple[Array, int]:
     """
     largest = float(scales.max(initial=0.0))
     # As long as it goes beyond 32 bits, a product's upper half is all that is wanted of it.
-    shift = 62 if largest == 0 else int(min(62, 30 - np.floor(np.log2(largest))))
+    shift = 62 if largest == 0 else int(np.clip(30 - np.floor(np.log2(largest)), 1, 62))
     while shift > 1 and np.rint(largest * 2.0**shift) > LARGEST:
         shift -= 1
-    return np.rint(scales * 2.0**shift).astype(np.int64).astype(np.int32), shift
+    # With a scale beyond 2**30 whatever isn't zero lies outside any bounds, by the largest too.
+    multipliers = np.minimum(np.rint(scales * 2.0**shift), LARGEST)
+    return multipliers.astype(np.int64).astype(np.int32), shift

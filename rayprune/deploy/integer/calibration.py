@@ -37,7 +37,8 @@ def calibrate(
         The names of the layers that were quantised here; empty where training has done it.
 
     Raises:
-        InputError: a layer that acts can't be quantised, or was left out while others were not.
+        InputError: a layer that acts can't be quantised, or was left out while others were not;
+            or what it reads has no range.
     """
     ranges = _ranges(policy, recorded)
     rounding = quantised_layers(policy).keys() & ranges.keys()
@@ -50,6 +51,7 @@ def calibrate(
             )
         return []
     _refuse_others(policy, ranges)
+    _refuse_endless(ranges)
     held = dataclasses.replace(config, start=0, freeze=0, skip=())
     quantiser = Quantiser(policy, held, layers=ranges.__contains__)
     for name, layer in quantiser.layers.items():
@@ -91,3 +93,13 @@ def _refuse_others(policy: nn.Module, called: dict[str, Tensor]) -> None:
             f"A file of whole numbers can't hold {others[0]!r}, a {kind}: only Linear layers, with "
             "ReLU or tanh between them. Take `--format c` without `--int8`, or `--format onnx`."
         )
+
+
+def _refuse_endless(ranges: dict[str, Tensor]) -> None:
+    for name, bounds in ranges.items():
+        if not bounds.isfinite().all():
+            raise InputError(
+                f"{name!r} reads NaN or infinity on the recorded observations, of which no range "
+                "of whole numbers can be made. Mend what the environment gives, or take "
+                "`--format c` without `--int8`."
+            )

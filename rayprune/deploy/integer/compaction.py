@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -131,16 +132,24 @@ class _Joint:
 
 
 def _joints(module: GraphModule) -> Iterator[_Joint]:
-    for node in module.graph.nodes:
-        if not is_call(node, "integer_linear"):
-            continue
+    layers = [node for node in module.graph.nodes if is_call(node, "integer_linear")]
+    calls = Counter(_weight_name(node) for node in layers)
+    for node in layers:
         chain, last = [], node
         while len(last.users) == 1 and _goes_on(following := next(iter(last.users))):
             chain.append(following)
             last = following
         readers = list(last.users)
-        if chain and all(is_call(user, "integer_linear") for user in readers):
+        if not chain or not all(is_call(user, "integer_linear") for user in readers):
+            continue
+        # What a layer is called with elsewhere may need all of its units.
+        if all(calls[_weight_name(each)] == 1 for each in (node, *readers)):
             yield _Joint(module, node, chain, readers)
+
+
+def _weight_name(layer: fx.Node) -> str:
+    weight: Any = layer.args[1]
+    return str(weight.target)
 
 
 def _goes_on(node: fx.Node) -> bool:

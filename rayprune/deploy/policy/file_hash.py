@@ -56,6 +56,11 @@ def broken(path: Path) -> str | None:
     return None
 
 
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of all of a file's bytes, as its certificate has it."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def require_ours(path: Path) -> None:
     """Refuse a file in which nothing is rayprune's.
 

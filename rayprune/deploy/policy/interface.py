@@ -120,10 +120,19 @@ def _next(state: Port) -> Port:
     return Port(f"next_{state.name}", state.shape, state.dtype)
 
 
+def nested_part(whole: Any, part: str) -> Any:
+    """Return what a nested observation has under one of the names in a port's name.
+
+    >>> nested_part([5, 6], "1"), nested_part({"1": 7}, "1")
+    (6, 7)
+    """
+    return whole[int(part) if part.isdigit() and not isinstance(whole, Mapping) else part]
+
+
 def _leaf(observations: Any, name: str) -> Any:
     for part in name.split(".")[1:]:
         try:
-            observations = observations[int(part) if part.isdigit() else part]
+            observations = nested_part(observations, part)
         except (KeyError, IndexError, TypeError):
             raise InputError(
                 f"The observations lack the part {name!r}, which the policy reads. "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -11,6 +10,7 @@ from typing import Any, Final
 
 from rayprune import yaml12
 from rayprune.deploy.policy.artifact import Artifact
+from rayprune.deploy.policy.file_hash import file_sha256
 from rayprune.errors import InputError
 from rayprune.policies.foreign_policy import ForeignPolicy
 from rayprune.policies.identity import now, portable
@@ -42,7 +42,7 @@ def file_identity(artifact: Artifact) -> dict[str, Any]:
     return {
         "name": portable(artifact.path),
         "kind": "file",
-        "sha256": hashlib.sha256(artifact.path.read_bytes()).hexdigest(),
+        "sha256": file_sha256(artifact.path),
         "version": f"rayprune {artifact.metadata.version}",
         "date": about.get("exported") or _date(artifact.path),
         "checkpoint": about.get("checkpoint"),

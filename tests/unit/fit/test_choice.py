@@ -1,6 +1,14 @@
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 
-from rayprune.fit.choice import best_of, confidence_of, nearest_of
+from rayprune.errors import InputError
+from rayprune.fit import choice
+from rayprune.fit.budgets import Budgets
+from rayprune.fit.candidates import Candidate
+from rayprune.fit.choice import Judge, best_of, confidence_of, nearest_of
+from rayprune.fit.waves import Trained
 
 
 def row(name, *, met=True, certified=True, share=0.5, **more):
@@ -38,3 +46,67 @@ def test_certificates_share_one_chance_of_error(confidence):
     spent = sum(1 - confidence_of(number, confidence) for number in range(1, 2000))
     assert spent == pytest.approx(1 - confidence, rel=1e-3)
     assert spent <= 1 - confidence
+
+
+def judged(out, monkeypatch, flash, *, floor=0.0):
+    """Judge a candidate of a checkpoint for each size; None can't be exported."""
+    sizes = {str(number): size for number, size in enumerate(flash)}
+    budgets = Budgets({"flash": 100.0})
+    one = Candidate(hiddens=(8,), granularity="weight", sparsity=0.5)
+    points = tuple(
+        {
+            "return": 10.0 - number,
+            "sparsity": 0.5,
+            "parameters": number,
+            "env_steps": 1,
+            "checkpoint": f"{number}",
+        }
+        for number in range(len(flash))
+    )
+
+    def export(checkpoint, file, *_, **__):
+        if sizes[checkpoint.name] is None:
+            raise InputError("no way")
+        file.write_text(checkpoint.name)
+        return {"sha256": "", "about": {"weights_sha256": ""}, "interface": {}}
+
+    def measured(target, file, budgets, parameters):
+        figures = {"flash_bytes": sizes[file.read_text()]}
+        measurement = SimpleNamespace(self_test=True)
+        return SimpleNamespace(figures=figures, measurement=measurement, to_dict=dict)
+
+    monkeypatch.setattr(choice, "export_checkpoint", export)
+    monkeypatch.setattr(choice, "measure", measured)
+    monkeypatch.setattr(choice, "parameters_in", lambda told: 1)
+    monkeypatch.setattr(Judge, "_certified", lambda self, trained, tested: {"certified": True})
+    fit = SimpleNamespace(
+        target=SimpleNamespace(format="c", name="host"),
+        config=SimpleNamespace(budgets=budgets, return_=0.95),
+    )
+    told = SimpleNamespace(message=lambda text: None)
+    judge = Judge(fit=fit, out=out, dense=Path("dense"), floor=floor, reporter=told)
+    return judge.judge(Trained(one, out / "trial", points, None), 0)
+
+
+@pytest.mark.parametrize(
+    ("flash", "kept"),
+    [
+        ((200, 120, 150), "1"),  # the nearest of three, though another was tried last
+        ((200, 150, None), "1"),
+        ((None, 90, 10), "1"),  # the first that keeps to the budget
+    ],
+)
+def test_the_file_that_is_kept_is_the_one_that_is_told_of(tmp_path, monkeypatch, flash, kept):
+    told = judged(tmp_path, monkeypatch, flash)
+    assert (tmp_path / told["artifact"]).read_text() == kept
+    assert told["figures"] == {"flash_bytes": flash[int(kept)]}
+    assert told["met"] is told["certified"] is (flash[int(kept)] <= 100)
+    assert [path.name for path in (tmp_path / "candidates").iterdir()] == ["8-weight-50"]
+
+
+def test_of_a_candidate_that_earns_too_little_the_most_that_it_earned_is_told(
+    tmp_path, monkeypatch
+):
+    told = judged(tmp_path, monkeypatch, (10, 20), floor=50.0)
+    assert told["return"] == 10.0
+    assert told["reason"].startswith("It earns 10.0 at most on the validation seeds, and 50.0 are")

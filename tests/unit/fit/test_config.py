@@ -20,6 +20,9 @@ def test_limits_are_in_base_units_whatever_they_were_written_in():
         ({"flash": "1KB", "granularities": ["nueron"]}, "Did you mean 'neuron'?"),
         ({"flash": "1KB", "sparsities": [0.5, 0.5]}, "`fit.sparsities` must not hold a value"),
         ({"flash": "1KB", "widths": [0]}, "`fit.widths"),
+        ({"flash": "1e999"}, "`fit.flash` must be a positive size"),
+        ({"flash": "1KB", "granularities": [["neuron"]]}, "`fit.granularities.0` must be"),
+        ({"flash": "1KB", "precisions": [{}]}, "`fit.precisions.0` must be"),
     ],
 )
 def test_faults_name_field_value_and_way_out(block, told):

@@ -25,5 +25,10 @@ def test_what_is_pruned_to_the_end_is_tried_first_and_of_the_rest_the_smallest()
     ]
 
 
+def test_the_best_point_is_the_one_that_earns_most():
+    assert trained((1, 0.0, 9), (3, 0.5, 9), (2, 0.9, 9)).best["return"] == 3
+
+
 def test_a_candidate_that_came_to_nothing_has_no_points():
     assert trained().above(0) == []
+    assert trained().best is None

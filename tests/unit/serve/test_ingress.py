@@ -67,6 +67,9 @@ def test_a_session_remembers_as_the_file_does(ingress, files):
     assert (status, told["step"]) == (200, 4)
     assert ask(ingress, "/policies/remember/sessions/a", method="DELETE") == (204, None)
     assert ask(ingress, "/policies/remember/sessions/a", method="DELETE")[0] == 404
+    body = {"observation": OBSERVATION, "session": "robot/7", "begin": True}
+    assert ask(ingress, "/policies/remember/act", body)[0] == 200
+    assert ask(ingress, "/policies/remember/sessions/robot/7", method="DELETE") == (204, None)
 
 
 def test_drawn_actions_come_with_their_noise(ingress, files):
@@ -93,6 +96,9 @@ def test_drawn_actions_come_with_their_noise(ingress, files):
         ("choose", {}, 400, "observation", "must be given"),
         ("choose", [1], 400, None, "one JSON object"),
         ("choose", b"{", 400, None, "must be JSON"),
+        ("choose", b"[" * 100_000, 400, None, "nested too deeply"),
+        ("choose", b" " * 1_100_000 + b"{}", 413, None, "at most 1,048,832 bytes"),
+        ("choose", {"observation": OBSERVATION, "begin": [[]]}, 400, "begin", "but is [[]]"),
     ],
 )
 def test_a_wrong_request_is_told_what_to_send(ingress, path, body, status, field, told):
@@ -107,6 +113,20 @@ def test_an_action_made_of_nan_is_none(ingress, opened, monkeypatch):
     status, told = ask(ingress, "/policies/choose/act", {"observation": OBSERVATION})
     assert (status, told["error"]["field"]) == (422, "observation")
     assert "makes NaN of it" in told["error"]["message"]
+
+
+def test_an_infinite_action_is_none_and_an_infinite_logit_is_null(ingress, opened, monkeypatch):
+    def answered(action, *logits):
+        made = [np.array([action]), np.array([logits], np.float32)]
+        monkeypatch.setattr(opened["choose"], "act", lambda items: [made])
+        return ask(ingress, "/policies/choose/act", {"observation": OBSERVATION})
+
+    status, told = answered(np.float32("inf"), 1.0)
+    assert (status, told["error"]["field"]) == (422, "observation")
+    assert "makes an infinite action of it" in told["error"]["message"]
+    # A masked choice; JSON has no infinity.
+    status, told = answered(1, -np.inf, 0.5)
+    assert (status, told["action"], told["dist_inputs"]) == (200, 1, [None, 0.5])
 
 
 def test_what_is_served_can_be_asked(ingress):
@@ -141,6 +161,14 @@ def test_a_file_that_is_gone_is_no_fault_of_the_request(ingress, replicas):
     assert (status, told["error"]["message"]) == (503, "The file has changed.")
 
 
+def test_a_fault_of_ours_is_told_and_counted_as_one(ingress, replicas):
+    replicas.faults = [KeyError("nothing known")]
+    status, told = ask(ingress, "/policies/choose/act", {"observation": OBSERVATION})
+    assert status == 500
+    assert told["error"]["message"].startswith("The policy failed: KeyError: 'nothing known'")
+    assert ingress.policies()["counts"]["failed"] == 1
+
+
 @pytest.mark.parametrize("silent", [False, True])
 def test_a_request_is_not_kept_for_ever(replicas, catalogue, monkeypatch, silent):
     ingress = PolicyIngress(replicas, catalogue, sessions=2, patience_s=0.1)
@@ -170,10 +198,14 @@ def test_a_handle_raises_what_http_tells(ingress):
 
 def test_settings_are_checked_all_at_once(files):
     with pytest.raises(ConfigError) as caught:
-        PolicyDeployment(replicas=0, wait_ms=float("nan"), stack="some")
+        PolicyDeployment(
+            replicas=0, batch=5000, wait_ms=float("inf"), health_s="often", stack="some"
+        )
     assert [fault.split("`")[1] for fault in caught.value.faults] == [
         "replicas",
+        "batch",
         "wait_ms",
+        "health_s",
         "stack",
     ]
     assert isinstance(PolicyDeployment().bind([files["choose"]]), serve.Application)

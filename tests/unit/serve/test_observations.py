@@ -54,6 +54,7 @@ def test_an_observation_becomes_a_batch_of_one_of_the_ports_types():
         (NESTED, {"camera": [[0, 256]], "place": [3]}, "from 0 to 255, but is 256 at [0, 1]"),
         (NESTED, {"camera": [[0, 0.5]], "place": [3]}, "whole numbers"),
         (NESTED, {"camera": [[0, 5]], "place": [3], "x": 1}, "but has 'x', too"),
+        (NESTED, {"camera": [[0, 5]], "place": [3, 4]}, "`observation.place` must have the parts"),
     ],
 )
 def test_what_is_wrong_is_told_by_its_field(held, given, told):
@@ -61,6 +62,12 @@ def test_what_is_wrong_is_told_by_its_field(held, given, told):
         observation_inputs(held, given)
     assert caught.value.status == 400
     assert caught.value.field.startswith("observation")
+
+
+def test_parts_may_be_named_by_numbers():
+    held = policy(Port("obs.0", (1,)), Port("obs.1", (1,)))
+    for given in ({"0": [1.0], "1": [2.0]}, ([1.0], [2.0])):
+        assert [array.item() for array in observation_inputs(held, given)] == [1.0, 2.0]
 
 
 def test_choices_beyond_the_space_are_refused():

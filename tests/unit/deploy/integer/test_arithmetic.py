@@ -24,12 +24,19 @@ def test_a_fixed_point_product_is_the_nearest_whole_number_halves_up(
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.floats(0, 1e4), min_size=1, max_size=5))
+@given(st.lists(st.floats(0, 1e9), min_size=1, max_size=5))
 def test_scales_become_multipliers_that_are_as_near_as_31_bits_allow(scales: list[float]) -> None:
     multipliers, shift = arithmetic.fixed_point(np.array(scales))
     assert 1 <= shift <= 62
     assert multipliers.min() >= 0
     assert np.abs(multipliers / 2.0**shift - scales).max() <= 2.0**-shift
+
+
+def test_a_scale_beyond_all_bounds_takes_whatever_is_not_zero_to_them() -> None:
+    multipliers, shift = arithmetic.fixed_point(np.array([2.0**40, 1.0]))
+    found = arithmetic.rescaled(np.array([[1, 0], [-1, 0]]), multipliers, shift, -128, 127)
+    assert found[:, 0].tolist() == [127, -128]
+    assert not found[:, 1].any()
 
 
 def test_observations_are_rounded_halves_away_from_zero_and_clipped_and_nan_is_zero() -> None:

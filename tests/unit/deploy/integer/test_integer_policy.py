@@ -124,6 +124,41 @@ def test_what_is_left_of_a_policy_computes_the_same_to_the_bit() -> None:
             assert np.array_equal(one, other)
 
 
+class Twice(nn.Module):
+    """A hidden layer that is called twice; some of its units are dead in one of its calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.tied, self.last = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+        with torch.no_grad():
+            self.tied.weight[:, 1] = 0
+            self.last.weight[:, 2] = 0
+            self.first.weight[3] = 0
+            self.tied.weight[4] = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = torch.relu(self.first(x))
+        for _ in range(2):
+            hidden = torch.relu(self.tied(hidden))
+        return self.last(hidden)
+
+
+def test_units_of_a_layer_that_is_called_twice_stay() -> None:
+    given = recorded()
+    policy = policies.discrete(Twice())
+    whole, small = (integer_policy(policy, given, compacted=c).policy for c in (False, True))
+    for one, other in zip(*(module_run(p)(given) for p in (whole, small)), strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_what_was_recorded_has_to_have_a_range() -> None:
+    given = recorded()
+    given[0][3, 1] = np.inf
+    with pytest.raises(InputError, match=r"layers\.0' reads NaN or infinity on the recorded"):
+        integer_policy(policies.discrete(net()), given)
+
+
 @needs_compiler
 @pytest.mark.parametrize(
     ("function", "bits"),
