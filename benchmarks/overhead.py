@@ -94,6 +94,8 @@ class Ratio:
 Times = dict[str, list[float]]
 BLOCKS = 5
 WARM_UP = 3
+WARM_UP_OF_LEARNERS = 8
+"""A pruning Learner knows by then whether replaying gradients pays for this network."""
 
 
 def compare(
@@ -246,6 +248,7 @@ def learner_ratios(case: Case, rounds: int) -> list[Ratio]:
             "pruning": lambda: build(pruning, pruned=True),
         },
         rounds,
+        warm_up=WARM_UP_OF_LEARNERS,
     )
     return [
         ratio(times, "plain again", "plain", None, case.steps),

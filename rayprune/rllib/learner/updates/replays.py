@@ -2,7 +2,8 @@
 
 A minibatch is computed as RLlib does, and once more in the leanest way, which is recorded. The next
 one is computed as RLlib does and replayed; only if all gradients are the same to the bit, every
-time so far, are those that follow replayed alone. It is seen to again in each update that logs.
+time so far, are those that follow replayed alone. It is seen to again in each update that logs;
+where that takes longer than replaying saves, nothing is replayed for a while.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from rayprune.rllib.learner.updates.programs import Program, program_of, same_tensors
 from rayprune.rllib.learner.updates.recording import NotRecordable, record
+from rayprune.rllib.learner.updates.replay_gain import ReplayGain
 from rayprune.rllib.settings.foreign_code import is_known
 from rayprune.rllib.settings.kept_parts import keep
 
@@ -53,6 +55,7 @@ class Replays:
         self._recorded: _Recorded | None = None
         self._holds = False
         self._failures = 0
+        self._gain = ReplayGain()
 
     @property
     def are_off(self) -> bool:
@@ -62,6 +65,7 @@ class Replays:
     def begin(self) -> None:
         """Trust no recording until one is seen to hold: numbers in the loss may be others."""
         self._holds = False
+        self._gain.begin_round()
 
     def replayed(self, batch: Mapping[str, Any], learner: Any) -> Computed | None:
         """Return what is computed of a minibatch, if a recording holds for it.
@@ -74,7 +78,10 @@ class Replays:
         if not self._holds or recorded is None:
             return None
         inputs = _Inputs(batch, learner)
-        return recorded.run(inputs) if recorded.fits(inputs, learner._params) else None
+        if not recorded.fits(inputs, learner._params):
+            return None
+        self._gain.count_replay()
+        return recorded.run(inputs)
 
     def watched(
         self, batch: Mapping[str, Any], learner: Any, computes: tuple[Compute, Compute]
@@ -87,9 +94,12 @@ class Replays:
             computes: what computes of that batch as RLlib does, and what in the leanest way.
         """
         as_rllib, bare = computes
+        if self._gain.pauses:
+            return as_rllib()
         inputs = _Inputs(batch, learner)
         drawn = _Generators(inputs.tensors)
-        computed = as_rllib()
+        with self._gain.computing():
+            computed = as_rllib()
         if self._may_watch(learner):
             put = learner._loss_state.put
             put(learner, batch, inputs.carried)
@@ -116,7 +126,9 @@ class Replays:
     ) -> None:
         recorded = self._recorded
         if recorded is not None and recorded.fits(inputs, learner._params):
-            self._holds = recorded.gives(computed, inputs) and drawn.are_where_they_were()
+            with self._gain.comparing():
+                same = recorded.gives(computed, inputs)
+            self._holds = same and drawn.are_where_they_were()
             if not self._holds:
                 self._forget("a recording gives other gradients")
             return
@@ -141,6 +153,7 @@ class Replays:
         if self._recorded is None or not self._recorded.has_held:
             self._failures += 1
         self._recorded = None
+        self._gain.forget()
         if self.are_off:
             keep("way to gradients of the Learner", why)
 
