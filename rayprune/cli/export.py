@@ -130,7 +130,7 @@ def export(
         "overwrite": overwrite,
     }
     place = out or Path(f"policy{format_named(format).suffix}")
-    result = _exported(policy, place, format, source, asked)
+    result = _exported(policy, source, {"out": place, "format": format, **asked})
     from rayprune.cli.printing.export_lines import export_lines
 
     if not as_json:
@@ -138,21 +138,17 @@ def export(
     return {**result, "exit_code": 0 if result["proven"] or unproven else 1}
 
 
-def _exported(
-    policy: Path,
-    out: Path,
-    format: str,  # noqa: A002
-    source: ForeignOptions | None,
-    asked: dict[str, Any],
-) -> dict[str, Any]:
+def _exported(policy: Path, source: ForeignOptions | None, asked: dict[str, Any]) -> dict[str, Any]:
     """Return the certificate of a checkpoint's policy, or of one from elsewhere."""
     if source is not None:
+        from rayprune.deploy.export.request import ExportRequest
         from rayprune.policies.export import export_foreign
 
-        return export_foreign(policy, out, format, source, **asked)
+        return export_foreign(policy, source, ExportRequest(**asked))
     checkpoint = require_checkpoint(policy)
     load_rllib()
+    from rayprune.deploy.export.request import ExportRequest
     from rayprune.rllib.commands.export import export_checkpoint
 
-    result: dict[str, Any] = export_checkpoint(checkpoint, out, format, **asked)
+    result: dict[str, Any] = export_checkpoint(checkpoint, ExportRequest(**asked))
     return result

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from rayprune.deploy.export.request import ExportRequest
 from rayprune.deploy.formats import format_named
 from rayprune.errors import RaypruneError
 from rayprune.fit.budgets import Budgets, Figures
@@ -113,11 +114,10 @@ class Judge:
         beside.mkdir(parents=True)
         file = beside / f"{STEM}{format_named(target.format).suffix}"
         try:
+            whole = trained.candidate.precision != FLOAT
             told = export_checkpoint(
                 trained.trial / point["checkpoint"],
-                file,
-                target.format,
-                quantised=trained.candidate.precision != FLOAT,
+                ExportRequest(file, target.format, quantised=whole),
             )
             found = measure(target, file, budgets, parameters_in(told))
         except RaypruneError as error:

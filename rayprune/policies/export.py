@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from rayprune.deploy.export.export import check_export, write_policy
-from rayprune.deploy.formats.base import ExportOptions
+from rayprune.deploy.export.request import ExportRequest
 from rayprune.deploy.policy.agreement import agreement
 from rayprune.deploy.policy.capture import plain_copy
 from rayprune.deploy.policy.interface import Array
@@ -20,28 +18,13 @@ from rayprune.policies.episodes import Episodes, made, play, sampled, with_noise
 from rayprune.policies.foreign_policy import ForeignOptions, ForeignPolicy, open_policy
 from rayprune.policies.identity import facts_of
 from rayprune.policies.spaces import nested
-from rayprune.tracking.record import to_json
 
 FIRST_SEED: Final = 10_000
 EPISODES: Final = 20
 """What `evaluation` has by default."""
 
 
-def export_foreign(
-    place: Path,
-    out: Path,
-    format: str,  # noqa: A002  # as `export_policy` calls it
-    source: ForeignOptions,
-    *,
-    sample: bool = False,
-    compacted: bool = True,
-    lanes: int | None = None,
-    quantised: bool = False,
-    forced: bool = False,
-    name: str | None = None,
-    episodes: int | None = None,
-    overwrite: bool = False,
-) -> dict[str, Any]:
+def export_foreign(place: Path, source: ForeignOptions, asked: ExportRequest) -> dict[str, Any]:
     """Export a policy of Stable-Baselines3 or a module of one's own, and prove the file.
 
     It is proven on observations of greedy episodes where the environment is known, else on some
@@ -49,17 +32,8 @@ def export_foreign(
 
     Args:
         place: as `open_policy` takes it.
-        out: the file.
-        format: a key of `rayprune.deploy.formats.FORMATS`.
         source: what the policy's file doesn't say of itself.
-        sample: the file draws actions with noise that it is given; else it acts greedily.
-        compacted: remove dead units first, exactly.
-        lanes: as `export_policy` takes it.
-        quantised: likewise.
-        forced: likewise.
-        name: likewise.
-        episodes: how many to record.
-        overwrite: replace files that are there.
+        asked: the file.
 
     Returns:
         The certificate, with where the policy lies.
@@ -68,28 +42,18 @@ def export_foreign(
         InputError: no policy, or one that can't be exported; says what is in the way.
         InvariantError: the file doesn't compute what the policy does. Nothing was written.
     """
-    options = ExportOptions(lanes=lanes, int8=quantised, forced=forced, name=name)
-    chosen = check_export(out, format, options, overwrite=overwrite)
+    chosen = asked.check()
     opened = open_policy(place, source)
-    policy = opened.sampling() if sample else opened.policy
-    count = episodes or EPISODES
+    policy = opened.sampling() if asked.sample else opened.policy
+    count = asked.episodes or EPISODES
     met = observed(opened, count)
     about = {
-        **source_of(opened, sample=sample),
+        **source_of(opened, sample=asked.sample),
         "recorded": _recorded(opened, met, count),
         **as_trained(opened, met.observations),
     }
-    whole = chosen.whole_numbers and options.int8
-    certificate = write_policy(
-        policy if whole else plain_copy(policy),
-        out,
-        chosen,
-        options,
-        recorded=with_noise(policy, met.observations),
-        about=about,
-        compacted=compacted,
-    )
-    return {"out": str(out), "checkpoint": opened.name, **certificate}
+    ready = policy if asked.rounds(chosen) else plain_copy(policy)
+    return asked.write(ready, chosen, with_noise(policy, met.observations), about)
 
 
 def observed(opened: ForeignPolicy, episodes: int) -> Episodes:
@@ -135,9 +99,7 @@ def source_of(opened: ForeignPolicy, *, sample: bool) -> dict[str, Any]:
         "algorithm": type(opened.module).__name__,
         "library": opened.library,
         "normalised_by": opened.normalised_by,
-        "env": options.env,
-        "env_config": json.loads(to_json(dict(options.env_config))),
-        **facts_of(opened.spaces, sample=sample),
+        **facts_of(opened.spaces, options.env, options.env_config, sample=sample),
     }
 
 

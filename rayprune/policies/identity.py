@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 
 from rayprune.policies.spaces import Space, action_facts, observation_facts
 from rayprune.storage.copies import shown
+from rayprune.tracking.record import to_json
 from rayprune.tracking.versions import versions
 
 
@@ -24,15 +26,25 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
-def facts_of(spaces: tuple[Space, Space], *, sample: bool) -> dict[str, Any]:
+def facts_of(
+    spaces: tuple[Space, Space],
+    env: str | None,
+    env_config: Mapping[str, Any],
+    *,
+    sample: bool,
+) -> dict[str, Any]:
     """Return what a file says of any policy that it was made of; JSON only.
 
     Args:
         spaces: of observations and of actions.
+        env: the environment, where one is known.
+        env_config: its keywords.
         sample: whether the file draws its actions.
     """
     observation, action = spaces
     return {
+        "env": env,
+        "env_config": json.loads(to_json(dict(env_config))),
         "versions": versions(),
         "exported": now(),
         "spaces": {"observation": str(observation), "action": str(action)},

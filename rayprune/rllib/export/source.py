@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES
 
 from rayprune.policies.identity import facts_of, portable
 from rayprune.rllib.evaluation.open_policy import OpenPolicy
-from rayprune.tracking.record import to_json
 
 
 def source_of(policy: OpenPolicy, *, sample: bool) -> dict[str, Any]:
@@ -25,7 +23,10 @@ def source_of(policy: OpenPolicy, *, sample: bool) -> dict[str, Any]:
         "weights_sha256": saved.sha256(),
         "compacted_in_training": bool(saved.origins),
         "algorithm": type(config).__name__.removesuffix("Config"),
-        "env": str(config.env),
-        "env_config": json.loads(to_json(dict(config.env_config))),
-        **facts_of(policy.evaluator.spaces[INPUT_ENV_SINGLE_SPACES], sample=sample),
+        **facts_of(
+            policy.evaluator.spaces[INPUT_ENV_SINGLE_SPACES],
+            str(config.env),
+            config.env_config,
+            sample=sample,
+        ),
     }

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from rayprune.config import to_yaml
+from rayprune.deploy.export.request import ExportRequest
 from rayprune.errors import ConfigError, InputError
 from rayprune.rllib.commands.bench import BenchOptions, bench
 from rayprune.rllib.commands.bench_record import latency_of, record_latency
@@ -119,7 +120,7 @@ def test_exported_files_are_compared_with_the_first_of_their_format(
 ) -> None:
     files = [tmp_path / name for name in ("first.pt2", "second.pt2")]
     for file in files:
-        export_checkpoint(checkpoint, file, "torch", episodes=1)
+        export_checkpoint(checkpoint, ExportRequest(file, "torch", episodes=1))
     found = run(*files)
     assert [row["policy"] for row in found["rows"] if row["batch"] == 1] == [
         "first.pt2",

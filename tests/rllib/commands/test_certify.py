@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rayprune.deploy.export.request import ExportRequest
 from rayprune.errors import CheckpointError, ConfigError, InputError
 from rayprune.policies.foreign_policy import ForeignOptions
 from rayprune.rllib.checkpoints.saved_policy import MODULE, SavedPolicy
@@ -119,9 +120,9 @@ def test_a_policy_is_certified_against_its_twin_and_the_files_say_so(
 def test_one_policy_given_twice_is_refused_by_its_hash(policy: Path, tmp_path: Path) -> None:
     copy = twin(policy, tmp_path, change=1.0)
     file = tmp_path / "policy.pt2"
-    told = export_checkpoint(policy, file, "torch", episodes=1)
+    told = export_checkpoint(policy, ExportRequest(file, "torch", episodes=1))
     shutil.copy(file, tmp_path / "again.pt2")
-    export_checkpoint(policy, tmp_path / "anew.pt2", "torch", episodes=2)
+    export_checkpoint(policy, ExportRequest(tmp_path / "anew.pt2", "torch", episodes=2))
     files = [(file, tmp_path / name) for name in ("again.pt2", "anew.pt2")]
     for one, other in ((policy, policy), (policy, copy), *files):
         with pytest.raises(InputError, match="are the same policy"):
@@ -235,7 +236,7 @@ def test_another_network_is_refused_and_nothing_is_written(
     pendulum = checkpoint("Pendulum-v1")
     with pytest.raises(CheckpointError):
         run(pendulum, policy, tmp_path / "out")
-    export_checkpoint(pendulum, tmp_path / "pendulum.pt2", "torch", episodes=1)
+    export_checkpoint(pendulum, ExportRequest(tmp_path / "pendulum.pt2", "torch", episodes=1))
     with pytest.raises(CheckpointError, match="only policies for the same environment"):
         run(tmp_path / "pendulum.pt2", policy, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -255,7 +256,7 @@ def test_an_exported_file_plays_as_its_checkpoint_does(
 ) -> None:
     model = {"use_lstm": True, "lstm_cell_size": 8, "max_seq_len": 10}
     place, file = checkpoint(**model) if lstm else policy, tmp_path / "policy.pt2"
-    export_checkpoint(place, file, "torch", episodes=1)
+    export_checkpoint(place, ExportRequest(file, "torch", episodes=1))
     result = run(place, file, tmp_path / "out")
     rows = read_rows(tmp_path / "out" / "pairs.jsonl")
     assert all(row["dense"] == row["pruned"] for row in rows)
@@ -269,14 +270,14 @@ def test_two_exported_files_play_in_the_environment_that_they_name(
 ) -> None:
     files = [tmp_path / "policy.pt2", tmp_path / "policy.onnx"]
     for file, kind in zip(files, ("torch", "onnx"), strict=True):
-        export_checkpoint(policy, file, kind, episodes=1)
+        export_checkpoint(policy, ExportRequest(file, kind, episodes=1))
     result = run(files[0], files[1], tmp_path / "out")
     assert (result["env"], result["certified"]) == ("CartPole-v1", True)
 
 
 def test_a_file_that_draws_its_actions_is_refused(policy: Path, tmp_path: Path) -> None:
     file = tmp_path / "policy.pt2"
-    export_checkpoint(policy, file, "torch", episodes=1, sample=True)
+    export_checkpoint(policy, ExportRequest(file, "torch", episodes=1, sample=True))
     with pytest.raises(InputError, match="without --sample"):
         run(policy, file, tmp_path / "out")
 

@@ -18,6 +18,7 @@ from ray.rllib.core.distribution.torch.torch_distribution import TorchSquashedGa
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from rayprune.deploy.export.export import export_policy
+from rayprune.deploy.export.request import ExportRequest
 from rayprune.deploy.formats import open_artifact
 from rayprune.deploy.policy.capture import plain_copy
 from rayprune.deploy.policy.runs import module_run, random_inputs
@@ -214,7 +215,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_an_exported_checkpoint_earns_the_same_returns_on_the_same_seeds(checkpoint, tmp_path):
-    result = export_checkpoint(checkpoint, tmp_path / "policy.onnx", "onnx", episodes=2)
+    result = export_checkpoint(
+        checkpoint, ExportRequest(tmp_path / "policy.onnx", "onnx", episodes=2)
+    )
     held = json.loads((tmp_path / "policy.onnx.json").read_text())
     assert held["about"]["as_rllib"]["holds"]
     assert held["about"]["recorded"] == {"first_seed": 10_000, "episodes": 2, "greedy": True}
@@ -237,5 +240,5 @@ def test_a_policy_that_is_not_rllibs_is_not_written(checkpoint, tmp_path, monkey
 
     monkeypatch.setattr(exporter, "deployable", wrong)
     with pytest.raises(InvariantError, match="doesn't do what it does there"):
-        export_checkpoint(checkpoint, tmp_path / "policy.onnx", "onnx", episodes=1)
+        export_checkpoint(checkpoint, ExportRequest(tmp_path / "policy.onnx", "onnx", episodes=1))
     assert list(tmp_path.iterdir()) == []

@@ -18,6 +18,7 @@ from ray.rllib.algorithms.ppo import PPOConfig
 from ray.tune.registry import register_env
 
 from rayprune import PruningConfig
+from rayprune.deploy.export.request import ExportRequest
 from rayprune.deploy.formats import open_artifact
 from rayprune.errors import CheckpointError, ConfigError
 from rayprune.rllib import normalise, prune
@@ -117,7 +118,7 @@ def test_a_policy_whose_readings_are_normalised_is_as_good_in_test(trained: Path
 
 
 def test_an_export_takes_raw_observations(trained: Path, tmp_path: Path) -> None:
-    certificate = export_checkpoint(trained, tmp_path / "sign.onnx", "onnx")
+    certificate = export_checkpoint(trained, ExportRequest(tmp_path / "sign.onnx", "onnx"))
     assert certificate["about"]["as_rllib"]["differing_actions"] == 0
     policy = open_artifact(tmp_path / "sign.onnx")
     readings = np.float32([[44.0], [49.0], [51.0], [56.0]])

@@ -14,6 +14,7 @@ import pytest
 from ray.rllib.utils.checkpoints import Checkpointable
 
 from rayprune.config import to_yaml
+from rayprune.deploy.export.request import ExportRequest
 from rayprune.rllib.checkpoints.files import CONFIG_FILE, META_FILE
 from rayprune.rllib.checkpoints.saved_policy import MODULE
 from rayprune.rllib.commands.export import export_checkpoint
@@ -99,7 +100,7 @@ def test_a_summary_reads_each_file_of_both_policies_once(
 def test_an_export_reads_each_file_once(tmp_path: Path, read: collections.Counter[str]) -> None:
     policy = checkpoint(tmp_path / "policy", 0.5)
     read.clear()
-    export_checkpoint(policy, tmp_path / "policy.pt2", "torch", episodes=1)
+    export_checkpoint(policy, ExportRequest(tmp_path / "policy.pt2", "torch", episodes=1))
     found = {k: n for k, n in read.items() if k.startswith(str(policy))}
     assert any(name.endswith("module_state.pkl") for name in found)
     assert set(found.values()) == {1}, found

@@ -13,6 +13,7 @@ from ray.tune.registry import register_env
 
 from rayprune import PruningConfig
 from rayprune.algorithms import ALGORITHMS
+from rayprune.deploy.export.request import ExportRequest
 from rayprune.errors import ConfigError, InputError
 from rayprune.rllib import prune
 from rayprune.rllib.algorithms import families
@@ -267,7 +268,9 @@ def test_a_linear_policy_trains_to_its_sparsity_and_is_exported(
     )
     summary = experiments.train(what, tmp_path / "run")
     assert summary["sparsity"]["prunable"] == pytest.approx(0.5)
-    certificate = export_checkpoint(tmp_path / "run", tmp_path / "linear.onnx", "onnx")
+    certificate = export_checkpoint(
+        tmp_path / "run", ExportRequest(tmp_path / "linear.onnx", "onnx")
+    )
     assert certificate["parameters"]["total"] == 10
 
 

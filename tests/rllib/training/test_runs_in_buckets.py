@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from rayprune.deploy.export.request import ExportRequest
 from rayprune.errors import CheckpointError, StorageError
 from rayprune.rllib.checkpoints.files import fetch
 from rayprune.rllib.commands.evaluate import evaluate_checkpoint
@@ -69,7 +70,7 @@ def test_evaluate_finds_its_returns_there(runs) -> None:
 def test_export_and_report_read_it_there(runs, tmp_path) -> None:
     _, summary = runs
     out = tmp_path / "policy.pt2"
-    certificate = export_checkpoint(Path(URL), out, "torch", episodes=1)
+    certificate = export_checkpoint(Path(URL), ExportRequest(out, "torch", episodes=1))
     assert out.is_file()
     assert certificate["about"]["checkpoint"] == f"{URL}/{summary['checkpoint']}"
     (told,) = report_data([fetch_record(URL)])["runs"]

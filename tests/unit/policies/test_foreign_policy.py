@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from rayprune.deploy import open_artifact
+from rayprune.deploy.export.request import ExportRequest
 from rayprune.errors import CheckpointError, EnvError, InputError
 from rayprune.policies.export import export_foreign
 from rayprune.policies.foreign_policy import ForeignOptions, open_policy
@@ -63,7 +64,9 @@ def test_code_with_its_weights_becomes_a_file_that_acts_the_same(nets, tmp_path)
     net = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.Tanh(), torch.nn.Linear(6, 2))
     torch.save(net.state_dict(), tmp_path / "w.pt")
     out = tmp_path / "policy.pt2"
-    told = export_foreign(f"{nets}:make@{tmp_path / 'w.pt'}", out, "torch", CARTPOLE, episodes=2)
+    told = export_foreign(
+        f"{nets}:make@{tmp_path / 'w.pt'}", CARTPOLE, ExportRequest(out, "torch", episodes=2)
+    )
     assert told["about"]["recorded"]["returns"] == 2
     seen = np.random.default_rng(0).standard_normal((50, 4)).astype(np.float32)
     best = net(torch.from_numpy(seen)).argmax(dim=1).numpy()
@@ -113,7 +116,7 @@ def test_an_environment_in_the_working_directory_is_found_and_its_failure_is_its
     monkeypatch.setattr("sys.path", [place for place in sys.path if place])
     source = ForeignOptions(env="stuck_env:Stuck-v0")
     with pytest.raises(EnvError, match="Environment 'Stuck-v0' failed: RuntimeError: the motor"):
-        export_foreign("nets.py:make", tmp_path / "policy.pt2", "torch", source)
+        export_foreign("nets.py:make", source, ExportRequest(tmp_path / "policy.pt2", "torch"))
     assert not (tmp_path / "policy.pt2").exists()
 
 

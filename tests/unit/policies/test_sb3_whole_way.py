@@ -11,6 +11,7 @@ import torch
 
 from rayprune import Pruner, PruningConfig
 from rayprune.deploy import open_artifact
+from rayprune.deploy.export.request import ExportRequest
 from rayprune.policies import policy_of
 from rayprune.policies.export import export_foreign
 from rayprune.policies.foreign_policy import ForeignOptions
@@ -67,7 +68,9 @@ def test_a_policy_is_exported_pruned_by_its_own_loop_and_exported_again(sb3, tmp
         expected, _ = model.predict(seen, deterministic=True)
         for name, suffix in SUFFIXES.items():
             out = tmp_path / f"{stage}_{name}.{suffix}"
-            told = export_foreign(tmp_path / f"{stage}.zip", out, name, source, episodes=5)
+            told = export_foreign(
+                tmp_path / f"{stage}.zip", source, ExportRequest(out, name, episodes=5)
+            )
             sizes[stage, name] = told["parameters"]["total"]
             assert told["about"]["as_trained"]["holds"]
             actions = open_artifact(out).act(seen).actions

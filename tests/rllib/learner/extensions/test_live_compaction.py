@@ -12,6 +12,7 @@ import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.rl_module import RLModule, RLModuleSpec
 
+from rayprune.deploy.export.request import ExportRequest
 from rayprune.errors import ConfigError, InputError
 from rayprune.rllib import prune
 from rayprune.rllib.actors.learners import foreach_learner
@@ -277,7 +278,9 @@ def test_what_shrank_is_exported_and_another_run_starts_from_it_and_shrinks_only
     tmp_path: Path,
 ) -> None:
     experiments.train(experiments.experiment(experiments.PPO, pruning=IN_RUN), tmp_path / "first")
-    exported = export_checkpoint(tmp_path / "first", tmp_path / "small.pt2", "torch", episodes=1)
+    exported = export_checkpoint(
+        tmp_path / "first", ExportRequest(tmp_path / "small.pt2", "torch", episodes=1)
+    )
     assert exported["about"]["compacted_in_training"]
     assert exported["parameters"]["total"] == 4 * 4 + 4 + 4 * 4 + 4 + 2 * 4 + 2
     again = {"episodes": 1, "seed": 0, "address": None}
