@@ -67,10 +67,21 @@ def find_config(path: str | Path) -> Path:
 
 
 def _preset(path: Path) -> Path | None:
-    """Return the preset that a path names: its last part, and its folder unless it says none."""
-    suffix = path.suffix == SUFFIX
-    preset = presets().get(path.stem if suffix else path.name)
+    """Return the preset that a path names: its last part, and its folder unless it says none.
+
+    Raises:
+        ConfigError: a user's own folders hold several of that name.
+    """
+    name = path.stem if path.suffix == SUFFIX else path.name
     folders = [part for part in path.parts[:-1] if part not in (FOLDER, ".")]
-    if preset is None or folders not in ([], [preset.parent.name]):
-        return None
-    return preset
+    for place in (Path(FOLDER), shipped(FOLDER)):
+        named = [file for file in place.glob(f"**/*{SUFFIX}") if file.stem == name]
+        found = [file for file in named if folders in ([], [file.parent.name])]
+        if len(found) > 1:
+            raise ConfigError(
+                f"{str(path)!r} names several files: {sorted(map(str, found))}. Write the one that "
+                "is meant as a path."
+            )
+        if found:
+            return found[0]
+    return None

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 import rayprune as package
+from rayprune.cli.printing.preset_table import preset_rows
 from rayprune.config import load_experiment
 from rayprune.errors import ConfigError
 from rayprune.jobs.package import make_job
@@ -53,6 +54,28 @@ def test_the_working_directorys_own_presets_stand_beside_ours(tmp_path, monkeypa
         (tmp_path / "tune_configs" / f"{name}.yaml").touch()
         assert find_config(name).parent == Path("tune_configs")
     assert find_config("pbt_cartpole").is_file()
+
+
+def test_of_several_of_ones_own_none_is_taken_in_silence(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("a", "b"):
+        (tmp_path / "tune_configs" / folder).mkdir(parents=True)
+        (tmp_path / "tune_configs" / folder / "ppo_cartpole.yaml").touch()
+    with pytest.raises(ConfigError, match=r"names several files: .*a/ppo_cartpole.*b/ppo_cartpole"):
+        find_config("ppo_cartpole")
+    assert find_config("a/ppo_cartpole") == Path("tune_configs/a/ppo_cartpole.yaml")
+    assert find_config("classic/ppo_cartpole").samefile(FILE)
+
+
+def test_a_preset_that_cannot_be_read_hides_no_other(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tune_configs").mkdir()
+    (tmp_path / "tune_configs" / "latin.yaml").write_bytes(b"# for a caf\xe9\n")
+    (tmp_path / "tune_configs" / "folder.yaml").mkdir()
+    rows = {row["name"]: row["description"] for row in preset_rows()}
+    assert rows["latin"].startswith("for a caf")
+    assert "can't be read" in rows["folder"]
+    assert "ppo_cartpole" in rows
 
 
 def test_an_installed_preset_travels_with_the_code(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ from typing import Final
 from rich.table import Table
 from rich.text import Text
 
+from rayprune.errors import first_line
 from rayprune.presets import presets
 
 _MEASURED: Final = re.compile(r"^# Measured: return (.*)$", re.M)
@@ -47,11 +48,19 @@ def preset_table(rows: Sequence[dict[str, str]]) -> Table:
 
 def measured(path: Path) -> str:
     """Return what a preset's header says that it earned, or an empty text."""
-    said = _MEASURED.search(path.read_text(encoding="utf-8"))
+    said = _MEASURED.search(_text(path))
     return said[1] if said else ""
 
 
 def purpose(path: Path) -> str:
     """Return the first line of a preset's header."""
-    first, *_ = [*path.read_text(encoding="utf-8").splitlines(), ""]
+    first, *_ = [*_text(path).splitlines(), ""]
     return first.lstrip("# ") if first.startswith("#") else ""
+
+
+def _text(path: Path) -> str:
+    """Return what a preset says; a user's own that can't be read must not hide the others."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        return f"# can't be read: {first_line(error)}"
