@@ -46,6 +46,28 @@ EXTRAS: Final[Mapping[str, Extra]] = {
 """The extras that people install, by name, the most wanted first."""
 
 
+_REGISTERED_BY: Final[Mapping[str, tuple[str, str]]] = {
+    "ALE/": ("atari", "ale_py"),
+    "BabyAI-": ("minigrid", "minigrid"),
+    "MiniGrid-": ("minigrid", "minigrid"),
+    "highway-": ("highway", "highway_env"),
+}
+"""How ids of environments begin, with the extra and the module that registers them."""
+
+
+def registers(env: str) -> str:
+    """Return, as a sentence, what makes an id known to gymnasium; empty where nobody knows.
+
+    >>> registers("ALE/Pong-v5")[:44], registers("Pong-v5")
+    ('Write `ale_py:ALE/Pong-v5`, which imports wh', '')
+    """
+    for beginning, (extra, module) in _REGISTERED_BY.items():
+        if env.startswith(beginning):
+            line = "" if installed(module) else f" ({pip_line(extra)})"
+            return f"Write `{module}:{env}`, which imports what registers it{line}."
+    return ""
+
+
 def pip_line(extra: str) -> str:
     """Return the line that installs an extra.
 

@@ -12,10 +12,11 @@ import numpy as np
 from rayprune.deploy.policy.interface import Array
 from rayprune.deploy.policy.policy import DeployablePolicy
 from rayprune.deploy.policy.runs import draw_noise, module_run
-from rayprune.errors import EnvError, InputError, did_you_mean
+from rayprune.errors import EnvError, InputError, did_you_mean, shown
+from rayprune.extras import extra_for, pip_line, registers
 from rayprune.import_path import search_here
 from rayprune.policies.spaces import Space, leaves
-from rayprune.reasons import RAISED, reason_of
+from rayprune.reasons import RAISED, reason_of, text_of
 
 MOST_STEPS: Final = 10_000
 """Observations that are recorded at most."""
@@ -42,23 +43,36 @@ def made(env: str, env_config: Mapping[str, Any]) -> Iterator[gym.Env[Any, Any]]
         env_config: keyword arguments of its constructor.
 
     Raises:
-        InputError: there is no such environment.
-        EnvError: its constructor failed.
+        InputError: there is no such environment, its module can't be imported, or its constructor
+            failed.
     """
     search_here()
     try:
         environment = gym.make(env, **env_config)
     except gym.error.Error as error:
-        said = reason_of(error)
+        said = text_of(error)
         # gymnasium may have a suggestion of its own.
         near = "" if "Did you mean" in said else did_you_mean(env.rpartition(":")[2], gym.registry)
-        raise InputError(f"`--env` {env!r} is unknown: {said}.{near}") from error
+        hint = f" {registers(env)}".rstrip() or near
+        raise InputError(f"`--env` {env!r} is unknown: {said.rstrip('?')}.{hint}") from error
     except RAISED as error:
-        raise EnvError(f"Environment {env!r} can't be made: {reason_of(error)}.") from error
+        given = f" with `--env-config` {dict(env_config)}" if env_config else ""
+        raise InputError(
+            f"`--env` {env!r} can't be made{given}: {reason_of(error)}.{_way_out(error, env)}"
+        ) from error
     try:
         yield environment
     finally:
         environment.close()
+
+
+def _way_out(error: BaseException, env: str) -> str:
+    extra = extra_for(error)
+    if extra is not None:
+        return f" {pip_line(extra)} brings it."
+    if isinstance(error, ImportError) and ":" in env:
+        return " Install the module, or put its folder on PYTHONPATH."
+    return " Check `--env-config`."
 
 
 def play(
@@ -82,7 +96,7 @@ def play(
             observation, _ = env.reset(seed=seed)
         total, over = 0.0, False
         while not over and len(steps) < MOST_STEPS and size < _MOST_BYTES:
-            given = policy.interface.leaves(_batched(env.observation_space, observation))
+            given = _seen(policy, env, observation)
             steps.append(given)
             size += sum(leaf.nbytes for leaf in given)
             action = run(given)[0][0]
@@ -95,6 +109,24 @@ def play(
     return Episodes([np.concatenate(parts) for parts in zip(*steps, strict=True)], returns)
 
 
+def _seen(policy: DeployablePolicy, env: gym.Env[Any, Any], observation: Any) -> list[Array]:
+    """Return an observation as a policy's inputs, a batch of one.
+
+    Raises:
+        EnvError: it isn't of the environment's own space, or no number.
+    """
+    try:
+        given = policy.interface.leaves(_batched(env.observation_space, observation))
+    except (InputError, KeyError, TypeError, ValueError) as error:
+        raise EnvError(
+            f"Environment {_name(env)!r} gave {shown(observation)}, which isn't of its own "
+            f"`observation_space` {env.observation_space}."
+        ) from error
+    if any(leaf.dtype.kind == "f" and np.isnan(leaf).any() for leaf in given):
+        raise EnvError(f"Environment {_name(env)!r} gave an observation with NaN in it.")
+    return given
+
+
 @contextmanager
 def _told(env: gym.Env[Any, Any]) -> Iterator[None]:
     """Say what an environment raises as its own.
@@ -105,8 +137,11 @@ def _told(env: gym.Env[Any, Any]) -> Iterator[None]:
     try:
         yield
     except RAISED as error:
-        name = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
-        raise EnvError(f"Environment {name!r} failed: {reason_of(error)}.") from error
+        raise EnvError(f"Environment {_name(env)!r} failed: {reason_of(error)}.") from error
+
+
+def _name(env: gym.Env[Any, Any]) -> str:
+    return env.spec.id if env.spec is not None else type(env.unwrapped).__name__
 
 
 def sampled(policy: DeployablePolicy, space: Space, count: int = SAMPLED) -> list[Array]:

@@ -9,12 +9,12 @@ from typing import Any, Final
 
 from rayprune.deploy.policy.capture import plain_copy
 from rayprune.deploy.policy.policy import DeployablePolicy
-from rayprune.errors import InputError
+from rayprune.errors import InputError, shown
 from rayprune.policies.adapt import policy_of
 from rayprune.policies.episodes import made
 from rayprune.policies.identity import portable, weights_sha256
 from rayprune.policies.module_factory import make_module
-from rayprune.policies.places import ModuleSpec
+from rayprune.policies.places import ModuleSpec, is_code
 from rayprune.policies.sb3.normalisation import Normalisation, beside, load_normalisation
 from rayprune.policies.sb3.zip_file import is_zip, load_sb3
 from rayprune.policies.space_text import space_of
@@ -105,19 +105,23 @@ def open_policy(place: Path | str, options: ForeignOptions | None = None) -> For
         InputError: no such policy, or one that can't be read, run or exported; says why.
     """
     options = options or ForeignOptions()
-    path = Path(place)
+    path, spec = Path(place), ModuleSpec.parse(str(place))
+    if spec is not None:
+        return _of_module(spec, options)
     if path.suffix == ".zip":
         if not is_zip(path):
             raise InputError(f"There is no file {str(path)!r}.")
         return _of_zip(path, options)
-    spec = ModuleSpec.parse(str(place))
-    if spec is None:
+    if is_code(place):
         raise InputError(
-            f"{str(place)!r} may hold a whole module, which torch only loads by running code of "
-            "the file, and whose layers it may not show. Give the code and the weights: "
-            "`nets.py:make@weights.pt`, the weights by `torch.save(module.state_dict(), FILE)`."
+            f"{str(place)!r} doesn't say what of the file makes the module: name a function or the "
+            "class, such as `nets.py:make`, and its weights: `nets.py:make@weights.pt`."
         )
-    return _of_module(spec, options)
+    raise InputError(
+        f"{str(place)!r} may hold a whole module, which torch only loads by running code of "
+        "the file, and whose layers it may not show. Give the code and the weights: "
+        "`nets.py:make@weights.pt`, the weights by `torch.save(module.state_dict(), FILE)`."
+    )
 
 
 def _of_zip(path: Path, options: ForeignOptions) -> ForeignPolicy:
@@ -139,6 +143,7 @@ def _of_zip(path: Path, options: ForeignOptions) -> ForeignPolicy:
         clip=normalisation.clip if normalisation else None,
     )
     # A file may be of rewards alone: then nothing of the policy is by it.
+    _check_finite(policy, str(path))
     normalised_by = None if place is None or normalisation is None else portable(place)
     return ForeignPolicy(
         portable(path), _SB3, policy, module, spaces, options, normalisation, normalised_by, path
@@ -159,6 +164,7 @@ def _of_module(spec: ModuleSpec, options: ForeignOptions) -> ForeignPolicy:
             "`policy_of(module, ..., normalise=(mean, std))`."
         )
     policy = module if isinstance(module, DeployablePolicy) else policy_of(module, *spaces)
+    _check_finite(policy, str(spec))
     if policy.interface.noise is not None:
         raise InputError(
             f"{str(spec)!r} makes a policy that draws its actions: return the greedy one, and "
@@ -174,6 +180,21 @@ def _of_module(spec: ModuleSpec, options: ForeignOptions) -> ForeignPolicy:
         options,
         file=spec.weights or (source if source.is_file() else None),
     )
+
+
+def _check_finite(policy: DeployablePolicy, place: str) -> None:
+    """Refuse a policy whose training has diverged: nothing could be proven of it.
+
+    Raises:
+        InputError: says which weights.
+    """
+    held = policy.network.named_parameters()
+    odd = [name for name, weight in held if not bool(weight.isfinite().all())]
+    if odd:
+        raise InputError(
+            f"{place!r} has weights that are NaN or infinite, in {shown(odd)}: its training "
+            "diverged. Give an earlier one."
+        )
 
 
 def _told(spec: ModuleSpec) -> str:

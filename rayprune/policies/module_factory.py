@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import pickle
 import re
 import sys
 from pathlib import Path
@@ -115,7 +116,12 @@ def _load(module: nn.Module, weights: Path) -> None:
     try:
         # Nothing but tensors: a pickle could run code.
         target.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-    except Exception as error:  # torch's own, pickle's
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{str(weights)!r} holds more than tensors, or is broken. Nothing of it was run. Write "
+            "it with `torch.save(module.state_dict(), FILE)`."
+        ) from error
+    except Exception as error:  # torch's own
         raise CheckpointError(
             f"{str(weights)!r} holds no weights that fit: {first_line(error)}. Write it with "
             "`torch.save(module.state_dict(), FILE)`."

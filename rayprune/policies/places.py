@@ -45,6 +45,14 @@ def is_foreign(place: Path | str) -> bool:
     >>> is_foreign("nets.py:make"), is_foreign("runs/ppo_cartpole"), is_foreign("policy.onnx")
     (True, False, False)
     """
-    return (
-        Path(place).suffix in (".zip", *WHOLE_MODULES) or ModuleSpec.parse(str(place)) is not None
-    )
+    named = Path(place).suffix in (".zip", *WHOLE_MODULES) or is_code(place)
+    return named or ModuleSpec.parse(str(place)) is not None
+
+
+def is_code(place: Path | str) -> bool:
+    """Whether a place begins with a Python file, whatever of it is named.
+
+    >>> is_code("nets.py"), is_code("nets.py:make"), is_code("package.nets:make")
+    (True, True, False)
+    """
+    return Path(str(place).partition(":")[0]).suffix == ".py"

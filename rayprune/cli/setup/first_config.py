@@ -18,6 +18,8 @@ ALGORITHMS: Final = ("PPO", "DQN", "SAC")
 BUDGETS: Final[Mapping[str, int]] = {"PPO": 200_000, "DQN": 50_000, "SAC": 50_000}
 """Env steps by algorithm: on-policy learning needs more."""
 LEAST_BUDGET: Final = 4000
+_USUAL_SIDES: Final = (10, 42, 64, 84, 96)
+"""Of the square images that RLlib has convolutions for."""
 _CHOICES: Final = (gym.spaces.Discrete, gym.spaces.MultiDiscrete)
 
 
@@ -86,9 +88,21 @@ class FirstConfig:
         ]
 
     def _net(self, keys: str) -> str:
-        if self.images:
+        if not self.images:
+            return f"  rl_module: {{model_config: {{{keys}}}}}"
+        if self._has_usual_side():
             return "  # RLlib chooses convolutions by the images' size; `conv_filters` sets them."
-        return f"  rl_module: {{model_config: {{{keys}}}}}"
+        return (
+            "  rl_module:                   # [filters, kernel, stride] of each layer\n"
+            "    model_config: {conv_filters: [[16, 4, 2], [32, 4, 2], [64, 4, 2]]}"
+        )
+
+    def _has_usual_side(self) -> bool:
+        """Whether RLlib has convolutions of its own for images of this size."""
+        from rayprune.rllib.connectors.encoding import Encoding
+
+        height, width, _ = Encoding(self.spaces[0]).space.shape or (0, 0, 0)
+        return height == width and height in _USUAL_SIDES
 
     def _normalised(self) -> list[str]:
         from rayprune.rllib.connectors.encoding import has_readings

@@ -81,12 +81,16 @@ def load_normalisation(path: Path) -> Normalisation | None:
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{str(path)!r} can't be read: {first_line(error)}.") from error
-    held = load_inert(content, f"VecNormalize's file {str(path)!r}")
+    odd = (
+        f"{str(path)!r} isn't what `VecNormalize.save` writes. Give that as `--normalise`, or "
+        "`none`."
+    )
+    try:
+        held = load_inert(content, f"VecNormalize's file {str(path)!r}")
+    except CheckpointError as error:
+        raise CheckpointError(odd) from error
     if stands_for(held) != KIND:
-        raise CheckpointError(
-            f"{str(path)!r} isn't what `VecNormalize.save` writes. Give that as `--normalise`, or "
-            "`none`."
-        )
+        raise CheckpointError(odd)
     state = vars(held)
     if not state.get("norm_obs"):
         return None

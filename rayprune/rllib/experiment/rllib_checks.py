@@ -17,6 +17,7 @@ from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
 from rayprune.algorithms import ALGORITHMS
 from rayprune.errors import ConfigError, did_you_mean
+from rayprune.extras import extra_for, pip_line, registers
 from rayprune.reasons import RAISED, reason_of, text_of
 from rayprune.rllib.algorithms import family_named
 from rayprune.rllib.cluster.resources import AUTO
@@ -99,11 +100,14 @@ def env_faults(env: str) -> list[str]:
             importlib.import_module(module)
         gym.spec(name)
     except gym.error.Error as error:
-        near = did_you_mean(name, gym.registry)
-        return [f"`env` {env!r} is unknown: {said_by(error)}{near}"]
+        hint = f" {registers(env)}".rstrip() or did_you_mean(name, gym.registry)
+        return [f"`env` {env!r} is unknown: {said_by(error)}{hint}"]
     except RAISED as error:  # an environment's module may do anything when it is imported
         way_out = "Install it, or put its folder on PYTHONPATH."
-        if not isinstance(error, ImportError):
+        extra = extra_for(error)
+        if extra is not None:
+            way_out = f"{pip_line(extra)} brings it."
+        elif not isinstance(error, ImportError):
             way_out = "Mend it there: `python -c 'import {module}'` must pass."
         return [
             f"`env` {env!r} needs module {module!r}, which can't be imported: "

@@ -21,6 +21,7 @@ from __future__ import annotations
 import dataclasses
 
 import gymnasium as gym
+import numpy as np
 from torch import nn
 
 @dataclasses.dataclass
@@ -39,11 +40,19 @@ class Sized(nn.Sequential):
 class Failing(gym.Env):
     observation_space, action_space = gym.spaces.Box(-1, 1, (4,)), gym.spaces.Discrete(2)
 
+    def __init__(self, gives=(0.0,) * 4):
+        self.gives = np.array(gives, np.float32)
+
     def reset(self, *, seed=None, options=None):
-        return self.observation_space.sample(), {}
+        return self.gives, {}
 
     def step(self, action):
         raise RuntimeError("the motor is stuck")
+
+def nan():
+    module = make()
+    nn.init.constant_(module[0].weight, float("nan"))
+    return module
 
 def broken():
     return 1 / 0
@@ -91,6 +100,16 @@ def test_spaces_may_be_said_in_place_of_an_environment(nets):
         ("{nets}:other", CARTPOLE, r"must make a torch\.nn\.Module"),
         ("no_such_nets:make", CARTPOLE, "can't be imported"),
         ("{nets}:make@nowhere.pt", CARTPOLE, "no file of weights 'nowhere.pt'"),
+        ("{nets}:make@nowhere.zip", CARTPOLE, "no file of weights 'nowhere.zip'"),
+        ("{nets}:make@{nets}", CARTPOLE, "holds more than tensors, or is broken"),
+        ("{nets}", CARTPOLE, r"doesn't say what of the file makes .* such as `nets\.py:make`"),
+        ("{nets}:nan", CARTPOLE, r"weights that are NaN or infinite, in \['module.0.weight'\]"),
+        ("{nets}:make", ForeignOptions(env="no_such:A-v0"), r"put its folder on PYTHONPATH\.$"),
+        (
+            "{nets}:make",
+            ForeignOptions(env="CartPole-v1", env_config={"a": 1}),
+            r"can't be made with `--env-config` \{'a': 1\}.*Check `--env-config`\.$",
+        ),
         ("model.pt", CARTPOLE, r"only loads by running code.*nets\.py:make@weights\.pt"),
         ("nowhere.zip", CARTPOLE, "There is no file 'nowhere.zip'"),
         ("{nets}:make", ForeignOptions(env="CartPol-v1"), "`--env` 'CartPol-v1' is unknown"),
@@ -107,15 +126,24 @@ def test_what_cannot_be_opened_says_what_to_do(nets, place, options, told):
         open_policy(place.format(nets=nets), options)
 
 
+@pytest.mark.parametrize(
+    ("gives", "told"),
+    [
+        ([0, 0, 0, 0], "Environment 'Stuck-v0' failed: RuntimeError: the motor"),
+        ([0, 0, 0], "Environment 'Stuck-v0' gave array.*isn't of its own `observation_space` Box"),
+        ([0, 0, 0, float("nan")], "Environment 'Stuck-v0' gave an observation with NaN"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*The obs returned by")
 def test_an_environment_in_the_working_directory_is_found_and_its_failure_is_its_own(
-    nets, tmp_path, monkeypatch
+    nets, tmp_path, monkeypatch, gives, told
 ):
     register = 'import gymnasium as gym\ngym.register("Stuck-v0", "nets:Failing")\n'
     (tmp_path / "stuck_env.py").write_text(register)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", [place for place in sys.path if place])
-    source = ForeignOptions(env="stuck_env:Stuck-v0")
-    with pytest.raises(EnvError, match="Environment 'Stuck-v0' failed: RuntimeError: the motor"):
+    source = ForeignOptions(env="stuck_env:Stuck-v0", env_config={"gives": gives})
+    with pytest.raises(EnvError, match=told):
         export_foreign("nets.py:make", source, ExportRequest(tmp_path / "policy.pt2", "torch"))
     assert not (tmp_path / "policy.pt2").exists()
 

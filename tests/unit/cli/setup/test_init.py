@@ -53,6 +53,24 @@ def test_what_it_says_of_observations_is_what_there_is(space, normalised):
     assert f"normalise: {{observations: {normalised}}}" in config.text()
 
 
+@pytest.mark.slow
+def test_images_of_any_size_get_convolutions(tmp_path, monkeypatch):
+    class Camera(gym.Env):
+        observation_space = gym.spaces.Box(0, 255, (50, 70, 3), "uint8")
+        action_space = gym.spaces.Discrete(2)
+
+    gym.register("Camera50x70-v0", Camera)
+    try:
+        spaces = Camera.observation_space, Camera.action_space
+        kinds = {"env": "Camera50x70-v0", "budget": 9000, "spaces": spaces, "env_config": {}}
+        file = tmp_path / "config.yaml"
+        for algorithm in ("PPO", "DQN"):
+            file.write_text(FirstConfig(algorithm=algorithm, **kinds).text())
+            assert load_checked(file).algorithm == algorithm
+    finally:
+        del gym.registry["Camera50x70-v0"]
+
+
 def test_flags_alone_write_the_file_once(rayprune, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     given = ("init", "--env", "CartPole-v1", "--budget", 8000, "--sparsity", 0.5)
@@ -72,6 +90,7 @@ def test_flags_alone_write_the_file_once(rayprune, tmp_path, monkeypatch):
     [
         ((), "`--env` is missing"),
         (("--env", "CartPol-v1"), "'CartPol-v1' is unknown"),
+        (("--env", "ALE/Pong-v5"), "Write `ale_py:ALE/Pong-v5`"),
         (("--env", "CartPole-v1", "--algorithm", "PPPO"), "Did you mean 'PPO'?"),
         (("--env", "Pendulum-v1", "--algorithm", "dqn"), "DQN takes actions of Discrete alone"),
         (("--env", "CartPole-v1", "--budget", "10"), "`--budget` must be at least 4000"),
