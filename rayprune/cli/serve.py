@@ -104,6 +104,8 @@ def serve(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     told: dict[str, Any] = {}
     with serving(deployment, catalogue, host=host, port=port, name=name, address=address) as server:
+        # Once more: Ray has put a handler of its own there, which aborts.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             tell(*_lines(catalogue, server.url))
             server.watch()

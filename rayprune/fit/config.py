@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SkipValidation,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 from rayprune.deploy.targets import target_of
 from rayprune.errors import ConfigError, InputError, shown
@@ -23,12 +32,26 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _width(value: object, handler: ValidatorFunctionWrapHandler) -> object:
+    try:
+        return handler(value)
+    except ValidationError:
+        raise ValueError(
+            "must be a share of the widths, above 0 and at most 1, or a list of widths such as "
+            f"[64, 32], but is {shown(value)}."
+        ) from None
+
+
 Count = Annotated[int, BeforeValidator(_whole), Field(gt=0)]
-Limit = str | float | None
+Limit = Annotated[str | float | None, SkipValidation]
+"""As `Quantity` reads it, which tells what is wrong with it."""
 Listed = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
 """YAML's lists are tuples here."""
 Share = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
-Width = Annotated[float, Field(gt=0, le=1)] | Annotated[list[Count], Field(min_length=1)]
+Width = Annotated[
+    Annotated[float, Field(gt=0, le=1)] | Annotated[list[Count], Field(min_length=1)],
+    WrapValidator(_width),
+]
 
 
 class FitConfig(BaseModel):

@@ -232,6 +232,11 @@ def _run_faults(raw: Mapping[str, Any], config: FitConfig | None) -> Iterator[st
             "env steps: it samples none. Run `rayprune train`, `export` and `certify`."
         )
         return
+    if raw.get("quantise") is not None and config is not None and "int8" not in config.precisions:
+        yield (
+            "`quantise` is for candidates in int8, and `fit.precisions` has none: add int8 there, "
+            "or leave `quantise` out."
+        )
     stop, pruning = raw.get("stop"), raw.get("pruning")
     if isinstance(stop, Mapping):
         for key in sorted({"return", "updates"} & set(stop)):

@@ -23,7 +23,7 @@ import numpy as np
 from ray.exceptions import RayActorError, WorkerCrashedError
 from ray.serve.exceptions import BackPressureError, ReplicaUnavailableError
 from ray.serve.handle import DeploymentHandle
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from rayprune.deploy.policy.interface import Array
@@ -282,14 +282,16 @@ async def _body(request: Request, policy: PolicyFile) -> bytes:
     """
     numbers = sum(math.prod(port.shape) for port in policy.interface.inputs)
     most, held = _SPARE + _A_NUMBER * numbers, bytearray()
-    async for part in request.stream():
-        held += part
-        if len(held) > most:
-            raise RequestError(
-                f"The body must be of at most {most:,} bytes, which is plenty for the {numbers:,} "
-                f"numbers that policy {policy.name!r} reads, but is longer. Send one observation.",
-                413,
-            )
+    with contextlib.suppress(ClientDisconnect):  # half of the JSON is told as such, to nobody
+        async for part in request.stream():
+            held += part
+            if len(held) > most:
+                raise RequestError(
+                    f"The body must be of at most {most:,} bytes, which is plenty for the "
+                    f"{numbers:,} numbers that policy {policy.name!r} reads, but is longer. Send "
+                    "one observation.",
+                    413,
+                )
     return bytes(held)
 
 

@@ -79,6 +79,7 @@ def test_what_is_left_of_a_network_is_counted_between_units_that_live(tmp_path: 
             {"pruning": {"sparsity": 0.5, "schedule": {"kind": "gated", "step": 0.1}}},
             "finds a sparsity itself",
         ),
+        ({"quantise": {"weights": 4}}, "`quantise` is for candidates in int8, and"),
         ({"algorithm": "BC", "stop": {"updates": 9}}, "`algorithm` can't be BC in a fit"),
     ],
 )

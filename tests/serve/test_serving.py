@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -160,7 +161,8 @@ def test_no_request_is_lost_with_a_replica_that_is_killed_under_load(app, port, 
     assert told["counts"]["sent_again"] > 0
 
 
-def test_the_command_serves_shows_how_to_ask_and_ends_on_ctrl_c(files):
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_serves_shows_how_to_ask_and_ends_when_it_is_told_to(files, sign):
     port = free_port()
     process = start("serve", files["choose"], f"walk={files['remember']}", "--port", port, "--json")
     told: list[str] = []
@@ -174,16 +176,26 @@ def test_the_command_serves_shows_how_to_ask_and_ends_on_ctrl_c(files):
         out = subprocess.run(example, shell=True, capture_output=True, text=True, check=True).stdout
         assert json.loads(out)["policy"] == "choose"
     assert Client(port).act("walk", observation=[0.0] * 4)[0] == 400
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sign)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert "Traceback" not in err
     assert json.loads(out)["counts"]["refused"] == 1
 
 
-def test_a_taken_port_and_a_torn_file_are_told_before_serve_starts(files, tmp_path: Path):
+def test_a_torn_file_is_told_before_serve_starts(files, tmp_path: Path):
     torn = tmp_path / "torn.onnx"
     torn.write_bytes(files["choose"].read_bytes()[:-9])
     process = start("serve", torn)
-    assert "Copy it anew" in process.communicate(timeout=120)[1] or process.returncode == 2
-    assert process.returncode == 2
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 2, told
+    assert "Copy it anew" in told
+    assert "Starting" not in told
+
+
+def test_a_taken_port_is_told(files):
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        process = start("serve", files["choose"], "--port", held.getsockname()[1])
+        _, told = process.communicate(timeout=120)
+    assert process.returncode == 2, told
+    assert "`--port` must be free" in told

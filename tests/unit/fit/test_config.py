@@ -19,7 +19,8 @@ def test_limits_are_in_base_units_whatever_they_were_written_in():
         ({"flash": "1KB", "target": "hots"}, "Did you mean 'host'?"),
         ({"flash": "1KB", "granularities": ["nueron"]}, "Did you mean 'neuron'?"),
         ({"flash": "1KB", "sparsities": [0.5, 0.5]}, "`fit.sparsities` must not hold a value"),
-        ({"flash": "1KB", "widths": [0]}, "`fit.widths"),
+        ({"flash": "1KB", "widths": [0]}, "`fit.widths.0` must be a share of the widths, above 0"),
+        ({"flash": "1KB", "widths": [[64, 0]]}, "such as [64, 32], but is [64, 0]."),
         ({"flash": "1e999"}, "`fit.flash` must be a positive size"),
         ({"flash": "1KB", "granularities": [["neuron"]]}, "`fit.granularities.0` must be"),
         ({"flash": "1KB", "precisions": [{}]}, "`fit.precisions.0` must be"),
@@ -29,6 +30,14 @@ def test_faults_name_field_value_and_way_out(block, told):
     faults, config = fit_faults(block)
     assert config is None
     assert any(told in fault for fault in faults), faults
+
+
+@pytest.mark.parametrize(
+    "block", [{"flash": True}, {"flash": [1]}, {"flash": "1KB", "widths": [[0.5]]}]
+)
+def test_a_fault_is_told_once(block):
+    faults, _ = fit_faults(block)
+    assert len(faults) == 1, faults
 
 
 def test_all_faults_are_told_at_once():

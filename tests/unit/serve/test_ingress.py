@@ -169,6 +169,23 @@ def test_a_fault_of_ours_is_told_and_counted_as_one(ingress, replicas):
     assert ingress.policies()["counts"]["failed"] == 1
 
 
+def test_a_client_that_leaves_in_the_middle_is_no_fault_of_ours(ingress):
+    received = iter(
+        [
+            {"type": "http.request", "body": b'{"observation": [', "more_body": True},
+            {"type": "http.disconnect"},
+        ]
+    )
+
+    async def receive():
+        return next(received)
+
+    scope = {"type": "http", "method": "POST", "path": "/policies/choose/act", "headers": []}
+    answer = asyncio.run(ingress(Request({**scope, "query_string": b""}, receive)))
+    assert answer.status_code == 400
+    assert ingress.policies()["counts"]["failed"] == 0
+
+
 @pytest.mark.parametrize("silent", [False, True])
 def test_a_request_is_not_kept_for_ever(replicas, catalogue, monkeypatch, silent):
     ingress = PolicyIngress(replicas, catalogue, sessions=2, patience_s=0.1)
