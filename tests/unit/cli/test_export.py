@@ -3,8 +3,11 @@
 import json
 import sys
 import types
+from pathlib import Path
 
 import pytest
+
+from rayprune.deploy.export.request import ExportRequest
 
 CERTIFICATE = {
     "out": "walker.c",
@@ -27,8 +30,8 @@ CERTIFICATE = {
 def calls(monkeypatch, adaptor):
     found = []
 
-    def export_checkpoint(*arguments, **keywords):
-        found.append((arguments, keywords))
+    def export_checkpoint(checkpoint, asked):
+        found.append((checkpoint, asked))
         return CERTIFICATE
 
     stand_in = types.ModuleType("rayprune.rllib.commands.export")
@@ -41,18 +44,14 @@ def test_export_hands_over_its_options_and_tells_of_the_file(rayprune, calls, ch
     options = ["--out", "walker.c", "--lanes", 4, "--sample", "--no-compact", "--overwrite"]
     answer = rayprune("export", checkpoint, "--format", "c", *options)
     assert answer.code == 0
-    ((given, file, kind), keywords) = calls[0]
-    assert (given, str(file), kind) == (checkpoint, "walker.c", "c")
-    assert keywords == {
-        "sample": True,
-        "compacted": False,
-        "lanes": 4,
-        "quantised": False,
-        "forced": False,
-        "name": None,
-        "episodes": None,
-        "overwrite": True,
-    }
+    assert calls == [
+        (
+            checkpoint,
+            ExportRequest(
+                Path("walker.c"), "c", sample=True, compacted=False, lanes=4, overwrite=True
+            ),
+        )
+    ]
     assert "walker.c (1,234 bytes)" in answer.stderr
     assert "48 of 64 in pi.0" in answer.stderr
     assert "not tested" in answer.stderr
@@ -63,7 +62,7 @@ def test_export_hands_over_its_options_and_tells_of_the_file(rayprune, calls, ch
 
 def test_the_file_is_named_by_its_format_and_json_is_the_certificate(rayprune, calls, checkpoint):
     answer = rayprune("export", checkpoint, "--format", "torch", "--json")
-    assert str(calls[0][0][1]) == "policy.pt2"
+    assert calls[0][1].out == Path("policy.pt2")
     assert json.loads(answer.stdout) == {**CERTIFICATE, "exit_code": 0}
 
 
