@@ -215,7 +215,8 @@ def load_raw(
     """Return the file's mapping with the overrides in it, and the overrides' faults."""
     path = find_config(path)
     raw = yaml12.read_mapping(path)
-    raw.setdefault("name", path.stem)
+    if raw.get("name") is None:  # or a line that was left empty
+        raw["name"] = path.stem
     faults = yaml12.apply_overrides(raw, overrides)
     if seed is not None:
         raw["seed"] = seed

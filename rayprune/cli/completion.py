@@ -12,14 +12,16 @@ from rayprune.presets import presets
 
 
 def configs(incomplete: str) -> list[str]:
-    """Return presets, and YAML files here, that begin so."""
+    """Return presets, by their folders too, and YAML files here, that begin so."""
     folder = Path(incomplete).parent if "/" in incomplete else Path()
     # What can't be read completes to nothing: an error would stand in the middle of a line.
     try:
         here = [str(path) for path in folder.glob("*.yaml")]
     except OSError:
         here = []
-    return _beginning([*here, *presets()], incomplete)
+    shipped = presets()
+    by_folder = [f"{path.parent.name}/{name}" for name, path in shipped.items()]
+    return _beginning([*here, *shipped, *(by_folder if "/" in incomplete else ())], incomplete)
 
 
 def formats(incomplete: str) -> list[str]:
@@ -34,7 +36,9 @@ def targets(incomplete: str) -> list[str]:
 
 def algorithms(incomplete: str) -> list[str]:
     """Return algorithms of a first config that begin so."""
-    return _beginning(["DQN", "PPO", "SAC"], incomplete.upper())
+    names = ["DQN", "PPO", "SAC"]
+    # A shell takes only what goes on as it was begun; `init` takes either case.
+    return _beginning(map(str.lower, names) if incomplete.islower() else names, incomplete)
 
 
 def criteria(incomplete: str) -> list[str]:

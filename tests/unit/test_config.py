@@ -344,3 +344,11 @@ def test_rounding_that_would_never_come_is_a_fault(times, told):
     found, _ = experiment_faults({**raw, "pruning": {"sparsity": 0.5}, "quantise": times})
     assert len(found) == 1
     assert told in found[0]
+
+
+def test_a_name_that_was_left_empty_is_the_files(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "name:\nalgorithm: PPO\nenv: A\npruning: {sparsity: 0.5}\nstop: {env_steps: 1}\n"
+    )
+    assert load_experiment(path, check_paths=False).name == "mine"

@@ -86,8 +86,10 @@ def _key_faults(field: str, block: Mapping[Any, Any]) -> Faults:
     root = field.rpartition(".groups.")[0] or "pruning"
     for key in block:
         if key in ("neuron", "weight"):
+            others = sorted(set(block) - {key})
+            where = f"beside {others}" if others else "alone"
             yield (
-                f"`{field}.{key}` can't stand beside {sorted(set(block) - {key})}. Give the group "
+                f"`{field}.{key}` can't stand {where}. Give the group "
                 "`hybrid: {neuron: s, weight: s}`."
             )
         elif key in _WHOLE:

@@ -14,4 +14,6 @@ def test_names_are_completed_by_how_they_begin(tmp_path, monkeypatch):
     assert "cortex-m4" in completion.targets("cortex")
     assert "CartPole-v1" in completion.environments("CartP")
     assert "rayprune.envs:LongPole-v0" in completion.environments("rayprune.envs:L")
-    assert completion.algorithms("p") == ["PPO"]
+    # What doesn't go on as it was begun, a shell drops.
+    assert (completion.algorithms("p"), completion.algorithms("P")) == (["ppo"], ["PPO"])
+    assert "classic/ppo_cartpole" in completion.configs("classic/ppo_")

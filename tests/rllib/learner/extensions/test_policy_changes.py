@@ -8,8 +8,11 @@ import gymnasium as gym
 import pytest
 import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module import RLModuleSpec
+from torch import distributed
 from torch.distributions import Categorical, Normal, kl_divergence
 
 from rayprune.errors import ConfigError, RunError
@@ -222,6 +225,37 @@ def test_a_bound_is_kept_by_other_algorithms(kind: str) -> None:
     assert len(told) >= 3
     assert all(update[key] <= next(iter(bound.values())) for update in told)
     assert min(update["taken"] for update in told) < 1
+
+
+class SilentOnOneRank(DefaultPPOTorchRLModule):
+    """Learns on both Learners, and fails on the second where it is only looked at."""
+
+    def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        looks = distributed.is_initialized() and not torch.is_grad_enabled()
+        if looks and distributed.get_rank() == 1:
+            raise RuntimeError("no answer on this rank")
+        return super()._forward_train(batch, **kwargs)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("bounded", [False, True])
+def test_a_failure_on_one_learner_keeps_none_waiting(bounded: bool) -> None:
+    """An all-reduce that one rank misses holds the others up until it times out."""
+    config = configs.ppo().learners(num_learners=2)
+    spec = RLModuleSpec(module_class=SilentOnOneRank, model_config={"fcnet_hiddens": [32, 32]})
+    config.rl_module(rl_module_spec=spec)
+    bound = {"max_kl": 1e-4} if bounded else {}
+    pruning = prune(config, configs.pruning(schedule=RAMP, **bound))
+    if bounded:
+        with pytest.raises(Exception, match=r"no answer on this rank|Another Learner couldn't"):
+            updates_of(pruning, 4)
+        return
+    told, reports = updates_of(pruning, 4)
+    assert told
+    assert all("kl" not in update for update in told)
+    one, other = (report[DEFAULT_MODULE_ID] for report in reports)
+    assert one["digest"] == other["digest"]
 
 
 @pytest.mark.slow
