@@ -29,10 +29,11 @@ def make_task(
     """
     try:
         import minigrid  # noqa: F401 - registers the tasks
-        from minigrid.wrappers import ImgObsWrapper, OneHotPartialObsWrapper
+        from minigrid import wrappers
     except ImportError as error:
         raise ImportError(f"{needs('MiniGrid-v0', 'minigrid')}.", name="minigrid") from error
-    pictures = ImgObsWrapper(OneHotPartialObsWrapper(gym.make(task, **keywords)))
+    theirs: Any = wrappers  # without types of its own, where it is installed
+    pictures = theirs.ImgObsWrapper(theirs.OneHotPartialObsWrapper(gym.make(task, **keywords)))
     shape = pictures.observation_space.shape
     # MiniGrid says 0 to 255 of what is 0 or 1.
     space = gym.spaces.Box(0.0, 1.0, shape, np.float32)
