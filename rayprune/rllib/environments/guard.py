@@ -41,6 +41,7 @@ _STEP: Final = (
     "gym's had one `done`."
 )
 _MOST_SHOWN: Final = 60
+_REWARDS: Final = frozenset({float, np.float64})
 _TOO_LARGE: Final = 2.0**64
 """Its square is the first power of two beyond float32."""
 _OVERFLOWS: Final = (
@@ -88,12 +89,13 @@ class Guarded(gym.Wrapper[Any, Any, Any, Any]):
         """See `gymnasium.Env.step`."""
         self._steps += 1
         try:
-            observation, reward, terminated, truncated, info = self.env.step(action)
+            given: Any = self.env.step(action)
+            observation, reward, terminated, truncated, info = given
         except RAISED as error:
             told = f"{self._told} failed{self._moment}: {_reason(error, _STEP)}"
             raise EnvError(told) from error
         # The usual one by its type alone: this runs at every step.
-        if not (type(reward) is float and -_TOO_LARGE < reward < _TOO_LARGE):
+        if not (type(reward) in _REWARDS and -_TOO_LARGE < reward < _TOO_LARGE):
             self._check(reward)
         self._check_seen(observation, info)
         if self._steps == self._most and not (terminated or truncated):

@@ -10,6 +10,7 @@ from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from rayprune.rllib.sampling import to_env, to_module
 from rayprune.rllib.sampling.episodes import NewEpisodes
 from rayprune.rllib.sampling.forwards import exploring
+from rayprune.rllib.sampling.stepping import stepping
 from rayprune.rllib.sampling.to_env import ToEnv
 from rayprune.rllib.sampling.to_module import Inputs, ToModule
 from rayprune.rllib.sampling.watchers import watches_episodes, watches_steps
@@ -39,6 +40,8 @@ class Acting:
         self.new_episodes = NewEpisodes(env.single_observation_space, env.single_action_space)
         self.to_module = ToModule(env_runner._env_to_module, module, env_runner._device, copies=own)
         self.to_env = ToEnv(env_runner._module_to_env, module, copies=own)
+        self.step = stepping(env)
+        """Steps the environments."""
 
     def is_of(self, env_runner: Any) -> bool:
         """Whether an EnvRunner still acts with that."""
@@ -75,6 +78,9 @@ def _held(env_runner: Any) -> tuple[Any, ...]:
         env_runner.module,
         dict(getattr(env_runner.module, "_modules", {})),
         env_runner.env,
+        # Bound, unless somebody has put another function there.
+        getattr(env_runner.env, "step", None),
+        getattr(getattr(env_runner.env, "unwrapped", None), "step", None),
     )
 
 

@@ -12,6 +12,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.utils.metrics import (
     CONNECTOR_PIPELINE_TIMER,
+    ENV_STEP_TIMER,
     ENV_TO_MODULE_CONNECTOR,
     ENV_TO_MODULE_SUM_EPISODES_LENGTH_IN,
     ENV_TO_MODULE_SUM_EPISODES_LENGTH_OUT,
@@ -33,12 +34,14 @@ from rayprune.rllib.sampling.acting import Acting
 from rayprune.rllib.sampling.episodes import Array
 from rayprune.rllib.sampling.fragment import Fragment
 from rayprune.rllib.sampling.metrics import Key, QuickMetrics, quicken
+from rayprune.rllib.sampling.stepping import Failing, stepping
 from rayprune.rllib.settings.kept_parts import keep
 
 _TIMERS: Final[tuple[Key, ...]] = (
     RLMODULE_INFERENCE_TIMER,
     (MODULE_TO_ENV_CONNECTOR, CONNECTOR_PIPELINE_TIMER),
     (ENV_TO_MODULE_CONNECTOR, CONNECTOR_PIPELINE_TIMER),
+    ENV_STEP_TIMER,
 )
 _LENGTHS: Final = (ENV_TO_MODULE_SUM_EPISODES_LENGTH_IN, ENV_TO_MODULE_SUM_EPISODES_LENGTH_OUT)
 _STEPS: Final = (
@@ -183,7 +186,30 @@ class LeanEnvRunner(SingleAgentEnvRunner):
             actions, for_env = acting.to_env(outputs, explore=explore)
             progress.seconds[1] += time.perf_counter() - ran
         progress.seconds[0] += ran - begin
-        return outputs, actions, self._try_env_step(for_env)  # type: ignore[no-untyped-call]
+        return outputs, actions, self._step_envs(progress, for_env)
+
+    def _step_envs(self, progress: _Progress, actions: Array) -> Any:
+        """Step the environments; where one fails, do and return what RLlib does."""
+        assert self._acting is not None
+        begin = time.perf_counter()
+        try:
+            results = self._acting.step(actions)
+        except Exception as error:
+            return self._fail(error)
+        progress.seconds[3] += time.perf_counter() - begin
+        return results
+
+    def _fail(self, error: Exception) -> Any:
+        """Let RLlib deal with an environment that has failed: it may make new ones."""
+        assert self._acting is not None
+        held, self.env = self.env, Failing(self.env, error)
+        try:
+            failure = self._try_env_step(None)  # type: ignore[no-untyped-call]
+        finally:
+            if isinstance(self.env, Failing):
+                self.env = held
+        self._acting.step = stepping(self.env)
+        return failure
 
     def _connected(
         self, outputs: dict[str, Any], explore: bool
@@ -291,6 +317,8 @@ class LeanEnvRunner(SingleAgentEnvRunner):
             self.metrics.push_mean(key, seconds / max(1, rows), rows)
         for key in _LENGTHS:
             self.metrics.push_all(key, progress.lengths)
+        if rows:
+            self._log_env_steps(metric=self._metrics_num_try_env_step, num_steps=rows)
         progress.lengths, progress.seconds = [], [0.0] * len(_TIMERS)
 
     def _increase_sampled_metrics(self, num_steps: int, num_episodes_completed: int) -> int:
