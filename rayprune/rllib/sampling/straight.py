@@ -6,7 +6,9 @@ once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
 import torch
@@ -77,11 +79,29 @@ def _clipping(head: Any) -> Run:
     """Return what bounds the standard deviations of a head's outputs, as the head does."""
 
     def clip(values: Tensor) -> Tensor:
-        means, log_stds = torch.chunk(values, chunks=2, dim=-1)
-        most = head.log_std_clip_param_const
-        return torch.cat((means, torch.clamp(log_stds, -most, most)), dim=-1)
+        most: Tensor = head.log_std_clip_param_const
+        # The means are between infinities, so that nothing is taken apart and joined again.
+        bounds = _bounds(most.item(), values.shape[-1], most.dtype, values.device)
+        return torch.clamp(values, *bounds)
 
     return clip
+
+
+@lru_cache
+def _bounds(
+    most: float, size: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return the least and the most that a head's outputs may be.
+
+    Args:
+        most: that a logarithm of a standard deviation may be, on either side of zero.
+        size: of the outputs, means first.
+        dtype: of the bounds.
+        device: likewise.
+    """
+    upper = torch.full((size,), math.inf, dtype=dtype, device=device)
+    upper[-(size // 2) :] = most
+    return -upper, upper
 
 
 def _channels_first(images: Tensor) -> Tensor:

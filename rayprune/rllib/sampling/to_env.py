@@ -91,8 +91,11 @@ class ToEnv:
     def _array(self, values: Any) -> Any:
         if not isinstance(values, torch.Tensor) or not values.dim():
             return convert_to_numpy(values)
-        array = values.detach().cpu().numpy()
-        return array.astype(_REDUCED.get(array.dtype, array.dtype), copy=self._copies)
+        array = values.numpy(force=True)
+        reduced = _REDUCED.get(array.dtype)
+        return (
+            array if reduced is None and not self._copies else array.astype(reduced or array.dtype)
+        )
 
 
 def _fitting(bounds: Any, fit: FitActions | None) -> Fit:

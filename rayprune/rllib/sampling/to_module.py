@@ -54,6 +54,7 @@ class ToModule:
         self._encoder: Any = found.get(EncodeObservations)
         self._filter: Any = found.get(ObservationFilter)
         self._device, self._copies = device, copies
+        self._is_here = torch.device(device).type == "cpu"
         self._initial = (
             convert_to_numpy(module.get_initial_state()) if module.is_stateful() else None
         )
@@ -111,12 +112,12 @@ class ToModule:
         return tree.map_structure(state, self._initial, states)
 
     def _tensor(self, values: Array) -> torch.Tensor:
-        if self._copies or not values.flags.writeable:
+        if values.dtype == np.float64:
+            values = values.astype(np.float32)
+        elif self._copies or not values.flags.writeable:
             values = values.copy()
         tensor = torch.from_numpy(values)
-        if tensor.is_floating_point() and tensor.dtype != torch.float16:
-            tensor = tensor.float()
-        return tensor.to(self._device)
+        return tensor if self._is_here else tensor.to(self._device)
 
 
 def reason_against(pipeline: Any, space: Any) -> str:

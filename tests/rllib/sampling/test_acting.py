@@ -84,6 +84,15 @@ def test_default_modules_explore_alike(
     same_forward(module, {Columns.OBS: torch.randn(rows, *observations.shape)})
 
 
+@pytest.mark.parametrize("most", [0.01, 0.3])
+def test_deviations_are_bounded_alike(most: float) -> None:
+    module = module_of(configs.ppo(), VECTOR, Box(-1, 1, (3,)))
+    same_forward(module, {Columns.OBS: torch.randn(4, 5)})
+    # As they arrive with weights: another number, in the same memory.
+    module.pi.log_std_clip_param_const.fill_(most)
+    same_forward(module, {Columns.OBS: 9 * torch.randn(4, 5)})
+
+
 def test_weights_of_another_size_count_at_once() -> None:
     module = module_of(configs.ppo(), VECTOR, Discrete(3))
     small = module_of(configs.ppo(fcnet_hiddens=[7, 5]), VECTOR, Discrete(3))
@@ -137,6 +146,19 @@ def test_actions_are_drawn_alike(kind: Any, shape: tuple[int, ...]) -> None:
     assert (ours.dtype, ours_of.dtype) == (actions.dtype, log_probs.dtype)
     assert torch.equal(ours, actions)
     assert torch.equal(ours_of, log_probs)
+
+
+@pytest.mark.parametrize("kind", [TorchDiagGaussian, TorchSquashedGaussian])
+def test_deviations_that_are_no_numbers_are_refused_alike(kind: Any) -> None:
+    draw, inputs = draw_of(kind), torch.tensor([[0.0, 1.0, 0.0, np.nan]])
+    assert draw is not None
+    with pytest.raises(RuntimeError) as theirs:
+        kind.from_logits(inputs).sample()
+    with pytest.raises(RuntimeError) as ours:
+        draw(inputs)
+    assert str(ours.value) == str(theirs.value)
+    # Means may be none.
+    assert draw(torch.tensor([[np.nan, 1.0, 0.0, 0.0]]))[0].isnan().tolist() == [[True, False]]
 
 
 def test_distributions_of_others_are_left_to_them() -> None:
