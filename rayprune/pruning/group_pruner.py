@@ -111,6 +111,7 @@ class GroupPruner(ScoredModule):
         self._regrowth = self._parts[Regrowth]
         self._around = Around(self._parts.before_drop, self._parts.after_drop)
         self._notices = Notices(driven=driven)
+        self._resting: tuple[Any, ...] | None = None
 
     def decide_at_once(self, sparsity: float | None, evidence: Source) -> Decided:
         """Decide on a cut to zero, whatever the schedule is; see `rayprune.Pruner.prune_to`."""
@@ -134,6 +135,20 @@ class GroupPruner(ScoredModule):
         keeps, _ = decide(self._selection(NOTHING), targets, timing.ramp(0.0))
         return Decided(keeps, tick=0.0, targets=timing.targets(0.0), begins=True)
 
+    def rests(self, clock: float) -> bool:
+        """Whether `decide` would return None, by what it returned before; False if not known.
+
+        Asked after every optimizer step, and most of those are between two mask updates.
+        """
+        if self._resting is None or not self._can_prune():
+            return False
+        return self._resting == self._standing(self._timing.tick(clock))
+
+    def _standing(self, tick: float | None) -> tuple[Any, ...]:
+        """Return what it depends on whether a mask update is due."""
+        done = self._progress
+        return tick, done.tick, done.targets, self.config, self._prunables.phases
+
     def decide(self, clock: float, evidence: Source | None, taken: float = 1.0) -> Decided | None:
         """Decide on the mask update that the schedule has due; None if none is.
 
@@ -148,7 +163,10 @@ class GroupPruner(ScoredModule):
             return None
         timing = self._timing
         tick = timing.tick(clock)
-        if tick is None or not timing.is_due(tick) or self._awaits_returns(tick):
+        if tick is None or not timing.is_due(tick):
+            self._resting = self._standing(tick) if timing.is_of_arithmetic else None
+            return None
+        if self._awaits_returns(tick):
             return None
         targets = [(phase, phase.budgets) for phase in self._prunables.phases]
         self._notices.tell_of_rounding(self.config, targets[0][1])

@@ -33,6 +33,11 @@ class Timing:
         schedule = self.config.build_schedule(REFERENCE_SPARSITY)
         return schedule if isinstance(schedule, SparseSchedule) else None
 
+    @property
+    def is_of_arithmetic(self) -> bool:
+        """Whether nothing else is asked when an update is due: a user's schedule may read files."""
+        return type(self.config.build_schedule(0.0)).__module__.startswith("rayprune.")
+
     def tick(self, clock: float) -> float | None:
         """Return the moment of the last mask update up to the clock; None before the first."""
         schedule, every = self.config.build_schedule(0.0), self.config.every

@@ -306,6 +306,8 @@ class ModulePruners:
         """Do the mask update that is due, if the module is trained at all."""
         if not self.chosen.trains(module_id) or self._awaits_start(module_id, pruner):
             return None
+        if all(member.rests(self.clock) for member in pruner.members):
+            return None
         source = partial(self._evidence.gather, module_id, pruner)
         divergence = self._changes.divergence(module_id, pruner)
         change = pruner.update(self.clock, evidence=source, divergence=divergence)

@@ -55,6 +55,10 @@ _LIFETIME_STEPS: Final = (
 )
 
 
+_TOLD_FROM: Final = 64
+"""Steps that are counted before Ray's metrics are told, which takes as long as many of theirs."""
+
+
 @dataclass(slots=True)
 class _Progress:
     """How far one call of ``sample`` is."""
@@ -91,8 +95,23 @@ class LeanEnvRunner(SingleAgentEnvRunner):
     _acting: Acting | None = None
 
     def __init__(self, **kwargs: Any) -> None:
+        self._untold: dict[Any, int] = {}
         super().__init__(**kwargs)
         quicken(self.metrics)
+
+    def stop(self) -> None:
+        """Tell Ray's metrics what they haven't been told, and close the environments."""
+        for metric, steps in self._untold.items():
+            super()._log_env_steps(metric, steps)
+        self._untold.clear()
+        super().stop()  # type: ignore[no-untyped-call]
+
+    def _log_env_steps(self, metric: Any, num_steps: int) -> None:
+        steps = self._untold.pop(metric, 0) + num_steps
+        if 0 < steps < _TOLD_FROM:
+            self._untold[metric] = steps
+        else:
+            super()._log_env_steps(metric, steps)
 
     def _sample(
         self,

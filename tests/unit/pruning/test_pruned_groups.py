@@ -108,7 +108,7 @@ def test_all_is_counted_over_the_groups_and_each_has_its_own_schedule():
 def test_whatever_a_group_pruner_tells_a_pruner_tells_of_all():
     public = {name for name in dir(GroupPruner) if not name.startswith("_")}
     inner = {"decide", "decide_at_once", "decide_start", "carry_out", "unpack", "restore"}
-    inner |= {"note", "tell_of_emptied"}
+    inner |= {"note", "tell_of_emptied", "rests"}
     assert public - inner - {"grows_by_gradients"} <= set(dir(Pruner))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -15,6 +16,8 @@ from rayprune.rllib.settings.foreign_code import rllibs_own
 
 _LIMIT: Final = 10e8
 """What RLlib takes for an infinite norm."""
+_FAR: Final = 1e-2
+"""From a norm this far within a limit nothing is scaled, whatever is added to it or rounded."""
 
 
 class Clipped(NamedTuple):
@@ -53,7 +56,7 @@ def backward(losses: Mapping[str, Any]) -> bool:
 
 def all_finite(gradients: list[Tensor]) -> bool:
     """Whether no gradient holds a NaN or an infinity; also false for norms beyond a float."""
-    return not gradients or _are_finite(torch._foreach_norm(gradients))
+    return not gradients or math.isfinite(_total(torch._foreach_norm(gradients)).item())
 
 
 def clip_by_global_norm(gradients: list[Tensor], limit: float) -> Clipped:
@@ -70,17 +73,39 @@ def clip_by_global_norm(gradients: list[Tensor], limit: float) -> Clipped:
     norms: Any = (
         torch._foreach_norm(gradients) if on_cpu else [torch.norm(g, 2.0) for g in gradients]
     )
-    total = _bounded(torch.norm(_bounded(torch.stack(norms)), 2.0))
-    scale = torch.clamp(limit / torch.clamp(total + 1e-6, min=limit), max=1.0)
-    torch._foreach_mul_(gradients, scale)
-    return Clipped(total, _are_finite(norms))
+    total = _total(norms)
+    number = total.item()
+    if not math.isfinite(number):
+        total = _bounded(torch.norm(_bounded(torch.stack(norms)), 2.0))
+        torch._foreach_mul_(gradients, _scale(total, limit))
+        return Clipped(total, were_finite=all(math.isfinite(norm.item()) for norm in norms))
+    is_far = number < limit - _FAR * max(1.0, limit)
+    scale = _scale_within(limit, total.dtype, total.device) if is_far else _scale(total, limit)
+    if not on_cpu or scale.item() != 1.0:
+        torch._foreach_mul_(gradients, scale)
+    return Clipped(total, were_finite=True)
+
+
+def _total(norms: Iterable[Tensor]) -> Tensor:
+    """Return the norm of norms; it is no finite number if one of these is none."""
+    # Not every optimizer's parameters share a device; norms are scalars, cheap to bring together.
+    found = list(norms)
+    device = found[0].device
+    if any(norm.device != device for norm in found):
+        found = [norm.to(device) for norm in found]
+    return torch.linalg.vector_norm(torch.stack(found))
 
 
 def _bounded(norms: Tensor) -> Tensor:
     return norms.nan_to_num(neginf=-_LIMIT, posinf=_LIMIT)
 
 
-def _are_finite(norms: Iterable[Tensor]) -> bool:
-    # Not every optimizer's parameters share a device; norms are scalars, cheap to bring together.
-    found = list(norms)
-    return bool(torch.isfinite(torch.stack([norm.to(found[0].device) for norm in found])).all())
+def _scale(total: Tensor, limit: float) -> Tensor:
+    """Return what gradients are multiplied by, of which the norm is given."""
+    return torch.clamp(limit / torch.clamp(total + 1e-6, min=limit), max=1.0)
+
+
+@functools.cache
+def _scale_within(limit: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return `_scale` of all norms that are far below the limit: one, or the next to it."""
+    return _scale(torch.zeros((), dtype=dtype, device=device), limit)

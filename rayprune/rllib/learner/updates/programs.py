@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import torch
@@ -20,9 +20,30 @@ _LIFT: Final = _aten.lift_fresh.default
 _SAME: Final = frozenset({_aten.detach.default, _LIFT, _aten.alias.default})
 """Return what they are given, as far as it isn't differentiated."""
 _CONSTANT: Final = frozenset(
-    {_aten.scalar_tensor.default, _aten.ones_like.default, _aten.zeros_like.default}
+    {
+        _aten.scalar_tensor.default,
+        _aten.ones_like.default,
+        _aten.zeros_like.default,
+        _aten.new_zeros.default,
+        _aten.zeros.default,
+    }
 )
 """Return the same each time for tensors of one shape."""
+_OF_TENSORS: Final[Mapping[Any, Any]] = {
+    _aten.mul.Scalar: _aten.mul.Tensor,
+    _aten.div.Scalar: _aten.div.Tensor,
+    _aten.eq.Scalar: _aten.eq.Tensor,
+    _aten.ne.Scalar: _aten.ne.Tensor,
+    _aten.ge.Scalar: _aten.ge.Tensor,
+    _aten.gt.Scalar: _aten.gt.Tensor,
+    _aten.le.Scalar: _aten.le.Tensor,
+    _aten.lt.Scalar: _aten.lt.Tensor,
+    _aten.mul.Tensor: _aten.mul.Tensor,
+    _aten.div.Tensor: _aten.div.Tensor,
+    _aten.add.Tensor: _aten.add.Tensor,
+    _aten.sub.Tensor: _aten.sub.Tensor,
+}
+"""Operations of a tensor and a number, which torch makes a tensor of at each call."""
 _DRAWS: Final = torch.Tag.nondeterministic_seeded
 _FRESH: Final = frozenset({_aten.new_empty_strided.default, _aten.empty_like.default})
 
@@ -42,6 +63,7 @@ class _Writer:
         self._written = {storage_of(t) for call in recording.calls for t in call.written}
         self._known: dict[Any, Tensor] = {}
         calls = [self._copying(call) for call in recording.calls]
+        calls = _with_flat_sums(calls)
         self._calls = [call for call in calls if not self._is_same(call)]
         self._skip_copies()
         self._held: dict[str, Any] = {}
@@ -94,7 +116,7 @@ class _Writer:
                 return self._first(before.args[0])
         if any(storage_of(tensor) in self._written for tensor in [call.result, *call.read]):
             return None
-        if _is_by_one(call):
+        if _is_by_one(call) or _is_first_power(call):
             return self._first(call.args[0])
         return self._known.get(self._key(call)) if _is_repeatable(call) else None
 
@@ -156,7 +178,9 @@ class _Writer:
     def _never_changes(self, call: Call, written: set[int]) -> bool:
         """Whether a call returns the same each time: a view of what stays, or a constant."""
         if call.function in _CONSTANT:
-            return not any(storage_of(made) in written for made in call.made)
+            # Who takes a result over writes to it.
+            kept = written | {storage_of(t) for t in self._recording.outputs if t is not None}
+            return not any(storage_of(made) in kept for made in call.made)
         stay = all(self._stays(tensor) for tensor in call.read)
         return bool(call.function.is_view and stay and call.read)
 
@@ -180,6 +204,7 @@ class _Writer:
         return name
 
     def _write(self, call: Call) -> None:
+        call = _of_tensors(call)
         given = [self._literal(value) for value in call.args]
         given += [f"{key}={self._literal(value)}" for key, value in call.kwargs.items()]
         function = (
@@ -225,6 +250,36 @@ def _is_by_one(call: Call) -> bool:
     return call.args[1] == 1.0 and _is_alike(call.args[0], call.result)
 
 
+def _is_first_power(call: Call) -> bool:
+    return call.function is _aten.pow.Tensor_Scalar and call.args[1] == 1.0
+
+
+def _with_flat_sums(calls: Iterable[Call]) -> list[Call]:
+    """Return calls, those sums over rows flat at once of which a bias' gradient is a view."""
+    sums: dict[int, Call] = {}
+    found = []
+    for call in calls:
+        if call.function is _aten.sum.dim_IntList and call.args[1:] == ([0], True):
+            sums[id(call.result)] = call
+        elif call.function is _aten.view.default and id(call.args[0]) in sums:
+            summed = sums[id(call.args[0])].args[0]
+            if summed.dim() == 2 and call.args[1] == [summed.shape[1]]:
+                call = Call(_aten.sum.dim_IntList, (summed, [0], False), {}, call.result)
+        found.append(call)
+    return found
+
+
+def _of_tensors(call: Call) -> Call:
+    """Return a call that has a tensor in a number's place, where that is the same and sooner."""
+    function = _OF_TENSORS.get(call.function)
+    if function is None or len(call.args) != 2 or call.kwargs or not _is_finite(call.args[1]):
+        return call
+    one, number = call.args
+    if not isinstance(one, Tensor) or one.dtype not in (torch.float32, torch.float64):
+        return call
+    return Call(function, (one, torch.tensor(number, dtype=one.dtype)), {}, call.result)
+
+
 def _is_repeatable(call: Call) -> bool:
     """Whether a call returns the same when it is given the same."""
     tags = call.function.tags
@@ -232,7 +287,7 @@ def _is_repeatable(call: Call) -> bool:
 
 
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, float) and math.isfinite(value)
+    return type(value) in (float, int) and math.isfinite(value)
 
 
 def _is_alike(one: Tensor, other: Tensor) -> bool:

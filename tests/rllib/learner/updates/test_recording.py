@@ -14,6 +14,8 @@ from rayprune.rllib.learner.updates.recording import NotRecordable, record
 
 WEIGHT = nn.Parameter(torch.randn(3, 4, generator=torch.Generator().manual_seed(0)))
 
+BIAS = nn.Parameter(torch.ones(3))
+
 
 def program(compute: Callable[[Tensor], list[Tensor | None]]) -> Program:
     given = torch.ones(2, 4)
@@ -71,7 +73,24 @@ def summed(given: Tensor) -> list[Tensor | None]:
     return [total, given * same]
 
 
-@pytest.mark.parametrize("compute", [gradients, in_place, random, twice, encoded, parted, summed])
+def with_numbers(given: Tensor) -> list[Tensor | None]:
+    counts = given.abs().long()
+    found = [given * 2, given * 0.1, given / 3.0, given + 0.1, given - 0.1, counts * 2, counts / 3]
+    bounds = [given >= 0.3, given <= 0.3, given > 0.3, given < 0.3, given == 1.0, given != 1.0]
+    return [*found, *bounds, given.pow(1.0) * 1.0, given.double() * 0.1]
+
+
+def of_biases(given: Tensor) -> list[Tensor | None]:
+    WEIGHT.grad = BIAS.grad = None
+    (nn.functional.linear(given, WEIGHT, BIAS) ** 2).sum().backward()
+    rows = given.sum(0, keepdim=True)
+    return [BIAS.grad, rows.view(4), rows.view(2, 2), rows]
+
+
+@pytest.mark.parametrize(
+    "compute",
+    [gradients, in_place, random, twice, encoded, parted, summed, with_numbers, of_biases],
+)
 def test_a_program_gives_what_was_computed(compute: Any) -> None:
     check(compute)
 
@@ -93,6 +112,19 @@ def test_no_result_lies_in_another_s_memory() -> None:
     made: list[Any] = program(shared)([torch.ones(2, 4)])
     made[0].zero_()
     assert made[1].sum() == made[2].sum() == 8
+
+
+def test_zeros_that_somebody_writes_to_are_made_anew() -> None:
+    def zeros(given: Tensor) -> list[Tensor | None]:
+        left = given.new_zeros(2, 4)
+        return [torch.zeros(3), left.view(8), given + given.new_zeros(4)]
+
+    made = program(zeros)
+    for _ in range(2):
+        found: list[Any] = made([torch.ones(2, 4)])
+        assert same_tensors(found, zeros(torch.ones(2, 4)))
+        for result in found:
+            result.add_(1.0)
 
 
 def test_what_is_drawn_for_nothing_is_drawn_all_the_same() -> None:
