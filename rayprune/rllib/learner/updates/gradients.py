@@ -93,7 +93,8 @@ def _total(norms: Iterable[Tensor]) -> Tensor:
     device = found[0].device
     if any(norm.device != device for norm in found):
         found = [norm.to(device) for norm in found]
-    return torch.linalg.vector_norm(torch.stack(found))
+    total: Tensor = torch.linalg.vector_norm(torch.stack(found))
+    return total
 
 
 def _bounded(norms: Tensor) -> Tensor:
