@@ -47,6 +47,8 @@ class PriorityTrees:
         """Sums as a sum of single precision takes them."""
         self._doubles: Array = np.zeros(2 * leaves)
         """Sums of Python floats; NaN, and so all above, where a ``np.float32`` lies below."""
+        self._has_singles = False
+        """Whether there was ever a ``np.float32``; until then only `_doubles` is kept up."""
         self._lows: Array = np.full((-(-leaves // _BLOCK), _BLOCK), np.inf)
         """Priorities, infinite where there is none."""
         self._block_lows: Array = np.full(len(self._lows), np.inf)
@@ -73,14 +75,19 @@ class PriorityTrees:
     def set(self, leaves: Sequence[int], values: Sequence[Any]) -> None:
         """Set priorities; of a leaf that is named twice, the last counts."""
         self._used = max(self._used, 1 + max(leaves))
+        if np.float32 in map(type, values):
+            self._take_singles()
         if len(leaves) <= _FEW:
             for leaf, value in zip(leaves, values, strict=True):
                 self._set_one(leaf, float(value), type(value) is np.float32)
-            return
-        numbers, where = np.array(values, np.float64), np.array(leaves, np.int64)
-        doubles = numbers.copy()
-        doubles[[type(value) is np.float32 for value in values]] = np.nan
-        self._set_many(where, numbers, doubles, numbers)
+        else:
+            numbers, where = np.array(values, np.float64), np.array(leaves, np.int64)
+            doubles = numbers.copy()
+            if self._has_singles:
+                doubles[[type(value) is np.float32 for value in values]] = np.nan
+            self._set_many(where, numbers, doubles, numbers)
+        if self._is_single:  # also of a float that is no number
+            self._take_singles()
 
     def clear(self, leaves: Sequence[int]) -> None:
         """Take transitions' priorities out."""
@@ -158,6 +165,12 @@ class PriorityTrees:
         self._view_singles: Any = memoryview(singles)
         self._view_doubles: Any = memoryview(doubles)
 
+    def _take_singles(self) -> None:
+        """Keep up sums of single precision from now on."""
+        if not self._has_singles:
+            self._has_singles = True
+            self._singles[:] = self._doubles
+
     def _set_one(self, leaf: int, value: float, is_single: bool) -> None:
         singles, doubles, node = self._view_singles, self._view_doubles, leaf + self.leaves
         singles[node] = value
@@ -165,8 +178,9 @@ class PriorityTrees:
         while node := node >> 1:
             left = 2 * node
             total = doubles[node] = doubles[left] + doubles[left + 1]
-            # Singles are added in double precision and then rounded, which is the single sum.
-            singles[node] = singles[left] + singles[left + 1] if total != total else total
+            if self._has_singles:
+                # Added in double precision and then rounded, which is the sum of both.
+                singles[node] = singles[left] + singles[left + 1] if total != total else total
         block = leaf // _BLOCK
         self._lows[block, leaf % _BLOCK] = value
         self._block_lows[block] = self._lows[block].min()
@@ -205,8 +219,11 @@ class PriorityTrees:
     def _update(self, nodes: Any, left: Any, right: Any, all_single: bool) -> bool:
         """Compute sums from their two parts; return whether all of them are single."""
         singles, doubles = self._singles, self._doubles
-        sums = singles[left] + singles[right]
         exact = doubles[left] + doubles[right]
+        if not self._has_singles:
+            doubles[nodes] = exact
+            return False
+        sums = singles[left] + singles[right]
         if not all_single:
             python = exact == exact
             all_single = not python.any()

@@ -121,6 +121,7 @@ def test_what_is_no_number_is_refused() -> None:
     sums[0], minima[0] = np.float64(1.0), np.float64(1.0)
     with pytest.raises(TypeError, match="no Python number"):
         trees.take_over(sums.value, minima.value)
-    trees.set([0], [np.float32("nan")])
-    with pytest.raises(AssertionError, match="numbers"):
-        trees.find(np.array([0.5]))
+    for nan in (float("nan"), np.float32("nan")):
+        trees.set([0], [nan])
+        with pytest.raises(AssertionError, match="numbers"):
+            trees.find(np.array([0.5]))
