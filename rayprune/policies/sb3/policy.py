@@ -41,10 +41,11 @@ def sb3_policy(
     space = policy.observation_space if observation_space is None else observation_space
     part = acting_part(policy, sample=sample)
     stages = normalising(space, normalise, clip)
-    if stages and any(_is_image(leaf) for _, leaf in leaves(space)):
+    images = [path for path, leaf in leaves(space) if _is_image(leaf)]
+    if any((path[0] if path else None) in normalise for path in images):
         raise InputError(
-            "Images that VecNormalize normalises can't be exported. Scale them in the network, "
-            "and give `--normalise none`."
+            "Images that VecNormalize normalises can't be exported: its networks scale them "
+            "anyway. Train with `norm_obs_keys` of the other keys, or without VecNormalize."
         )
     own = dict(leaves(policy.observation_space))
     readers = [_reader(path, leaf, own.get(path), policy) for path, leaf in leaves(space)]

@@ -71,6 +71,35 @@ def test_statistics_beside_a_zip_are_those_of_vecnormalize(sb3, model, tmp_path)
     assert np.allclose(policy(torch.from_numpy(seen))[0].detach().numpy(), expected, atol=1e-5)
 
 
+class Camera(gym.Env):
+    """An image beside a reading."""
+
+    observation_space = gym.spaces.Dict(
+        camera=gym.spaces.Box(0, 255, (36, 36, 3), np.uint8), place=gym.spaces.Box(-9, 9, (2,))
+    )
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        return self.observation_space.sample(), {}
+
+
+@pytest.mark.parametrize("keys", [["place"], ["camera", "place"]])
+def test_a_reading_beside_an_image_is_normalised_and_an_image_never(sb3, keys):
+    few = {"n_steps": 8, "batch_size": 8, "seed": 0, "device": "cpu"}
+    model, space = sb3.PPO("MultiInputPolicy", Camera(), **few), Camera.observation_space
+    given = {key: (np.full(space[key].shape, 2.0), np.full(space[key].shape, 3.0)) for key in keys}
+    if "camera" in keys:
+        with pytest.raises(InputError, match="Images that VecNormalize normalises"):
+            policy_of(model, space, normalise=given)
+        return
+    policy = policy_of(model, space, normalise=given)
+    seen = {key: np.stack([space[key].sample() for _ in range(3)]) for key in space}
+    scaled = {**seen, "place": ((seen["place"] - 2) / 3).astype(np.float32)}
+    expected, _ = model.predict(scaled, deterministic=True)
+    action, _ = policy(*(torch.from_numpy(seen[key]) for key in sorted(seen)))
+    assert np.array_equal(action.numpy(), expected)
+
+
 @pytest.mark.parametrize(
     ("zipped", "statistics"),
     [
