@@ -3,7 +3,7 @@
 After Agarwal et al. 2021 (arXiv:2108.13264), as their library rliable does it: runs are drawn with
 replacement within each task (the strata), the aggregate is taken of each draw, and its percentiles
 are the interval. rliable itself brings statsmodels, arch and seaborn along, and doesn't import with
-pandas 3; so this is our own, held against theirs in tests/system/test_leaderboard.py.
+pandas 3; so this is our own, held against what theirs gave in tests/system/test_leaderboard.py.
 """
 
 from __future__ import annotations
