@@ -30,7 +30,7 @@ def rayprune(*arguments: object, code: int = 0) -> tuple[str, str]:
     """Run a command to its end, which must have this exit code; return stdout and stderr."""
     process = start(*arguments)
     out, err = process.communicate(timeout=500)
-    assert process.returncode == code, err[-3000:]
+    assert process.returncode == code, f"{process.returncode}: {out[-1000:]}\n{err[-3000:]}"
     assert "Traceback" not in err
     return out, err
 

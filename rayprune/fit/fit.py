@@ -197,7 +197,7 @@ class _FitRun:
         assert returns is not None
         checkpoint = Path(returns["checkpoint"])
         if checkpoint.is_relative_to(self._out):
-            # So that the directory may be moved, and resumed where it is then.
+            # So that the directory may be moved between two waves, and resumed where it is then.
             returns = {**returns, "checkpoint": checkpoint.relative_to(self._out).as_posix()}
         return self._record.append(DENSE, returns)
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from rayprune.errors import RunError
+from rayprune import yaml12
+from rayprune.errors import InputError, RunError
 from rayprune.fit.candidates import Candidate
 from rayprune.fit.fit_spec import Fit, rounded, space_of
 from rayprune.rllib.training.run import SUMMARY_FILE as RUN_SUMMARY
@@ -92,6 +93,10 @@ def train_wave(
         dense: the dense reference: its ``checkpoint`` in ``out``, its ``validation`` return.
         address: as `run_sweep` takes it.
         reporter: told of the progress.
+
+    Raises:
+        InputError: the fit was moved in the middle of this wave.
+        RunError: training failed.
     """
     place = wave_place(out, number)
     if not (place / SUMMARY_FILE).is_file():
@@ -99,6 +104,8 @@ def train_wave(
         if candidates[0].from_dense:
             raw["start_from"] = str(out / dense["checkpoint"])
         resume = (place / SWEEP_FILE).is_file()
+        if resume:
+            _require_place(out, number, raw)
         try:
             run_sweep(raw, place, resume=resume, address=address, reporter=reporter)
         except RunError as error:
@@ -107,6 +114,16 @@ def train_wave(
             # Those that failed count as what has no return; the others go on.
             reporter.message(str(error))
     return _trained(place, candidates)
+
+
+def _require_place(out: Path, number: int, raw: Mapping[str, Any]) -> None:
+    """Refuse to go on with a wave elsewhere: its trials know where they began, and Tune where."""
+    began = yaml12.read_mapping(wave_place(out, number) / SWEEP_FILE).get("start_from")
+    if began != raw.get("start_from"):
+        raise InputError(
+            f"{str(out)!r} was moved while its wave {number} was trained, whose trials begin with "
+            f"{str(began)!r}. Move it back, resume it there, and move it once it is finished."
+        )
 
 
 def wave_place(out: Path, number: int) -> Path:

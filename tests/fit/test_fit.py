@@ -93,6 +93,31 @@ def test_a_fit_that_is_killed_goes_on_and_trains_nothing_twice(tmp_path: Path) -
     assert "finished already" in err
 
 
+def test_the_best_of_a_killed_fit_is_the_one_that_uses_least(tmp_path: Path) -> None:
+    config = write(tmp_path / "c.yaml", granularities=["neuron"], trials=2)
+    out = tmp_path / "fit"
+    process = start("fit", config, "--best", "--out", out, "--json")
+    deadline = time.monotonic() + 300
+    while "judged" not in events(out):
+        assert process.poll() is None, process.communicate()[1][-3000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    first = [row for row in read_rows(out / "fit.jsonl") if row["event"] == "judged"]
+    told, _ = rayprune("fit", config, "--best", "--out", out, "--resume", "--json")
+    result = json.loads(told)
+    check_result(out, result)
+    good = [row for row in result["judged"] if row["met"] and row["certified"]]
+    assert len(result["judged"]) > len(first) >= 1
+    assert result["chosen"]["worst_share"] == min(row["worst_share"] for row in good)
+    # Certificates share one error, and the time is that of both processes.
+    confidences = [row["confidence"] for row in result["judged"] if "confidence" in row]
+    assert confidences == sorted(set(confidences))
+    assert result["wall_time_s"] > first[-1]["time_s"] > 1
+    assert events(out).count("began") == 2
+
+
 def test_a_fit_that_keeps_no_return_ends_with_its_nearest_candidates(tmp_path: Path) -> None:
     # Nobody keeps 99.9 % of a return that so few pairs can't show.
     config = write(
