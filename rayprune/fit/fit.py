@@ -139,10 +139,12 @@ def run_fit(
         return planned(fit, found)
     if not resume:
         prepare_out(out, resume=False, marker=FIT_FILE)
-    with occupied(out), FitRecord(out, began) as record:
+    with occupied(out):
         if not (out / FIT_FILE).is_file():
+            # The first of its files: without it there is nothing that could be resumed.
             write_atomic(out / FIT_FILE, yaml12.dump(yaml12.plain(dict(fit.raw))))
-        return _FitRun(fit, out, record, found, reporter).run(address)
+        with FitRecord(out, began) as record:
+            return _FitRun(fit, out, record, found, reporter).run(address)
 
 
 class _FitRun:

@@ -7,6 +7,7 @@ import errno
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -21,6 +22,8 @@ LEAST_FREE_BYTES = 64 * 2**20
 
 _JOBS_FILES = "working_dir_files"
 """Where Ray (2.60) unpacks what a job has sent along."""
+_UNBEGUN = re.compile(rf"{re.escape(LOCK_FILE)}|\.probe\.\d+|\..+\.\d+\.tmp")
+"""Names of what a process leaves that is killed before its first file is whole."""
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FORBIDDEN = {errno.EACCES, errno.EPERM}
 
@@ -203,7 +206,11 @@ def check_out(out: str | Path, resume: bool, marker: str) -> Path:
                 f"{str(out)!r} holds no run to resume (no {marker}): start one without --resume."
             )
         check_unoccupied(out)
-        if not resume and out.is_dir() and any(p.name != LOCK_FILE for p in out.iterdir()):
+        if (
+            not resume
+            and out.is_dir()
+            and any(not _UNBEGUN.fullmatch(p.name) for p in out.iterdir())
+        ):
             raise StorageError(
                 f"{str(out)!r} is not empty: give another directory with --out, or go on with its "
                 "run by --resume, which `rayprune train`, `sweep` and `fit` have."

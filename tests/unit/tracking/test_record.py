@@ -225,3 +225,12 @@ def test_a_run_is_refused_where_it_would_be_lost(tmp_path, monkeypatch):
     with pytest.raises(StorageError, match="goes with the job"):
         prepare_out("runs/x", resume=False)
     assert list(unpacked.iterdir()) == []
+
+
+def test_what_a_process_leaves_that_was_killed_at_its_first_file_is_in_nobody_s_way(tmp_path):
+    for name in (".rayprune.lock", ".probe.77", ".sweep.yaml.77.tmp"):
+        (tmp_path / name).write_text("{}")
+    prepare_out(tmp_path, resume=False)
+    (tmp_path / "results.jsonl").write_text("")
+    with pytest.raises(StorageError, match="is not empty"):
+        prepare_out(tmp_path, resume=False)
