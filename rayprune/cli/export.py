@@ -141,13 +141,13 @@ def export(
 def _exported(policy: Path, source: ForeignOptions | None, asked: dict[str, Any]) -> dict[str, Any]:
     """Return the certificate of a checkpoint's policy, or of one from elsewhere."""
     if source is not None:
-        from rayprune.deploy.export.request import ExportRequest
+        from rayprune.deploy.export.export import ExportRequest
         from rayprune.policies.export import export_foreign
 
         return export_foreign(policy, source, ExportRequest(**asked))
     checkpoint = require_checkpoint(policy)
     load_rllib()
-    from rayprune.deploy.export.request import ExportRequest
+    from rayprune.deploy.export.export import ExportRequest
     from rayprune.rllib.commands.export import export_checkpoint
 
     result: dict[str, Any] = export_checkpoint(checkpoint, ExportRequest(**asked))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from rayprune.deploy.export.request import ExportRequest
+from rayprune.deploy.export.export import ExportRequest
 from rayprune.deploy.formats import format_named
 from rayprune.errors import RaypruneError
 from rayprune.fit.budgets import Budgets, Figures

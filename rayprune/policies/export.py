@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from rayprune.deploy.export.request import ExportRequest
+from rayprune.deploy.export.export import ExportRequest
 from rayprune.deploy.policy.agreement import agreement
 from rayprune.deploy.policy.capture import plain_copy
 from rayprune.deploy.policy.interface import Array

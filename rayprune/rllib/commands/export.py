@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rayprune.deploy.export.request import ExportRequest
+from rayprune.deploy.export.export import ExportRequest
 from rayprune.deploy.policy.capture import plain_copy
 from rayprune.deploy.policy.policy import DeployablePolicy
 from rayprune.deploy.policy.runs import module_run

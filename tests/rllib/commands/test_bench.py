@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from rayprune.config import to_yaml
-from rayprune.deploy.export.request import ExportRequest
+from rayprune.deploy.export.export import ExportRequest
 from rayprune.errors import ConfigError, InputError
 from rayprune.rllib.commands.bench import BenchOptions, bench
 from rayprune.rllib.commands.bench_record import latency_of, record_latency

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rayprune.deploy.export.request import ExportRequest
+from rayprune.deploy.export.export import ExportRequest
 from rayprune.errors import CheckpointError, ConfigError, InputError
 from rayprune.policies.foreign_policy import ForeignOptions
 from rayprune.rllib.checkpoints.saved_policy import MODULE, SavedPolicy

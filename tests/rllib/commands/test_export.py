@@ -17,8 +17,7 @@ from ray.rllib.connectors.env_to_module import FlattenObservations, MeanStdFilte
 from ray.rllib.core.distribution.torch.torch_distribution import TorchSquashedGaussian
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
-from rayprune.deploy.export.export import export_policy
-from rayprune.deploy.export.request import ExportRequest
+from rayprune.deploy.export.export import ExportRequest, export_policy
 from rayprune.deploy.formats import open_artifact
 from rayprune.deploy.policy.capture import plain_copy
 from rayprune.deploy.policy.runs import module_run, random_inputs

@@ -18,7 +18,7 @@ from ray.rllib.algorithms.ppo import PPOConfig
 from ray.tune.registry import register_env
 
 from rayprune import PruningConfig
-from rayprune.deploy.export.request import ExportRequest
+from rayprune.deploy.export.export import ExportRequest
 from rayprune.deploy.formats import open_artifact
 from rayprune.errors import CheckpointError, ConfigError
 from rayprune.rllib import normalise, prune

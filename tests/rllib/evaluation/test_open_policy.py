@@ -14,7 +14,7 @@ import pytest
 from ray.rllib.utils.checkpoints import Checkpointable
 
 from rayprune.config import to_yaml
-from rayprune.deploy.export.request import ExportRequest
+from rayprune.deploy.export.export import ExportRequest
 from rayprune.rllib.checkpoints.files import CONFIG_FILE, META_FILE
 from rayprune.rllib.checkpoints.saved_policy import MODULE
 from rayprune.rllib.commands.export import export_checkpoint

@@ -13,7 +13,7 @@ from ray.tune.registry import register_env
 
 from rayprune import PruningConfig
 from rayprune.algorithms import ALGORITHMS
-from rayprune.deploy.export.request import ExportRequest
+from rayprune.deploy.export.export import ExportRequest
 from rayprune.errors import ConfigError, InputError
 from rayprune.rllib import prune
 from rayprune.rllib.algorithms import families

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rayprune.deploy.export.request import ExportRequest
+from rayprune.deploy.export.export import ExportRequest
 from rayprune.errors import CheckpointError, StorageError
 from rayprune.rllib.checkpoints.files import fetch
 from rayprune.rllib.commands.evaluate import evaluate_checkpoint

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rayprune.deploy.export.request import ExportRequest
+from rayprune.deploy.export.export import ExportRequest
 
 CERTIFICATE = {
     "out": "walker.c",

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rayprune.deploy import open_artifact
-from rayprune.deploy.export.request import ExportRequest
+from rayprune.deploy.export.export import ExportRequest
 from rayprune.errors import CheckpointError, EnvError, InputError
 from rayprune.policies.export import export_foreign
 from rayprune.policies.foreign_policy import ForeignOptions, open_policy

@@ -11,7 +11,7 @@ import torch
 
 from rayprune import Pruner, PruningConfig
 from rayprune.deploy import open_artifact
-from rayprune.deploy.export.request import ExportRequest
+from rayprune.deploy.export.export import ExportRequest
 from rayprune.policies import policy_of
 from rayprune.policies.export import export_foreign
 from rayprune.policies.foreign_policy import ForeignOptions
