@@ -46,6 +46,7 @@ from rayprune.deploy.policy.policy import DeployablePolicy, Observe
 SHAPES = ((4, 64, 2), (8, 64, 4), (17, 128, 6), (24, 256, 4))
 """Numbers observed, units of both hidden layers, choices."""
 HELD_AGAINST = 100
+KEEP_ALIVE_S = 300
 
 
 class Network(nn.Module):
@@ -205,7 +206,9 @@ def processes(paths: Sequence[Path]) -> Iterator[tuple[list[tuple[int, str]], li
         child = os.fork()
         if child == 0:
             session = onnxruntime.InferenceSession(str(path), _one_thread(onnxruntime))
-            uvicorn.run(_asgi(session), port=port, log_level="critical", lifespan="off")
+            # A client may not come back to a policy of 200 within uvicorn's five seconds.
+            quiet: Any = {"log_level": "critical", "lifespan": "off"}
+            uvicorn.run(_asgi(session), port=port, timeout_keep_alive=KEEP_ALIVE_S, **quiet)
             os._exit(0)
         children.append(child)
     try:
