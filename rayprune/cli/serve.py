@@ -45,7 +45,7 @@ def serve(
     batch: Annotated[
         int,
         typer.Option(
-            min=1, max=1024, help="The most requests of a policy that are answered together."
+            min=1, help="The most requests of a policy that are answered together; at most 1024."
         ),
     ] = 32,
     wait: Annotated[
