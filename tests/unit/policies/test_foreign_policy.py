@@ -20,8 +20,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import gymnasium as gym
-import numpy as np
 from torch import nn
 
 @dataclasses.dataclass
@@ -37,6 +35,22 @@ class Sized(nn.Sequential):
     def __init__(self, observations, actions):
         super().__init__(nn.Linear(observations.shape[0], int(actions.n)))
 
+def nan():
+    module = make()
+    nn.init.constant_(module[0].weight, float("nan"))
+    return module
+
+def broken():
+    return 1 / 0
+
+def other():
+    return "no module"
+"""
+
+STUCK = """
+import gymnasium as gym
+import numpy as np
+
 class Failing(gym.Env):
     observation_space, action_space = gym.spaces.Box(-1, 1, (4,)), gym.spaces.Discrete(2)
 
@@ -49,16 +63,7 @@ class Failing(gym.Env):
     def step(self, action):
         raise RuntimeError("the motor is stuck")
 
-def nan():
-    module = make()
-    nn.init.constant_(module[0].weight, float("nan"))
-    return module
-
-def broken():
-    return 1 / 0
-
-def other():
-    return "no module"
+gym.register("Stuck-v0", "stuck_env:Failing")
 """
 CARTPOLE = ForeignOptions(env="CartPole-v1")
 
@@ -138,8 +143,7 @@ def test_what_cannot_be_opened_says_what_to_do(nets, place, options, told):
 def test_an_environment_in_the_working_directory_is_found_and_its_failure_is_its_own(
     nets, tmp_path, monkeypatch, gives, told
 ):
-    register = 'import gymnasium as gym\ngym.register("Stuck-v0", "nets:Failing")\n'
-    (tmp_path / "stuck_env.py").write_text(register)
+    (tmp_path / "stuck_env.py").write_text(STUCK)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", [place for place in sys.path if place])
     source = ForeignOptions(env="stuck_env:Stuck-v0", env_config={"gives": gives})
