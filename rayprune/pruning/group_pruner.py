@@ -192,6 +192,8 @@ class GroupPruner(ScoredModule):
         if decided.tick is not None:
             self._progress.tick, self._progress.targets = decided.tick, dict(decided.targets)
             self._progress.behind = decided.taken < 1.0 and self._lags(decided.tick)
+            budgets = self._prunables.phases[0].budgets
+            self._notices.tell_of_sizes(self.config, budgets, self._store.eligible)
         return change
 
     def _lags(self, tick: float) -> bool:

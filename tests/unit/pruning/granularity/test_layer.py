@@ -313,3 +313,46 @@ def test_a_share_that_units_can_meet_is_not_told(caplog):
     pruner_of(sparsity=1 / 3).update(100)
 
     assert "rounded" not in caplog.text
+
+
+class TwoNets(nn.Module):
+    """Two small blocks that act and a large one that judges."""
+
+    def __init__(self):
+        super().__init__()
+        self.policy = nn.Sequential(Residual(4), Residual(4))
+        self.value = nn.Sequential(Residual(40))
+
+    def forward(self, x):
+        return self.policy(x), self.value(x.repeat(1, 10))
+
+
+def told_of_two_nets(caplog, least, **config):
+    torch.manual_seed(0)
+    module = TwoNets()
+    smallest(module, f"{least}.one", f"{least}.two")
+    config = PruningConfig(granularity="layer", schedule=RAMP, **config)
+    pruner = Pruner(module, config, groups=lambda name: name.split(".")[0])
+    for step in (50, 100, 100):
+        pruner.update(step)
+    return [x.getMessage() for x in caplog.records if "whatever their size" in x.getMessage()]
+
+
+def test_a_large_block_that_overshoots_the_target_is_told_once(caplog):
+    told = told_of_two_nets(caplog, "value.0", sparsity=0.3)
+    assert len(told) == 1
+    assert told[0].startswith("`pruning.sparsity` 0.3 counts units of granularity 'layer'")
+    # 2 x 9 x 40 of 2 x 9 x 48 weights.
+    assert "'value.0', 1 of 3, had 83% of their weights" in told[0]
+    assert "group 'value' has no unit left" in told[0]
+
+
+def test_small_blocks_that_fall_short_of_the_target_are_told_when_all_are_gone(caplog):
+    told = told_of_two_nets(caplog, "policy.1", sparsity=0.3)
+    assert len(told) == 1
+    assert "'policy.1', 1 of 3, had 8% of their weights. " in told[0]
+
+
+def test_blocks_that_are_as_much_of_the_weights_as_of_the_units_are_not_told(caplog):
+    groups = {"policy": {"sparsity": 0.5}, "value": {"sparsity": 0}}
+    assert told_of_two_nets(caplog, "policy.1", groups=groups) == []
