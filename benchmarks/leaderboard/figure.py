@@ -21,8 +21,11 @@ TARGET: Final = "cortex-m4"
 LEAST_ARMS: Final = 4
 """A task with fewer arms measured has no panel."""
 
-WIDE, HIGH, LEFT, TOP, BELOW, LEGEND = 400, 250, 64, 46, 52, 24
+WIDE, HIGH, LEFT, TOP, BELOW, LEGEND = 268, 230, 58, 46, 56, 24
 """Of a panel's plot and its margins, in pixels; `LEGEND` of a line of the legend."""
+PANEL: Final = LEFT + WIDE + 12
+A_ROW: Final = 3
+"""Panels beside each other."""
 ENTRY: Final = 120
 """Width of an arm in the legend."""
 
@@ -64,18 +67,28 @@ class Point:
     score: scoring.Estimate
 
 
+@dataclass(frozen=True)
+class Panel:
+    """A task's plot."""
+
+    task: Task
+    points: Sequence[Point]
+    random: float
+    """A random policy's return: the plot's floor."""
+
+
 def write(results: Path, out: Path) -> int:
     """Draw all tasks that have rows enough; return the exit code."""
     known = rows([*TASKS], results)
-    panels = {task: points(task, known) for task in TASKS.values()}
-    shown = {t: found for t, found in panels.items() if len({p.arm for p in found}) >= LEAST_ARMS}
-    if not shown:
+    found = (panel_of(task, known) for task in TASKS.values())
+    panels = [panel for panel in found if panel is not None]
+    if not panels:
         print(f"No task has {LEAST_ARMS} arms measured: nothing is drawn.")
         return 1
     out.mkdir(parents=True, exist_ok=True)
     for theme in (LIGHT, DARK):
         place = out / f"leaderboard-{theme.name}.svg"
-        write_atomic(place, drawing(shown, theme))
+        write_atomic(place, drawing(panels, theme))
         print(place)
     return 0
 
@@ -93,45 +106,60 @@ def points(task: Task, known: Sequence[Mapping[str, Any]]) -> list[Point]:
     return found
 
 
-def drawing(panels: Mapping[Task, Sequence[Point]], theme: Theme) -> str:
+def panel_of(task: Task, known: Sequence[Mapping[str, Any]]) -> Panel | None:
+    """Return a task's plot; None where too few arms, or no random policy, were measured."""
+    found = points(task, known)
+    random = [r for r in known if r["task"] == task.name and r["arm"] == "random"]
+    if not random or len({point.arm for point in found}) < LEAST_ARMS:
+        return None
+    return Panel(task, found, float(random[0]["score"]["mean"]))
+
+
+def drawing(panels: Sequence[Panel], theme: Theme) -> str:
     """Return the SVG."""
-    arms = [arm for arm in ARMS if any(p.arm == arm for found in panels.values() for p in found)]
-    width = len(panels) * (LEFT + WIDE + 16)
+    arms = [arm for arm in ARMS if any(p.arm == arm for panel in panels for p in panel.points)]
+    width = min(len(panels), A_ROW) * PANEL
+    below = math.ceil(len(panels) / A_ROW) * (TOP + HIGH + BELOW)
     a_line = (width - LEFT) // ENTRY
-    lines = math.ceil(len(arms) / a_line)
-    height = TOP + HIGH + BELOW + lines * LEGEND + 8
+    height = below + math.ceil(len(arms) / a_line) * LEGEND + 8
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
         f'height="{height}" font-family="system-ui, sans-serif" font-size="12" fill="{theme.text}">'
     ]
-    for place, (task, found) in enumerate(panels.items()):
-        left = LEFT + place * (LEFT + WIDE + 16)
-        parts += _panel(task, found, left, arms, theme)
-    parts += _legend(arms, a_line, theme)
+    for place, panel in enumerate(panels):
+        row, column = divmod(place, A_ROW)
+        axes = Axes(panel, LEFT + column * PANEL, TOP + row * (TOP + HIGH + BELOW))
+        parts += _panel(panel, axes, arms, theme)
+    parts += _legend(arms, a_line, below, theme)
     return "\n".join([*parts, "</svg>", ""])
 
 
 class Axes:
     """Where a panel's sizes and returns lie: bytes by their logarithm, returns as they are."""
 
-    def __init__(self, found: Sequence[Point], left: float) -> None:
-        sizes = [point.size for point in found]
-        ends = [x for p in found for x in (p.score.value, p.score.low, p.score.high)]
-        returns = [x for x in ends if x is not None]
+    def __init__(self, panel: Panel, left: float, top: float) -> None:
+        sizes = [point.size for point in panel.points]
+        ends = [x for p in panel.points for x in (p.score.value, p.score.low, p.score.high)]
+        highest = max(x for x in ends if x is not None)
         self._x = math.log(min(sizes) / 1.15), math.log(max(sizes) * 1.15)
-        room = 0.06 * (max(returns) - min(returns) or 1.0)
-        self._y = min(returns) - room, max(returns) + room
-        self._left = left
+        # Worse than random is worth nothing, however much worse.
+        self._y = panel.random, highest + 0.06 * (highest - panel.random)
+        self.left, self.top = left, top
+
+    @property
+    def bottom(self) -> float:
+        """Return the place of a random policy's return."""
+        return self.top + HIGH
 
     def x(self, size: float) -> float:
         """Return the place of a size."""
         low, high = self._x
-        return self._left + WIDE * (math.log(size) - low) / (high - low)
+        return self.left + WIDE * (math.log(size) - low) / (high - low)
 
     def y(self, value: float) -> float:
-        """Return the place of a return."""
+        """Return the place of a return; what is worse than random lies on the floor."""
         low, high = self._y
-        return TOP + HIGH * (high - value) / (high - low)
+        return self.top + HIGH * (high - max(value, low)) / (high - low)
 
     def sizes(self) -> list[int]:
         """Return the sizes that are written: powers of two of a kilobyte."""
@@ -148,25 +176,24 @@ class Axes:
         return [step * k for k in range(first, math.floor(high / step) + 1)]
 
 
-def _panel(
-    task: Task, found: Sequence[Point], left: float, arms: Sequence[str], theme: Theme
-) -> Iterator[str]:
-    axes = Axes(found, left)
+def _panel(panel: Panel, axes: Axes, arms: Sequence[str], theme: Theme) -> Iterator[str]:
+    left, bottom, right = axes.left, axes.bottom, axes.left + WIDE
     middle = left + WIDE / 2
-    yield _text(middle, TOP - 24, f"{task.name}, {task.steps:,} steps", size=14, weight=600)
-    yield _text(middle, TOP + HIGH + 40, "flash on a Cortex-M4 (code and weights)")
-    yield _text(left - 50, TOP - 8, "return", anchor="start")
+    yield _text(middle, axes.top - 24, f"{panel.task.name}, {panel.task.steps:,} steps", size=14)
+    yield _text(middle, bottom + 40, "flash on a Cortex-M4 (code and weights)")
+    yield _text(left - 50, axes.top - 8, "return", anchor="start")
     for value in axes.returns():
         y = axes.y(value)
-        yield _line(left, y, left + WIDE, y, theme.faint)
+        yield _line(left, y, right, y, theme.faint)
         yield _text(left - 8, y + 4, f"{value:,.0f}", anchor="end")
     for size in axes.sizes():
         x = axes.x(size)
-        yield _line(x, TOP + HIGH, x, TOP + HIGH + 5, theme.text)
-        yield _text(x, TOP + HIGH + 20, f"{size / 1024:g} KB")
-    yield _line(left, TOP + HIGH, left + WIDE, TOP + HIGH, theme.text)
+        yield _line(x, bottom, x, bottom + 5, theme.text)
+        yield _text(x, bottom + 20, f"{size / 1024:g} KB")
+    yield _line(left, bottom, right, bottom, theme.text)
+    yield _text(right, bottom - 5, "random", size=11, anchor="end")
     for arm in arms:
-        yield from _arm([p for p in found if p.arm == arm], axes, *_style(arm, theme))
+        yield from _arm([p for p in panel.points if p.arm == arm], axes, *_style(arm, theme))
 
 
 def _style(arm: str, theme: Theme) -> tuple[str, str]:
@@ -201,20 +228,18 @@ def _mark(x: float, y: float, colour: str, shape: str, told: str = "") -> str:
     )
 
 
-def _legend(arms: Sequence[str], a_line: int, theme: Theme) -> Iterator[str]:
+def _legend(arms: Sequence[str], a_line: int, top: float, theme: Theme) -> Iterator[str]:
     for place, arm in enumerate(arms):
         x = LEFT + place % a_line * ENTRY
-        y = TOP + HIGH + BELOW + place // a_line * LEGEND + 14
+        y = top + place // a_line * LEGEND + 14
         yield _mark(x, y - 4, *_style(arm, theme))
         yield _text(x + 10, y, arm, anchor="start")
 
 
-def _text(
-    x: float, y: float, text: str, *, size: int = 12, weight: int = 400, anchor: str = "middle"
-) -> str:
+def _text(x: float, y: float, text: str, *, size: int = 12, anchor: str = "middle") -> str:
     return (
-        f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" font-weight="{weight}" '
-        f'text-anchor="{anchor}">{escape(text)}</text>'
+        f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}">'
+        f"{escape(text)}</text>"
     )
 
 

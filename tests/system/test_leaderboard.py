@@ -198,9 +198,12 @@ def test_tables_and_figure_show_what_was_run_and_name_what_was_not(tmp_path: Pat
     assert "| cubic | 0.9 | 500 | 2 | 180.5 [180.0, 181.0] | 0.90 [0.90, 0.90] |" in text
     assert "run --tasks hopper --arms 'SET' --sparsities 0.5 0.8 0.9 0.95 0.98" in text
     assert "**Not run**: `python -m benchmarks.leaderboard run --tasks swimmer`" in text
-    panel = figure.points(TASKS["hopper"], known)
-    drawn = figure.drawing({TASKS["hopper"]: panel}, figure.DARK)
+    points = figure.points(TASKS["hopper"], known)
+    panel = figure.Panel(TASKS["hopper"], points, random=30.0)
+    drawn = figure.drawing([panel], figure.DARK)
     assert drawn.count("<circle") == 4 + 4  # a point and a line of the legend for each
+    axes = figure.Axes(panel, left=0.0, top=0.0)
+    assert axes.y(-1e6) == axes.y(30.0) == axes.bottom > axes.y(50.0)
     assert "cubic at 90%: 180.5 [180.0, 181.0], 4,096 B" in drawn
 
 
