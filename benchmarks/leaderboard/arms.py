@@ -180,6 +180,10 @@ def _wide(task: Task, sparsity: float) -> Sequence[str]:
     return [block, *_model(policy_hiddens=wide, value_hiddens=wide)]
 
 
+def _trust_region(task: Task, sparsity: float) -> Sequence[str]:
+    return [pruning(task, sparsity, max_kl=0.01)]
+
+
 def _units(task: Task, sparsity: float) -> Sequence[str]:
     changes = {
         "granularity": "neuron",
@@ -240,6 +244,11 @@ _ALL: Final = (
         line="`pruning: {recipe: recommended}`",
         settings=_recommended,
         core=True,
+    ),
+    Arm(
+        name="trust region",
+        line="cubic, no mask update of which moves the policy by more than 0.01 nats (`max_kl`)",
+        settings=_trust_region,
     ),
     Arm(
         name="wide",
