@@ -163,19 +163,25 @@ def kept_config(cell: Cell, run: Path, configs: Path) -> dict[str, str]:
     """
     text = (run / "config.yaml").read_text(encoding="utf-8")
     digest = hashlib.sha256(text.encode()).hexdigest()
-    place = configs / f"{cell.name.rpartition('-seed')[0]}.yaml"
-    if place.is_file() and _but_seed(place.read_text(encoding="utf-8")) != _but_seed(text):
-        place = place.with_name(f"{place.stem}-{digest[:8]}.yaml")
-    if not place.is_file():
+    plain = configs / f"{cell.name.rpartition('-seed')[0]}.yaml"
+    kept = [plain, *sorted(plain.parent.glob(f"{plain.stem}-{'[0-9a-f]' * 8}.yaml"))]
+    for place in kept:
+        if place.is_file() and _but_seed(place.read_text(encoding="utf-8")) == _but_seed(text):
+            break
+    else:
+        place = plain.with_name(f"{plain.stem}-{digest[:8]}.yaml") if plain.is_file() else plain
         place.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(place, text)
     return {"file": place.relative_to(configs.parent).as_posix(), "sha256": digest}
 
 
 def _but_seed(config: str) -> Any:
-    """Return what a config says, its seed and that of the episodes that it learns from left out."""
+    """Return what a config says, its seed and that of the episodes that it learns from left out.
+
+    So are versions, which the row has itself.
+    """
     held = yaml12.parse(re.sub(r"[^\s,\[\]]*-seed\d+-episodes", "EPISODES", config))
-    return {key: value for key, value in held.items() if key != "seed"}
+    return {key: value for key, value in held.items() if key not in ("seed", "versions")}
 
 
 def _told(command: Sequence[str], runs: Path) -> str:

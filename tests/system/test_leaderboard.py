@@ -144,7 +144,8 @@ def test_a_config_is_kept_once_for_all_seeds_unless_more_than_the_seed_differs(
         run = tmp_path / cell.name
         run.mkdir(parents=True, exist_ok=True)
         data = f"/runs/hopper/dense-seed{seed}-episodes"
-        (run / "config.yaml").write_text(f"seed: {seed}\nlr: {rate}\ninput_: [{data}]\n")
+        versions = f"versions: {{rayprune: 0.{seed}.0}}\n"  # the row has them
+        (run / "config.yaml").write_text(f"seed: {seed}\nlr: {rate}\ninput_: [{data}]\n{versions}")
         return kept_config(cell, run, tmp_path / "configs")["file"]
 
     first = kept(0, 0.1)
@@ -152,6 +153,7 @@ def test_a_config_is_kept_once_for_all_seeds_unless_more_than_the_seed_differs(
     assert kept(1, 0.1) == first
     assert (other := kept(2, 0.2)) != first
     assert "lr: 0.2" in (tmp_path / other).read_text()
+    assert kept(3, 0.2) == other
 
 
 @pytest.mark.parametrize(
