@@ -26,7 +26,7 @@ from rayprune.rllib.commands import export as exporter
 from rayprune.rllib.commands.export import export_checkpoint
 from rayprune.rllib.evaluation.evaluator import Evaluator
 from rayprune.rllib.export.policy import deployable, observation_ports
-from rayprune.rllib.models import PrunableLSTM, PrunableNatureCNN, PrunableTransformer
+from rayprune.rllib.models import PrunableLSTM, PrunableMLP, PrunableNatureCNN, PrunableTransformer
 from tests.doubles.envs import OwnModule
 from tests.doubles.exported import returns_of, scramble, states_of, write_checkpoint
 from tests.rllib import configs, experiments
@@ -97,6 +97,9 @@ FILES = {
         **LSTM,
     ),
     "free log-stds": lambda: spaces(FLAT, BOX(-2, 3, (2,), np.float32), free_log_std=True),
+    "free log-stds of ours": lambda: spaces(
+        FLAT, BOX(-2, 3, (2,), np.float32), module=PrunableMLP, free_log_std=True
+    ),
     "wide bounds": lambda: spaces(FLAT, BOX(-500, 500, (2,), np.float32)),
 }
 

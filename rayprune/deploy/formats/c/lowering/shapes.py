@@ -118,7 +118,8 @@ def _getitem(program: Program, node: fx.Node, values: Sequence[Value], place: in
 
 OPERATORS: Final[Mapping[str, Operator]] = {
     **dict.fromkeys(
-        ("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "expand"), _view
+        ("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "expand", "expand_as"),
+        _view,
     ),
     **dict.fromkeys(("alias", "contiguous", "clone", "detach", "dropout"), _view),
     # Without an input they are folded.
