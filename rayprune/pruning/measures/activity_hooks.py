@@ -79,6 +79,10 @@ class ActivityHooks:
         for name, (output, axis) in self._fresh.items():
             if sum(len(part) for part in self._rows[name]) < self._states:
                 self._rows[name].append(rows_of(output, self._states, axis))
+        self.pass_over()
+
+    def pass_over(self) -> None:
+        """Forget what layers gave since the last step: it was no training forward."""
         self._fresh.clear()
         self._activations.forget()
 

@@ -177,6 +177,11 @@ class Plasticity:
             self._hooks = ActivityHooks(self._module, {name: parts[name] for name in names})
             self._closed = self._hooks.closed or self._closed
 
+    def pass_over(self) -> None:
+        """Forget the forwards since the last step, if a window is open: none was of a minibatch."""
+        if self._hooks is not None:
+            self._hooks.pass_over()
+
     def end_step(self, gradients: Mapping[str, Tensor | None]) -> None:
         """Take one step's gradients, if a window is open; close it after its last step.
 

@@ -118,6 +118,12 @@ class PruningMixin(LeanUpdates):
             self._final_masks.begin_update()
         self._modules.begin_update(timesteps)
 
+    def _make_batch_if_necessary(self, training_data: Any) -> Any:
+        """Make a batch as RLlib does; what advantages are estimated with is no training forward."""
+        batch = super()._make_batch_if_necessary(training_data)
+        self.extension(PlasticityWindows).pass_over()
+        return batch
+
     def compute_losses(self, *, fwd_out: dict[str, Any], batch: Any) -> dict[str, Any]:
         """Compute RLlib's losses; extensions see the batch before and the losses after."""
         if not self._is_seen:

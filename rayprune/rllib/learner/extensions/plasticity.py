@@ -58,6 +58,11 @@ class PlasticityWindows(Extension):
             if every is not None:
                 self._try(module_id, partial(plasticity.begin_step, self._view.updates, every))
 
+    def pass_over(self) -> None:
+        """Forget the forwards since the last step: they were not of a minibatch."""
+        for _, plasticity in self._modules.values():
+            plasticity.pass_over()
+
     def on_masked_gradients(self, gradients: Mapping[torch.nn.Parameter, Any]) -> None:
         """Take one minibatch's gradients into the windows that are open.
 

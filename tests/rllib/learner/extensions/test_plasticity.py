@@ -18,10 +18,12 @@ from tests.rllib import configs, experiments
 pytestmark = pytest.mark.usefixtures("ray_session")
 
 
-def trained(config: Any, iterations: int, plasticity: Any) -> tuple[dict[str, Any], list[Any]]:
+def trained(
+    config: Any, iterations: int, plasticity: Any, *, lean: bool = True
+) -> tuple[dict[str, Any], list[Any]]:
     """Return the policy's weights, and what each result told."""
     torch.manual_seed(0)
-    algorithm = prune(config, configs.pruning(plasticity=plasticity)).build_algo()
+    algorithm = prune(config, configs.pruning(plasticity=plasticity), lean=lean).build_algo()
     try:
         results = [algorithm.train() for _ in range(iterations)]
         learner = configs.learner_of(algorithm)
@@ -51,6 +53,15 @@ def test_hidden_layers_are_measured_and_outputs_only_by_their_gradients(name: st
     assert not any("target" in layer for layer in figures["gradient_snr"])
     assert all(0 <= share <= 1 for share in figures["dormant"].values())
     assert all(1 <= rank <= 32 for rank in figures["srank"].values())
+
+
+def test_value_estimates_for_advantages_are_seen_by_no_loop() -> None:
+    # A window goes on over several updates: each begins with such an estimate.
+    lean, rllibs = (
+        trained(configs.ppo(), 5, {"every": 16}, lean=is_lean) for is_lean in (True, False)
+    )
+    assert any(figures is not None for figures in lean[1])
+    assert lean[1] == rllibs[1]
 
 
 def test_no_hook_stays_after_a_window() -> None:
