@@ -11,6 +11,7 @@ from gymnasium.spaces import Box, Dict, Discrete
 from ray.rllib.connectors import learner as rllib
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.utils.postprocessing.value_predictions import compute_value_targets
 
 from rayprune.rllib import prune
 from rayprune.rllib.connectors import on_policy
@@ -78,3 +79,19 @@ def test_observations_of_several_parts_are_left_to_rllib() -> None:
     assert {name: set(held) for name, held in batches[0].items()} == {
         name: set(held) for name, held in batches[1].items()
     }
+
+
+@pytest.mark.parametrize("ends", [np.bool_, np.float32])
+@pytest.mark.parametrize("reward", [np.float32, np.float64])
+def test_value_targets_are_rllibs_to_the_bit(ends: Any, reward: Any) -> None:
+    generator = np.random.default_rng(0)
+    values = generator.normal(size=300).astype(np.float32)
+    rewards = (generator.normal(size=300) * 10.0 ** generator.integers(-6, 6, 300)).astype(reward)
+    flags = [(generator.random(300) < share).astype(ends) for share in (0.05, 0.1)]
+    values[40], rewards[90], rewards[200] = np.inf, np.nan, -np.inf
+    discounts = {"gamma": 0.97, "lambda_": 0.93}
+    with np.errstate(all="ignore"):
+        theirs = compute_value_targets(values, rewards, *flags, **discounts)
+        ours = on_policy.value_targets(values, rewards, *flags, **discounts)
+    assert ours.dtype == theirs.dtype
+    assert ours.tobytes() == theirs.tobytes()
