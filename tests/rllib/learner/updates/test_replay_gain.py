@@ -18,7 +18,7 @@ Rounds = Callable[..., ReplayGain]
 def after_rounds(monkeypatch: pytest.MonkeyPatch) -> Rounds:
     """Return a maker of gains that have seen some rounds by a clock of the test's own."""
     now = 0.0
-    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    monkeypatch.setattr(time, "thread_time", lambda: now)
 
     def make(*, computing: float, replaying: float, replays: int) -> ReplayGain:
         nonlocal now
@@ -42,6 +42,18 @@ def test_replays_that_save_less_than_they_cost_pause(after_rounds: Rounds) -> No
 
 def test_replays_that_save_more_go_on(after_rounds: Rounds) -> None:
     assert not after_rounds(computing=0.100, replaying=0.099, replays=100).pauses
+
+
+def test_what_others_do_meanwhile_does_not_count() -> None:
+    gain = ReplayGain()
+    for _ in range(MEASURED):
+        with gain.computing():
+            sum(range(10**5))
+        with gain.comparing():
+            time.sleep(0.05)
+        gain.count_replay()
+        gain.begin_round()
+    assert not gain.pauses
 
 
 def test_after_a_pause_it_is_measured_anew(after_rounds: Rounds) -> None:
