@@ -148,10 +148,15 @@ class ReplayStep:
     def _sample_here(self, metrics: HeldMetrics) -> list[Any]:
         env_runner, episodes = self._algorithm.env_runner, list[Any]()
         before = metrics.lifetime_sum(NUM_ENV_STEPS_SAMPLED_LIFETIME)
-        while metrics.lifetime_sum(NUM_ENV_STEPS_SAMPLED_LIFETIME) == before:
-            episodes += env_runner.sample()
-            with metrics.holding():
-                env_runner.get_metrics()
+        # The buffer takes them as they are, or makes chunks of them.
+        env_runner.hands_pieces = True
+        try:
+            while metrics.lifetime_sum(NUM_ENV_STEPS_SAMPLED_LIFETIME) == before:
+                episodes += env_runner.sample()
+                with metrics.holding():
+                    env_runner.get_metrics()
+        finally:
+            env_runner.hands_pieces = False
         return episodes
 
     def _store(self, episodes: list[Any]) -> None:

@@ -11,6 +11,7 @@ from ray.rllib.utils.replay_buffers.episode_replay_buffer import EpisodeReplayBu
 
 from rayprune.rllib.connectors.sampling import NormalisingBuffer
 from rayprune.rllib.replay.n_step_columns import Columns, NStep, columns_of
+from rayprune.rllib.replay.pieces import Piece, whole_episodes
 from rayprune.rllib.replay.records import Record, chunk_of, reason_against, record_of
 from rayprune.rllib.replay.tally import Tally
 from rayprune.rllib.replay.transitions import Array, Order, Rows, Transitions
@@ -71,15 +72,21 @@ class Columnar(NormalisingBuffer, EpisodeReplayBuffer):
     def add(  # type: ignore[override]  # RLlib's own name for it
         self, episodes: Any, *args: Any, **kwargs: Any
     ) -> None:
-        """Add episodes or chunks of them."""
-        episodes = force_list(episodes)
-        self.take_statistics(episodes)
+        """Add episodes or chunks of them, or pieces of those that are here."""
+        episodes = [one if self._takes(one) else one.whole() for one in force_list(episodes)]
+        self.take_statistics([one for one in episodes if type(one) is not Piece])
         if self._steps is not None and (reason := self._reason_against(episodes)):
             self.leave_arrays(reason)
         if self._steps is None:
-            super().add(episodes, *args, **kwargs)
+            super().add(whole_episodes(episodes), *args, **kwargs)
         else:
             self._add(self._steps, episodes, *args, **kwargs)
+
+    def _takes(self, episode: Any) -> bool:
+        """Whether something is an episode, or a piece of one that is in the arrays yet."""
+        if type(episode) is not Piece:
+            return True
+        return self._steps is not None and episode.id_ in self.episode_id_to_index
 
     def sample_columns(
         self, num_items: int, n_step: NStep = 1, gamma: float = 0.99, beta: float = 0.0
@@ -213,7 +220,8 @@ class Columnar(NormalisingBuffer, EpisodeReplayBuffer):
         known: dict[str, tuple[int, bool, Any]] = {}
         form = self._steps.form
         for episode in episodes:
-            if reason := reason_against(episode):
+            # Of a piece it is known: one of its episode's form is what all others are.
+            if type(episode) is not Piece and (reason := reason_against(episode)):
                 return reason
             own = chunk_of(episode).form
             if own != form and form:
@@ -223,7 +231,7 @@ class Columnar(NormalisingBuffer, EpisodeReplayBuffer):
             if before and not _goes_on(episode, *before):
                 # RLlib's buffer says what is wrong with it.
                 return "a chunk doesn't go on where the last one of its episode ended"
-            known[episode.id_] = (episode.t, episode.is_done, episode.observations.data[-1])
+            known[episode.id_] = _end(episode)
         return ""
 
     def _end_of(self, id_: str) -> tuple[int, bool, Any] | None:
@@ -249,7 +257,9 @@ class Columnar(NormalisingBuffer, EpisodeReplayBuffer):
         else:
             number = len(self._records) + self._num_episodes_evicted
             rows = steps.write(chunk, number)
-            self._records.append(record_of(episode, int(rows[-1])))
+            # A piece's episode may just have left.
+            (whole,) = whole_episodes([episode])
+            self._records.append(record_of(whole, int(rows[-1])))
             self.episode_id_to_index[episode.id_] = number
             is_new = True
         self._order.append(rows[:-1])
@@ -311,10 +321,14 @@ def _is_n_step(n_step: Any) -> bool:
 
 
 def _goes_on(episode: Any, time: int, is_done: bool, observation: Any) -> bool:
-    """Whether a chunk begins where its episode was left."""
+    """Whether a chunk or a piece begins where its episode was left."""
     held = episode.observations
-    return (
-        not is_done
-        and time == episode.t_started
-        and np.array_equal(held.data[held.lookback], observation)
-    )
+    first = held[0] if type(episode) is Piece else held.data[held.lookback]
+    return not is_done and time == episode.t_started and np.array_equal(first, observation)
+
+
+def _end(episode: Any) -> tuple[int, bool, Any]:
+    """Return a chunk's or a piece's time, whether it is done, and its last observation."""
+    if type(episode) is Piece:
+        return episode.t, False, episode.observations[-1]
+    return episode.t, episode.is_done, episode.observations.data[-1]

@@ -10,6 +10,7 @@ import numpy as np
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
 
+from rayprune.rllib.replay.pieces import Piece
 from rayprune.rllib.replay.transitions import Array, Chunk, Rows, Transitions
 
 _NUMBERS: Final = "biuf"
@@ -37,7 +38,16 @@ def reason_against(episode: Any) -> str:
 
 
 def chunk_of(episode: Any) -> Chunk:
-    """Return an episode's steps."""
+    """Return the steps of an episode or a `Piece`."""
+    if type(episode) is Piece:
+        return Chunk(
+            observations=episode.observations,
+            actions=episode.actions,
+            rewards=episode.rewards,
+            extras=episode.outputs,
+            terminated=False,
+            truncated=False,
+        )
     return Chunk(
         observations=_own(episode.observations),
         actions=_own(episode.actions),
@@ -63,11 +73,15 @@ class Record:
         return len(self.shell)
 
     def go_on(self, episode: Any, tail: int) -> None:
-        """Take note of a chunk that was written, as RLlib's ``concat_episode`` does."""
+        """Take note of a chunk or piece that was written, as RLlib's ``concat_episode`` does."""
         shell, self.tail = self.shell, tail
+        in_pieces = type(episode) is Piece
+        infos = episode.infos if in_pieces else episode.infos.data[episode.infos.lookback :]
         shell.infos.data.pop()
-        shell.infos.data.extend(copy.deepcopy(episode.infos.data[episode.infos.lookback :]))
+        shell.infos.data.extend(copy.deepcopy(infos))
         shell.t = episode.t
+        if in_pieces:
+            return
         if episode.is_terminated:
             shell.is_terminated = True
         elif episode.is_truncated:

@@ -13,7 +13,7 @@ from rayprune.rllib.sampling.forwards import exploring
 from rayprune.rllib.sampling.stepping import stepping
 from rayprune.rllib.sampling.to_env import ToEnv
 from rayprune.rllib.sampling.to_module import Inputs, ToModule
-from rayprune.rllib.sampling.watchers import watches_episodes, watches_steps
+from rayprune.rllib.sampling.watchers import watches_episodes, watches_samples, watches_steps
 from rayprune.rllib.settings.foreign_code import unknown_classes
 
 
@@ -30,6 +30,8 @@ class Acting:
         """Why RLlib's own loop is taken, in words; empty where it isn't."""
         self.is_watched = watches_episodes(env_runner)
         """Whether callbacks see episodes begin and end."""
+        self.are_samples_watched = self.is_watched or watches_samples(env_runner)
+        """Whether callbacks see episodes at all."""
         if self.reason:
             return
         module = env_runner.module

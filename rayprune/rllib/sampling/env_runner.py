@@ -85,6 +85,8 @@ class LeanEnvRunner(SingleAgentEnvRunner):
 
     sampled_finite = False
     """Whether it is known that all observations and rewards of the last sample are numbers."""
+    hands_pieces = False
+    """Whether `sample` may return a `Piece` in a chunk's place: who asks takes it apart anyway."""
     metrics: QuickMetrics
     # RLlib's own hints say None of what is none of it while it samples.
     env: Any
@@ -143,9 +145,9 @@ class LeanEnvRunner(SingleAgentEnvRunner):
         except Exception:
             self._show(fragment)
             raise
-        samples = self._hand_over(fragment, cut=num_timesteps is not None)
         # What an environment gives at its reset is not in the fragment.
         self.sampled_finite = not has_reset and fragment.is_finite()
+        samples = self._hand_over(fragment, cut=num_timesteps is not None)
         self._log(progress)
         return samples
 
@@ -308,9 +310,11 @@ class LeanEnvRunner(SingleAgentEnvRunner):
         self._done_episodes_for_metrics.extend(fragment.ended)
         if not cut:
             return fragment.ended
-        held = self._ongoing_episodes
-        self._ongoing_episodes = fragment.finish_open(
-            number, self.config.episode_lookback_horizon, to_numpy=to_numpy
+        held, self._ongoing_episodes = fragment.finish_open(
+            number,
+            self.config.episode_lookback_horizon,
+            to_numpy=to_numpy,
+            in_pieces=self._may_hand_pieces(),
         )
         # For RLlib's own loop, should it be asked next.
         self._shared_data["memorized_map_structure"] = [one.id_ for one in held]
@@ -318,6 +322,12 @@ class LeanEnvRunner(SingleAgentEnvRunner):
         for episode in begun:
             self._ongoing_episodes_for_metrics[episode.id_].append(episode)
         return [*fragment.ended, *begun]
+
+    def _may_hand_pieces(self) -> bool:
+        assert self._acting is not None
+        # Who looks for what is no number looks at episodes.
+        finite = self.sampled_finite and self.episodes_to_numpy
+        return self.hands_pieces and finite and not self._acting.are_samples_watched
 
     def _show(self, fragment: Fragment) -> None:
         """Let what was sampled so far be looked at, for it failed."""

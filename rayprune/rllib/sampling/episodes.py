@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +56,7 @@ def fill(episode: Any, steps: Steps, *, to_numpy: bool) -> None:
     for name, values in steps.outputs.items():
         held = episode.extra_model_outputs.get(name)
         if held is None:
-            held = episode.extra_model_outputs[name] = _buffer([], 0, None, None)
+            held = episode.extra_model_outputs[name] = buffer_of([], 0, None, None)
         put(held, values)
     episode.t += len(steps)
     episode.is_terminated, episode.is_truncated = steps.terminated, steps.truncated
@@ -88,7 +88,7 @@ class NewEpisodes:
         result.id_ = uuid.uuid4().hex
         for name in ("observations", "infos", "actions", "rewards"):
             held = getattr(result, name)
-            setattr(result, name, _buffer([], 0, held._space, held._space_struct))
+            setattr(result, name, buffer_of([], 0, held._space, held._space_struct))
         result.extra_model_outputs, result._custom_data = {}, {}
         return result
 
@@ -108,20 +108,20 @@ def continued(episode: Any, steps: Steps | None, lookback: int) -> Any:
         setattr(result, name, getattr(episode, name))
     known = min(lookback, len(episode.rewards.data) + len(steps))
 
-    def last(buffer: Any, values: Any, count: int, cut: Callable[..., list[Any]]) -> Any:
-        data = cut(buffer.data if buffer is not None else [], values, count)
+    def last(buffer: Any, values: Any, count: int) -> Any:
+        data = last_of(buffer.data if buffer is not None else [], values, count)
         # Not by its truth, which is its length.
         known_space = buffer is not None
         space, struct = (buffer._space, buffer._space_struct) if known_space else (None, None)
-        return _buffer(data, min(known, len(data)), space, struct)
+        return buffer_of(data, min(known, len(data)), space, struct)
 
-    result.observations = last(episode.observations, steps.observations, lookback + 1, _last)
-    result.infos = last(episode.infos, steps.infos, lookback + 1, _last_of_lists)
-    result.actions = last(episode.actions, steps.actions, lookback, _last)
-    result.rewards = last(episode.rewards, steps.rewards, lookback, _last)
+    result.observations = last(episode.observations, steps.observations, lookback + 1)
+    result.infos = last(episode.infos, steps.infos, lookback + 1)
+    result.actions = last(episode.actions, steps.actions, lookback)
+    result.rewards = last(episode.rewards, steps.rewards, lookback)
     held = episode.extra_model_outputs
     result.extra_model_outputs = {
-        name: last(held.get(name), steps.outputs[name], lookback, _last)
+        name: last(held.get(name), steps.outputs[name], lookback)
         for name in {**held, **steps.outputs}
         if name in steps.outputs
     }
@@ -137,7 +137,15 @@ def continued(episode: Any, steps: Steps | None, lookback: int) -> Any:
     return result
 
 
-def _buffer(data: Any, lookback: int, space: Any, struct: Any) -> Any:
+def buffer_of(data: Any, lookback: int, space: Any, struct: Any) -> Any:
+    """Return a buffer of an episode that goes on, as RLlib's constructor does.
+
+    Args:
+        data: what it holds.
+        lookback: how much of that is only looked back on.
+        space: of an item, None for none.
+        struct: the space's structure.
+    """
     # Its constructor works out the space's structure each time, which costs more than the rest.
     result: Any = InfiniteLookbackBuffer.__new__(InfiniteLookbackBuffer)
     result.data, result.lookback, result.finalized = data, lookback, False
@@ -151,7 +159,7 @@ def _extended(buffer: Any, values: Any) -> None:
 
 def _joined(buffer: Any, values: Any) -> None:
     if isinstance(values, np.ndarray):
-        buffer.data = _with_first(buffer.data, values)
+        buffer.data = with_first(buffer.data, values)
     elif buffer.data:
         first = batch(buffer.data)
         buffer.data = tree.map_structure(lambda *parts: np.concatenate(parts), first, values)
@@ -160,7 +168,7 @@ def _joined(buffer: Any, values: Any) -> None:
     buffer.finalized = True
 
 
-def _with_first(items: Sequence[Any], values: Array) -> Array:
+def with_first(items: Sequence[Any], values: Array) -> Array:
     """Return an array of items and values, its memory its own."""
     count = len(items)
     if not all(item.dtype == values.dtype for item in items if hasattr(item, "dtype")):
@@ -185,17 +193,15 @@ def items_of(values: Any) -> list[Any]:
     return [tree.unflatten_as(values, list(parts)) for parts in zip(*leaves, strict=True)]
 
 
-def _last(items: list[Any], values: Any, count: int) -> list[Any]:
-    """Return the last ``count`` of items and values, those of the values in memory of their own."""
+def last_of(items: list[Any], values: Any, count: int) -> list[Any]:
+    """Return the last ``count`` of items and values, those of arrays in memory of their own."""
     if not count:
         return []
+    if isinstance(values, list):
+        return [*items, *values][-count:]
     if isinstance(values, np.ndarray):
         found = list(values[-count:].copy())
     else:
         found = items_of(tree.map_structure(lambda leaf: leaf[-count:].copy(), values))
     lacking = count - len(found)
     return [*items[-lacking:], *found] if lacking else found
-
-
-def _last_of_lists(items: list[Any], values: list[Any], count: int) -> list[Any]:
-    return [*items, *values][-count:]

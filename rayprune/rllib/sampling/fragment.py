@@ -13,6 +13,7 @@ import tree
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
 from rayprune.rllib.sampling.episodes import Array, Steps, continued, fill
+from rayprune.rllib.sampling.pieces import piece_of
 
 
 @dataclass(slots=True)
@@ -136,26 +137,31 @@ class Fragment:
         for part in self._parts[self._filled :]:
             fill(part.episode, self._steps(part, weights_seq_no), to_numpy=to_numpy)
 
-    def finish_open(self, weights_seq_no: int, lookback: int, *, to_numpy: bool) -> list[Any]:
-        """Fill the episodes under way; return those that go on where they are cut.
+    def finish_open(
+        self, weights_seq_no: int, lookback: int, *, to_numpy: bool, in_pieces: bool
+    ) -> tuple[list[Any], list[Any]]:
+        """Fill the episodes under way; return them, and those that go on where they are cut.
 
         Args:
             weights_seq_no: of the module that acted.
             lookback: how many steps an episode that goes on looks back to.
             to_numpy: make arrays of what the cut ones hold.
+            in_pieces: return a `Piece` in an episode's place, where that is possible.
         """
         self._stack()
         parts = {part.place: part for part in self._open_parts()}
-        result = []
+        handed, going_on = [], []
         for place, episode in enumerate(self._episodes):
             part = parts.get(place)
             steps = None if part is None else self._steps(part, weights_seq_no)
-            result.append(continued(episode, steps, lookback))
-            if steps is not None:
+            piece = piece_of(episode, steps, lookback) if in_pieces and steps else None
+            handed.append(piece or episode)
+            going_on.append(episode if piece else continued(episode, steps, lookback))
+            if steps is not None and piece is None:
                 fill(episode, steps, to_numpy=to_numpy)
-            elif to_numpy and episode.t:
+            elif piece is None and to_numpy and episode.t:
                 episode.to_numpy()
-        return result
+        return handed, going_on
 
     def restart(self, episodes: list[Any]) -> None:
         """Go on with new episodes, all of them begun; what isn't filled of others is forgotten."""

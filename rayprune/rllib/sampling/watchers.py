@@ -12,8 +12,11 @@ from rayprune.rllib.settings.foreign_code import callback_classes
 
 STEP: Final = "on_episode_step"
 OF_EPISODES: Final = ("on_episode_created", "on_episode_start", "on_episode_end")
-_KNOWN: Final = ("ray.rllib.callbacks.", "rayprune.")
-"""Where methods are that do nothing, or whose work an EnvRunner of ours does otherwise."""
+_OF_SAMPLES: Final = "on_sample_end"
+_IDLE: Final = "ray.rllib.callbacks."
+"""Where methods are that do nothing."""
+_KNOWN: Final = (_IDLE, "rayprune.")
+"""Where they are besides whose work an EnvRunner of ours does otherwise."""
 
 
 def step_watchers(config: AlgorithmConfig) -> list[str]:
@@ -28,18 +31,23 @@ def step_watchers(config: AlgorithmConfig) -> list[str]:
 
 def watches_episodes(env_runner: Any) -> bool:
     """Whether an EnvRunner's callbacks look at episodes as they begin or end."""
-    callbacks = list(_callbacks_of(env_runner))
-    return any(
-        _watches(one, name)
-        for name in OF_EPISODES
-        for one in [*callbacks, *_functions(env_runner.config, name)]
-    )
+    return any(_is_watched(env_runner, name) for name in OF_EPISODES)
 
 
 def watches_steps(env_runner: Any) -> bool:
     """Whether an EnvRunner's callbacks look at every step."""
-    held = [*_callbacks_of(env_runner), *_functions(env_runner.config, STEP)]
-    return any(_watches(one, STEP) for one in held)
+    return _is_watched(env_runner, STEP)
+
+
+def watches_samples(env_runner: Any) -> bool:
+    """Whether an EnvRunner's callbacks look at what `sample` returns."""
+    # One of ours gives statistics along.
+    return _is_watched(env_runner, _OF_SAMPLES, known=(_IDLE,))
+
+
+def _is_watched(env_runner: Any, name: str, known: tuple[str, ...] = _KNOWN) -> bool:
+    held = [*_callbacks_of(env_runner), *_functions(env_runner.config, name)]
+    return any(_watches(one, name, known) for one in held)
 
 
 def _callbacks_of(env_runner: Any) -> Iterator[Any]:
@@ -52,9 +60,9 @@ def _functions(config: AlgorithmConfig, name: str) -> list[Any]:
     return list(force_list(getattr(config, f"callbacks_{name}")))
 
 
-def _watches(callback: Any, name: str) -> bool:
+def _watches(callback: Any, name: str, known: tuple[str, ...] = _KNOWN) -> bool:
     method = getattr(callback, name, callback)
-    return not getattr(method, "__module__", "").startswith(_KNOWN)
+    return not getattr(method, "__module__", "").startswith(known)
 
 
 def _name_of(callback: Any) -> str:

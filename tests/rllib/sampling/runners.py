@@ -14,6 +14,7 @@ from ray.rllib.utils.metrics import SAMPLE_TIMER
 from ray.rllib.utils.metrics.stats import StatsBase
 
 from rayprune.rllib.connectors.filters import Scaling
+from rayprune.rllib.replay.pieces import whole_episodes
 from rayprune.rllib.sampling.env_runner import LeanEnvRunner
 
 Call = dict[str, Any] | Callable[[Any], None]
@@ -44,7 +45,7 @@ def _played(kind: Any, config: Any, calls: Sequence[Call]) -> tuple[list[Any], A
         if callable(call):
             call(runner)
             continue
-        samples = [of_episode(episode) for episode in runner.sample(**call)]
+        samples = [of_episode(episode) for episode in whole_episodes(runner.sample(**call))]
         open_ones = [of_episode(episode) for episode in runner._ongoing_episodes]
         _name_by_order([*samples, *open_ones])
         found.append(
