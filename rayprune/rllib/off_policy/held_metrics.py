@@ -42,14 +42,16 @@ class HeldMetrics(QuickMetrics):
     _is_complete: bool
     """Whether all of them are known."""
     _closing: list[_Leaf]
-    """Those that an update's end changes: sums just go on."""
+    """Those that an update's end changes: sums just go on, and averages are noted."""
+    _averages: list[tuple[Any, list[Any]]]
+    """Exponential ones, each with where its leaf notes them."""
     _updates: int
     """That were closed."""
 
     def begin(self) -> None:
         """Make a logger work whose class was changed to this one."""
         self._known, self._leaves, self._is_complete = {}, {}, False
-        self._closing, self._updates = [], 0
+        self._closing, self._averages, self._updates = [], [], 0
 
     @contextmanager
     def holding(self) -> Iterator[None]:
@@ -88,6 +90,8 @@ class HeldMetrics(QuickMetrics):
         if not self._is_complete:
             self._find_leaves()
         self._updates += 1
+        for stats, closed in self._averages:
+            closed.append(stats._value)
         for leaf in self._closing:
             leaf.close()
         return {}
@@ -129,7 +133,9 @@ class HeldMetrics(QuickMetrics):
         found = list(_leaves_of(self.stats))
         known, since = self._leaves, self._updates
         self._leaves = {id(stats): known.get(id(stats)) or _Leaf(stats, since) for stats in found}
-        self._closing = [leaf for leaf in self._leaves.values() if not leaf.is_sum]
+        leaves = self._leaves.values()
+        self._averages = [(leaf.stats, leaf.closed) for leaf in leaves if leaf.kind is EmaStats]
+        self._closing = [one for one in leaves if not one.is_sum and one.kind is not EmaStats]
         self._is_complete = True
 
 
@@ -156,7 +162,7 @@ class _Leaf:
         """What is none of RLlib's usual kinds, reduced by itself."""
 
     def close(self) -> None:
-        """End an update of what is no sum."""
+        """End an update of what is no sum and no exponential average."""
         stats = self.stats
         if self.is_series:
             values = stats.values
@@ -166,8 +172,6 @@ class _Leaf:
             elif values:
                 self.closed.append(stats.window_reduce()[0])
                 values.clear()
-        elif self.kind is EmaStats:
-            self.closed.append(stats._value)
         # Items that were taken out, as TD errors are, leave nothing.
         elif self.kind is not ItemSeriesStats or stats.items:
             self.others.append(stats.reduce(compile=False))
@@ -178,8 +182,9 @@ class _Leaf:
         Args:
             updates: of its logger, so far.
         """
-        closed, is_new, stats = self.closed, updates > self.since, self.stats
-        self.closed, self.since = [], updates
+        closed, is_new, stats = [*self.closed], updates > self.since, self.stats
+        self.closed.clear()  # the list is held
+        self.since = updates
         if not is_new or not (self.is_series or self.is_sum or self.kind is EmaStats):
             return None
         if self.is_sum:

@@ -61,7 +61,9 @@ class ColumnarPrioritizedEpisodeReplayBuffer(Columnar, NormalisingPrioritizedEpi
             values = [priority**self._alpha for priority in priorities]
             highest = max(self._max_priority, priorities.max())
         else:
-            raised = [max(priority, _LEAST) for priority in priorities]
+            raised = list(priorities)
+            if not min(raised, default=_LEAST) >= _LEAST:  # also of what is no number
+                raised = [max(priority, _LEAST) for priority in raised]
             values = [priority**self._alpha for priority in raised]
             highest = max([self._max_priority, *raised])
         if not {*map(type, values)} <= PRIORITY_TYPES:

@@ -78,7 +78,8 @@ class Record:
         in_pieces = type(episode) is Piece
         infos = episode.infos if in_pieces else episode.infos.data[episode.infos.lookback :]
         shell.infos.data.pop()
-        shell.infos.data.extend(copy.deepcopy(infos))
+        empty = all(type(info) is dict and not info for info in infos)
+        shell.infos.data.extend([{} for _ in infos] if empty else copy.deepcopy(infos))
         shell.t = episode.t
         if in_pieces:
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -53,7 +53,7 @@ class Fragment:
     """
 
     def __init__(self, episodes: list[Any]) -> None:
-        self.rows = Rows(*([] for _ in fields(Rows)))
+        self.rows = Rows([], [], [], [], [], [], [], [])
         self.ended: list[Any] = []
         """Episodes, in the order in which they ended."""
         self._episodes = episodes
@@ -216,7 +216,8 @@ class Fragment:
 
 
 def _is_finite(values: Array) -> bool:
-    if values.dtype.kind != "f":
+    # A sum of squares is far cheaper than two looks at all of them; a large number's may overflow.
+    if values.dtype.kind != "f" or math.isfinite(np.vdot(values, values)):
         return True
     # What isn't a number is the largest and the smallest, if there is such a one.
     return math.isfinite(values.max(initial=0.0)) and math.isfinite(values.min(initial=0.0))

