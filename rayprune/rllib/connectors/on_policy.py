@@ -81,7 +81,7 @@ class GeneralAdvantageEstimation(rllib.GeneralAdvantageEstimation):
                 (Postprocessing.ADVANTAGES, advantages),
                 (Postprocessing.VALUE_TARGETS, targets),
             ):
-                columns[name] = convert_to_torch_tensor(found, estimate.device)
+                columns[name] = convert_to_torch_tensor(found, str(estimate.device))
         return batch
 
 
