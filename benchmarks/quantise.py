@@ -1,8 +1,10 @@
 """What policies of 8 and 4 bits keep of the return of the policy in floats.
 
     python benchmarks/quantise.py --preset ppo_cartpole --seeds 0 1 2 [--steps 60000] [--arms ...]
+        [--set KEY=VALUE]
 
-For each seed the preset is trained as it is (its pruning included), in floats: the reference. Then
+For each seed the preset, or another config, is trained as it is (its pruning included, and what
+`--set` changes), in floats: the reference. Then
 
 - ``calibrated 8``: its checkpoint exported to C in whole numbers, by its recorded observations;
 - ``trained 8`` and ``trained 4``: training goes on from that checkpoint for ``--more`` env steps
@@ -36,20 +38,21 @@ OFF = ("tracking.wandb=off", "tracking.tensorboard=false", "evaluation.dense=nul
 def main() -> int:
     """Do what isn't done yet; return 0."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--preset", default="ppo_cartpole")
+    parser.add_argument("--preset", default="ppo_cartpole", help="or the path of a config")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=None, help="of the reference")
     parser.add_argument("--more", type=int, default=20_000, help="env steps of trained arms")
     parser.add_argument("--episodes", type=int, default=60)
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
+    parser.add_argument("--set", action="append", default=[], help="of the reference, KEY=VALUE")
     parser.add_argument("--runs", type=Path, default=Path("runs/quantise"))
     options = parser.parse_args()
     for seed in options.seeds:
         length = "" if options.steps is None else f"-{options.steps}"
-        place = (options.runs / f"{options.preset}-{seed}{length}").absolute()
+        place = (options.runs / f"{Path(options.preset).stem}-{seed}{length}").absolute()
         reference = place / "float"
         steps = [] if options.steps is None else [f"stop.env_steps={options.steps}"]
-        train(options.preset, seed, reference, steps)
+        train(options.preset, seed, reference, [*options.set, *steps])
         for arm in options.arms:
             which = identity(options, seed, arm, reference)
             if not is_done(which):
@@ -60,7 +63,8 @@ def main() -> int:
 def identity(options: argparse.Namespace, seed: int, arm: str, reference: Path) -> dict[str, Any]:
     """Return what tells a row from others."""
     return {
-        "preset": options.preset,
+        "preset": Path(options.preset).stem,
+        **({"set": options.set} if options.set else {}),
         "seed": seed,
         "arm": arm,
         "reference_steps": json.loads((reference / "summary.json").read_text())["env_steps"],
@@ -81,6 +85,7 @@ def measured(
         start = json.loads((reference / "summary.json").read_text())["checkpoint"]
         block = f"{{weights: {bits}, activations: 8, start: 0, freeze: 0.5}}"
         settings = [
+            *options.set,
             f"stop.env_steps={options.more}",
             f"evaluation.every={max(options.more // 4, 1)}",
             f"start_from={reference / start}",

@@ -8,7 +8,11 @@ import os
 import re
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 
+PATIENCE_S = 800
+"""How long a command may take, however busy the machine is."""
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 # What Ray prints of its actors, those of earlier tests on the same Ray among them.
@@ -26,10 +30,31 @@ def start(*arguments: object, ray: str | None = None) -> subprocess.Popen[str]:
     )
 
 
+def wait_until(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    """Wait for what a command that was started does on its way; it may not end before."""
+    deadline = time.monotonic() + PATIENCE_S
+    # What has come true lets it end: it is asked for first.
+    while not condition():
+        ended, late = process.poll() is not None, time.monotonic() > deadline
+        if (ended and not condition()) or late:
+            how = f"ended with {process.returncode}" if ended else f"still there, {PATIENCE_S} s on"
+            raise AssertionError(f"{how}:\n{last_words(process)}")
+        time.sleep(0.1)
+
+
+def last_words(process: subprocess.Popen[str]) -> str:
+    """End a command; return what it told last."""
+    process.kill()
+    return process.communicate()[1][-3000:]
+
+
 def rayprune(*arguments: object, code: int = 0) -> tuple[str, str]:
     """Run a command to its end, which must have this exit code; return stdout and stderr."""
     process = start(*arguments)
-    out, err = process.communicate(timeout=500)
+    try:
+        out, err = process.communicate(timeout=PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        raise AssertionError(f"no end after {PATIENCE_S} s:\n{last_words(process)}") from None
     assert process.returncode == code, f"{process.returncode}: {out[-1000:]}\n{err[-3000:]}"
     assert "Traceback" not in err
     return out, err

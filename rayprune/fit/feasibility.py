@@ -103,11 +103,12 @@ class Feasibility:
             )
         over = [one for one in self.budgets.uses(nearest.figures) if not one.met]
         asked = " ".join(f"--{one.name} {_asked(one)}" for one in over)
+        keys = " ".join(f"--set fit.{one.name}={_asked(one)}" for one in over)
         return (
             f"Not feasible, because of `{use.name}`: the nearest candidate, "
             f"{nearest.candidate.name}, takes {_text(use.name, use.measured or 0)}, and "
-            f"{_text(use.name, use.limit)} are allowed. It is feasible with {asked}; or allow "
-            "smaller networks by `fit.widths` and `fit.sparsities`."
+            f"{_text(use.name, use.limit)} are allowed. It is feasible with {asked} (of a job: "
+            f"{keys}); or allow smaller networks by `fit.widths` and `fit.sparsities`."
         )
 
     def _tightest_by_count(self) -> Use:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from rayprune import yaml12
-from rayprune.errors import InputError
+from rayprune.errors import ConfigError, InputError
 from rayprune.fit.artifact import hand_over
 from rayprune.fit.candidates import FLOAT, Candidate
 from rayprune.fit.choice import FitReporter, Judge, best_of, nearest_of, told_uses
@@ -31,6 +31,7 @@ from rayprune.search.planning.placement import place
 from rayprune.storage.occupancy import occupied
 from rayprune.tracking.record import check_out, prepare_out, to_json, write_atomic
 from rayprune.tracking.report.fit_page import write_fit_page
+from rayprune.tracking.report.read import flatten
 from rayprune.tracking.versions import versions
 
 FIT_FILE: Final = "fit.yaml"
@@ -380,13 +381,30 @@ def _reason(best: Mapping[str, Any] | None, nearest: list[Mapping[str, Any]], tr
 
 def _check_same(fit: Fit, out: Path) -> None:
     """Refuse to resume another fit; only `tracking` may differ."""
-    held, now = yaml12.read_mapping(out / FIT_FILE), yaml12.plain(dict(fit.raw))
+    place = out / FIT_FILE
+    try:
+        held = yaml12.read_mapping(place)
+    except ConfigError as error:
+        raise ConfigError(
+            [
+                *error.faults,
+                f"{str(place)!r} holds the config that this fit was begun with, its options in the "
+                "`fit` block. Put it back, or begin anew in another directory with --out.",
+            ]
+        ) from error
+    now = yaml12.plain(dict(fit.raw))
     for side in (held, now):
         side.pop("tracking", None)
     if held != now:
-        require_same(held, now, str(out / FIT_FILE), "the fit's own config and options")
+        require_same(flatten(held), flatten(now), str(place), "the fit's own config and options")
 
 
 def _read(path: Path) -> dict[str, Any]:
-    held: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        held: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(
+            f"{str(path)!r}, the fit's result, is not JSON: {error}. Delete it, and `--resume` "
+            "writes it anew from the fit's record."
+        ) from error
     return held

@@ -166,9 +166,7 @@ def prepare_out(out: str | Path, resume: bool, marker: str = "config.yaml") -> N
     out = check_out(out, resume, marker)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        probe = out / f".probe.{os.getpid()}"
-        _write_file(probe, b"a run can be written here\n")
-        probe.unlink()
+        _probe(out)
         free = shutil.disk_usage(out).free
     except OSError as error:
         raise storage_error(error, out) from error
@@ -180,7 +178,7 @@ def prepare_out(out: str | Path, resume: bool, marker: str = "config.yaml") -> N
 
 
 def check_out(out: str | Path, resume: bool, marker: str) -> Path:
-    """Return the directory that a run may be written to; nothing is made yet.
+    """Return the directory that a run may be written to; it isn't made yet.
 
     Args:
         out: as `prepare_out` takes it.
@@ -189,7 +187,7 @@ def check_out(out: str | Path, resume: bool, marker: str) -> Path:
 
     Raises:
         StorageError: the directory holds something, or nothing to resume, or is written to by a
-            run that lives.
+            run that lives, or can't be made.
     """
     if (url := url_of(out)) is not None:
         raise StorageError(
@@ -215,9 +213,17 @@ def check_out(out: str | Path, resume: bool, marker: str) -> Path:
                 f"{str(out)!r} is not empty: give another directory with --out, or go on with its "
                 "run by --resume, which `rayprune train`, `sweep` and `fit` have."
             )
+        _probe(next(place for place in (out, *out.absolute().parents) if place.exists()))
     except OSError as error:
         raise storage_error(error, out) from error
     return out
+
+
+def _probe(directory: Path) -> None:
+    """Raise OSError unless something can be written there."""
+    probe = directory / f".probe.{os.getpid()}"
+    _write_file(probe, b"a run can be written here\n")
+    probe.unlink()
 
 
 def check_lasting(out: str | Path) -> None:

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from rayprune import yaml12
 from rayprune.deploy.targets.base import Measurement
 from rayprune.errors import ConfigError, InputError
-from rayprune.fit.fit import plan_fit
-from rayprune.fit.fit_spec import load_fit, space_of
+from rayprune.fit.fit import plan_fit, run_fit
+from rayprune.fit.fit_spec import Fit, load_fit, space_of
 from rayprune.fit.untrained import Networks, measure_untrained
 from rayprune.search.config import SearchConfig
 from tests.rllib import experiments
@@ -74,6 +75,7 @@ def test_what_is_left_of_a_network_is_counted_between_units_that_live(tmp_path: 
     [
         ({"stop": {"env_steps": 800, "return": 400}}, "`stop.return` can't be used in a fit"),
         ({"fit": {**FIT, "interval": 5000}}, "`fit.interval` must be at most"),
+        ({"fit": {**FIT, "target": "command:"}}, "`fit.target command:` must be followed"),
         ({"fit": {**FIT, "energy": "5uJ"}}, "`fit.energy` can't be measured on target 'host'"),
         (
             {"pruning": {"sparsity": 0.5, "schedule": {"kind": "gated", "step": 0.1}}},
@@ -122,3 +124,44 @@ def test_what_can_not_be_exported_is_told_and_others_are_tried(
     only = load_fit(write(tmp_path / "d.yaml", fit={**both, "precisions": ["int8"]}))
     with pytest.raises(InputError, match="silu"):
         plan_fit(only, reporter)
+
+
+def resumed(fit: Fit, out: Path, held: str) -> str:
+    """Return what is told where a fit shall go on that was begun with what fit.yaml holds."""
+    (out / "fit.yaml").write_text(held)
+    reporter: Any = SimpleNamespace(message=print)
+    with pytest.raises(InputError) as error:
+        run_fit(fit, out, resume=True, address=None, reporter=reporter)
+    return str(error.value)
+
+
+def test_what_can_not_be_resumed_names_the_key_the_file_and_a_way_out(tmp_path: Path) -> None:
+    fit, out = load_fit(write(tmp_path / "c.yaml")), tmp_path / "fit"
+    out.mkdir()
+    own = yaml12.dump(yaml12.plain(dict(fit.raw)))
+    told = resumed(fit, out, own.replace("parameters: 500", "parameters: 400"))
+    assert told.startswith(f"`fit.parameters` was 400 in {str(out / 'fit.yaml')!r}, but is 500.")
+    assert "\n" not in told
+    for torn in ("", "fit: {flash: [", own[:20]):
+        told = resumed(fit, out, torn)
+        assert str(out / "fit.yaml") in told
+        assert "another directory with --out" in told
+    (out / "fit.json").write_text('{"schema": 1, "na')
+    told = resumed(fit, out, own)
+    assert "Delete it, and `--resume` writes it anew" in told
+
+
+def test_a_place_that_can_not_be_written_is_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rayprune.fit.fit.plan_fit", lambda *_: pytest.fail("it was measured"))
+    (tmp_path / "file").touch()
+    reporter: Any = SimpleNamespace(message=print)
+    with pytest.raises(InputError, match="Give another directory with --out"):
+        run_fit(
+            load_fit(write(tmp_path / "c.yaml")),
+            tmp_path / "file" / "below",
+            resume=False,
+            address=None,
+            reporter=reporter,
+        )

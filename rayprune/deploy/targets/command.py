@@ -140,7 +140,12 @@ def _split(text: str) -> list[str]:
     try:
         parts = shlex.split(text)
     except ValueError as error:
-        raise InputError(f"`command: {text.strip()}` can't be read: {error}.") from error
+        raise InputError(
+            f"`--target command: {text.strip()}` can't be read: {error}. Write the program as a "
+            "shell takes it, quotes closed."
+        ) from error
     if not parts:
-        raise InputError("`command:` must be followed by a program, as in `command: ./measure.sh`.")
+        raise InputError(
+            "`--target command:` must be followed by a program, as in `command: ./measure.sh`."
+        )
     return parts

@@ -83,7 +83,7 @@ def test_a_refusal_names_the_tightest_budget_and_the_limits_that_would_do():
     told = found.refusal()
     assert told.startswith("Not feasible, because of `ram`: the nearest candidate, 50-neuron-50")
     assert "takes 64 B, and 16 B are allowed" in told
-    assert "--flash 500 --ram 64" in told
+    assert "--flash 500 --ram 64 (of a job: --set fit.flash=500 --set fit.ram=64)" in told
 
 
 def test_a_figure_that_the_target_does_not_give_is_told_not_taken_for_zero():
