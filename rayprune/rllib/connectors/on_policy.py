@@ -91,7 +91,7 @@ def value_targets(
     """Return the targets of a value net, as RLlib's ``compute_value_targets`` does, to the bit.
 
     Its loop takes NumPy's numbers one by one; where they are all of double precision, as those of
-    its connectors are, Python's floats do the same arithmetic in a tenth of the time.
+    its connectors are, Python's floats do the same arithmetic in less than half the time.
 
     Args:
         values: estimates, shape ``(steps,)``, episodes one after the other.
