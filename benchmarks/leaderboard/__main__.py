@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.leaderboard import figure, tables
+from benchmarks.leaderboard import figure, tables, wandb_report
 from benchmarks.leaderboard.arms import ARMS, SPARSITIES
 from benchmarks.leaderboard.cells import RESULTS, Cell, cells
 from benchmarks.leaderboard.making import ROOT, make
@@ -30,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return tables.write(args.results, args.out)
     if args.command == "figures":
         return figure.write(args.results, args.out)
+    if args.command == "report":
+        return wandb_report.write(args.results, args.runs.resolve(), args.project)
     return _run(args)
 
 
@@ -79,7 +81,14 @@ def _parser() -> argparse.ArgumentParser:
     table.add_argument("--out", type=Path, default=tables.PAGE, help="a Markdown file")
     drawn = commands.add_parser("figures", help="write the figures")
     drawn.add_argument("--out", type=Path, default=figure.FOLDER, help="their folder")
-    for command in (run, cell, table, drawn):
+    report = commands.add_parser(
+        "report", help="write the rows as W&B runs, and a W&B Report of them"
+    )
+    report.add_argument(
+        "--runs", type=Path, default=ROOT / "runs" / "leaderboard-wandb", help="the runs' folder"
+    )
+    report.add_argument("--project", default=wandb_report.PROJECT, help="W&B's project")
+    for command in (run, cell, table, drawn, report):
         command.add_argument("--results", type=Path, default=RESULTS, help="the rows' folder")
     return parser
 

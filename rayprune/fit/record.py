@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from rayprune.tracking.record import Record, read_rows
+from rayprune.tracking.working_time import seconds_before
 
 RECORD_FILE: Final = "fit.jsonl"
 BEGAN: Final = "began"
@@ -35,7 +36,7 @@ class FitRecord:
 
     def __init__(self, out: Path, began: float) -> None:
         path = out / RECORD_FILE
-        self._before, self._began = seconds_before(out), began
+        self._before, self._began = seconds_before(path), began
         self._record = Record.open(path)
         self._rows = read_rows(path)
         self.append(BEGAN, {})
@@ -66,20 +67,6 @@ class FitRecord:
         traceback: TracebackType | None,
     ) -> None:
         self._record.close()
-
-
-def seconds_before(out: Path) -> float:
-    """Return how long the processes before this one have worked on a fit.
-
-    A process that was killed in a training has written no row of the fit since that began; but
-    each iteration and each pair of episodes left one in the training's own files.
-    """
-    path = out / RECORD_FILE
-    if not path.is_file():
-        return 0.0
-    told = max((float(row.get("time_s", 0.0)) for row in read_rows(path)), default=0.0)
-    last_sign = max(each.stat().st_mtime for each in out.rglob("*.jsonl"))
-    return told + max(0.0, last_sign - path.stat().st_mtime)
 
 
 def measured_before(out: Path) -> dict[str, dict[str, float | None]]:

@@ -40,12 +40,15 @@ from rayprune.search.tune.observer import (
 from rayprune.search.tune.tune_storage import TUNE_DIRECTORY, TuneStorage
 from rayprune.storage.copies import commit, mirrored, shown
 from rayprune.storage.occupancy import occupied
-from rayprune.tracking.record import prepare_out, to_json, write_atomic
+from rayprune.tracking.record import Record, prepare_out, to_json, write_atomic
 from rayprune.tracking.report import write_report
 from rayprune.tracking.wandb import track_sweep
+from rayprune.tracking.working_time import seconds_before
 
 SWEEP_FILE: Final = "sweep.yaml"
 DENSE_FILE: Final = "dense.json"
+PROCESSES_FILE: Final = "processes.jsonl"
+"""When a process began and ended to work on the sweep: the seconds that all had worked by then."""
 REPORT_FILE: Final = "report.html"
 CHECKPOINTS_KEPT: Final = 4
 """Of each trial, by Tune: a clone may still be reading one while its donor writes the next."""
@@ -140,7 +143,7 @@ def _run_alone(
 def _search(
     sweep: Sweep, placement: Placement, resume: bool, reporter: SweepReporter
 ) -> dict[str, Any]:
-    started = time.monotonic()
+    started, before = time.monotonic(), _begin(sweep.out)
     dense = _dense(sweep, reporter)
     if dense is not None and sweep.objectives.needs_dense_return:
         sweep = sweep.with_dense_return(dense["validation"]["iqm"])
@@ -155,10 +158,23 @@ def _search(
     errors = {
         trial.trial_id: error_of(trial) if trial.status == Trial.ERROR else None for trial in trials
     }
-    elapsed = time.monotonic() - started
+    elapsed = before + time.monotonic() - started
+    _note(sweep.out, "ended", elapsed)
     outcome, summaries = write_outcome(sweep, journal, errors, dense, elapsed)
     journal.close(summaries)
     return outcome
+
+
+def _begin(out: Path) -> float:
+    """Note that a process goes to work; return how long those before it have worked."""
+    before = seconds_before(out / PROCESSES_FILE)
+    _note(out, "began", before)
+    return before
+
+
+def _note(out: Path, event: str, seconds: float) -> None:
+    with Record.open(out / PROCESSES_FILE) as record:
+        record.append({"event": event, "time_s": round(seconds, 3)})
 
 
 def _unsaid(record: logging.LogRecord) -> bool:

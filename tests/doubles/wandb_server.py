@@ -42,6 +42,15 @@ ANSWERS = {
 }
 
 
+def without_account(monkeypatch, folder):
+    """No key, no settings and no caches of whoever runs the tests."""
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "WANDB_ENTITY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(folder / "netrc"))
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(folder / "config"))
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+
+
 class StandIn(http.server.ThreadingHTTPServer):
     """Serves on ``url`` while it is entered; ``refuse`` answers 401, as to a wrong key."""
 

@@ -19,6 +19,7 @@ from rayprune.search.reporter import NullSweepReporter
 from rayprune.search.sweep import run_sweep
 from rayprune.search.sweep_spec import load_sweep
 from rayprune.tracking.record import read_rows
+from rayprune.tracking.working_time import seconds_before
 from tests.command_line import ENVIRONMENT, rayprune, rayprune_here, start
 from tests.doubles.killing_env import KILLING
 from tests.rllib import experiments
@@ -171,8 +172,9 @@ def test_each_trial_is_followed_in_wandb_and_tensorboard(sweep: Path) -> None:
 
 def test_a_finished_sweep_is_not_searched_again(sweep: Path, tmp_path: Path) -> None:
     before = {path: path.read_bytes() for path in sweep.glob("trials/*/results.jsonl")}
-    front = load(sweep / "front.json")
+    front, first = load(sweep / "front.json"), load(sweep / "sweep.json")["wall_time_s"]
     rayprune_here("sweep", sweep.parent / "c.yaml", "--out", sweep, "--resume")
+    assert load(sweep / "sweep.json")["wall_time_s"] > first
     assert {path: path.read_bytes() for path in before} == before
     assert load(sweep / "front.json") == front
 
@@ -187,6 +189,7 @@ def test_another_sweep_is_not_resumed(sweep: Path, tmp_path: Path) -> None:
 def test_a_driver_that_is_killed_three_times_loses_and_repeats_nothing(tmp_path: Path) -> None:
     config, out = write(tmp_path / "c.yaml"), tmp_path / "out"
     trials: set[str] = set()
+    worked = 0.0
     for least in (3, 8, 14):
         resume = ["--resume"] if trials else []
         process = start("sweep", config, "--out", out, *resume)
@@ -196,7 +199,11 @@ def test_a_driver_that_is_killed_three_times_loses_and_repeats_nothing(tmp_path:
         found = set(rows_of(out))
         assert trials <= found
         trials = found
+        now = seconds_before(out / "processes.jsonl")
+        assert now > worked + 1
+        worked = now
     rayprune("sweep", config, "--out", out, "--resume")
+    assert load(out / "sweep.json")["wall_time_s"] > worked
     check_rows(out)
     assert trials <= set(rows_of(out))
     events = [(e["trial"], e["donor"], e["env_steps"]) for e in read_rows(out / "lineage.jsonl")]
@@ -399,6 +406,7 @@ import subprocess, sys, time
 from pathlib import Path
 from ray.cluster_utils import Cluster
 from rayprune.tracking.record import read_rows
+from rayprune.tracking.working_time import seconds_before
 
 config, out = Path(sys.argv[1]), Path(sys.argv[2])
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})

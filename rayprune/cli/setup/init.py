@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from rayprune.cli import completion
 from rayprune.cli.options import AsJson, Debug, EnvConfig, json_object, load_rllib, tell
 from rayprune.errors import InputError, StorageError
+from rayprune.extras import require
 from rayprune.tracking.record import write_atomic
 
 if TYPE_CHECKING:
+    import gymnasium as gym
+
     from rayprune.cli.setup.first_config import FirstConfig
+
+T = TypeVar("T")
 
 
 def init(
@@ -64,12 +70,12 @@ def init(
     Example: rayprune init --env CartPole-v1 --budget 100000
     """
     asks = sys.stdin.isatty() and not as_json
-    if env is None:
-        if not asks:
-            raise InputError("`--env` is missing: give a gymnasium id, such as CartPole-v1.")
-        env = typer.prompt("Environment (a gymnasium id, or module:Id)", err=True)
-    load_rllib()
-    config = _config(str(env), algorithm, budget, sparsity, seed, env_config, asks=asks)
+    if env is None and not asks:
+        raise InputError("`--env` is missing: give a gymnasium id, such as CartPole-v1.")
+    require("This command", "rllib")  # RLlib's import takes seconds: not before the first question
+    if out is not None:
+        _check_place(out, force=force)  # before anything is asked
+    config = _config(env, algorithm, budget, sparsity, seed, env_config, asks=asks)
     path = out or Path(f"{config.name}.yaml")
     _check_place(path, force=force)
     _check(config)
@@ -92,7 +98,7 @@ def init(
 
 
 def _config(
-    env: str,
+    env: str | None,
     algorithm: str | None,
     budget: int | None,
     sparsity: float,
@@ -102,6 +108,12 @@ def _config(
     asks: bool,
 ) -> FirstConfig:
     """Return what the file is of; what is left open is asked for, or has its default."""
+    keywords = json_object("--env-config", env_config)
+    if env is None:
+        question = "Environment (a gymnasium id, or module:Id)"
+        env, spaces = _answer(question, None, lambda given: (given, _spaces(given, keywords)))
+    else:
+        spaces = _spaces(env, keywords)
     from rayprune.cli.setup.first_config import (
         ALGORITHMS,
         BUDGETS,
@@ -111,29 +123,63 @@ def _config(
         default_algorithm,
     )
     from rayprune.cli.setup.schema import schema_file
-    from rayprune.policies.episodes import made
 
-    keywords = json_object("--env-config", env_config)
-    with made(env, keywords) as environment:
-        spaces = environment.observation_space, environment.action_space
     usual = default_algorithm(spaces[1])
-    if algorithm is None:
-        options = ", ".join(ALGORITHMS)
-        algorithm = typer.prompt(f"Algorithm ({options})", usual, err=True) if asks else usual
-    chosen = check_algorithm(str(algorithm), spaces[1])
-    if budget is None:
-        steps = BUDGETS[chosen]
-        budget = typer.prompt("Env steps", steps, type=int, err=True) if asks else steps
+    if algorithm is None and asks:
+        question = f"Algorithm ({', '.join(ALGORITHMS)})"
+        chosen = _answer(question, usual, lambda given: check_algorithm(given, spaces[1]))
+    else:
+        chosen = check_algorithm(algorithm or usual, spaces[1])
+    if budget is None and asks:
+        steps = _answer("Env steps", str(BUDGETS[chosen]), lambda given: check_budget(_int(given)))
+    else:
+        steps = check_budget(BUDGETS[chosen] if budget is None else budget)
     return FirstConfig(
         env=env,
         algorithm=chosen,
-        budget=check_budget(int(budget)),
+        budget=steps,
         spaces=spaces,
         env_config=keywords,
         sparsity=sparsity,
         seed=seed,
         schema=schema_file(),
     )
+
+
+def _answer(question: str, usual: str | None, check: Callable[[str], T]) -> T:
+    """Ask until the answer is one that can be used; return what `check` makes of it.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, or the end of the input.
+    """
+    while True:
+        try:
+            given = typer.prompt(question, usual, err=True)
+        except typer.Abort as error:
+            tell("")  # the cursor stands behind the question
+            raise KeyboardInterrupt("Interrupted; nothing was written.") from error
+        try:
+            return check(str(given).strip())
+        except InputError as error:
+            tell(str(error))
+
+
+def _int(given: str) -> int:
+    try:
+        return int(given.replace(",", "").replace("_", ""))
+    except ValueError as error:
+        raise InputError(
+            f"Env steps are a whole number, such as 100000, but not {given!r}."
+        ) from error
+
+
+def _spaces(env: str, keywords: dict[str, Any]) -> tuple[gym.Space[Any], gym.Space[Any]]:
+    """Return an environment's spaces of observations and of actions."""
+    load_rllib()
+    from rayprune.policies.episodes import made
+
+    with made(env, keywords) as environment:
+        return environment.observation_space, environment.action_space
 
 
 def _check_place(path: Path, *, force: bool) -> None:

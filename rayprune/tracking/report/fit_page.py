@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +153,7 @@ def _candidate_section(result: Mapping[str, Any]) -> str:
         f"seeds; {result['dense']['floor']:,.1f} are asked for."
     )
     head = ("candidate", "weights left", "before training", "validation return", "after")
-    return _table("candidates", "Candidates", text, head, rows, numeric={1, 3})
+    return _table("candidates", "Candidates", text, head, rows, numeric={1, 3}, prose={2, 4})
 
 
 def _nearest(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -169,18 +169,22 @@ def _number(value: float | None, unit: str) -> str:
 
 
 def _table(
-    name: str, heading: str, text: str, head: Row, rows: Sequence[Row], numeric: set[int]
+    name: str,
+    heading: str,
+    text: str,
+    head: Row,
+    rows: Sequence[Row],
+    numeric: set[int],
+    prose: Collection[int] = (),
 ) -> str:
+    """Return a section with a table; cells of the columns of `prose` may have several lines."""
+    kinds = dict.fromkeys(numeric, " class=num") | dict.fromkeys(prose, " class=prose")
     columns = "".join(
-        f'<th scope="col"{" class=num" if n in numeric else ""}>{html.escape(one)}</th>'
-        for n, one in enumerate(head)
+        f'<th scope="col"{kinds.get(n, "")}>{html.escape(one)}</th>' for n, one in enumerate(head)
     )
     body = "".join(
         "<tr>"
-        + "".join(
-            f"<td{' class=num' if n in numeric else ''}>{html.escape(cell)}</td>"
-            for n, cell in enumerate(row)
-        )
+        + "".join(f"<td{kinds.get(n, '')}>{html.escape(cell)}</td>" for n, cell in enumerate(row))
         + "</tr>"
         for row in rows
     )

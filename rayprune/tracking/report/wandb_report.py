@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,23 +42,40 @@ def write_wandb_report(paths: Sequence[Path], out: Path) -> dict[str, Any]:
         InputError: a path is neither a run nor a sweep, or wandb-workspaces isn't installed.
     """
     data = report_data(paths)
-    _require()
+    return publish(lambda entity: build(data, entity), out, runs="RUN")
+
+
+def publish(build: Callable[[str | None], wr.Report], out: Path, *, runs: str) -> dict[str, Any]:
+    """Save a W&B Report; without an account write its specification.
+
+    Args:
+        build: returns the report of W&B's user or team, or of None for no account at all.
+        out: the file for the specification.
+        runs: where the runs lie that the report shows, as a pattern of a shell.
+
+    Returns:
+        ``url`` of the saved report or None, ``spec`` file or None, and ``hint``: what to do next.
+
+    Raises:
+        InputError: wandb-workspaces isn't installed.
+    """
+    require()
     import wandb
 
     # The runs' own modes don't matter here: who asks for a W&B Report wants to reach W&B.
     fault = "there is no key for W&B"
     if wandb.login(prompt=False, verify=False):
         try:
-            report = build(data, entity=wandb.Api().default_entity)
+            report = build(wandb.Api().default_entity)
             report.save()
             hint = "The report shows the runs that W&B has: upload offline ones with `wandb sync`."
             return {"url": report.url, "spec": None, "hint": hint}
         except Exception as error:  # W&B raises its own, requests' and pydantic's
             fault = f"W&B did not take it ({first_line(error)})"
-    write_atomic(out, spec_json(build(data)))
+    write_atomic(out, spec_json(build(None)))
     hint = (
         f"Not published, because {fault}. To publish it: `wandb login`, upload the runs with "
-        "`wandb sync RUN/wandb/offline-run-*`, and give this command with --wandb again."
+        f"`wandb sync {runs}/wandb/offline-run-*`, and give this command again."
     )
     return {"url": None, "spec": str(out), "hint": hint}
 
@@ -70,14 +87,14 @@ def build(data: Data, entity: str | None = None) -> wr.Report:
         data: the comparison.
         entity: W&B's user or team. Without one the report can be built with no account at all.
     """
-    _require()
+    require()
     with warnings.catch_warnings():
         # wandb-workspaces 0.4 builds its classes with what pydantic 2.14 calls deprecated.
         warnings.simplefilter("ignore")
         import wandb_workspaces.reports.v2 as wr
 
         project = _project(data)
-        runsets = [_runset(group, entity, project) for group in _groups(data)]
+        runsets = [runset(group, entity, project) for group in _groups(data)]
         blocks = [
             wr.P("How sparse, at what return. Built by rayprune report --wandb."),
             wr.PanelGrid(runsets=runsets, panels=_panels(data)),
@@ -100,7 +117,12 @@ def spec_json(report: wr.Report) -> str:
     return to_json(json.loads(spec), indent=2) + "\n"
 
 
-def _require() -> None:
+def require() -> None:
+    """Refuse to go on where wandb-workspaces isn't installed.
+
+    Raises:
+        InputError: has the one line of pip.
+    """
     try:
         distribution("wandb-workspaces")
     except PackageNotFoundError as error:
@@ -118,7 +140,8 @@ def _groups(data: Data) -> list[str]:
     return list(dict.fromkeys(str(name) for name in names if name))
 
 
-def _runset(group: str, entity: str | None, project: str) -> wr.Runset:
+def runset(group: str, entity: str | None, project: str) -> wr.Runset:
+    """Return the runs of one of W&B's groups."""
     import wandb_workspaces.reports.v2 as wr
     from wandb_workspaces import expr
 

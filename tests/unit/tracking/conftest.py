@@ -8,11 +8,7 @@ from tests.doubles import wandb_server
 @pytest.fixture(autouse=True)
 def no_account(monkeypatch, tmp_path):
     """No key, no settings and no caches of whoever runs the tests."""
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "WANDB_ENTITY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
-    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    wandb_server.without_account(monkeypatch, tmp_path)
     monkeypatch.setattr("rayprune.tracking.tracker._told", set())
 
 

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import select
+import sys
+import time
+from pathlib import Path
 
 import gymnasium as gym
 import pytest
@@ -115,3 +121,52 @@ def test_its_commands_name_the_file_that_was_asked_for(rayprune, tmp_path):
     answer = rayprune("init", "--env", "CartPole-v1", "--out", file, "--json")
     assert answer.code == 0, answer.stderr
     assert f"rayprune train {file} --plan" in file.read_text()
+
+
+QUESTIONS = ("module:Id):", "[PPO]:", "[50000]:")
+
+
+def at_a_terminal(folder, answers):
+    """Run ``rayprune init`` at a terminal, answering each question; return exit code and screen."""
+    process, terminal = pty.fork()
+    if process == 0:
+        os.chdir(folder)
+        path = os.pathsep.join([str(Path(__file__).parents[4]), os.environ.get("PYTHONPATH", "")])
+        command = [sys.executable, "-W", "ignore", "-m", "rayprune", "init"]
+        os.execve(command[0], command, {**os.environ, "PYTHONPATH": path, "COLUMNS": "200"})
+    screen, seen, left, until = "", 0, list(answers), time.monotonic() + 280
+    while time.monotonic() < until:
+        if not select.select([terminal], [], [], 1)[0]:
+            continue
+        try:
+            screen += os.read(terminal, 4096).decode()
+        except OSError:  # it has ended
+            break
+        asked = any(question in screen[seen:] for question in QUESTIONS)
+        if left and asked:
+            seen = len(screen)
+            os.write(terminal, left.pop(0).encode())
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), screen
+
+
+def test_at_a_terminal_a_wrong_answer_is_told_and_asked_for_again(tmp_path):
+    answers = ["CartPol-v1", "CartPole-v1", "PPPO", "dqn", "many", "5", "8_000"]
+    lines = [f"{answer}\n" for answer in answers]
+    code, screen = at_a_terminal(tmp_path, lines)
+    assert code == 0, screen
+    assert "'CartPol-v1' is unknown" in screen
+    assert "Did you mean 'PPO'?" in screen
+    assert "Env steps must be a whole number, but are 'many'." in screen
+    assert "`--budget` must be at least 4000" in screen
+    experiment = load_experiment(tmp_path / "dqn_cartpole.yaml")
+    assert (experiment.algorithm, experiment.stop.env_steps) == ("DQN", 8000)
+
+
+@pytest.mark.parametrize("key", ["\x03", "\x04"])
+def test_ctrl_c_and_the_end_of_input_leave_nothing(tmp_path, key):
+    code, screen = at_a_terminal(tmp_path, [key])
+    assert code == 130
+    assert "Interrupted; nothing was written." in screen
+    assert "--debug" not in screen
+    assert [*tmp_path.iterdir()] == []

@@ -9,10 +9,12 @@ import pytest
 from rayprune.errors import StorageError
 from rayprune.tracking.report import write_report
 from rayprune.tracking.report.bench_page import write_bench
-from rayprune.tracking.report.certificate_page import write_certificate_page
+from rayprune.tracking.report.certificate_page import chart_data, write_certificate_page
+from rayprune.tracking.report.fit_page import render_fit
 from rayprune.tracking.report.sensitivity_page import write_sensitivity_page
 from tests.doubles.made_up.bench import made_up_bench
 from tests.doubles.made_up.certificate import made_up_certificate, made_up_pairs
+from tests.doubles.made_up.fit import made_up_fit
 from tests.doubles.made_up.scan import made_up_scan
 from tests.doubles.made_up.sweep import write_made_up_run, write_made_up_sweep
 
@@ -153,6 +155,33 @@ def test_the_page_of_a_certificate_renders_as_well(chromium, tmp_path):
     chromium.find_elements("css selector", "#questions th button")[6].click()
     cells = chromium.find_elements("css selector", "#questions tbody td:nth-child(7)")
     assert [cell.text for cell in cells] == ["0.0013", "0.046"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1200, 1600])
+def test_the_page_of_a_fit_renders_as_well(chromium, tmp_path, width, scheme):
+    result, page = made_up_fit(), tmp_path / "fit.html"
+    result["judged"][1]["reason"] = "It earns 40.0 on the validation seeds, 475.0 are asked. " * 4
+    data = chart_data(made_up_certificate(), made_up_pairs())
+    page.write_text(render_fit(result, data), encoding="utf-8")
+    chromium.get_log("browser")
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    chromium.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500},
+    )
+    chromium.get(page.as_uri())
+    wait_until_drawn(chromium)
+    assert chromium.get_log("browser") == []
+    cut = "return arguments[0].scrollWidth - arguments[0].clientWidth"
+    whole = chromium.find_element("css selector", "html")
+    assert chromium.execute_script(cut, whole) == 0
+    # On a phone a table scrolls in its own box; elsewhere nothing of it is out of sight.
+    tables = chromium.find_elements("css selector", "#budgets .scroll, #candidates .scroll")
+    assert len(tables) == 2
+    if width > 1000:
+        assert [chromium.execute_script(cut, table) for table in tables] == [0, 0]
 
 
 def test_the_page_of_a_bench_renders_as_well(chromium, tmp_path):
