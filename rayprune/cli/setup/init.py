@@ -169,7 +169,7 @@ def _int(given: str) -> int:
         return int(given.replace(",", "").replace("_", ""))
     except ValueError as error:
         raise InputError(
-            f"Env steps are a whole number, such as 100000, but not {given!r}."
+            f"`--budget` must be a whole number of env steps, but is {given!r}."
         ) from error
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import select
+import signal
 import sys
 import time
 from pathlib import Path
@@ -131,6 +132,7 @@ def at_a_terminal(folder, answers):
     process, terminal = pty.fork()
     if process == 0:
         os.chdir(folder)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's jobs in the background ignore it
         path = os.pathsep.join([str(Path(__file__).parents[4]), os.environ.get("PYTHONPATH", "")])
         command = [sys.executable, "-W", "ignore", "-m", "rayprune", "init"]
         os.execve(command[0], command, {**os.environ, "PYTHONPATH": path, "COLUMNS": "200"})
@@ -157,7 +159,7 @@ def test_at_a_terminal_a_wrong_answer_is_told_and_asked_for_again(tmp_path):
     assert code == 0, screen
     assert "'CartPol-v1' is unknown" in screen
     assert "Did you mean 'PPO'?" in screen
-    assert "Env steps must be a whole number, but are 'many'." in screen
+    assert "`--budget` must be a whole number of env steps, but is 'many'." in screen
     assert "`--budget` must be at least 4000" in screen
     experiment = load_experiment(tmp_path / "dqn_cartpole.yaml")
     assert (experiment.algorithm, experiment.stop.env_steps) == ("DQN", 8000)
@@ -166,7 +168,7 @@ def test_at_a_terminal_a_wrong_answer_is_told_and_asked_for_again(tmp_path):
 @pytest.mark.parametrize("key", ["\x03", "\x04"])
 def test_ctrl_c_and_the_end_of_input_leave_nothing(tmp_path, key):
     code, screen = at_a_terminal(tmp_path, [key])
-    assert code == 130
+    assert code == 130, screen
     assert "Interrupted; nothing was written." in screen
     assert "--debug" not in screen
     assert [*tmp_path.iterdir()] == []
