@@ -61,7 +61,13 @@ class ReviveSchedule(SparseSchedule):
         reserve = block.get("reserve", cls.defaults["reserve"])
         if not in_open_unit(reserve):
             yield must(f"{field}.reserve", "in (0, 1), a share of what is left at the end", reserve)
-        if block.get("begin", cls.defaults["begin"]) == 0:
+        begin = block.get("begin", cls.defaults["begin"])
+        if begin == 1:  # a fraction, the run's end
+            yield (
+                f"`{field}.begin` must be before the run's end, or nothing trains what comes "
+                f"alive, but is {begin!r}. Take a fraction below 1, such as 0.2."
+            )
+        if begin == 0:
             yield (
                 f"`{field}.begin` must be above 0, the moment at which the reserve comes alive. "
                 "Without one take 'static'."

@@ -77,6 +77,7 @@ def test_a_target_of_zero_is_dense_from_the_start():
         ({"reserve": 1}, "`schedule.reserve` must be in (0, 1), a share of what is left"),
         ({"reserve": 0.0}, "`schedule.reserve` must be in (0, 1)"),
         ({"begin": 0}, "`schedule.begin` must be above 0"),
+        ({"begin": 1.0}, "`schedule.begin` must be before the run's end"),
         ({"reserv": 0.1}, "Did you mean 'reserve'?"),
     ],
 )
