@@ -150,16 +150,18 @@ def _tensors(findings: Findings) -> Iterator[AbstractValue]:
 
 
 def _lively(findings: Findings, readers: Sequence[Reader], live: Tensor) -> tuple[Tensor, Tensor]:
-    live = _living(readers, live)
-    held = _placeholders(findings, live)
-    # What a placeholder's state would be is no longer known; one that is returned lives in earnest.
-    for channels in (*findings.returned.values(), *findings.earnest):
-        sets = findings.channels.sets(channels)
-        live[sets] |= held[sets]
-    # And one that a norm would take for a zero, instead of for the constant that it was.
-    for norm in (reader for reader in readers if isinstance(reader, Norm)):
-        live[norm.columns] |= held[norm.columns] & live[norm.columns].any()
-    live = _living(readers, live)
+    live, before = _living(readers, live), -1
+    # What comes to live by one placeholder may spare another.
+    while before != (before := int(live.sum())):
+        held = _placeholders(findings, live)
+        # What its state would be is no longer known; one that is returned lives in earnest.
+        for channels in (*findings.returned.values(), *findings.earnest):
+            sets = findings.channels.sets(channels)
+            live[sets] |= held[sets]
+        # And one that a norm would take for a zero, instead of for the constant that it was.
+        for norm in (reader for reader in readers if isinstance(reader, Norm)):
+            live[norm.columns] |= held[norm.columns] & live[norm.columns].any()
+        live = _living(readers, live)
     held = _with_heads_of_one_width(findings, live, held)
     return live, held & ~live
 

@@ -82,6 +82,10 @@ def test_a_hundred_networks_compute_the_same_without_their_dead_units(family):
         check(family, seed)
 
 
+def test_a_layer_whose_units_another_ones_last_unit_needs_keeps_no_last_unit_besides():
+    check("mobilenet", 700417)
+
+
 @pytest.mark.matrix
 @pytest.mark.parametrize("part", range(10))
 @pytest.mark.parametrize("family", FAMILIES)
