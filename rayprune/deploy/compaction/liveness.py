@@ -143,6 +143,16 @@ def liveness(
         live[findings.channels.sets(more)] = True
 
 
+def last_units(findings: Findings, readers: Sequence[Reader]) -> Tensor:
+    """Return which sets of channels stay only so that no layer is empty; bool, ``(sets,)``.
+
+    Also those that live in earnest since they do.
+    """
+    needed = torch.zeros(len(findings.channels), dtype=torch.bool)
+    needed[PINNED] = True
+    return _placeholders(findings, _living([*readers, *_reliances(findings)], needed))
+
+
 def _tensors(findings: Findings) -> Iterator[AbstractValue]:
     for value in pytree.tree_leaves(list(findings.values.values())):
         if isinstance(value, AbstractValue):

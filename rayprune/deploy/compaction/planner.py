@@ -13,7 +13,7 @@ from rayprune.deploy.compaction.channels import FREE, PINNED
 from rayprune.deploy.compaction.findings import Findings, by_column, layer_of, owner_of
 from rayprune.deploy.compaction.fitting import Fitted, Sizes, TracedForward, fitted
 from rayprune.deploy.compaction.interpreter import read
-from rayprune.deploy.compaction.liveness import Matrix, Norm, liveness
+from rayprune.deploy.compaction.liveness import Matrix, Norm, last_units, liveness
 from rayprune.deploy.compaction.plan import HeldBack, Kept, Plan, Removed
 from rayprune.deploy.compaction.trace import Forward, as_arguments, trace
 from rayprune.deploy.compaction.unremovable_weights import Stranded, stranded
@@ -101,6 +101,7 @@ def _plan(findings: Findings, found: Fitted) -> Plan:
     states = {place: _indices(findings, c, kept) for place, c in findings.states.items()}
     returned = {place: _of_units(findings, c, kept) for place, c in findings.returned.items()}
     picks = dict(_picks(matrices, kept)) | dict(_carried(findings, kept))
+    last = live & last_units(findings, [*matrices, *norms.values()])
     return Plan(
         kept={n: p for n, p in picks.items() if _shrinks(findings.parameters[n], p)},
         emptied=dict(_emptied(matrices, kept, live))
@@ -119,7 +120,7 @@ def _plan(findings: Findings, found: Fitted) -> Plan:
         left=(
             *_left(findings, matrices, live, unread),
             *_filling(findings, kept, live),
-            *_together(findings, found.held),
+            *_together(findings, found.held | last),
         ),
     )
 

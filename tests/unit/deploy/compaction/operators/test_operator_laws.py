@@ -28,6 +28,10 @@ def test_networks_of_other_operators_compute_the_same_without_their_dead_units()
         check(seed)
 
 
+def test_last_units_of_a_group_that_must_live_are_named():
+    check(701734)
+
+
 @pytest.mark.matrix
 @pytest.mark.parametrize("part", range(20))
 def test_two_thousand_networks_compute_the_same_without_their_dead_units(part):
