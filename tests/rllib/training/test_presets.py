@@ -17,6 +17,7 @@ from tests.rllib.experiments import train
 NEEDS = {
     "dqn_highway": ("highway_env", "highway"),
     "fit_lunarlander_host": ("Box2D", "box2d"),
+    "mo_pbt_lunarlander": ("Box2D", "box2d"),
     "ppo_halfcheetah": ("mujoco", "mujoco"),
     "ppo_hopper": ("mujoco", "mujoco"),
     "ppo_lunarlander": ("Box2D", "box2d"),

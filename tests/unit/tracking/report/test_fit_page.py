@@ -10,8 +10,8 @@ def test_a_fits_page_has_its_budgets_and_all_its_candidates():
     assert "8x8-<dense>" not in page
     assert 'data-chart="evidence"' in page
     # A wave ends together, though the first of it was good; the last was never begun.
-    assert "<td>not judged</td>" in page
-    assert "<td>not trained</td>" in page
+    assert "<td class=prose>not judged</td>" in page
+    assert "<td class=prose>not trained</td>" in page
 
 
 def test_the_page_of_one_that_failed_shows_what_the_nearest_take():
