@@ -155,7 +155,7 @@ def _answer(question: str, usual: str | None, check: Callable[[str], T]) -> T:
     while True:
         try:
             given = typer.prompt(question, usual, err=True)
-        except typer.Abort as error:
+        except (typer.Abort, KeyboardInterrupt) as error:
             tell("")  # the cursor stands behind the question
             raise KeyboardInterrupt("Interrupted; nothing was written.") from error
         try:

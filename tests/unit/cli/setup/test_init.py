@@ -147,6 +147,7 @@ def at_a_terminal(folder, answers):
         asked = any(question in screen[seen:] for question in QUESTIONS)
         if left and asked:
             seen = len(screen)
+            time.sleep(0.3)  # it waits for the answer only after it has written the question
             os.write(terminal, left.pop(0).encode())
     os.close(terminal)
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), screen
