@@ -99,11 +99,9 @@ def column(driver, name):
     ]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [400, 1600])
-def test_it_renders_without_a_complaint_a_request_or_an_overflow(chromium, page, width, scheme):
+def show(chromium, page, width, scheme):
+    """Open a page on a screen of so many pixels; the browser has nothing to complain of."""
     chromium.get_log("browser")
-    chromium.get_log("performance")
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
     chromium.execute_cdp_cmd(
@@ -113,6 +111,13 @@ def test_it_renders_without_a_complaint_a_request_or_an_overflow(chromium, page,
     chromium.get(page.as_uri())
     wait_until_drawn(chromium)
     assert chromium.get_log("browser") == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1600])
+def test_it_renders_without_a_complaint_a_request_or_an_overflow(chromium, page, width, scheme):
+    chromium.get_log("performance")
+    show(chromium, page, width, scheme)
     assert {url for url in requested(chromium) if not url.startswith("data:")} == {page.as_uri()}
     root = "document.documentElement"
     assert chromium.execute_script(f"return {root}.scrollWidth - {root}.clientWidth") == 0
@@ -125,16 +130,7 @@ def test_it_renders_without_a_complaint_a_request_or_an_overflow(chromium, page,
 @pytest.mark.parametrize(("width", "scheme"), [(400, "dark"), (1600, "light")])
 def test_the_page_of_a_scan_renders_as_well(chromium, tmp_path, width, scheme):
     page = write_sensitivity_page(made_up_scan(), tmp_path / "scan.html")
-    chromium.get_log("browser")
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
-    chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-    chromium.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500},
-    )
-    chromium.get(page.as_uri())
-    wait_until_drawn(chromium)
-    assert chromium.get_log("browser") == []
+    show(chromium, page, width, scheme)
     root = "document.documentElement"
     assert chromium.execute_script(f"return {root}.scrollWidth - {root}.clientWidth") == 0
     chromium.find_elements("css selector", "#layers th button")[4].click()
@@ -164,16 +160,7 @@ def test_the_page_of_a_fit_renders_as_well(chromium, tmp_path, width, scheme):
     result["judged"][1]["reason"] = "It earns 40.0 on the validation seeds, 475.0 are asked. " * 4
     data = chart_data(made_up_certificate(), made_up_pairs())
     page.write_text(render_fit(result, data), encoding="utf-8")
-    chromium.get_log("browser")
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
-    chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-    chromium.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500},
-    )
-    chromium.get(page.as_uri())
-    wait_until_drawn(chromium)
-    assert chromium.get_log("browser") == []
+    show(chromium, page, width, scheme)
     cut = "return arguments[0].scrollWidth - arguments[0].clientWidth"
     whole = chromium.find_element("css selector", "html")
     assert chromium.execute_script(cut, whole) == 0
