@@ -174,6 +174,12 @@ def _recommended(_: Task, sparsity: float) -> Sequence[str]:
     return [f"pruning={json.dumps({'recipe': 'recommended', 'sparsity': sparsity})}"]
 
 
+def _early(_: Task, sparsity: float) -> Sequence[str]:
+    ramp = {"kind": "cubic", "begin": 0.1, "end": 0.5}
+    given = {"recipe": "recommended", "sparsity": sparsity, "schedule": ramp}
+    return [f"pruning={json.dumps(given)}"]
+
+
 def _wide(task: Task, sparsity: float) -> Sequence[str]:
     wide = hiddens(task.layers, WIDE)[1:-1]
     block = pruning(task, wide_sparsity(task.layers, sparsity), critic=0)
@@ -244,6 +250,11 @@ _ALL: Final = (
         line="`pruning: {recipe: recommended}`",
         settings=_recommended,
         core=True,
+    ),
+    Arm(
+        name="early ramp",
+        line="the recipe, with a ramp from 10 to 50 % of the run in place of 20 to 80 %",
+        settings=_early,
     ),
     Arm(
         name="trust region",
