@@ -52,6 +52,22 @@ def normalises_unasked(raw: Mapping[str, Any]) -> bool:
     return said is None and filled_in is True
 
 
+def followed_policy(raw: Mapping[str, Any]) -> str | None:
+    """Return the checkpoint whose inputs a recipe's run goes on with; None where it says its own.
+
+    >>> raw = {"pruning": {"recipe": "recommended"}, "start_from": "runs/dense"}
+    >>> followed_policy(raw)
+    'runs/dense'
+    >>> followed_policy({**raw, "normalise": {"observations": False}}) is None
+    True
+    """
+    if find_recipe(raw.get("pruning")) is None:
+        return None
+    told = (_of(raw.get("normalise"), "observations"), _filter(raw))
+    policy = raw.get("start_from") or _of(raw["pruning"].get("distillation"), "from")
+    return policy if isinstance(policy, str) and told == (None, None) else None
+
+
 def _pruning(recipe: Any, of_run: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a recipe says of the pruning block by the run, over what it says of all."""
     own: dict[str, Any] = dict(of_run.get("pruning", {}))
@@ -81,13 +97,16 @@ def _steps(given: Mapping[str, Any], unit: str) -> int | None:
 def _has_own_inputs(given: Mapping[str, Any]) -> bool:
     """Return whether something else is said of what the network sees: a filter, images, a policy.
 
-    A policy that was trained without statistics would see other inputs than it has learnt from.
+    What a policy saw only its checkpoint tells (`rayprune.rllib.experiment.recipe_inputs`).
     """
-    if given.get("start_from") or (given["pruning"].get("distillation") or {}).get("from"):
+    if given.get("start_from") or _of(given["pruning"].get("distillation"), "from"):
         return True
-    told = (("env_runners", "observation_filter"), ("rl_module", "model_config"))
-    filter_, model = (_of(_of(given.get("rllib"), block), key) for block, key in told)
-    return filter_ is not None or _of(model, "conv_filters") is not None
+    model = _of(_of(given.get("rllib"), "rl_module"), "model_config")
+    return _filter(given) is not None or _of(model, "conv_filters") is not None
+
+
+def _filter(given: Mapping[str, Any]) -> Any:
+    return _of(_of(given.get("rllib"), "env_runners"), "observation_filter")
 
 
 def _of(block: object, key: str) -> Any:
