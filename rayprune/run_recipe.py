@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rayprune.algorithms import ALGORITHMS, is_offline
+from rayprune.pruning.checks import is_finite
 from rayprune.pruning.recipes import RunFacts, filled, find_recipe
 
 
@@ -88,10 +89,8 @@ def _facts(given: Mapping[str, Any]) -> RunFacts:
 
 def _steps(given: Mapping[str, Any], unit: str) -> int | None:
     pruning, stop = given["pruning"], given.get("stop")
-    found = pruning.get("horizon") or (stop.get(unit) if isinstance(stop, Mapping) else None)
-    if isinstance(found, bool) or not isinstance(found, int | float) or found < 1:
-        return None
-    return int(found)
+    found: Any = pruning.get("horizon") or (stop.get(unit) if isinstance(stop, Mapping) else None)
+    return int(found) if is_finite(found) and found >= 1 else None
 
 
 def _has_own_inputs(given: Mapping[str, Any]) -> bool:

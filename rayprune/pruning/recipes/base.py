@@ -54,8 +54,8 @@ def filled(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, A
         if key not in given:
             result[key] = default
         elif key == "schedule" and isinstance(held, Mapping):
-            kinds = (block.get(_KIND, DEFAULT_KIND) for block in (held, default))
-            result[key] = {**default, **held} if len({*kinds}) == 1 else held
+            kind, usual = (block.get(_KIND, DEFAULT_KIND) for block in (held, default))
+            result[key] = {**default, **held} if kind == usual else held
         elif key in ("pruning", "normalise") and isinstance(held, Mapping):
             result[key] = filled(held, default)
     return result

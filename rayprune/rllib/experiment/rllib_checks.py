@@ -166,7 +166,9 @@ def _keyword_faults(method: str, key: str, value: Any, known: Mapping[str, Any])
         yield from _connector_faults(where, value)
     else:
         yield from _type_faults(where, value, _RIGHT_HINTS.get((method, key), known[key]))
-        if isinstance(value, (int, float)) and not value >= _LEAST.get(key, -math.inf):
+        if isinstance(value, float) and math.isnan(value):
+            yield f"`{where}` must be a number, but is {value!r}."
+        elif isinstance(value, (int, float)) and value < _LEAST.get(key, -math.inf):
             yield f"`{where}` must be at least {_LEAST[key]:g}, but is {value!r}."
 
 
@@ -210,10 +212,23 @@ def _type_faults(where: str, value: Any, hint: Any) -> Iterator[str]:
     if adapter is None:
         return
     try:
-        adapter.validate_python(value)
+        sound = not _from_text(value, adapter.validate_python(value))
     except ValidationError:
+        sound = False
+    if not sound:
         name = getattr(hint, "__name__", None) if isinstance(hint, type) else str(hint)
         yield f"`{where}` must be of type {str(name).replace('typing.', '')}, but is {value!r}."
+
+
+def _from_text(given: Any, read: Any) -> bool:
+    """Whether a number or a switch was read from a text, which RLlib would be given as it is.
+
+    >>> _from_text(["64", 32], [64, 32]), _from_text("64", "64")
+    (True, False)
+    """
+    if isinstance(given, (list, tuple)) and isinstance(read, (list, tuple)):
+        return any(map(_from_text, given, read))
+    return isinstance(given, str) and isinstance(read, (int, float))
 
 
 def _adapter(hint: Any) -> TypeAdapter[Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,8 @@ MUTE = f"{__name__}:Mute-v0"
 
 def write(tmp_path: Path, **changes: Any) -> Path:
     path = tmp_path / "experiment.yaml"
-    # JSON is YAML too.
-    path.write_text(json.dumps({**experiments.PPO, **changes}))
+    # JSON is YAML too, but for NaN.
+    path.write_text(json.dumps({**experiments.PPO, **changes}).replace("NaN", ".nan"))
     return path
 
 
@@ -84,6 +85,26 @@ def rllib(**blocks: Any) -> dict[str, Any]:
         (
             {"rllib": rllib(rl_module={"model_config": {"head_fcnet_hiddens": [8, 0]}})},
             "`rllib.rl_module.model_config.head_fcnet_hiddens` must hold widths of at least 1",
+        ),
+        (
+            {"rllib": rllib(rl_module={"model_config": {"fcnet_hiddens": ["64"]}})},
+            "`rllib.rl_module.model_config.fcnet_hiddens` must be of type List[int], but is ['64']",
+        ),
+        (
+            {"rllib": rllib(training={"num_epochs": "3"})},
+            "`rllib.training.num_epochs` must be of type Optional[int], but is '3'",
+        ),
+        (
+            {"rllib": rllib(training={"gamma": math.nan})},
+            "`rllib.training.gamma` must be a number, but is nan",
+        ),
+        (
+            {"stop": {"env_steps": math.nan}, "pruning": {"recipe": "recommended"}},
+            "`stop.env_steps` must be an integer, but is nan",
+        ),
+        (
+            {"pruning": {"recipe": "recommended", "sparsity": 0.5, "schedule": {"kind": ["rigl"]}}},
+            "`pruning.schedule.kind` must be one of",
         ),
         ({"rllib": rllib(rl_module={"module_class": "nowhere:Net"})}, "can't be imported"),
         ({"rllib": rllib(training={"lr": -1.0})}, "`rllib.training.lr` must be at least 0"),
