@@ -111,12 +111,17 @@ def _captured(rounded: DeployablePolicy) -> tuple[GraphModule, list[dict[str, An
 
 def _flat(graph: GraphModule) -> GraphModule:
     """Return a graph whose tensors are its own, and that can be copied, evaluated and captured."""
-    root = nn.Module()
+    root, names = nn.Module(), dict[str, str]()
     for node in graph.graph.nodes:
         if node.op == "get_attr":
-            name = str(node.target).replace(".", "_")
-            root.register_buffer(name, held(graph, node))
-            node.target = name
+            place = str(node.target)
+            if place not in names:
+                name = place.replace(".", "_")
+                while name in names.values():  # `pi.0` and `pi_0` are two layers
+                    name += "_"
+                names[place] = name
+                root.register_buffer(name, held(graph, node))
+            node.target = names[place]
     # Without what torch.export knows of nested arguments, which warns when it is copied.
     graph.graph.set_codegen(fx.graph.CodeGen())
     return GraphModule(root, graph.graph)

@@ -152,6 +152,26 @@ def test_units_of_a_layer_that_is_called_twice_stay() -> None:
         assert np.array_equal(one, other)
 
 
+class Alike(nn.Module):
+    """Two layers whose names differ in a dot and an underscore alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.pi, self.pi_0 = nn.Sequential(nn.Linear(4, 4), nn.ReLU()), nn.Linear(4, 4)
+        self.last = nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.relu(self.pi_0(self.pi(x))))
+
+
+def test_layers_with_names_alike_keep_their_own_weights() -> None:
+    given = recorded()
+    found = integer_policy(policies.discrete(Alike()), given)
+    one, other = (module_run(p)(given)[1] for p in (found.policy, found.rounded))
+    assert np.abs(one - other).max() < 0.01
+
+
 def test_what_was_recorded_has_to_have_a_range() -> None:
     given = recorded()
     given[0][3, 1] = np.inf
