@@ -108,8 +108,15 @@ def unknown_key(field: str, names: Sequence[str], key: object = None) -> str:
 def first_line(error: BaseException | None) -> str:
     r"""Return the first line of what an error says, without a full stop; else its type.
 
+    A line that ends with a colon is a heading, and what it is of follows.
+
     >>> first_line(ValueError("  two lines.\nof text")), first_line(KeyError())
     ('two lines', 'KeyError')
+    >>> first_line(RuntimeError("Error(s) in loading:\n\tsize mismatch for weight."))
+    'Error(s) in loading: size mismatch for weight'
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__).rstrip(".")
+    if not lines:
+        return type(error).__name__
+    count = next((n for n, line in enumerate(lines, 1) if not line.endswith(":")), len(lines))
+    return " ".join(lines[:count]).rstrip(".")

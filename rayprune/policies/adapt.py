@@ -77,10 +77,15 @@ def policy_of(
             "`policy_of` needs `observation_space` and `action_space` of a module of your own: "
             "give the environment's."
         )
-    network = NestedModule(module.eval(), observation_space)
     choose = None
     if isinstance(action_space, gym.spaces.Box):
         choose = Aim() if sample else nn.Identity()
+    elif squash:
+        raise InputError(
+            f"`squash` is for continuous actions, of a float Box, but those are of {action_space}. "
+            "Leave it out."
+        )
+    network = NestedModule(module.eval(), observation_space)
     stages = normalising(observation_space, _by_key(normalise), clip)
     decide = decision(action_space, choose, squashed=squash, bounded=squash)
     return assembled(Observe(stages), network, decide, observation_space, action_space, sample)

@@ -120,7 +120,13 @@ def normalising(
 
 
 def _statistics(held: Statistics, name: str, leaf: Space) -> tuple[Tensor, Tensor]:
-    mean, std = (np.asarray(part, np.float64) for part in held)
+    try:
+        mean, std = (np.asarray(part, np.float64) for part in held)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"The statistics of `{name}` must be a pair of arrays, (mean, standard deviation), but "
+            f"are {shown(held)}."
+        ) from error
     if mean.shape != leaf.shape or std.shape != leaf.shape:
         raise InputError(
             f"The statistics of `{name}` are of shape {list(mean.shape)}, but it is "

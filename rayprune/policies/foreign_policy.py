@@ -188,8 +188,10 @@ def _check_finite(policy: DeployablePolicy, place: str) -> None:
     Raises:
         InputError: says which weights.
     """
-    held = policy.network.named_parameters()
-    odd = [name for name, weight in held if not bool(weight.isfinite().all())]
+    network = policy.network
+    odd = [name for name, held in network.named_parameters() if not bool(held.isfinite().all())]
+    # A buffer may be infinite on purpose, such as what masks attention.
+    odd += [name for name, held in network.named_buffers() if bool(held.isnan().any())]
     if odd:
         raise InputError(
             f"{place!r} has weights that are NaN or infinite, in {shown(odd)}: its training "

@@ -25,14 +25,17 @@ class ModuleSpec(NamedTuple):
 
         >>> ModuleSpec.parse("nets.py:make@actor.pt")
         ModuleSpec(source='nets.py', factory='make', weights=PosixPath('actor.pt'))
+        >>> ModuleSpec.parse("nets.py:make@12:30/actor.pt").weights
+        PosixPath('12:30/actor.pt')
         >>> ModuleSpec.parse("runs/ppo"), ModuleSpec.parse("s3://bucket/run")
         (None, None)
         """
-        source, _, rest = text.rpartition(":")
-        factory, _, weights = rest.partition("@")
-        if not source or not factory.isidentifier():
-            return None
-        return cls(source, factory, Path(weights) if weights else None)
+        # A folder may be named by the time, `runs/12:30`, on either side.
+        for colon in (place for place, letter in enumerate(text) if letter == ":"):
+            source, (factory, _, weights) = text[:colon], text[colon + 1 :].partition("@")
+            if source and factory.isidentifier():
+                return cls(source, factory, Path(weights) if weights else None)
+        return None
 
     def __str__(self) -> str:
         at = "" if self.weights is None else f"@{self.weights}"

@@ -38,8 +38,15 @@ def observation_ports(space: Space) -> tuple[Port, ...]:
     ['obs.b']
 
     Raises:
-        InputError: a leaf is none of Box, Discrete, MultiDiscrete, MultiBinary.
+        InputError: a leaf is none of Box, Discrete, MultiDiscrete, MultiBinary, or a key has a dot.
     """
+    dotted = [key for path, _ in leaves(space) for key in path if "." in str(key)]
+    if dotted:
+        raise InputError(
+            f"Observations with the key {dotted[0]!r} can't be exported: a file calls a nested "
+            "part `obs.arm.angle`, so that keys have no dot. Wrap the environment so that it gives "
+            "another key."
+        )
     return tuple(_leaf_port(port_name(path), leaf) for path, leaf in leaves(space))
 
 

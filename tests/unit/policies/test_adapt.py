@@ -65,6 +65,11 @@ class _Sum(nn.Module):
         (nn.Linear(3, 2), (FOUR, TWO), "can't take a batch of Box"),
         (Constant(0.0), (FOUR, None), "needs `observation_space` and `action_space`"),
         (object(), (FOUR, TWO), "takes a torch.nn.Module, but got a object"),
+        (
+            Constant(0.0, 1.0),
+            (gym.spaces.Dict({"arm.angle": FOUR}), TWO),
+            r"the key 'arm\.angle' can't be exported: .* keys have no dot",
+        ),
         (Constant(0.0), (FOUR, gym.spaces.MultiBinary(1)), "can't be exported: Discrete, and"),
         (Constant(0.0), (FOUR, gym.spaces.Box(-np.inf, 1, (1,))), "bounds that are infinite"),
         (Constant(0.0), (FOUR, gym.spaces.Discrete(2, start=1)), "don't begin at 0"),
@@ -73,7 +78,7 @@ class _Sum(nn.Module):
 )
 def test_what_does_not_fit_is_refused_with_what_would(module, spaces, told):
     with pytest.raises(InputError, match=told):
-        policy_of(module, *spaces, squash=True)
+        policy_of(module, *spaces, squash=isinstance(spaces[1], gym.spaces.Box))
 
 
 @pytest.mark.parametrize(
@@ -82,7 +87,10 @@ def test_what_does_not_fit_is_refused_with_what_would(module, spaces, told):
         ({"normalise": (np.zeros(3), np.ones(3))}, r"statistics of `obs` are of shape \[3\]"),
         ({"normalise": (np.zeros(4), np.array([1, 1, 0, 1]))}, "deviations above 0"),
         ({"normalise": (np.full(4, np.nan), np.ones(4))}, "must be finite"),
+        ({"normalise": (np.zeros(4),)}, r"must be a pair of arrays, \(mean, standard deviation\)"),
+        ({"normalise": ("a", "b")}, "must be a pair of arrays"),
         ({"clip": 0.0}, "`clip` must be above 0"),
+        ({"squash": True}, r"`squash` is for continuous actions.*are of Discrete\(2\)"),
     ],
 )
 def test_statistics_that_no_observation_has_are_refused(given, told):

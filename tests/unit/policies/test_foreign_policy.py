@@ -35,6 +35,11 @@ class Sized(nn.Sequential):
     def __init__(self, observations, actions):
         super().__init__(nn.Linear(observations.shape[0], int(actions.n)))
 
+def spoilt():
+    module = nn.Sequential(nn.BatchNorm1d(4), make())
+    module[0].running_mean[1] = float("nan")
+    return module
+
 def nan():
     module = make()
     nn.init.constant_(module[0].weight, float("nan"))
@@ -109,6 +114,7 @@ def test_spaces_may_be_said_in_place_of_an_environment(nets):
         ("{nets}:make@{nets}", CARTPOLE, "holds more than tensors, or is broken"),
         ("{nets}", CARTPOLE, r"doesn't say what of the file makes .* such as `nets\.py:make`"),
         ("{nets}:nan", CARTPOLE, r"weights that are NaN or infinite, in \['module.0.weight'\]"),
+        ("{nets}:spoilt", CARTPOLE, r"NaN or infinite, in \['module.0.running_mean'\]"),
         ("{nets}:make", ForeignOptions(env="no_such:A-v0"), r"put its folder on PYTHONPATH\.$"),
         (
             "{nets}:make",
@@ -154,5 +160,5 @@ def test_an_environment_in_the_working_directory_is_found_and_its_failure_is_its
 
 def test_weights_that_do_not_fit_are_refused(nets, tmp_path):
     torch.save({"0.weight": torch.zeros(2, 2)}, tmp_path / "w.pt")
-    with pytest.raises(CheckpointError, match="holds no weights that fit"):
+    with pytest.raises(CheckpointError, match="holds no weights that fit: Error.*: Missing key"):
         open_policy(f"{nets}:make@{tmp_path / 'w.pt'}", CARTPOLE)
