@@ -167,6 +167,11 @@ def _limit_faults(raw: Mapping[Any, Any]) -> Iterator[str]:
             yield fault
 
 
+def _told(sparsity: object) -> str:
+    """Return a sparsity as candidates' names have it; see `rayprune.fit.candidates.Candidate`."""
+    return f"{100 * sparsity:g}" if isinstance(sparsity, (int, float)) else str(sparsity)
+
+
 def _choice_faults(raw: Mapping[Any, Any]) -> Iterator[str]:
     named = raw.get("granularities")
     for name in named if isinstance(named, (list, tuple)) else ():
@@ -183,5 +188,5 @@ def _choice_faults(raw: Mapping[Any, Any]) -> Iterator[str]:
         except InputError as error:
             yield str(error).replace("--target", "fit.target")
     sparsities = raw.get("sparsities")
-    if isinstance(sparsities, (list, tuple)) and len(set(map(str, sparsities))) < len(sparsities):
+    if isinstance(sparsities, (list, tuple)) and len({*map(_told, sparsities)}) < len(sparsities):
         yield f"`fit.sparsities` must not hold a value twice, but is {shown(sparsities)}."

@@ -12,7 +12,7 @@ from typing import Any, Final
 from rayprune import yaml12
 from rayprune.errors import ConfigError, InputError
 from rayprune.fit.artifact import hand_over
-from rayprune.fit.candidates import FLOAT, Candidate
+from rayprune.fit.candidates import FLOAT, HIDDENS, Candidate
 from rayprune.fit.choice import FitReporter, Judge, best_of, nearest_of, told_uses
 from rayprune.fit.feasibility import Assessment, Feasibility, assess, take_measurement
 from rayprune.fit.fit_spec import Fit, hiddens_of
@@ -54,6 +54,8 @@ def plan_fit(fit: Fit, reporter: FitReporter, known: Measured | None = None) -> 
     """
     for name, fault in fit.dropped.items():
         reporter.message(f"{name} can't be trained: {fault}")
+    if all(one.hiddens is None for one in fit.candidates):
+        reporter.message(f"The file gives no `{HIDDENS}`: its own network is tried alone.")
     networks = Networks()
     counted = [(one, networks.left(fit.experiment_of(one))) for one in fit.candidates]
     held = dict(known or {})

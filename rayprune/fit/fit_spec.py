@@ -13,7 +13,13 @@ from rayprune.deploy.formats import format_named
 from rayprune.deploy.targets import target_of
 from rayprune.deploy.targets.base import Target
 from rayprune.errors import ConfigError, InputError, shown
-from rayprune.fit.candidates import FLOAT, Candidate, candidates_of, without_compaction
+from rayprune.fit.candidates import (
+    FLOAT,
+    HIDDENS,
+    Candidate,
+    candidates_of,
+    without_compaction,
+)
 from rayprune.fit.config import FitConfig, fit_faults
 from rayprune.pruning.quantisation.config import QuantisationConfig
 from rayprune.pruning.schedules import schedule_of
@@ -44,7 +50,7 @@ class Fit:
         """Parse a mapping that `load_fit` has checked.
 
         Raises:
-            ConfigError: no candidate makes a valid experiment.
+            ConfigError: no candidate makes a valid experiment, or there are widths of nothing.
         """
         config = FitConfig.from_raw(raw.get("fit"))
         import_modules(raw.get("imports"))
@@ -52,9 +58,16 @@ class Fit:
         faults, experiment = experiment_faults(base, check_paths=False)
         if experiment is None:
             raise ConfigError(faults)
+        hiddens = hiddens_of(experiment)
+        if hiddens is None and "widths" in config.model_fields_set:
+            raise ConfigError(
+                f"`fit.widths` are of `{HIDDENS}`, which the file doesn't give, so that its "
+                "network has one width alone. Give it, such as [256, 256] (layers that are fully "
+                "connected, one list of them), or leave `fit.widths` out."
+            )
         wanted = candidates_of(
             config,
-            hiddens_of(experiment),
+            hiddens,
             interval_of(config, experiment),
             from_dense=config.from_dense and _trains_the_reference(experiment),
             weight_bits=_weight_bits(raw),
@@ -130,7 +143,9 @@ def load_fit(
     given = raw.get("fit")
     if given is None or isinstance(given, Mapping):
         raw["fit"] = {**(given or {}), **(options or {})}
-    pruning = raw.setdefault("pruning", {})
+    if raw.get("pruning") is None:
+        raw["pruning"] = {}  # a block whose lines are all commented out is as none
+    pruning = raw["pruning"]
     if isinstance(pruning, dict) and "threshold" not in pruning:
         # A candidate has its own; the file's only has to be one.
         pruning.setdefault("sparsity", 0.5)

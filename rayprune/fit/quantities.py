@@ -12,7 +12,9 @@ from typing import Final
 from rayprune.errors import shown
 from rayprune.pruning.checks import is_finite
 
-_WRITTEN: Final = re.compile(r"\s*([0-9][0-9_]*\.?[0-9]*(?:[eE][+-]?[0-9]+)?)\s*([A-Za-zµμ]*)\s*")
+_WRITTEN: Final = re.compile(
+    r"\s*((?:[0-9][0-9_]*\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)\s*([A-Za-zµμ]*)\s*"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,8 @@ class Quantity:
     [65536.0, 16384.0, 500.0]
     >>> TIME.value_of("1ms"), TIME.text(20.0), SIZE.text(16384)
     (1000.0, '20 µs', '16,384 B')
+    >>> TIME.value_of("20 µs"), ENERGY.value_of("5µJ")
+    (20.0, 5.0)
     >>> TIME.fault("fit.deadline", 5)
     '`fit.deadline` must be a positive time with its unit, such as 1ms, but is 5. Known are us, ...'
     """
@@ -64,12 +68,12 @@ class Quantity:
 
 
 def _units(**units: float) -> Mapping[str, float]:
-    return types.MappingProxyType(units)
+    # Of the micro sign Python's names make the Greek letter, so that no keyword can hold it.
+    whole = {"µ" + unit[1:]: of for unit, of in units.items() if unit[0] == "u"}
+    return types.MappingProxyType({**units, **whole})
 
 
-TIME: Final = Quantity(
-    "time", _units(us=1.0, µs=1.0, ns=1e-3, ms=1e3, s=1e6), "µs", "1ms", bare=False
-)
+TIME: Final = Quantity("time", _units(us=1.0, ns=1e-3, ms=1e3, s=1e6), "µs", "1ms", bare=False)
 SIZE: Final = Quantity(
     # As data sheets of microcontrollers count: 64 KB of flash are 65,536 bytes.
     "size",
@@ -79,5 +83,5 @@ SIZE: Final = Quantity(
 )
 COUNT: Final = Quantity("count", _units(k=1e3, m=1e6), "", "20000")
 ENERGY: Final = Quantity(
-    "energy", _units(uj=1.0, µj=1.0, nj=1e-3, mj=1e3, j=1e6), "µJ", "5uJ", bare=False
+    "energy", _units(uj=1.0, nj=1e-3, mj=1e3, j=1e6), "µJ", "5uJ", bare=False
 )

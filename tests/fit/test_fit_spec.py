@@ -61,6 +61,22 @@ def test_options_win_over_the_file_and_candidates_are_experiments(tmp_path: Path
     )
 
 
+def test_a_pruning_block_whose_lines_are_commented_out_is_as_none(tmp_path: Path) -> None:
+    assert load_fit(write(tmp_path / "c.yaml", pruning=None)).experiment.pruning.sparsity == 0.5
+
+
+def test_widths_of_a_file_that_has_none_are_refused_and_their_default_is_told_of(
+    tmp_path: Path,
+) -> None:
+    bare = {**experiments.PPO["rllib"], "rl_module": {}}
+    with pytest.raises(ConfigError, match=r"`fit\.widths` are of .*fcnet_hiddens`.* Give it"):
+        load_fit(write(tmp_path / "c.yaml", rllib=bare))
+    fit = load_fit(write(tmp_path / "c.yaml", rllib=bare, fit={"parameters": 1}))
+    told: list[str] = []
+    plan_fit(fit, SimpleNamespace(message=told.append))  # type: ignore[arg-type]
+    assert "The file gives no `rllib.rl_module.model_config.fcnet_hiddens`" in told[0]
+
+
 def test_what_is_left_of_a_network_is_counted_between_units_that_live(tmp_path: Path) -> None:
     fit, networks = load_fit(write(tmp_path / "c.yaml")), Networks()
     left = {one.name: networks.left(fit.experiment_of(one)) for one in fit.candidates}

@@ -8,6 +8,11 @@ def test_limits_are_in_base_units_whatever_they_were_written_in():
     assert config.budgets.limits == {"deadline": 1000.0, "flash": 16384.0, "instructions": 20000.0}
 
 
+@pytest.mark.parametrize("written", ["20us", "20 µs", "20 \u03bcs", ".02ms", "2e1 us"])
+def test_microseconds_may_be_written_with_either_sign(written):
+    assert FitConfig.from_raw({"deadline": written}).budgets.limits == {"deadline": 20.0}
+
+
 @pytest.mark.parametrize(
     ("block", "told"),
     [
@@ -19,6 +24,7 @@ def test_limits_are_in_base_units_whatever_they_were_written_in():
         ({"flash": "1KB", "target": "hots"}, "Did you mean 'host'?"),
         ({"flash": "1KB", "granularities": ["nueron"]}, "Did you mean 'neuron'?"),
         ({"flash": "1KB", "sparsities": [0.5, 0.5]}, "`fit.sparsities` must not hold a value"),
+        ({"flash": "1KB", "sparsities": [0.5, 0.50000001]}, "must not hold a value twice"),
         ({"flash": "1KB", "widths": [0]}, "`fit.widths.0` must be a share of the widths, above 0"),
         ({"flash": "1KB", "widths": [[64, 0]]}, "such as [64, 32], but is [64, 0]."),
         ({"flash": "1e999"}, "`fit.flash` must be a positive size"),
