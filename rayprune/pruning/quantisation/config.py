@@ -19,7 +19,7 @@ ACTIVATIONS: Final = (8, 16)
 LINES: Final[Mapping[str, str]] = {
     "weights": "bits of a weight, 8, 4 or 2; a step for each output unit (default 8)",
     "activations": "bits of what a layer reads, 8 or 16; null: floating point (default 8)",
-    "observations": "bits of what the first layer reads, 8 or 16 (default 16)",
+    "observations": "bits of what the first layer reads, likewise (default 16)",
     "start": "when rounding begins: a fraction of the run, or env steps above 1 (default 0.5)",
     "freeze": "when the observed ranges stay as they are, likewise (default 0.75)",
     "follow": "the share of a minibatch in the ranges' running averages (default 0.01)",
@@ -40,7 +40,8 @@ class QuantisationConfig:
             output unit has for itself.
         activations: bits of what a layer reads, 8 or 16, in a range that is observed; None leaves
             it in floating point, and then no integer file can be made of the policy.
-        observations: bits of what the first layer reads, which knows but one range for all sensors.
+        observations: bits of what the first layer reads, which knows but one range for all sensors;
+            None likewise. Of no meaning where ``activations`` is None.
         start: when rounding begins: up to 1 a fraction of the run, above it env steps.
         freeze: from when on the observed ranges stay as they are; not before ``start``.
         follow: the share of a minibatch's range in the running average of them, in (0, 1].

@@ -107,8 +107,7 @@ class Quantiser:
         config = self.config
         if config.activations is None:
             return [None] * len(self.layers)
-        first = config.observations or config.activations
-        return [first, *[config.activations] * (len(self.layers) - 1)]
+        return [config.observations, *[config.activations] * (len(self.layers) - 1)]
 
 
 def candidates(

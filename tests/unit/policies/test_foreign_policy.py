@@ -160,5 +160,5 @@ def test_an_environment_in_the_working_directory_is_found_and_its_failure_is_its
 
 def test_weights_that_do_not_fit_are_refused(nets, tmp_path):
     torch.save({"0.weight": torch.zeros(2, 2)}, tmp_path / "w.pt")
-    with pytest.raises(CheckpointError, match="holds no weights that fit: Error.*: Missing key"):
+    with pytest.raises(CheckpointError, match=r"holds no weights that fit: Error.*: Missing key"):
         open_policy(f"{nets}:make@{tmp_path / 'w.pt'}", CARTPOLE)

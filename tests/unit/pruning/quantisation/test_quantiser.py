@@ -61,6 +61,12 @@ def test_ranges_follow_as_torch_s_observer_does_and_then_stay() -> None:
     assert torch.equal(module[0].activation_range, held)
 
 
+def test_observations_of_no_bits_are_read_as_they_are() -> None:
+    module = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+    Quantiser(module, QuantisationConfig(start=0, observations=None)).update(0)
+    assert [module[n].precision.activations for n in (0, 2)] == [0, 8]
+
+
 def test_the_first_layer_reads_observations_in_their_own_bits() -> None:
     module = net()
     Quantiser(module, QuantisationConfig(start=0, activations=8, observations=16)).update(0)
