@@ -82,6 +82,4 @@ SIZE: Final = Quantity(
     "64KB",
 )
 COUNT: Final = Quantity("count", _units(k=1e3, m=1e6), "", "20000")
-ENERGY: Final = Quantity(
-    "energy", _units(uj=1.0, nj=1e-3, mj=1e3, j=1e6), "µJ", "5uJ", bare=False
-)
+ENERGY: Final = Quantity("energy", _units(uj=1.0, nj=1e-3, mj=1e3, j=1e6), "µJ", "5uJ", bare=False)

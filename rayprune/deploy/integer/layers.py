@@ -39,8 +39,8 @@ class IntegerLinear(nn.Module):
         if told is None or told.grid is None or step is None:
             raise InputError(
                 f"{name!r} reads numbers in floating point, and a file of whole numbers can't be "
-                "made of that. Train with `quantise.activations`, and `quantise.observations` of the "
-                "first layer, 8 or 16."
+                "made of that. Train with `quantise.activations` 8 or 16; of the first layer with "
+                "`quantise.observations`."
             )
         self.inverse = float(told.grid.inverse)
         self.low, self.high = int(told.grid.low), int(told.grid.high)

@@ -77,8 +77,6 @@ class Quantiser:
         make_quantisable(module, names)
         self.layers = {name: cast("QuantisedLayer", module.get_submodule(name)) for name in names}
         """The layers that are quantised, by name, in the module's order."""
-        for layer in self.layers.values():
-            layer.follow = self.config.follow
 
     def update(self, clock: float) -> bool:
         """Do what the time asks for: begin to round, or hold the ranges.
@@ -90,6 +88,8 @@ class Quantiser:
             Whether layers compute otherwise from now on.
         """
         phase = self.phase_at(clock)
+        for layer in self.layers.values():
+            layer.follow = self.config.follow
         changed = [
             layer.tell(phase, self.config.weights, bits)
             for layer, bits in zip(self.layers.values(), self._activation_bits(), strict=True)

@@ -61,6 +61,14 @@ def test_ranges_follow_as_torch_s_observer_does_and_then_stay() -> None:
     assert torch.equal(module[0].activation_range, held)
 
 
+def test_a_config_that_is_assigned_says_how_fast_ranges_follow() -> None:
+    module = net()
+    quantiser = Quantiser(module, QuantisationConfig(start=0, freeze=100))
+    quantiser.config = QuantisationConfig(start=0, freeze=100, follow=0.5)
+    quantiser.update(0)
+    assert {layer.follow for layer in quantised_layers(module).values()} == {0.5}
+
+
 def test_observations_of_no_bits_are_read_as_they_are() -> None:
     module = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
     Quantiser(module, QuantisationConfig(start=0, observations=None)).update(0)
