@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,15 @@ def test_links_hold_where_pages_are_staged_and_what_they_lead_to_comes_along(
     assert {page.name: broken(page) for page in pages if broken(page)} == {}
     assert (tmp_path / "staged" / "benchmarks" / "f.yaml").is_file()
     assert "(CONTRIBUTING.md#a)" in (tmp_path / "staged" / "index.md").read_text(encoding="utf-8")
+
+
+def test_the_site_needs_none_of_the_developers_packages() -> None:
+    code = (
+        "import sys; sys.modules.update(griffe=None, ray=None, torch=None)\n"
+        "import tools.docs.site; tools.docs.site.build = lambda root: 7\n"
+        "from tools.docs.__main__ import main; sys.exit(main(['site']))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 7
 
 
 @pytest.mark.slow

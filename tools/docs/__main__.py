@@ -11,21 +11,23 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tools.docs.reference import PAGES
-from tools.docs.site import build
-
 ROOT = Path(__file__).parents[2]
 
 
 def main(arguments: list[str]) -> int:
     """Do what the one argument names; return the exit code."""
+    # Each by itself: the site needs the extra `docs` alone, the reference those of developers.
     if arguments == ["reference"]:
+        from tools.docs.reference import PAGES
+
         for name, page in PAGES.items():
             path = ROOT / "docs" / "reference" / name
             path.write_text(page(), encoding="utf-8")
             sys.stderr.write(f"{path.relative_to(ROOT)}\n")
         return 0
     if arguments == ["site"]:
+        from tools.docs.site import build
+
         return build(ROOT)
     sys.stderr.write(f"{__doc__}\n")
     return 2
