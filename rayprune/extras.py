@@ -7,11 +7,12 @@ missing itself.
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from rayprune.errors import InputError
-from rayprune.reasons import chain_of
+from rayprune.reasons import chain_of, text_of
 
 
 class Extra(NamedTuple):
@@ -66,6 +67,31 @@ def registers(env: str) -> str:
             line = "" if installed(module) else f" ({pip_line(extra)})"
             return f"Write `{module}:{env}`, which imports what registers it{line}."
     return ""
+
+
+def unknown_env(env: str, error: BaseException) -> str:
+    """Return, as sentences, why an id isn't known, and what makes it so.
+
+    Args:
+        env: a gymnasium id, perhaps as ``module:Id``.
+        error: gymnasium's, which suggests the nearest id itself.
+
+    >>> unknown_env("CartPol", ValueError("Environment `CartPol` doesn't exist."))
+    "Environment `CartPol` doesn't exist."
+    """
+    said = text_of(error)
+    sentence = said if said.endswith("?") else f"{said}."
+    return f"{sentence} {registers(env) or _registers_class(env)}".rstrip()
+
+
+def _registers_class(env: str) -> str:
+    module, _, name = env.rpartition(":")
+    if not isinstance(getattr(sys.modules.get(module), name, None), type):
+        return ""
+    return (
+        f"{env!r} is a class, which needs an id: `gymnasium.register('{name}-v0', {env!r})` in "
+        f"{module!r}, and write '{env}-v0'."
+    )
 
 
 def pip_line(extra: str) -> str:

@@ -12,11 +12,11 @@ import numpy as np
 from rayprune.deploy.policy.interface import Array
 from rayprune.deploy.policy.policy import DeployablePolicy
 from rayprune.deploy.policy.runs import draw_noise, module_run
-from rayprune.errors import EnvError, InputError, did_you_mean, shown
-from rayprune.extras import extra_for, pip_line, registers
+from rayprune.errors import EnvError, InputError, shown
+from rayprune.extras import extra_for, pip_line, unknown_env
 from rayprune.import_path import search_here
 from rayprune.policies.spaces import Space, leaves
-from rayprune.reasons import RAISED, reason_of, text_of
+from rayprune.reasons import RAISED, reason_of
 
 MOST_STEPS: Final = 10_000
 """Observations that are recorded at most."""
@@ -50,11 +50,7 @@ def made(env: str, env_config: Mapping[str, Any]) -> Iterator[gym.Env[Any, Any]]
     try:
         environment = gym.make(env, **env_config)
     except gym.error.Error as error:
-        said = text_of(error)
-        # gymnasium may have a suggestion of its own.
-        near = "" if "Did you mean" in said else did_you_mean(env.rpartition(":")[2], gym.registry)
-        hint = f" {registers(env)}".rstrip() or near
-        raise InputError(f"`--env` {env!r} is unknown: {said.rstrip('?')}.{hint}") from error
+        raise InputError(f"`--env` {env!r} is unknown: {unknown_env(env, error)}") from error
     except RAISED as error:
         given = f" with `--env-config` {dict(env_config)}" if env_config else ""
         raise InputError(

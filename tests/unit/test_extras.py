@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ else:
     import tomli as tomllib
 
 from rayprune.errors import InputError
-from rayprune.extras import EXTRAS, extra_for, lacking, needs, require
+from rayprune.extras import EXTRAS, extra_for, lacking, needs, require, unknown_env
 
 ROOT = Path(__file__).parents[2]
 OF_DEVELOPERS = {"bench", "dev", "docs"}
@@ -29,7 +30,7 @@ def test_no_other_file_writes_the_line_itself():
     sources = [path for path in (ROOT / "rayprune").rglob("*.py") if path.name != "extras.py"]
     written = re.compile(r"pip install '?rayprune\[")
     texts = {path.name: path.read_text() for path in sources}
-    assert [n for n, text in texts.items() if written.search(text) and n != "missing.py"] == []
+    assert [n for n, text in texts.items() if written.search(text) and n != "refusals.py"] == []
 
 
 @pytest.mark.parametrize("extra", EXTRAS)
@@ -54,3 +55,17 @@ def test_an_import_that_failed_deep_inside_names_its_extra():
     error.__cause__ = ModuleNotFoundError("No module named 'mujoco'", name="mujoco")
     assert extra_for(error) == "mujoco"
     assert extra_for(ValueError("no import")) is None
+
+
+def test_a_class_without_an_id_is_told_how_to_get_one(monkeypatch):
+    module = types.ModuleType("envs_of_mine")
+    module.Room = type("Room", (), {})
+    monkeypatch.setitem(sys.modules, "envs_of_mine", module)
+    told = unknown_env("envs_of_mine:Room", ValueError("Environment `Room` doesn't exist."))
+    assert told == (
+        "Environment `Room` doesn't exist. 'envs_of_mine:Room' is a class, which needs an id: "
+        "`gymnasium.register('Room-v0', 'envs_of_mine:Room')` in 'envs_of_mine', and write "
+        "'envs_of_mine:Room-v0'."
+    )
+    said = "Environment `Roon` doesn't exist. Did you mean: `Room`?"
+    assert unknown_env("envs_of_mine:Roon", ValueError(said)) == said

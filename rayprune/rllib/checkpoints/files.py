@@ -29,6 +29,7 @@ from ray.rllib.core import COMPONENT_LEARNER_GROUP, DEFAULT_MODULE_ID
 from rayprune.config import ExperimentConfig, load_experiment
 from rayprune.deploy.storage import rewrite_sparsely
 from rayprune.errors import CheckpointError, first_line
+from rayprune.import_path import search_here
 from rayprune.rllib.actors.learners import foreach_learner
 from rayprune.rllib.checkpoints.barrier import load_buffer, save_buffer
 from rayprune.rllib.checkpoints.saved_policy import MODULE_FILE, SavedPolicy, is_module
@@ -278,6 +279,7 @@ def open_settings(path: Path) -> tuple[Path, ExperimentConfig | AlgorithmConfig]
     directory = locate(path)
     if (directory / CONFIG_FILE).is_file():
         return directory, read_experiment(directory)
+    search_here()  # what was pickled by its name may lie beside the script that made it
     return directory, _read_rllib_config(directory)
 
 

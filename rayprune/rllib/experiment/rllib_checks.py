@@ -17,7 +17,8 @@ from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
 from rayprune.algorithms import ALGORITHMS
 from rayprune.errors import ConfigError, did_you_mean
-from rayprune.extras import extra_for, pip_line, registers
+from rayprune.extras import extra_for, pip_line, unknown_env
+from rayprune.import_path import search_here
 from rayprune.reasons import RAISED, reason_of, text_of
 from rayprune.rllib.algorithms import family_named
 from rayprune.rllib.cluster.resources import AUTO
@@ -97,11 +98,11 @@ def env_faults(env: str) -> list[str]:
     module, _, name = env.rpartition(":")
     try:
         if module:
+            search_here()
             importlib.import_module(module)
         gym.spec(name)
     except gym.error.Error as error:
-        hint = f" {registers(env)}".rstrip() or did_you_mean(name, gym.registry)
-        return [f"`env` {env!r} is unknown: {said_by(error)}{hint}"]
+        return [f"`env` {env!r} is unknown: {unknown_env(env, error)}"]
     except RAISED as error:  # an environment's module may do anything when it is imported
         way_out = "Install it, or put its folder on PYTHONPATH."
         extra = extra_for(error)

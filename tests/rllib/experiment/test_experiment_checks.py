@@ -16,6 +16,7 @@ from rayprune.pruning import config as pruning_config
 from rayprune.rllib.cluster import resources
 from rayprune.rllib.experiment.algorithm_config import base_config, build_config, build_module
 from rayprune.rllib.experiment.experiment_checks import load_checked
+from rayprune.rllib.experiment.rllib_checks import env_faults
 from rayprune.rllib.settings.keys import CONFIG_KEY
 from tests.rllib import configs, experiments
 
@@ -44,6 +45,17 @@ def faults_of(tmp_path: Path, **changes: Any) -> str:
     with pytest.raises(ConfigError) as caught:
         load_checked(write(tmp_path, **changes))
     return str(caught.value)
+
+
+def test_an_environment_s_module_may_lie_in_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registering = "import gymnasium\ngymnasium.register('Here-v0', 'envs_right_here:Here')\n"
+    (tmp_path / "envs_right_here.py").write_text(registering)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    assert env_faults("envs_right_here:Here-v0") == []
+    del gym.registry["Here-v0"]
 
 
 def rllib(**blocks: Any) -> dict[str, Any]:
