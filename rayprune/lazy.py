@@ -7,6 +7,7 @@ import importlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from types import ModuleType
 
 
 def lazy_names(
@@ -30,7 +31,7 @@ def lazy_names(
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         with _no_collection():
-            value = getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
+            value = getattr(_imported(f"{package}.{homes[name]}"), name)
         setattr(sys.modules[package], name, value)
         return value
 
@@ -38,6 +39,20 @@ def lazy_names(
         return sorted({*vars(sys.modules[package]), *homes})
 
     return fetch, names
+
+
+def _imported(module: str) -> ModuleType:
+    """Import a module of ours; what it lacks is told with the line that brings it."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        from rayprune.extras import extra_for, pip_line
+
+        extra = extra_for(error)
+        if extra is None:
+            raise
+        told = f"{error}: {pip_line(extra)} brings it"
+        raise ModuleNotFoundError(told, name=error.name) from error
 
 
 @contextmanager

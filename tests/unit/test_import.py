@@ -30,3 +30,10 @@ def test_the_public_surface_is_this_and_nothing_else():
         "unmask",
     ]
     assert all(hasattr(rayprune, name) for name in rayprune.__all__)
+
+
+def test_a_name_that_needs_an_extra_says_which():
+    code = "import sys; sys.modules['ray'] = None; from rayprune.rllib import prune"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.endswith(": pip install 'rayprune[rllib]' brings it\n")
