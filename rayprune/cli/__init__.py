@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from rayprune.cli.missing import missing_package
+from rayprune.cli.refusals import missing_package
 
 
 def main() -> None:

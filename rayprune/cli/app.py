@@ -7,11 +7,13 @@ error; ``--json`` puts one JSON object on standard output, errors too, and nothi
 from __future__ import annotations
 
 import functools
+import inspect
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TextIO
+from typing import Annotated, Any, TextIO
 
 import typer
 from typer.core import TyperGroup
@@ -22,10 +24,10 @@ from rayprune.cli.evaluate import evaluate
 from rayprune.cli.export import export
 from rayprune.cli.fit import fit
 from rayprune.cli.list import list_names
-from rayprune.cli.missing import missing_package
 from rayprune.cli.options import person
 from rayprune.cli.prune import prune
 from rayprune.cli.record import record
+from rayprune.cli.refusals import missing_package, wrong_usage
 from rayprune.cli.report import report
 from rayprune.cli.sensitivity import sensitivity
 from rayprune.cli.serve import serve
@@ -72,9 +74,21 @@ class _Commands(TyperGroup):
             raise
 
 
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        from rayprune.cli.setup.packages import installed_version
+
+        typer.echo(f"rayprune {installed_version('rayprune') or '(not installed)'}")
+        raise typer.Exit
+
+
+def _unwrapped(docstring: str | None) -> str:
+    """Return a docstring with a line for each paragraph and example: Typer keeps line breaks."""
+    return re.sub(r"(?<!\n)\n(?!\n|Example:)\s*", " ", inspect.cleandoc(docstring or ""))
+
+
 app = typer.Typer(
     cls=_Commands,
-    help="Train deep-RL policies small: prune while RLlib trains, and prove what is left.",
     epilog="Example: rayprune train ppo_cartpole",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -100,7 +114,19 @@ _COMMANDS: Mapping[str, Callable[..., dict[str, Any]]] = {
     "schema": schema,
 }
 for _name, _command in _COMMANDS.items():
-    app.command(_name)(_interruptible(_command))
+    app.command(_name, help=_unwrapped(_command.__doc__))(_interruptible(_command))
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_tell_version, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Train deep-RL policies small: prune while RLlib trains, and prove what is left."""
 
 
 def run(arguments: Sequence[str], stdout: TextIO) -> int:
@@ -164,9 +190,7 @@ def _message(error: Exception) -> str:
     if isinstance(error, (RaypruneError, InterruptedCommandError)):
         return str(error)
     if _is_usage_error(error):
-        context = getattr(error, "ctx", None)
-        command = context.command_path if context is not None else "rayprune"
-        return f"{error.format_message()} Try `{command} --help`."  # type: ignore[attr-defined]
+        return wrong_usage(error)
     if isinstance(error, ModuleNotFoundError):
         return missing_package(error)
     return f"{reason_of(error)}. Rerun with --debug for the traceback."

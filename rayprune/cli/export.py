@@ -43,7 +43,7 @@ def export(
         str,
         typer.Option(
             metavar="|".join(FORMATS),
-            help="Which kind of file.",
+            help=f"Which kind of file: {', '.join(FORMATS)}.",
             show_default=False,
             autocompletion=completion.formats,
         ),

@@ -183,6 +183,11 @@ def require_checkpoint(path: Path) -> Path:
             f"There is no checkpoint {str(path)!r}. A run keeps its own in its directory's "
             "checkpoints/, and summary.json names the best."
         )
+    if is_foreign(path):
+        raise CheckpointError(
+            f"{str(path)!r} is no checkpoint of RLlib, which this command needs. `rayprune export`,"
+            " `bench` and `certify` take policies from elsewhere; `Pruner` prunes them in Python."
+        )
     return path
 
 

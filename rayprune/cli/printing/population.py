@@ -143,7 +143,8 @@ def front_table(found: Mapping[str, Any], dense_return: float | None) -> Table:
         dense_return: the dense policy's validation return, if it was measured.
     """
     dense = "" if dense_return is None else f"; the dense policy earns {number(dense_return)}"
-    title = f"Front: {len(found['points'])} points, hypervolume {found['hypervolume']:.4g}{dense}"
+    points = "1 point" if len(found["points"]) == 1 else f"{len(found['points'])} points"
+    title = f"Front: {points}, hypervolume {found['hypervolume']:.4g}{dense}"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     timed = any("latency" in point for point in found["points"])
     names = ["sparsity", "return", "test return [95 %]", "FLOPs"]

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from rayprune.cli.options import Address, AsJson, Debug, tell
+from rayprune.cli.options import AsJson, Debug, tell
 from rayprune.cli.setup.check import ABSENT, BROKEN, DOUBTFUL, OK, Check
 from rayprune.cli.setup.machine_checks import machine_checks
 from rayprune.cli.setup.packages import package_checks
@@ -21,7 +21,10 @@ _STYLES: Final = {OK: "green", ABSENT: "dim", DOUBTFUL: "yellow", BROKEN: "bold 
 
 
 def doctor(
-    address: Address = None,
+    address: Annotated[
+        str | None,
+        typer.Option(metavar="ADDR", help="A Ray cluster that runs are meant for: does it answer?"),
+    ] = None,
     start_ray: Annotated[
         bool,
         typer.Option("--start-ray", help="Start Ray here for a moment, and tell its resources."),

@@ -52,8 +52,10 @@ class Requirements(NamedTuple):
 
 
 def package_checks() -> Iterator[Check]:
-    """Yield a check of Python, of each package that is needed, and of each extra."""
+    """Yield our own version, and a check of Python, of each package needed, of each extra."""
     wanted = Requirements.read()
+    own = installed_version("rayprune") or "a source tree that isn't installed"
+    yield Check("packages", "rayprune", OK, own)
     yield _python(wanted.python)
     for one in wanted.of(None):
         yield _package(one, BROKEN)
@@ -69,7 +71,7 @@ def _python(allowed: str) -> Check:
 
 
 def _package(wanted: Requirement, otherwise: Status) -> Check:
-    version = _version(wanted.name)
+    version = installed_version(wanted.name)
     if version is not None and _fits(wanted, version):
         return Check("packages", wanted.name, OK, f"{version} ({_allowed(wanted)})")
     found = f"{version or 'missing'} ({_allowed(wanted)})"
@@ -85,7 +87,7 @@ def _extra(name: str, wanted: list[Requirement]) -> Check:
         status = BROKEN if name == _NEEDED_EXTRA else ABSENT
         found = f"lacks {', '.join(absent)}: {held.line}"
         return Check("extras", label, status, found, pip_line(name))
-    versions = {one.name: _version(one.name) for one in wanted}
+    versions = {one.name: installed_version(one.name) for one in wanted}
     told = ", ".join(
         f"{package} {version or '(by another name)'}" for package, version in versions.items()
     )
@@ -106,7 +108,8 @@ def _allowed(wanted: Requirement) -> str:
     return str(wanted.specifier) or "any"
 
 
-def _version(name: str) -> str | None:
+def installed_version(name: str) -> str | None:
+    """Return the version of an installed distribution, None where it isn't installed."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

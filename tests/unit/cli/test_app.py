@@ -86,6 +86,41 @@ def test_an_unknown_command_says_which_there_are(rayprune):
     assert "'certify', 'doctor', 'evaluate', 'export', " in answer.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (
+            ("fit", "x", "--trials", "0"),
+            "`--trials` must be greater than or equal to 1, but is '0'.",
+        ),
+        (("train", "x", "--seed", "q"), "`--seed` must be a valid integer, but is 'q'."),
+        (("train", "x", "--sed", "1"), "No such option: --sed. Did you mean '--seed'?"),
+        (("schema", "x"), "Got unexpected extra argument(s) (x)."),
+    ],
+)
+def test_wrong_usage_names_the_option_and_the_value_given(rayprune, arguments, told):
+    answer = rayprune(*arguments)
+    assert answer.code == 2
+    assert answer.stderr == f"{told} Try `rayprune {arguments[0]} --help`.\n"
+
+
+def test_a_missing_argument_says_what_it_may_be(rayprune):
+    assert "'KIND'. One of: criteria, schedules, " in rayprune("list").stderr
+    assert "'--format'. Which kind of file: onnx, torch, c." in rayprune("export", "x").stderr
+
+
+def test_the_version_is_told(rayprune):
+    answer = rayprune("--version")
+    assert (answer.code, answer.stdout.partition(" ")[0]) == (0, "rayprune")
+    assert answer.stdout.strip()[-1].isdigit()
+
+
+def test_a_help_s_paragraph_is_no_narrower_than_the_terminal(rayprune, monkeypatch):
+    monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 200)
+    said = rayprune("doctor", "--help").stdout
+    assert "1: it lacks something, which is told with the way out. Nothing is started" in said
+
+
 def test_wrong_usage_is_told_as_json_too(rayprune):
     answer = rayprune("train", "--json")
     assert answer.code == 2
@@ -101,7 +136,9 @@ def test_each_help_has_an_example(rayprune, command):
 
 def test_the_bare_command_shows_the_help(rayprune):
     answer = rayprune()
-    assert "train" in answer.stdout + answer.stderr
+    said = answer.stdout + answer.stderr
+    assert "train" in said
+    assert "Try `rayprune --help`" not in said
 
 
 def test_help_imports_nothing_heavy():

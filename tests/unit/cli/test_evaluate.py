@@ -30,6 +30,14 @@ def test_a_missing_checkpoint_is_told_before_anything_starts(rayprune, adaptor):
     assert adaptor.calls == []
 
 
+def test_a_zip_is_told_before_anything_starts(rayprune, adaptor, tmp_path):
+    (tmp_path / "ppo.zip").touch()
+    answer = rayprune("evaluate", tmp_path / "ppo.zip")
+    assert answer.code == 2
+    assert "ppo.zip' is no checkpoint of RLlib, which this command needs." in answer.stderr
+    assert adaptor.calls == []
+
+
 def test_no_episodes_are_refused(rayprune, checkpoint):
     answer = rayprune("evaluate", checkpoint, "--episodes", 0)
     assert answer.code == 2

@@ -20,5 +20,6 @@ def require(packages: Sequence[str]) -> None:
     """
     if not all(map(installed, packages)):
         raise InputError(
-            f"{needs('An ONNX file', 'deploy')}. `--format torch` and `--format c` need neither."
+            f"{needs('An ONNX file', 'deploy')}. "
+            "`--format torch` and `--format c` need none of them."
         )

@@ -95,6 +95,6 @@ def test_the_front_is_a_table_with_test_returns_beside():
     found = {"points": [point], "hypervolume": 12.5}
     Console(file=stream, width=120).print(front_table(found, 500.0))
     text = stream.getvalue()
-    assert "1 points, hypervolume 12.5; the dense policy earns 500.0" in text
+    assert "Front: 1 point, hypervolume 12.5; the dense policy earns 500.0" in text
     for cell in ("95.0 %", "499.0", "488.0 [470.0, 500.0]", "3,416", "criterion lamp"):
         assert cell in text

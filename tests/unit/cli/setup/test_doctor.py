@@ -43,7 +43,7 @@ def test_without_any_extra_it_tells_the_lines_and_exits_with_1(rayprune, quick, 
 
 
 def test_a_version_that_is_not_allowed_is_broken_with_the_line_that_mends_it(monkeypatch):
-    monkeypatch.setattr("rayprune.cli.setup.packages._version", lambda _name: "0.0.1")
+    monkeypatch.setattr("rayprune.cli.setup.packages.installed_version", lambda _name: "0.0.1")
     checks = found(package_checks())
     assert checks["numpy"].status == BROKEN
     assert checks["numpy"].way_out.startswith("pip install 'numpy>=")
