@@ -84,6 +84,7 @@ def _facts(given: Mapping[str, Any]) -> RunFacts:
         steps=_steps(given, "updates" if is_offline(algorithm) else "env_steps"),
         critic=known is not None and known.critic,
         may_normalise=not (is_offline(algorithm) or _has_own_inputs(given)),
+        granularity=given["pruning"].get("granularity"),
     )
 
 

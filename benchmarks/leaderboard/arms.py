@@ -174,10 +174,15 @@ def _recommended(_: Task, sparsity: float) -> Sequence[str]:
     return [f"pruning={json.dumps({'recipe': 'recommended', 'sparsity': sparsity})}"]
 
 
-def _early(_: Task, sparsity: float) -> Sequence[str]:
-    ramp = {"kind": "cubic", "begin": 0.1, "end": 0.5}
-    given = {"recipe": "recommended", "sparsity": sparsity, "schedule": ramp}
-    return [f"pruning={json.dumps(given)}"]
+def _ramp(begin: float, end: float) -> Settings:
+    """Return settings of the recipe with another ramp."""
+
+    def settings(_: Task, sparsity: float) -> Sequence[str]:
+        ramp = {"kind": "cubic", "begin": begin, "end": end}
+        given = {"recipe": "recommended", "sparsity": sparsity, "schedule": ramp}
+        return [f"pruning={json.dumps(given)}"]
+
+    return settings
 
 
 def _wide(task: Task, sparsity: float) -> Sequence[str]:
@@ -191,12 +196,13 @@ def _trust_region(task: Task, sparsity: float) -> Sequence[str]:
 
 
 def _units(task: Task, sparsity: float) -> Sequence[str]:
-    changes = {
-        "granularity": "neuron",
-        "distribution": "uniform",
-        "compact_every": task.steps // 20,
-    }
-    return [pruning(task, unit_sparsity(task.layers, sparsity), critic=0, **changes)]
+    given = {"recipe": "units", "sparsity": unit_sparsity(task.layers, sparsity)}
+    return [f"pruning={json.dumps(given)}"]
+
+
+def _narrow(task: Task, sparsity: float) -> Sequence[str]:
+    left = round((1 - unit_sparsity(task.layers, sparsity)) * task.layers[1])
+    return [*_dense(task, 0), *_model(policy_hiddens=hiddens(task.layers, left)[1:-1])]
 
 
 def _cut(task: Task, sparsity: float) -> Sequence[str]:
@@ -254,7 +260,12 @@ _ALL: Final = (
     Arm(
         name="early ramp",
         line="the recipe, with a ramp from 10 to 50 % of the run in place of 20 to 80 %",
-        settings=_early,
+        settings=_ramp(0.1, 0.5),
+    ),
+    Arm(
+        name="first ramp",
+        line="the recipe, with a ramp over the first 20 % of the run",
+        settings=_ramp(0.0, 0.2),
     ),
     Arm(
         name="trust region",
@@ -283,6 +294,11 @@ _ALL: Final = (
         settings=_scheduled(kind="rigl", begin=0.0, end=_END, minibatches=64),
     ),
     Arm(
+        name="RigL, dense critic",
+        line="RigL in the policy; the critic dense",
+        settings=_scheduled(critic=0, kind="rigl", begin=0.0, end=_END, minibatches=64),
+    ),
+    Arm(
         name="revive",
         line="a static mask and one random revival of a tenth at 20 %; the critic as sparse",
         settings=_scheduled(kind="revive", begin=0.2, reserve=0.1, every=None),
@@ -303,8 +319,14 @@ _ALL: Final = (
     ),
     Arm(
         name="units, live",
-        line="whole units, which leave the net while it trains; the critic dense",
+        line="`pruning: {recipe: units}`: whole units, which leave the net while it trains",
         settings=_units,
+        mlp_only=True,
+    ),
+    Arm(
+        name="narrow",
+        line="a dense actor of the width that units leave; the critic as dense's",
+        settings=_narrow,
         mlp_only=True,
     ),
 )

@@ -14,6 +14,7 @@ from rayprune.pruning.checks import Faults
 from rayprune.pruning.component import Chosen
 from rayprune.pruning.recipes.base import Recipe, RunFacts, filled
 from rayprune.pruning.recipes.recommended import RecommendedRecipe
+from rayprune.pruning.recipes.units import UnitsRecipe
 from rayprune.pruning.registry import Registry
 
 __all__ = [
@@ -27,7 +28,9 @@ __all__ = [
     "register_recipe",
 ]
 
-_REGISTRY: Registry[type[Recipe]] = Registry("recipe", {"recommended": RecommendedRecipe})
+_REGISTRY: Registry[type[Recipe]] = Registry(
+    "recipe", {"recommended": RecommendedRecipe, "units": UnitsRecipe}
+)
 RECIPES: Mapping[str, type[Recipe]] = _REGISTRY
 
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Final
 
 from rayprune.pruning.checks import Faults
 from rayprune.pruning.component import Chosen
-from rayprune.pruning.recipes.base import Recipe, RunFacts
+from rayprune.pruning.recipes.base import Recipe, RunFacts, settings_of_run, target_faults
 
 MASK_UPDATES: Final = 60
 """In the length of a run; the ramp has six tenths of them."""
@@ -35,13 +35,7 @@ class RecommendedRecipe(Recipe):
     @classmethod
     def of_run(cls, facts: RunFacts) -> dict[str, Any]:
         """See `Recipe.of_run`."""
-        pruning: dict[str, Any] = {}
-        if facts.steps is not None:
-            pruning["schedule"] = {"every": max(1, facts.steps // MASK_UPDATES)}
-        if facts.critic:
-            pruning["groups"] = {"value": {"sparsity": 0.0}}
-        rest = {"normalise": {"observations": True}} if facts.may_normalise else {}
-        return {"pruning": pruning, **rest}
+        return settings_of_run(facts, MASK_UPDATES)
 
     @classmethod
     def conflicts(cls, prefix: str, chosen: Chosen) -> Faults:
@@ -49,19 +43,8 @@ class RecommendedRecipe(Recipe):
         if not chosen.granularity.single_weights:
             yield (
                 f"`{prefix}granularity` must be 'weight' with `{prefix}recipe` 'recommended', "
-                f"which is for single weights, but is {chosen.granularity_name!r}. Leave the "
-                f"recipe out, and give `{prefix}distribution` and `{prefix}schedule` yourself."
+                f"which is for single weights, but is {chosen.granularity_name!r}. Take recipe "
+                f"'units' for whole units, or leave it out, and give `{prefix}distribution` and "
+                f"`{prefix}schedule` yourself."
             )
-        targets = (chosen.values.get(key) for key in ("sparsity", "threshold"))
-        if all(target is None for target in targets) and not _group_targets(chosen):
-            yield (
-                f"`{prefix}sparsity` is missing: `{prefix}recipe` 'recommended' says how to prune, "
-                "not how much. Give it, such as 0.9; 0 is a dense run."
-            )
-
-
-def _group_targets(chosen: Chosen) -> bool:
-    """Return whether a group has a target of its own; the critic that is left dense has none."""
-    given = chosen.values.get("groups")
-    named = given.values() if isinstance(given, Mapping) else ()
-    return any(block != {"sparsity": 0.0} for block in named)
+        yield from target_faults(prefix, chosen)

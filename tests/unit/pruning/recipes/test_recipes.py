@@ -32,6 +32,21 @@ def test_the_recommended_recipe_is_an_explicit_experiment():
     assert found["normalise"] == {"observations": True}
 
 
+def test_the_units_recipe_is_an_explicit_experiment():
+    found = given_blocks({**RUN, "pruning": {"recipe": "units", "sparsity": 0.75}})
+    assert found["pruning"] == {
+        "recipe": "units",
+        "sparsity": 0.75,
+        "granularity": "neuron",
+        "criterion": "l1",
+        "distribution": "uniform",
+        "schedule": {"kind": "cubic", "begin": 0.2, "end": 0.8, "every": 2000},
+        "compact_every": 6000,
+        "groups": {"value": {"sparsity": 0.0}},
+    }
+    assert found["normalise"] == {"observations": True}
+
+
 @pytest.mark.parametrize(
     ("given", "held"),
     [
@@ -99,6 +114,8 @@ def test_the_line_that_is_printed_has_what_is_in_force():
         ({"recipe": "recomended"}, "Did you mean 'recommended'?"),
         ({"granularity": "neuron"}, "`pruning.granularity` must be 'weight' with `pruning.recipe`"),
         ({"sparsity": None}, "`pruning.sparsity` is missing: `pruning.recipe` 'recommended' says"),
+        ({"recipe": "units", "granularity": "weight"}, "Take recipe 'recommended' for single"),
+        ({"recipe": "units", "sparsity": None}, "`pruning.recipe` 'units' says how to prune"),
     ],
 )
 def test_what_a_recipe_does_not_go_with_is_told(changes, fault):
