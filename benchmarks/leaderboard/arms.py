@@ -258,6 +258,13 @@ _ALL: Final = (
         core=True,
     ),
     Arm(
+        name="units, live",
+        line="`pruning: {recipe: units}`: whole units, which leave the net while it trains",
+        settings=_units,
+        core=True,
+        mlp_only=True,
+    ),
+    Arm(
         name="early ramp",
         line="the recipe, with a ramp from 10 to 50 % of the run in place of 20 to 80 %",
         settings=_ramp(0.1, 0.5),
@@ -315,12 +322,6 @@ _ALL: Final = (
         line="small dense, cloned from 200 episodes of dense's policy; no other step is taken",
         settings=_distilled,
         clones="dense",
-        mlp_only=True,
-    ),
-    Arm(
-        name="units, live",
-        line="`pruning: {recipe: units}`: whole units, which leave the net while it trains",
-        settings=_units,
         mlp_only=True,
     ),
     Arm(

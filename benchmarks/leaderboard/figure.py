@@ -20,6 +20,8 @@ FOLDER: Final = Path(__file__).resolve().parents[2] / "docs" / "assets"
 TARGET: Final = "cortex-m4"
 LEAST_ARMS: Final = 4
 """A task with fewer arms measured has no panel."""
+LEAST_RUNS: Final = 3
+"""An arm with fewer at a sparsity has no point there."""
 
 WIDE, HIGH, LEFT, TOP, BELOW, LEGEND = 268, 230, 58, 46, 56, 24
 """Of a panel's plot and its margins, in pixels; `LEGEND` of a line of the legend."""
@@ -94,12 +96,16 @@ def write(results: Path, out: Path) -> int:
 
 
 def points(task: Task, known: Sequence[Mapping[str, Any]]) -> list[Point]:
-    """Return a task's points, of the rows that were measured on the target."""
+    """Return a task's points, of the rows that were measured on the target.
+
+    What has fewer runs than an interval is made of isn't drawn.
+    """
     own = [r for r in known if r["task"] == task.name and TARGET in r.get("targets", ())]
     found = []
     for group in groups(task):
         arm, sparsity = group
-        if measured := of_group(own, group):
+        measured = of_group(own, group)
+        if len(measured) >= LEAST_RUNS:
             size = average(measured, lambda row: row["targets"][TARGET]["flash_bytes"])
             score = scoring.iqm({task.name: [row["score"]["mean"] for row in measured]})
             found.append(Point(arm.name, sparsity, size, score))

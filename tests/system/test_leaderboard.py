@@ -194,11 +194,14 @@ def test_scores_are_those_of_rliable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_tables_and_figure_show_what_was_run_and_name_what_was_not(tmp_path: Path) -> None:
     scores = {"random": 0.0, "dense": 200.0, "linear": 50.0, "cubic": 180.0, "post-hoc": 20.0}
-    wanted = cells(["hopper"], list(scores), [0.9], range(2))
-    known = [row(cell, scores[cell.arm] + cell.seed) for cell in wanted]
+    wanted = [
+        *cells(["hopper"], list(scores), [0.9], range(3)),
+        *cells(["hopper"], ["SET"], [0.9], range(2)),  # too few runs for a point
+    ]
+    known = [row(cell, scores.get(cell.arm, 90.0) + cell.seed) for cell in wanted]
     text = "\n".join(tables.page(known))
-    assert "| cubic | 0.9 | 500 | 2 | 180.5 [180.0, 181.0] | 0.90 [0.90, 0.90] |" in text
-    assert "run --tasks hopper --arms 'SET' --sparsities 0.5 0.8 0.9 0.95 0.98" in text
+    assert "| cubic | 0.9 | 500 | 3 | 181.0 [180.0, 182.0] | 0.90 [0.90, 0.91] |" in text
+    assert "run --tasks hopper --arms 'RigL' --sparsities 0.5 0.8 0.9 0.95 0.98" in text
     assert "**Not run**: `python -m benchmarks.leaderboard run --tasks swimmer`" in text
     points = figure.points(TASKS["hopper"], known)
     panel = figure.Panel(TASKS["hopper"], points, random=30.0)
@@ -206,7 +209,7 @@ def test_tables_and_figure_show_what_was_run_and_name_what_was_not(tmp_path: Pat
     assert drawn.count("<circle") == 4 + 4  # a point and a line of the legend for each
     axes = figure.Axes(panel, left=0.0, top=0.0)
     assert axes.y(-1e6) == axes.y(30.0) == axes.bottom > axes.y(50.0)
-    assert "cubic at 90%: 180.5 [180.0, 181.0], 4,096 B" in drawn
+    assert "cubic at 90%: 181.0 [180.0, 182.0], 4,096 B" in drawn
 
 
 def test_shifts_change_the_environment_and_noise_follows_from_the_seed() -> None:
