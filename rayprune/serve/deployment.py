@@ -68,7 +68,7 @@ class PolicyDeployment:
                 f"`batch` must be at most {LARGEST_BATCH}, but is {self.batch}: each size is tried "
                 "when a file is opened."
             )
-        for name, least in (("wait_ms", 0), ("patience_s", 0), ("health_s", 0.1)):
+        for name, least in (("wait_ms", 0), ("patience_s", 0.01), ("health_s", 0.1)):
             value = getattr(self, name)
             if not (is_finite(value) and value >= least):
                 faults.append(

@@ -18,6 +18,8 @@ from rayprune.pruning.quantisation.layers import FROZEN, QuantisedLayer
 from rayprune.pruning.quantisation.quantiser import Quantiser, quantised_layers
 
 _AT_ONCE = 1024
+_ANY = torch.tensor([0.0, 1.0])
+"""A range of what never was anything but zero: of a layer behind one that is pruned altogether."""
 CALIBRATED = QuantisationConfig(start=0, freeze=0)
 """Eight bits, sixteen of observations."""
 
@@ -41,7 +43,8 @@ def calibrate(
             or what it reads has no range.
     """
     ranges = _ranges(policy, recorded)
-    rounding = quantised_layers(policy).keys() & ranges.keys()
+    trained = quantised_layers(policy)
+    rounding = trained.keys() & ranges.keys()
     if rounding:
         left = sorted(ranges.keys() - rounding)
         if left:
@@ -49,14 +52,16 @@ def calibrate(
                 f"{left[0]!r} was left in floating point while the policy was trained, and a file "
                 "of whole numbers can't hold it. Train without it in `quantise.skip`."
             )
+        for name in rounding:
+            if trained[name].grid is None and not ranges[name].any():
+                trained[name].activation_range.copy_(_ANY)
         return []
     _refuse_others(policy, ranges)
     _refuse_endless(ranges)
     held = dataclasses.replace(config, start=0, freeze=0, skip=())
     quantiser = Quantiser(policy, held, layers=ranges.__contains__)
     for name, layer in quantiser.layers.items():
-        # Of what never was anything but zero: any range.
-        layer.activation_range.copy_(ranges[name] if ranges[name].any() else torch.tensor([0, 1]))
+        layer.activation_range.copy_(ranges[name] if ranges[name].any() else _ANY)
     quantiser.update(0)
     assert all(layer.precision.phase == FROZEN for layer in quantiser.layers.values())
     return list(quantiser.layers)

@@ -36,6 +36,11 @@ class IntegerLinear(nn.Module):
     def __init__(self, layer: QuantisedLinear, name: str) -> None:
         super().__init__()
         told, step = layer.fixed, layer.step
+        if told is not None and told.activations and told.grid is None:
+            raise InputError(
+                f"{name!r} rounds what it reads, but has observed no range for that: a file of "
+                "whole numbers can't be made of it. Train on beyond `quantise.start`."
+            )
         if told is None or told.grid is None or step is None:
             raise InputError(
                 f"{name!r} reads numbers in floating point, and a file of whole numbers can't be "

@@ -199,7 +199,7 @@ def _told(buffer: Tensor) -> Precision:
 
 def _grid_of(buffer: Tensor, bits: int) -> Grid | None:
     low, high = buffer.unbind()
-    if bool(low == high):
+    if not bool(buffer.any()):
         return None
     inverse, step, least, most = (float(part) for part in range_grid(low, high, bits)[:4])
     return Grid(inverse, step, least, most)

@@ -216,12 +216,18 @@ def test_a_handle_raises_what_http_tells(ingress):
 def test_settings_are_checked_all_at_once(files):
     with pytest.raises(ConfigError) as caught:
         PolicyDeployment(
-            replicas=0, batch=5000, wait_ms=float("inf"), health_s="often", stack="some"
+            replicas=0,
+            batch=5000,
+            wait_ms=float("inf"),
+            patience_s=0,
+            health_s="often",
+            stack="some",
         )
     assert [fault.split("`")[1] for fault in caught.value.faults] == [
         "replicas",
         "batch",
         "wait_ms",
+        "patience_s",
         "health_s",
         "stack",
     ]

@@ -152,6 +152,33 @@ def test_units_of_a_layer_that_is_called_twice_stay() -> None:
         assert np.array_equal(one, other)
 
 
+def trained(layers: nn.Sequential, given: np.ndarray[Any, Any]) -> nn.Sequential:
+    """As training leaves it that has met some observations."""
+    quantiser = Quantiser(layers, QuantisationConfig(start=0, freeze=1))
+    quantiser.update(0)
+    layers.train()(torch.from_numpy(given))
+    quantiser.update(1)
+    return layers
+
+
+@pytest.mark.parametrize("bias", [0.0, 0.7])
+def test_what_lies_behind_a_layer_that_is_pruned_altogether_is_a_constant(bias: float) -> None:
+    given, layers = recorded(), net(hidden=1)
+    with torch.no_grad():
+        layers[0].weight.zero_()
+        layers[0].bias.fill_(bias)
+    found = integer_policy(policies.discrete(trained(layers, given[0])), given)
+    one, other = (module_run(p)(given)[1] for p in (found.policy, found.rounded))
+    assert np.abs(one - other).max() < 0.01
+
+
+def test_a_layer_that_has_observed_nothing_says_so() -> None:
+    layers = net()
+    Quantiser(layers, QuantisationConfig(start=0, freeze=0)).update(0)
+    with pytest.raises(InputError, match=r"has observed no range.* beyond `quantise\.start`"):
+        integer_policy(policies.discrete(layers), recorded())
+
+
 class Alike(nn.Module):
     """Two layers whose names differ in a dot and an underscore alone."""
 
