@@ -141,6 +141,8 @@ _SOURCES: Mapping[str, Callable[[], dict[str, str]]] = {
     "cluster": _cluster,
 }
 _CONFIGS: Final = "configs"
+_PLACES: Final = ("examples", "cluster")
+"""Whose names are paths: a table would break them."""
 
 
 def list_names(
@@ -169,7 +171,9 @@ def list_names(
     if kind == _CONFIGS:
         return _list_presets(as_json)
     entries = _SOURCES[kind]()
-    if not as_json:
+    if kind in _PLACES and not as_json:
+        tell(*(f"{place}\n    {description}" for place, description in entries.items()))
+    elif not as_json:
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column("name", overflow="fold")  # a name is of no use without its end
         table.add_column("what it is")

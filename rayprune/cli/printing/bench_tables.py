@@ -113,10 +113,10 @@ def _sizes(result: Mapping[str, Any]) -> Table:
 
 
 def _name(row: Mapping[str, Any], several: bool) -> str:
-    # RLlib's own call is of the policy as it is, which needs no saying.
+    # RLlib's own call is of the policy as it is, which needs no saying; a file is its own policy.
     whole = row["runtime"] == "forward_inference"
-    name = row["runtime"] if whole else f"{row['policy']} {row['runtime']}"
-    return f"{row['target']} {name}" if several else name
+    parts = [row["target"]] * several + [row["policy"]] * (not whole) + [row["runtime"]]
+    return " ".join(dict.fromkeys(parts))
 
 
 def _ratio(found: Mapping[str, Any] | None) -> str:

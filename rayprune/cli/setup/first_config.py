@@ -12,6 +12,7 @@ from typing import Any, Final
 import gymnasium as gym
 
 from rayprune.errors import ConfigError, InputError, did_you_mean
+from rayprune.extras import installed
 
 ALGORITHMS: Final = ("PPO", "DQN", "SAC")
 """What there is a first config for."""
@@ -131,7 +132,7 @@ class FirstConfig:
             f"  every: {max(self.budget // 10, 1000)}   # env steps between validations",
             "  episodes: 20",
             "  dense: null                  # train: a dense twin too, which takes as long again",
-            "tracking: {wandb: offline, tensorboard: true}",
+            f"tracking: {{wandb: {'offline' if installed('wandb') else 'off'}, tensorboard: true}}",
         ]
 
 

@@ -6,7 +6,7 @@ import json
 import pytest
 from rich.console import Console
 
-from rayprune.cli.printing.bench_tables import Stages
+from rayprune.cli.printing.bench_tables import Stages, bench_tables
 from tests.doubles.made_up.bench import made_up_bench
 
 
@@ -32,6 +32,15 @@ def test_both_ratios_stand_beside_each_other_with_their_intervals(rayprune, adap
     assert "> 0.1 ms" in answer.stderr
     assert "Parameters     dense 67,586, pruned 4,035" in answer.stderr
     assert "there is no C compiler" in answer.stderr
+
+
+def test_a_file_is_named_once_beside_others():
+    result = made_up_bench()
+    (target,), (row, *_) = result["targets"], result["rows"]
+    file = {**row, "target": "a.onnx", "policy": "a.onnx", "runtime": "onnx"}
+    result |= {"targets": [target, {**target, "target": "a.onnx"}], "rows": [row, file]}
+    table = bench_tables(result)[0]
+    assert [*table.columns[0].cells] == ["runs/a forward_inference", "a.onnx onnx"]
 
 
 def test_json_is_the_result_and_nothing_else(rayprune, adaptor, checkpoint):

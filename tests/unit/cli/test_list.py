@@ -69,6 +69,8 @@ def test_the_files_for_clusters_are_found_by_their_purpose(rayprune):
     found = {Path(entry["name"]).name: entry["description"] for entry in entries}
     assert found["slurm.sh"].startswith("A sweep on Slurm: ")
     assert found["aws.yaml"].endswith(".")
+    places = rayprune("list", "cluster").stderr.splitlines()[::2]
+    assert places == [entry["name"] for entry in entries]
 
 
 def test_targets_are_listed_with_what_they_need(rayprune):

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from rayprune.deploy.formats.base import ExportedFile, ExportJob, Format
+from rayprune.deploy.formats.base import ExportedFile, ExportJob, ExportOptions, Format
 from rayprune.deploy.formats.onnx.int8 import write_int8
 from rayprune.deploy.formats.onnx.model_file import write_onnx
 from rayprune.deploy.formats.onnx.packages import SESSION, require
@@ -23,6 +23,11 @@ class OnnxFormat(Format):
 
     name, label, suffix = "onnx", "ONNX", ".onnx"
     options = frozenset({"lanes", "int8"})
+
+    def check(self, options: ExportOptions) -> None:
+        """Refuse where a package is missing: an export writes, opens and runs its file."""
+        del options
+        require(("onnx", "onnxscript", "onnxruntime"))
 
     def write(self, job: ExportJob, path: Path) -> ExportedFile:
         """See `Format.write`."""

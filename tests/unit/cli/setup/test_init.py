@@ -45,6 +45,14 @@ def test_what_it_writes_is_what_a_run_takes(tmp_path, env, algorithm):
     assert default_algorithm(made.action_space) in ("PPO", "SAC")
 
 
+@pytest.mark.parametrize(("there", "said"), [(True, "offline"), (False, "off")])
+def test_wandb_is_asked_for_where_it_is_installed(monkeypatch, there, said):
+    monkeypatch.setattr("rayprune.cli.setup.first_config.installed", lambda _name: there)
+    spaces = gym.spaces.Box(0, 1, (4,)), gym.spaces.Discrete(2)
+    config = FirstConfig(env="Own-v0", algorithm="PPO", budget=9000, spaces=spaces, env_config={})
+    assert f"tracking: {{wandb: {said}, tensorboard: true}}" in config.text()
+
+
 @pytest.mark.parametrize(
     ("space", "normalised"),
     [

@@ -296,6 +296,12 @@ class Branching(nn.Module):
         return x[:, :3] if x.sum() > 0 else -x[:, :3]
 
 
+def test_a_missing_package_is_told_before_any_work_is_done(tmp_path, monkeypatch):
+    monkeypatch.setattr("rayprune.deploy.formats.onnx.packages.installed", "onnxscript".__ne__)
+    with pytest.raises(InputError, match=r"rayprune\[deploy\]'\. `--format torch`"):
+        exporting.check_export(tmp_path / "policy.onnx", "onnx", ExportOptions(), overwrite=False)
+
+
 def test_a_module_that_branches_on_its_values_is_refused_with_what_to_do():
     with pytest.raises(InputError, match=r"can't be traced.*free of branches"):
         capture(plain_copy(policies.discrete(Branching())))
