@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
+import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rayprune.rllib import prune
+from rayprune.rllib.checkpoints.files import open_settings
 from tests.rllib import configs
 
 pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(300)]
@@ -104,3 +109,22 @@ def test_restoring_a_dense_checkpoint_of_plain_rllib_gives_no_masks(tmp_path: Pa
     algo.train()
     assert sparsity(algo) == pytest.approx(0.6, abs=0.01)
     algo.stop()
+
+
+def test_what_rllib_pickled_by_its_name_may_lie_in_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = (
+        "from gymnasium.envs.classic_control import CartPoleEnv\nclass Mine(CartPoleEnv): ...\n"
+    )
+    (tmp_path / "envs_beside_the_script.py").write_text(source)
+    monkeypatch.setattr("sys.path", [*sys.path, str(tmp_path)])
+    config = PPOConfig().environment(importlib.import_module("envs_beside_the_script").Mine)
+    held = pickle.dumps({"ctor_args_and_kwargs": ((config.get_state(),), {})})
+    (tmp_path / "class_and_ctor_args.pkl").write_bytes(held)
+    (tmp_path / "learner_group").mkdir()
+    monkeypatch.delitem(sys.modules, "envs_beside_the_script")
+    monkeypatch.setattr("sys.path", sys.path[:-1])
+    monkeypatch.chdir(tmp_path)
+    _, read = open_settings(tmp_path)
+    assert getattr(read.env, "__module__", None) == "envs_beside_the_script"
