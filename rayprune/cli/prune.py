@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -77,6 +77,10 @@ def prune(
     return result
 
 
+_TARGETS: Final = frozenset({"recipe", "sparsity", "threshold"})
+"""Keys that say how much is pruned."""
+
+
 def pruning_config(named: dict[str, Any], overrides: Sequence[str]) -> PruningConfig:
     """Return the config that the options and ``--set pruning.*`` give, the latter on top."""
     from rayprune import yaml12
@@ -86,7 +90,14 @@ def pruning_config(named: dict[str, Any], overrides: Sequence[str]) -> PruningCo
     faults = yaml12.apply_overrides(raw, overrides)
     others = sorted(raw.keys() - {"pruning"})
     faults += [f"`{key}` can't be set here: only `pruning.*` can." for key in others]
-    faults += PruningConfig.faults_of(raw["pruning"], prefix="pruning.")
+    held = raw["pruning"]
+    if isinstance(held, dict) and not held.keys() & _TARGETS:
+        faults += [
+            "`--sparsity` is missing: give a fraction, such as 0.5, or a threshold by "
+            "`--set pruning.threshold.absolute=0.01`."
+        ]
+    else:
+        faults += PruningConfig.faults_of(held, prefix="pruning.")
     if faults:
         raise ConfigError(faults)
-    return PruningConfig.from_dict(raw["pruning"])
+    return PruningConfig.from_dict(held)

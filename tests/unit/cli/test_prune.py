@@ -31,7 +31,7 @@ def test_all_faults_of_the_options_come_together(rayprune, adaptor, checkpoint, 
 def test_prune_needs_a_target(rayprune, checkpoint, tmp_path):
     answer = rayprune("prune", checkpoint, "--out", tmp_path / "out")
     assert answer.code == 2
-    assert "`pruning.sparsity`" in answer.stderr
+    assert answer.stderr.startswith("`--sparsity` is missing: give a fraction")
 
 
 def test_prune_needs_a_place(rayprune, checkpoint):
