@@ -30,6 +30,7 @@ from rayprune.search.reporter import SweepReporter
 from rayprune.search.sweep_spec import Sweep
 from rayprune.search.trials.journal import Journal
 from rayprune.search.trials.trial import RAW, PruningTrial
+from rayprune.search.tune.ctrl_c import CtrlC
 from rayprune.search.tune.observer import (
     Lineage,
     Observer,
@@ -56,6 +57,8 @@ CHECKPOINTS_KEPT: Final = 4
 _ENVIRONMENT: Final = {
     # Their rows are lost when a trial is paused, resumed or cloned; ours aren't.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # What tells that Ctrl-C has ended it.
+    "TUNE_DISABLE_SIGINT_HANDLER": "0",
     # Its own tables: ours are there.
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
@@ -151,10 +154,6 @@ def _search(
     reporter.population(sweep.trials, sweep.experiment.stop.env_steps or 0, _headline(sweep))
     with observing(sweep.out, journal, reporter):
         trials = _fit(sweep, placement, resume)
-    if any(not trial.is_finished() for trial in trials):
-        raise Interrupted(
-            "Interrupted; the population's checkpoints are written. Go on with --resume."
-        )
     errors = {
         trial.trial_id: error_of(trial) if trial.status == Trial.ERROR else None for trial in trials
     }
@@ -183,7 +182,11 @@ def _unsaid(record: logging.LogRecord) -> bool:
 
 
 def _fit(sweep: Sweep, placement: Placement, resume: bool) -> list[Trial]:
-    """Let Tune train the population; return its trials, unfinished if it was interrupted."""
+    """Let Tune train the population; return its trials.
+
+    Raises:
+        Interrupted: Ctrl-C; the population's checkpoints are written.
+    """
     trainable = tune.with_resources(PruningTrial, placement.factory())
     storage = TuneStorage.of(sweep.out)
     # A function that is there already is not added again.
@@ -194,7 +197,13 @@ def _fit(sweep: Sweep, placement: Placement, resume: bool) -> list[Trial]:
                 tuner = storage.restore(trainable)
             else:
                 tuner = _tuner(sweep, trainable, placement)
-            trials = list(tuner.fit()._experiment_analysis.trials)
+            with CtrlC() as ctrl_c:
+                trials = list(tuner.fit()._experiment_analysis.trials)
+                if ctrl_c.ended_it:
+                    raise Interrupted(
+                        "Interrupted; the population's checkpoints are written. Go on with "
+                        "--resume."
+                    )
             # Tune gives a trial up, whatever its max_failures, if a second report of one death
             # finds it waiting for its new actor (Ray 2.60, tune_controller.py:1359).
             if not any(

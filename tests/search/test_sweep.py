@@ -292,6 +292,23 @@ def test_ctrl_c_keeps_the_population_and_says_how_to_go_on(tmp_path: Path) -> No
     check_rows(out, end=end)
 
 
+@pytest.mark.slow
+def test_ctrl_c_before_any_result_leaves_nothing_that_looks_finished(tmp_path: Path) -> None:
+    # All of the population is being trained: none waits, from which it could be told.
+    search = {"method": "random", "population": 1, "synch": None}
+    config, out = write(tmp_path / "c.yaml", search=search), tmp_path / "out"
+    process = start("sweep", config, "--out", out)
+    while not (out / "trials").is_dir():
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=200)
+    assert process.returncode == 130, err[-3000:]
+    assert not (out / "sweep.json").exists()
+    rayprune("sweep", config, "--out", out, "--resume")
+    assert [trial["status"] for trial in load(out / "sweep.json")["trials"]] == ["done"]
+
+
 def test_the_sweeps_that_are_shipped_have_no_faults() -> None:
     shipped = [p for p in (ROOT / "tune_configs").rglob("*.yaml") if "search:" in p.read_text()]
     assert shipped

@@ -124,7 +124,10 @@ class TrialFiles:
         kept = {key: result.get(key) for key in KEPT}
         last = {**kept, "updates": rows[-1]["updates"], "time_s": rows[-1]["time_s"]}
         tokens = {**self._state["tokens"], result["token"]: self._length}
-        self._state.update(last=last, tokens=dict(list(tokens.items())[-REMEMBERED:]))
+        # What it goes on from counts however long it goes on: its rows are placed by that.
+        since = {at: tokens[at] for at in (result["since"] or ())[1:] if at in tokens}
+        newest = dict(list(tokens.items())[-REMEMBERED:])
+        self._state.update(last=last, tokens={**since, **newest})
         self._write_state()
 
     def keep(self, checkpoint: Path) -> None:

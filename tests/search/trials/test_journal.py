@@ -9,7 +9,7 @@ import pytest
 from rayprune.search.reporter import NullSweepReporter
 from rayprune.search.sweep_spec import Sweep
 from rayprune.search.trials.journal import Journal
-from rayprune.search.trials.trial_files import TrialFiles
+from rayprune.search.trials.trial_files import REMEMBERED, TrialFiles
 from rayprune.storage.mirror import Mirror
 from rayprune.storage.urls import Place
 from rayprune.tracking import record
@@ -110,6 +110,20 @@ def test_what_a_restored_trial_does_again_takes_the_place_of_what_it_did(journal
     assert clocks(sweep) == [50, 100, 150, 200]
     journal.result("a", member.step())
     assert clocks(sweep) == [50, 100, 150, 200, 250, 300]
+
+
+def test_a_restored_trial_may_go_on_for_long_and_lacks_no_rows(sweep):
+    told = []
+    reporter = NullSweepReporter()
+    reporter.message = told.append
+    journal, member = Journal(sweep, reporter), Member("a")
+    first = member.step()
+    journal.result("a", first)
+    member.load("a", first["token"], 100)
+    for _ in range(2 * REMEMBERED):
+        journal.result("a", member.step())
+    assert told == []
+    assert clocks(sweep) == list(range(50, 100 + 4 * REMEMBERED * 50 + 1, 50))
 
 
 def test_a_trial_that_died_before_its_first_checkpoint_begins_anew(journal, sweep):
