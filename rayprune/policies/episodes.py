@@ -45,6 +45,7 @@ def made(env: str, env_config: Mapping[str, Any]) -> Iterator[gym.Env[Any, Any]]
     Raises:
         InputError: there is no such environment, its module can't be imported, or its constructor
             failed.
+        EnvError: it can't be closed.
     """
     search_here()
     try:
@@ -59,7 +60,8 @@ def made(env: str, env_config: Mapping[str, Any]) -> Iterator[gym.Env[Any, Any]]
     try:
         yield environment
     finally:
-        environment.close()
+        with _told(environment):
+            environment.close()
 
 
 def _way_out(error: BaseException, env: str) -> str:

@@ -114,11 +114,7 @@ def read_rows(path: str | Path) -> list[dict[str, Any]]:
         StorageError: the file can't be read, or a line before the last isn't a JSON object.
     """
     path = Path(path)
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise StorageError(f"{str(path)!r} can't be read: {error.strerror}.") from error
-    return list(_rows(lines, path))
+    return list(_rows(_content(path).splitlines(), path))
 
 
 def step_of(row: Mapping[str, Any]) -> int:
@@ -299,11 +295,20 @@ def _open_for_appending(path: Path) -> int:
 
 def _repair(path: Path, keep_until: int | None) -> None:
     """Rewrite the file without its torn last line and without rows that will be done again."""
-    rows = read_rows(path)
+    # Read once: what another process appends in between is no damage.
+    held = _content(path)
+    rows = _rows(held.splitlines(), path)
     kept = [row for row in rows if keep_until is None or step_of(row) <= keep_until]
     content = "".join(to_json(row) + "\n" for row in kept).encode()
-    if content != path.read_bytes():
+    if content != held:
         write_atomic(path, content)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise StorageError(f"{str(path)!r} can't be read: {error.strerror}.") from error
 
 
 def _rows(lines: list[bytes], path: Path) -> Iterator[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Any, Final
 
 from rayprune.config import experiment_faults
@@ -73,10 +74,7 @@ def _observed(raw: Mapping[str, Any]) -> Any:
     if experiment is None:
         return None
     try:
-        env = guarded_env(base_config(experiment))
+        with closing(guarded_env(base_config(experiment))) as env:
+            return env.observation_space
     except RAISED:  # the checks meet it again, and tell it
         return None
-    try:
-        return env.observation_space
-    finally:
-        env.close()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from rayprune import yaml12
+from rayprune.errors import ConfigError
 from rayprune.rllib.experiment.algorithm_config import base_config
 from rayprune.rllib.experiment.experiment_checks import load_checked
 from rayprune.rllib.training.failures import build
@@ -40,6 +41,24 @@ def test_observations_are_normalised_where_there_is_a_reading(tmp_path, env, nor
 def test_rewards_that_the_user_asked_for_stay(tmp_path):
     held = checked(tmp_path, env="FrozenLake-v1", normalise={"rewards": True}).normalise
     assert (held.observations, held.rewards) == (False, True)
+
+
+def test_an_environment_that_cannot_be_closed_is_a_fault(tmp_path, monkeypatch):
+    import gymnasium as gym
+
+    class Stuck(gym.Env):
+        observation_space = gym.spaces.Box(-1, 1, (4,))
+        action_space = gym.spaces.Discrete(2)
+
+        def reset(self, *, seed=None, options=None):
+            return self.observation_space.sample(), {}
+
+        def close(self):
+            raise OSError("the window is gone")
+
+    monkeypatch.setitem(gym.registry, "Stuck-v0", gym.envs.registration.EnvSpec("Stuck-v0", Stuck))
+    with pytest.raises(ConfigError, match="OSError: the window is gone"):
+        checked(tmp_path, env="Stuck-v0")
 
 
 def test_images_are_left_alone(tmp_path, monkeypatch):

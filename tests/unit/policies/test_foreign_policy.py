@@ -158,6 +158,18 @@ def test_an_environment_in_the_working_directory_is_found_and_its_failure_is_its
     assert not (tmp_path / "policy.pt2").exists()
 
 
+def test_an_environment_that_cannot_be_closed_has_failed(nets, tmp_path, monkeypatch):
+    closing = "    def close(self):\n        raise OSError('the window is gone')\n\ngym.register"
+    (tmp_path / "shut_env.py").write_text(
+        STUCK.replace("gym.register", closing)
+        .replace("Stuck-v0", "Shut-v0")
+        .replace("stuck_", "shut_")
+    )
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(EnvError, match="Environment 'Shut-v0' failed: OSError: the window is gone"):
+        open_policy("nets.py:make", ForeignOptions(env="shut_env:Shut-v0"))
+
+
 def test_weights_that_do_not_fit_are_refused(nets, tmp_path):
     torch.save({"0.weight": torch.zeros(2, 2)}, tmp_path / "w.pt")
     with pytest.raises(CheckpointError, match=r"holds no weights that fit: Error.*: Missing key"):

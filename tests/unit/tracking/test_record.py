@@ -84,6 +84,22 @@ def test_a_torn_last_line_is_dropped(path, torn):
     assert path.read_text() == '{"env_steps": 1}\n{"env_steps": 2}\n'
 
 
+def test_what_another_process_appends_while_a_record_is_opened_is_kept(path, monkeypatch):
+    path.write_text('{"a": 1}\n')
+    read = Path.read_bytes
+
+    def slow(self):
+        held = read(self)
+        with self.open("ab") as file:
+            file.write(b'{"a": 2}\n')
+        return held
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", slow)
+        Record.open(path).close()
+    assert read_rows(path) == [{"a": 1}, {"a": 2}]
+
+
 def test_a_whole_last_line_without_its_newline_is_kept(path):
     path.write_text('{"env_steps": 1}')
     with Record.open(path) as rows:
