@@ -19,6 +19,7 @@ from rayprune.fit.fit_spec import Fit, hiddens_of
 from rayprune.fit.record import DENSE, JUDGED, MEASURED, WAVE, FitRecord, measured_before
 from rayprune.fit.untrained import Networks, measure_untrained
 from rayprune.fit.waves import WAVES, Trained, reference, train_wave
+from rayprune.rllib.checkpoints.files import fetch
 from rayprune.rllib.cluster.connect import on_ray
 from rayprune.rllib.cluster.resources import learner_gpus, resolve_gpus
 from rayprune.rllib.experiment.algorithm_config import build_config
@@ -29,6 +30,7 @@ from rayprune.search.config import SearchConfig
 from rayprune.search.objectives import Objectives
 from rayprune.search.planning.placement import place
 from rayprune.storage.occupancy import occupied
+from rayprune.storage.urls import url_of
 from rayprune.tracking.record import check_out, prepare_out, to_json, write_atomic
 from rayprune.tracking.report.fit_page import write_fit_page
 from rayprune.tracking.report.read import flatten
@@ -176,7 +178,7 @@ class _FitRun:
             judge = Judge(
                 fit=self._fit,
                 out=self._out,
-                dense=self._out / dense["checkpoint"],
+                dense=reference_place(self._out, dense["checkpoint"]),
                 floor=floor,
                 reporter=self._reporter,
             )
@@ -362,6 +364,16 @@ class _FitRun:
         dense = self._out / DENSE_DIRECTORY
         waves = sorted(path for path in (self._out / WAVES).glob("*/") if path.is_dir())
         return [*([dense] if dense.is_dir() else []), *waves]
+
+
+def reference_place(out: Path, checkpoint: str) -> Path:
+    """Return where the dense reference's checkpoint lies on this machine.
+
+    Args:
+        out: the fit's directory.
+        checkpoint: relative to it where it was trained there; else a path or a URL.
+    """
+    return out / checkpoint if url_of(checkpoint) is None else fetch(checkpoint)
 
 
 def _trains_with(candidate: Candidate, first: Candidate) -> bool:

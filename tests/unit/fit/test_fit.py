@@ -55,3 +55,12 @@ def test_a_directory_that_is_taken_is_told_before_anything_is_measured(
         fits.run_fit(SimpleNamespace(), tmp_path, **given)  # type: ignore[arg-type]
     with pytest.raises(StorageError, match="holds no run to resume"):
         fits.run_fit(SimpleNamespace(), tmp_path, **{**given, "resume": True})  # type: ignore[arg-type]
+
+
+def test_a_reference_in_a_bucket_is_fetched_and_not_looked_for_in_the_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies = {"s3://bucket/run": tmp_path / "copy"}
+    monkeypatch.setattr(fits, "fetch", copies.__getitem__)
+    places = [fits.reference_place(tmp_path, told) for told in ("dense/7", "/a/b", *copies)]
+    assert places == [tmp_path / "dense/7", Path("/a/b"), tmp_path / "copy"]
