@@ -113,12 +113,13 @@ def points(task: Task, known: Sequence[Mapping[str, Any]]) -> list[Point]:
 
 
 def panel_of(task: Task, known: Sequence[Mapping[str, Any]]) -> Panel | None:
-    """Return a task's plot; None where too few arms, or no random policy, were measured."""
+    """Return a task's plot; None where too few arms, or none above a random policy, are known."""
     found = points(task, known)
-    random = [r for r in known if r["task"] == task.name and r["arm"] == "random"]
-    if not random or len({point.arm for point in found}) < LEAST_ARMS:
+    drawn = [r for r in known if r["task"] == task.name and r["arm"] == "random"]
+    if not drawn or len({point.arm for point in found}) < LEAST_ARMS:
         return None
-    return Panel(task, found, float(random[0]["score"]["mean"]))
+    random = float(drawn[0]["score"]["mean"])
+    return Panel(task, found, random) if any(p.score.value > random for p in found) else None
 
 
 def drawing(panels: Sequence[Panel], theme: Theme) -> str:

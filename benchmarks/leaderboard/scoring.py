@@ -109,7 +109,11 @@ def _with_interval(value: float, draws: Array, sure: bool) -> Estimate:
 
 
 def references(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float]]:
-    """Return each task's dense IQM over runs and random score, of those that have both."""
+    """Return each task's dense IQM over runs and random score, of those that have both.
+
+    Where dense policies are no better than a random one there is no scale: on it the worst would
+    be the best.
+    """
     dense: dict[str, list[float]] = {}
     random: dict[str, float] = {}
     for row in rows:
@@ -118,4 +122,5 @@ def references(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, floa
             dense.setdefault(row["task"], []).append(score)
         elif row["arm"] == "random":
             random[row["task"]] = score
-    return {t: (iqm({t: s}).value, random[t]) for t, s in dense.items() if t in random}
+    both = {t: (iqm({t: s}).value, random[t]) for t, s in dense.items() if t in random}
+    return {task: scale for task, scale in both.items() if scale[0] > scale[1]}

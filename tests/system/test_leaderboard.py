@@ -212,6 +212,18 @@ def test_tables_and_figure_show_what_was_run_and_name_what_was_not(tmp_path: Pat
     assert "cubic at 90%: 181.0 [180.0, 182.0], 4,096 B" in drawn
 
 
+@pytest.mark.parametrize("dense", [0.0, -5.0])
+def test_a_task_that_dense_policies_have_not_learnt_has_no_scale_and_no_plot(dense: float) -> None:
+    arms = ["random", "dense", "linear", "cubic", "post-hoc"]
+    known = [
+        row(cell, 0.0 if cell.arm == "random" else dense)
+        for cell in cells(["hopper"], arms, [0.9], range(2))
+    ]
+    text = "\n".join(tables.page(known))
+    assert f"| cubic | 0.9 | 500 | 2 | {dense:.1f} [{dense:.1f}, {dense:.1f}] | - |" in text
+    assert figure.panel_of(TASKS["hopper"], known) is None
+
+
 def test_shifts_change_the_environment_and_noise_follows_from_the_seed() -> None:
     task = TASKS["cartpole"]
     plain, longer = task.env()(), task.env(task.shifts["longer pole"])()
