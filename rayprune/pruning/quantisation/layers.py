@@ -9,13 +9,16 @@ checkpoints and target networks.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
 from rayprune.pruning.quantisation.rounding import Grid, range_grid, rounded, weight_grid
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # in typing from Python 3.11 on
 
 OFF, OBSERVING, FROZEN = 0, 1, 2
 """Phases: in full precision; rounded, in ranges that follow what comes; in ranges that stay."""
@@ -59,6 +62,12 @@ class QuantisedLayer(nn.Module):
             plain: Tensor = super().forward(given)
             return plain
         return self._computed(self._read(given, told), self._rounded_weight(told))
+
+    def train(self, mode: bool = True) -> Self:
+        """Look anew at weights and buffers: what was written through ``.data`` tells no version."""
+        for name in ("_rounded", *(f"_{buffer}" for buffer in BUFFERS)):
+            self.__dict__.pop(name, None)
+        return super().train(mode)
 
     @property
     def precision(self) -> Precision:

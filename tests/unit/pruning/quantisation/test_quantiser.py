@@ -69,6 +69,16 @@ def test_a_config_that_is_assigned_says_how_fast_ranges_follow() -> None:
     assert {layer.follow for layer in quantised_layers(module).values()} == {0.5}
 
 
+def test_a_weight_that_was_written_through_data_is_rounded_anew_where_one_acts() -> None:
+    module, given = net(), torch.randn(4, 3)
+    Quantiser(module, QuantisationConfig(start=0, activations=None)).update(0)
+    with torch.no_grad():
+        before = module.eval()(given)
+        for parameter in module.train().parameters():
+            parameter.data.mul_(2)  # as many loops have it
+        assert not torch.equal(module.eval()(given), before)
+
+
 def test_observations_of_no_bits_are_read_as_they_are() -> None:
     module = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
     Quantiser(module, QuantisationConfig(start=0, observations=None)).update(0)
