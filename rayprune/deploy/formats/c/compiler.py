@@ -16,7 +16,7 @@ import numpy as np
 
 from rayprune.deploy.formats.c.source_file import MARK
 from rayprune.deploy.policy.artifact import Artifact
-from rayprune.deploy.policy.interface import Array, Port
+from rayprune.deploy.policy.interface import Array, Interface, Port
 from rayprune.deploy.policy.metadata import Metadata
 from rayprune.errors import InputError
 
@@ -127,7 +127,12 @@ class CArtifact(Artifact):
         self._given = [_type(port) for port in self.interface.inputs]
 
     def run(self, inputs: list[Array]) -> list[Array]:
-        """Run the compiled function; see `Artifact.run`."""
+        """Run the compiled function; see `Artifact.run`.
+
+        Raises:
+            InputError: an observation needs more than 32 bits.
+        """
+        require_32_bits(self.interface, inputs)
         batch = len(inputs[0])
         given = _as(inputs, self._given)
         made = [np.empty((batch, *port.shape), _type(port)) for port in self.interface.outputs]
@@ -135,8 +140,26 @@ class CArtifact(Artifact):
         return _as(made, [np.dtype(port.dtype) for port in self.interface.outputs])
 
 
+def require_32_bits(interface: Interface, inputs: Sequence[Array]) -> None:
+    """Refuse whole numbers that a C file would take for others.
+
+    Raises:
+        InputError: names the input.
+    """
+    for port, array in zip(interface.inputs, inputs, strict=True):
+        # What is of 64 bits in Python is of 32 in C.
+        if port.dtype == "int64" and array.size:
+            ends = int(array.min()), int(array.max())
+            odd = [end for end in ends if not -(2**31) <= end < 2**31]
+            if odd:
+                raise InputError(
+                    f"`{port.name}` must hold whole numbers of 32 bits, as C files have them, but "
+                    f"holds {odd[0]:,}. Export with `--format onnx`, or wrap the environment so "
+                    "that it gives smaller ones."
+                )
+
+
 def _type(port: Port) -> np.dtype[Any]:
-    # What is of 64 bits in Python is of 32 in C.
     return np.dtype("int32" if port.dtype == "int64" else port.dtype)
 
 

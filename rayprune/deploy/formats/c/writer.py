@@ -41,11 +41,13 @@ def write_c(
         The texts, and what the certificate says of them.
 
     Raises:
-        InputError: an operator isn't supported, or two ports would have one name.
+        InputError: an operator isn't supported, two ports would have one name, or an observation
+            needs more than 32 bits.
         InvariantError: the self-test fails.
     """
     name = c_name(name)
     _refuse_one_name_for_two(metadata.interface)
+    compiler.require_32_bits(metadata.interface, examples.inputs)
     program = lower(captured, metadata.interface, lanes)
     proven = compiler.find_compiler() is not None
     told = Metadata(metadata.interface, {**metadata.about, "c_name": name}, proven)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import ctypes
 import subprocess
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from rayprune.deploy.export.export import export_policy
 from rayprune.deploy.formats.base import Examples
 from rayprune.deploy.formats.c.compiler import CArtifact, run_self_test
 from rayprune.deploy.formats.c.lowering.lower import lower
@@ -18,6 +20,7 @@ from rayprune.deploy.policy.capture import capture, plain_copy
 from rayprune.deploy.policy.odd_inputs import Odd, prove_odd
 from rayprune.deploy.policy.runs import module_run
 from rayprune.errors import InputError
+from rayprune.policies import policy_of
 from tests.doubles import policies
 from tests.unit.deploy.formats.c.networks import (
     COMPILERS,
@@ -192,6 +195,30 @@ def test_the_self_test_notices_a_wrong_weight(tmp_path):
 class Strange(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return torch.cumsum(torch.erfinv(x[:, :3]), dim=1)
+
+
+class Counting(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.last = nn.Linear(3, 2)
+
+    def forward(self, counts):
+        return self.last(counts.float() / 2.0**40)
+
+
+@needs_compiler
+@pytest.mark.parametrize("count", [2**31, -(2**31) - 1])
+def test_whole_numbers_that_c_would_take_for_others_are_refused(count, tmp_path):
+    space = gym.spaces.Box(-(2**40), 2**40, (3,), np.int64)
+    policy = policy_of(Counting(), space, gym.spaces.Discrete(2))
+    seen = np.arange(-48, 48).reshape(32, 3)
+    export_policy(policy, tmp_path / "a.c", "c", recorded=[seen], about={})
+    artifact = CArtifact(tmp_path / "a.c")
+    seen[5, 1] = count
+    with pytest.raises(InputError, match=f"`obs` must hold whole numbers of 32 bits.*{count:,}"):
+        artifact.run([seen])
+    with pytest.raises(InputError, match="`obs` must hold whole numbers of 32 bits"):
+        export_policy(policy, tmp_path / "b.c", "c", recorded=[seen], about={})
 
 
 def test_operators_that_c_does_not_have_are_named_with_what_to_do():
