@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 
 import pytest
 from ray.tune.tune import _setup_signal_catching
 
 from rayprune.search.tune.ctrl_c import CtrlC
+
+
+@pytest.fixture(autouse=True)
+def python_s_own_handler() -> Iterator[None]:
+    """What a job in a shell's background lacks: it inherits an ignored SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def test_a_signal_that_tune_takes_is_noted_and_the_next_one_raises() -> None:
