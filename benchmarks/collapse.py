@@ -1,14 +1,15 @@
 """Why returns collapse when pruning begins: PPO on Hopper-v5 from one trained policy, arm by arm.
 
     python benchmarks/collapse.py [--arms dense l1] [--seeds 0 1]  # run what is missing
+    python benchmarks/collapse.py --until 300000                   # to the end, past the ramp's
     python benchmarks/collapse.py --tables                         # print what there is
 
 Every arm of a seed goes on from the same checkpoint at 60,000 env steps (weights, moments, clocks
 and generators; see ADR 0005), where the cubic ramp to 90 % begins, and trains on to 110,000, where
-the ramp stands at 56 %. So arms of a seed differ by what their masks do and by nothing else, and
-the dense arm says what would have come without. Arms with normalised observations or wider nets
-have a checkpoint of their own. A row per (arm, seed) is appended to
-benchmarks/results/collapse.jsonl; what is there is not run again.
+the ramp stands at 56 %, or to `--until`; the ramp ends at 240,000. So arms of a seed differ by what
+their masks do and by nothing else, and the dense arm says what would have come without. Arms with
+normalised observations or wider nets have a checkpoint of their own. A row per (arm, seed, until)
+is appended to benchmarks/results/collapse.jsonl; what is there is not run again.
 
 Returns are RLlib's training returns (mean of the last 20 episodes). A run has *fallen* when its
 return was below half of the return at 60,000 steps. *KL* is of a mask update, KL(before || after)
@@ -59,13 +60,16 @@ class Arm:
 
 PREFIXES: Mapping[str, Sequence[str]] = {"64": PLAIN, "normalised": NORMALISED, "256": WIDE}
 KL, VALUE = "pruning.max_kl=0.01", "pruning.max_value_change=0.1"
+SPARSER = "pruning.sparsity=0.97"
+DENSE_VALUE = "pruning.groups={value: {sparsity: 0.0}}"
+DENSE_POLICY = "pruning.groups={policy: {sparsity: 0.0}}"
 ARMS: Mapping[str, Arm] = {
     "dense": Arm(overrides=["pruning.sparsity=0"]),
     "l1": Arm(),
     "l1, max_kl 0.01": Arm(overrides=[KL]),
     "wanda": Arm(overrides=["pruning.criterion=wanda"]),
-    "l1, value net dense": Arm(overrides=["pruning.groups={value: {sparsity: 0.0}}"]),
-    "l1, policy dense": Arm(overrides=["pruning.groups={policy: {sparsity: 0.0}}"]),
+    "l1, value net dense": Arm(overrides=[DENSE_VALUE]),
+    "l1, policy dense": Arm(overrides=[DENSE_POLICY]),
     "l1, max_kl and max_value_change 0.1": Arm(overrides=[KL, VALUE]),
     "l1, moments forgotten": Arm(forgets_moments=True),
     "dense, normalised": Arm("normalised", ["pruning.sparsity=0"]),
@@ -74,6 +78,11 @@ ARMS: Mapping[str, Arm] = {
     "dense, 256x256": Arm("256", ["pruning.sparsity=0"]),
     "l1, 256x256": Arm("256"),
     "l1, 256x256, max_kl 0.01": Arm("256", [KL]),
+    "97 %": Arm(overrides=[SPARSER]),
+    "97 %, max_kl 0.01": Arm(overrides=[SPARSER, KL]),
+    "97 %, value net dense": Arm(overrides=[SPARSER, DENSE_VALUE]),
+    "97 %, policy dense": Arm(overrides=[SPARSER, DENSE_POLICY]),
+    "97 %, normalised": Arm("normalised", [SPARSER]),
 }
 
 
@@ -100,8 +109,8 @@ def prefix_of(name: str, seed: int) -> Path:
     return home
 
 
-def run(name: str, seed: int) -> dict[str, Any]:
-    """Go on from a checkpoint with one arm; return its row."""
+def run(name: str, seed: int, until: int) -> dict[str, Any]:
+    """Go on from a checkpoint with one arm to so many env steps; return its row."""
     arm = ARMS[name]
     start = prefix_of(arm.prefix, seed)
     experiment = experiment_of([*PREFIXES[arm.prefix], *arm.overrides], seed)
@@ -110,7 +119,7 @@ def run(name: str, seed: int) -> dict[str, Any]:
     curve: list[list[float]] = []
     updates: list[dict[str, Any]] = []
     moved: list[float] = []
-    while not curve or curve[-1][0] < UNTIL:
+    while not curve or curve[-1][0] < until:
         row = rows.row_of(algorithm.train(), len(curve) + 1, 0.0, experiment)
         curve.append([row["env_steps"], row["return_mean"], row["sparsity"]])
         updates += row.get("mask_updates", [])
@@ -118,7 +127,7 @@ def run(name: str, seed: int) -> dict[str, Any]:
         if arm.forgets_moments and row["mask_churn"] > 0:
             foreach_learner(algorithm, lambda learner: forget_state(learner, MODULE))
     algorithm.stop()
-    return {"arm": name, "seed": seed, **figures(before, curve, updates, moved)}
+    return {"arm": name, "seed": seed, "until": until, **figures(before, curve, updates, moved)}
 
 
 def figures(
@@ -153,9 +162,15 @@ def figures(
     }
 
 
-def show() -> None:
-    """Print a table in Markdown, with the runs that there are."""
+def rows_to(until: int) -> list[dict[str, Any]]:
+    """Return the rows of runs to so many env steps."""
     done = read_rows(ROWS) if ROWS.is_file() else []
+    return [row for row in done if row.get("until", UNTIL) == until]
+
+
+def show(until: int) -> None:
+    """Print a table in Markdown, with the runs that there are."""
+    done = rows_to(until)
     print("| arm | seeds | return at 60,000 | lowest after | last 10,000 steps | fallen |", end="")
     print(" sparsity | median KL (largest) | PPO's KL | median change of V (largest) |")
     print("|" + "---|" * 10)
@@ -195,18 +210,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), help="of these arms only")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="0 alone by default")
+    parser.add_argument("--until", type=int, default=UNTIL, help="env steps; 110,000 by default")
     parser.add_argument("--tables", action="store_true", help="print the table, run nothing")
     args = parser.parse_args()
     for seed in args.seeds if not args.tables else ():
         for arm in args.arms or ARMS:
-            done = read_rows(ROWS) if ROWS.is_file() else []
-            if not any((row["arm"], row["seed"]) == (arm, seed) for row in done):
-                row = run(arm, seed)
+            if not any((row["arm"], row["seed"]) == (arm, seed) for row in rows_to(args.until)):
+                row = run(arm, seed, args.until)
                 with Record.open(ROWS) as record:
                     record.append(row)
                 told = f"{arm} {seed}: {row['before']:.0f}, {row['lowest']:.0f}, {row['last']:.0f}"
                 print(told, file=sys.stderr)
-    show()
+    show(args.until)
     return 0
 
 
