@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.leaderboard import figure, tables, wandb_report
+from benchmarks.leaderboard import figure, release, tables, wandb_report
 from benchmarks.leaderboard.arms import ARMS, SPARSITIES
 from benchmarks.leaderboard.cells import RESULTS, Cell, cells
 from benchmarks.leaderboard.making import ROOT, make
@@ -30,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return tables.write(args.results, args.out)
     if args.command == "figures":
         return figure.write(args.results, args.out)
+    if args.command == "release":
+        return release.write(args.results, args.runs, args.out)
     if args.command == "report":
         return wandb_report.write(args.results, args.runs.resolve(), args.project)
     return _run(args)
@@ -73,7 +75,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--plan", action="store_true", help="tell what is missing, run nothing")
     cell = commands.add_parser("cell", help="make one cell and print its row; for `run`")
     cell.add_argument("key", help="the cell as JSON")
-    for command in (run, cell):
+    files = commands.add_parser("release", help="write the exported policies as one archive")
+    files.add_argument("--out", type=Path, default=release.ARCHIVE, help="a zip file")
+    for command in (run, cell, files):
         command.add_argument(
             "--runs", type=Path, default=ROOT / "runs" / "leaderboard", help="the runs' folder"
         )
@@ -88,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
         "--runs", type=Path, default=ROOT / "runs" / "leaderboard-wandb", help="the runs' folder"
     )
     report.add_argument("--project", default=wandb_report.PROJECT, help="W&B's project")
-    for command in (run, cell, table, drawn, report):
+    for command in (run, cell, table, drawn, report, files):
         command.add_argument("--results", type=Path, default=RESULTS, help="the rows' folder")
     return parser
 
