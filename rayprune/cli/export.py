@@ -23,7 +23,8 @@ from rayprune.cli.options import (
     require_checkpoint,
     tell,
 )
-from rayprune.deploy.formats import FORMATS, check_name, format_named
+from rayprune.deploy.formats import FORMATS, check_name, format_named, suffixes
+from rayprune.errors import InputError
 
 if TYPE_CHECKING:
     from rayprune.policies.foreign_policy import ForeignOptions
@@ -40,14 +41,14 @@ def export(
         ),
     ],
     format: Annotated[  # noqa: A002  # it is the option's name
-        str,
+        str | None,
         typer.Option(
             metavar="|".join(FORMATS),
-            help=f"Which kind of file: {', '.join(FORMATS)}.",
+            help=f"Which kind of file: {', '.join(FORMATS)}. Default: by how `--out` ends.",
             show_default=False,
             autocompletion=completion.formats,
         ),
-    ],
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="The file; default: `policy` with the format's ending."),
@@ -106,10 +107,10 @@ def export(
 
     Without a C compiler a C file is written unproven, which it says, and the exit code is 1.
 
-    Example: rayprune export runs/ppo_cartpole --format onnx --out policy.onnx
+    Example: rayprune export runs/ppo_cartpole --out policy.onnx
     Example: rayprune export ppo.zip --env CartPole-v1 --format c --out policy.c
     """
-    check_name(format)
+    chosen = _chosen(format, out)
     source = foreign_options(
         [policy],
         env=env,
@@ -129,13 +130,36 @@ def export(
         "episodes": episodes,
         "overwrite": overwrite,
     }
-    place = out or Path(f"policy{format_named(format).suffix}")
-    result = _exported(policy, source, {"out": place, "format": format, **asked})
+    place = out or Path(f"policy{format_named(chosen).suffix}")
+    result = _exported(policy, source, {"out": place, "format": chosen, **asked})
     from rayprune.cli.printing.export_lines import export_lines
 
     if not as_json:
         tell(*export_lines(result))
     return {**result, "exit_code": 0 if result["proven"] or unproven else 1}
+
+
+def _chosen(name: str | None, out: Path | None) -> str:
+    """Return the format that is asked for, by its name or by how the file's name ends.
+
+    Raises:
+        InputError: neither tells.
+    """
+    if name is not None:
+        check_name(name)
+        return name
+    if out is None:
+        raise InputError(
+            f"`--format` is missing: give one of {sorted(FORMATS)}, or `--out` a file whose name "
+            "ends as one of theirs, such as policy.onnx."
+        )
+    known = suffixes()
+    if out.suffix not in known:
+        raise InputError(
+            f"`--format` is missing, and `--out` {str(out)!r} tells none: its name must end in one "
+            f"of {sorted(known)}. Give `--format`, one of {sorted(FORMATS)}."
+        )
+    return known[out.suffix]
 
 
 def _exported(policy: Path, source: ForeignOptions | None, asked: dict[str, Any]) -> dict[str, Any]:

@@ -66,6 +66,26 @@ def test_the_file_is_named_by_its_format_and_json_is_the_certificate(rayprune, c
     assert json.loads(answer.stdout) == {**CERTIFICATE, "exit_code": 0}
 
 
+def test_the_ending_of_the_file_tells_the_format(rayprune, calls, checkpoint):
+    answer = rayprune("export", checkpoint, "--out", "fly.c", "--unproven")
+    assert answer.code == 0, answer.stderr
+    assert (calls[0][1].format, calls[0][1].out) == ("c", Path("fly.c"))
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ([], "`--format` is missing: give one of ['c', "),
+        (["--out", "policy.bin"], "`--out` 'policy.bin' tells none: its name must end in one of"),
+    ],
+)
+def test_without_format_or_ending_both_ways_out_are_told(rayprune, calls, checkpoint, given, told):
+    answer = rayprune("export", checkpoint, *given)
+    assert answer.code == 2
+    assert told in answer.stderr
+    assert not calls
+
+
 def test_an_unknown_format_is_refused_with_the_nearest(rayprune, calls, checkpoint):
     answer = rayprune("export", checkpoint, "--format", "onxx")
     assert answer.code == 2
