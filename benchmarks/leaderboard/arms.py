@@ -43,12 +43,16 @@ class Arm:
     """The arm whose trained policy's episodes it learns from, in place of the environment."""
     mlp_only: bool = False
     """Whether it needs a fully connected actor."""
+    sized: bool = False
+    """Whether it needs an actor whose widths can be set, fully connected or of convolutions."""
 
     def applies(self, task: Task) -> bool:
         """Return whether the task can have it."""
         if self.clones and task.data:
             return False
-        return bool(task.layers) or not self.mlp_only
+        if self.sized and task.conv_net is not None:
+            return True
+        return bool(task.layers) or not (self.mlp_only or self.sized)
 
 
 def parameters(layers: Sequence[int]) -> int:
@@ -146,6 +150,11 @@ def _linear(task: Task, _: float) -> Sequence[str]:
 
 
 def _small(task: Task, sparsity: float) -> Sequence[str]:
+    if task.conv_net is not None:
+        # RLlib's own net: its critic shares the convolutions, and has heads of the actor's width.
+        net = task.conv_net.small(sparsity)
+        changed = _model(conv_filters=net.filters, head_fcnet_hiddens=[net.hidden])
+        return [*_dense(task, 0), *changed]
     width = small_width(task.layers, sparsity)
     return [*_dense(task, 0), *_model(policy_hiddens=hiddens(task.layers, width)[1:-1])]
 
@@ -196,7 +205,9 @@ def _trust_region(task: Task, sparsity: float) -> Sequence[str]:
 
 
 def _units(task: Task, sparsity: float) -> Sequence[str]:
-    given = {"recipe": "units", "sparsity": unit_sparsity(task.layers, sparsity)}
+    net = task.conv_net
+    share = net.unit_sparsity(sparsity) if net else unit_sparsity(task.layers, sparsity)
+    given = {"recipe": "units", "sparsity": share}
     return [f"pruning={json.dumps(given)}"]
 
 
@@ -240,10 +251,10 @@ _ALL: Final = (
     ),
     Arm(
         name="small dense",
-        line="a narrow actor with as many parameters; the critic as dense's",
+        line="a narrow actor with as many parameters; the critic as dense's (of images as narrow)",
         settings=_small,
         core=True,
-        mlp_only=True,
+        sized=True,
     ),
     Arm(
         name="cubic",
@@ -262,7 +273,7 @@ _ALL: Final = (
         line="`pruning: {recipe: units}`: whole units, which leave the net while it trains",
         settings=_units,
         core=True,
-        mlp_only=True,
+        sized=True,
     ),
     Arm(
         name="early ramp",

@@ -11,6 +11,7 @@ from typing import Any, Final
 import gymnasium as gym
 import numpy as np
 
+from benchmarks.leaderboard.conv_nets import ConvNet
 from rayprune import yaml12
 
 FOLDER: Final = Path(__file__).parent / "tasks"
@@ -53,6 +54,8 @@ class Task:
     """The dense return that others reached."""
     inputs: int = 0
     """Of an actor that is a fully connected net; 0 where it is another."""
+    image: tuple[int, int] = (0, 0)
+    """Channels, and height as width, of what an actor of convolutions sees."""
     outputs: int = 0
     data: str = ""
     """The task whose dense policy's episodes it learns from; empty where it samples."""
@@ -93,6 +96,16 @@ class Task:
             return ()
         hiddens = self.raw["rllib"]["rl_module"]["model_config"]["policy_hiddens"]
         return (self.inputs, *hiddens, self.outputs)
+
+    @property
+    def conv_net(self) -> ConvNet | None:
+        """The dense actor of convolutions and one hidden layer; None for another kind of net."""
+        if not self.image[0]:
+            return None
+        model = self.raw["rllib"]["rl_module"]["model_config"]
+        filters = tuple((n, kernel, stride) for n, kernel, stride in model["conv_filters"])
+        (hidden,) = model["head_fcnet_hiddens"]
+        return ConvNet(*self.image, filters, hidden, self.outputs)
 
     def env(self, shift: Shift | None = None) -> Callable[[], Env]:
         """Return what makes one plain environment."""
@@ -237,12 +250,16 @@ _ALL: Final = (
         name="minatar_breakout",
         suites=("pixels",),
         reference="28 (gymnax's PPO, 10 million steps)",
+        image=(4, 10),
+        outputs=3,
         shifts={"no sticky actions": Shift(env_config={"sticky_action_prob": 0.0})},
     ),
     Task(
         name="minatar_space_invaders",
         suites=("pixels",),
         reference="131 (gymnax's PPO, 10 million steps)",
+        image=(6, 10),
+        outputs=4,
         shifts={"no sticky actions": Shift(env_config={"sticky_action_prob": 0.0})},
     ),
     Task(
