@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.leaderboard import scoring
+from benchmarks.leaderboard import learning, scoring
 from benchmarks.leaderboard.arms import ARMS, SPARSITIES, Arm
 from benchmarks.leaderboard.cells import RANDOM, rows
 from benchmarks.leaderboard.tasks import SUITES, TASKS, Task
@@ -78,7 +78,24 @@ def task_table(task: Task, known: Sequence[Row]) -> Iterator[str]:
             yield _line(task, group, found, scale)
         else:
             lacking.append(group)
+    shifts = ", ".join(task.shifts)
+    yield f"\n*Shifted*: {shifts}. *Flash, instructions*: of a Cortex-M4. Training: wall time."
+    if scale is not None:
+        yield from _learning(task, known, scale)
     yield from _not_run(task, lacking)
+
+
+def _learning(task: Task, known: Sequence[Row], scale: Any) -> Iterator[str]:
+    """Yield how fast a task's arms learn."""
+    dense = of_group(known, (ARMS["dense"], 0.0))
+    lines = [
+        learning.line([arm.name, f"{sparsity:g}" if sparsity else "-"], found, dense, scale)
+        for arm, sparsity in groups(task)
+        if (found := of_group(known, (arm, sparsity)))
+    ]
+    if any(lines):
+        yield f"\n{learning.HEADER}"
+        yield from filter(None, lines)
 
 
 def _line(task: Task, group: Group, found: Sequence[Row], scale: Any) -> str:
@@ -133,8 +150,6 @@ def average(found: Sequence[Row], value: Callable[[Row], float]) -> float:
 
 
 def _not_run(task: Task, lacking: Sequence[Group]) -> Iterator[str]:
-    shifts = ", ".join(task.shifts)
-    yield f"\n*Shifted*: {shifts}. *Flash, instructions*: of a Cortex-M4. Training: wall time."
     if not lacking:
         return
     yield "\n**Not run**:\n"

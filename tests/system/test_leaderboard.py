@@ -212,6 +212,21 @@ def test_tables_and_figure_show_what_was_run_and_name_what_was_not(tmp_path: Pat
     assert "cubic at 90%: 181.0 [180.0, 182.0], 4,096 B" in drawn
 
 
+def test_learning_is_told_by_the_runs_curves_on_the_dense_scale() -> None:
+    wanted = cells(["hopper"], ["dense", "cubic", "post-hoc"], [0.9], range(3))
+    curves = {"dense": [100.0, 200.0], "cubic": [50.0, 150.0], "post-hoc": []}
+    scores = {"random": 0.0, "dense": 200.0, "cubic": 150.0, "post-hoc": 10.0}
+    known = [row(cell, scores[cell.arm]) for cell in wanted]
+    for each in known:
+        values = curves.get(each["arm"], [])
+        each["curve"] = [[1000 * (at + 1), value] for at, value in enumerate(values)]
+    page = "\n".join(tables.task_table(TASKS["hopper"], known))
+    learnt = page.partition("over the whole run")[2]
+    assert "| dense | - | 3 | 1.00 [1.00, 1.00] | 1,000 | 2,000 |" in learnt
+    assert "| cubic | 0.9 | 3 | 0.67 [0.67, 0.67] | 2,000 | - |" in learnt
+    assert "| post-hoc |" not in learnt
+
+
 @pytest.mark.parametrize("dense", [0.0, -5.0])
 def test_a_task_that_dense_policies_have_not_learnt_has_no_scale_and_no_plot(dense: float) -> None:
     arms = ["random", "dense", "linear", "cubic", "post-hoc"]
