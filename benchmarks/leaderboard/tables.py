@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.leaderboard import learning, scoring
+from benchmarks.leaderboard import learning, noise, scoring
 from benchmarks.leaderboard.arms import ARMS, SPARSITIES, Arm
 from benchmarks.leaderboard.cells import RANDOM, rows
 from benchmarks.leaderboard.tasks import SUITES, TASKS, Task
@@ -14,6 +14,8 @@ from rayprune.tracking.record import write_atomic
 
 PAGE: Final = Path(__file__).parent / "TABLES.md"
 ADVERTISED: Final = "recommended"
+UNITS: Final = "units, live"
+SMALL: Final = "small dense"
 _HEADER: Final = (
     "| arm | at sparsity | weights left | runs | return, IQM [95 %] | dense = 1, random = 0 "
     "| worst quarter | shifted | flash B | instructions | training s |\n"
@@ -43,6 +45,7 @@ def page(known: Sequence[Row]) -> Iterator[str]:
     yield "Made by `python -m benchmarks.leaderboard tables`; README.md says what they mean."
     for suite in SUITES:
         yield from suite_table(suite, known)
+    yield from noise_table(known)
     for task in TASKS.values():
         yield from task_table(task, [row for row in known if row["task"] == task.name])
 
@@ -57,6 +60,20 @@ def of_group(known: Sequence[Row], group: Group) -> list[Row]:
     """Return a group's rows."""
     arm, sparsity = group
     return [row for row in known if (row["arm"], row["sparsity"]) == (arm.name, sparsity)]
+
+
+def noise_table(known: Sequence[Row]) -> Iterator[str]:
+    """Yield how much of their return arms keep under noise, and whether some keep more."""
+    scales = scoring.references(known)
+    by_arm = {name: [row for row in known if row["arm"] == name] for name in ARMS}
+    if not any(noise.shares(found, scales) for found in by_arm.values()):
+        return
+    yield "\n## Noise\n"
+    yield f"{noise.LEGEND}\n"
+    yield from noise.lines(by_arm, scales)
+    yield ""
+    for ours, theirs in ((UNITS, SMALL), (ADVERTISED, SMALL), (ADVERTISED, "dense")):
+        yield from noise.comparison(ours, theirs, by_arm, scales)
 
 
 def task_table(task: Task, known: Sequence[Row]) -> Iterator[str]:

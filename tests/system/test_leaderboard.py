@@ -212,6 +212,24 @@ def test_tables_and_figure_show_what_was_run_and_name_what_was_not(tmp_path: Pat
     assert "cubic at 90%: 181.0 [180.0, 182.0], 4,096 B" in drawn
 
 
+def test_noise_is_told_as_the_share_of_the_return_that_is_kept() -> None:
+    wanted = cells(["hopper"], ["dense", "small dense", "units, live", "cubic"], [0.9], range(4))
+    kept = {"dense": 0.9, "small dense": 0.5, "units, live": 0.8, "cubic": 1.0}
+    known = [row(cell, 0.0 if cell.arm == "random" else 200.0) for cell in wanted]
+    for each in known:
+        if each["arm"] == "cubic":
+            each["score"]["mean"] = 90.0  # below half of dense: says nothing
+        if each["arm"] in kept:
+            noisy = kept[each["arm"]] * each["score"]["mean"]
+            each["shifts"]["noisy observations"]["mean"] = noisy
+    told = "\n".join(tables.noise_table(known))
+    assert "| units, live | 0.80 [0.80, 0.80] | 0.80 (4) |" in told
+    assert "| cubic |" not in told
+    # The 1 of 70 ways to deal eight runs to two arms that has all four better ones in one.
+    value = told.partition("`units, live` keeps +0.300 of it more than `small dense`")[2]
+    assert float(value.partition("more in ")[2].split()[0]) == pytest.approx(1 / 70, abs=0.005)
+
+
 def test_learning_is_told_by_the_runs_curves_on_the_dense_scale() -> None:
     wanted = cells(["hopper"], ["dense", "cubic", "post-hoc"], [0.9], range(3))
     curves = {"dense": [100.0, 200.0], "cubic": [50.0, 150.0], "post-hoc": []}
