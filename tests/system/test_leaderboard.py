@@ -26,12 +26,14 @@ from benchmarks.leaderboard.arms import (
 )
 from benchmarks.leaderboard.cells import Cell, cells, missing, rows
 from benchmarks.leaderboard.making import kept_config
-from benchmarks.leaderboard.tasks import NOISY, TASKS, noisy
+from benchmarks.leaderboard.tasks import FOLDER, NOISY, TASKS, noisy
 from rayprune import Pruner, PruningConfig, make_maskable
 from rayprune.cli.prune import pruning_config
 from rayprune.config import load_experiment
+from rayprune.search.sweep_spec import load_sweep
 
 LAYERS = (11, 64, 64, 3)
+SWEEPS = sorted((FOLDER.parent / "sweeps").glob("*.yaml"))
 
 
 def row(cell: Cell, score: float, flash: int = 4096) -> dict[str, Any]:
@@ -70,6 +72,13 @@ def test_every_cell_has_a_config_without_faults() -> None:
                 assert pruning_config({}, settings).sparsity == 0.9
             else:
                 assert load_experiment(task.config, settings).name == task.name
+
+
+@pytest.mark.parametrize("file", SWEEPS, ids=lambda path: path.stem)
+def test_the_sweep_of_a_task_trains_as_the_task_does(file: Path) -> None:
+    sweep, task = load_sweep(file), TASKS[file.stem]
+    for key in ("env", "rllib", "normalise", "stop"):
+        assert sweep[key] == task.raw[key]
 
 
 def test_post_hoc_cuts_what_torch_cuts() -> None:

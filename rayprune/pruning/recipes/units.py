@@ -11,6 +11,7 @@ from rayprune.pruning.recipes.base import Recipe, RunFacts, settings_of_run, tar
 
 MASK_UPDATES: Final = 60
 """In the length of a run; the ramp has six tenths of them."""
+_REFUSED: Final = "hybrid"
 COMPACTIONS: Final = 20
 """In the length of a run."""
 
@@ -37,6 +38,8 @@ class UnitsRecipe(Recipe):
     @classmethod
     def of_run(cls, facts: RunFacts) -> dict[str, Any]:
         """See `Recipe.of_run`."""
+        if facts.granularity == _REFUSED:
+            return {}  # so that no fault is about what the recipe says itself
         settings = settings_of_run(facts, MASK_UPDATES)
         if facts.steps is not None and facts.granularity in (None, "neuron"):
             settings["pruning"]["compact_every"] = max(1, facts.steps // COMPACTIONS)
@@ -45,10 +48,12 @@ class UnitsRecipe(Recipe):
     @classmethod
     def conflicts(cls, prefix: str, chosen: Chosen) -> Faults:
         """Yield what it wasn't made for, and the target that it can't know."""
-        if not chosen.granularity.removes_units:
+        if not chosen.granularity.removes_units or chosen.granularity.in_turn:
             yield (
-                f"`{prefix}granularity` must be one that removes whole units, such as 'neuron', "
-                f"with `{prefix}recipe` 'units', but is {chosen.granularity_name!r}. Take recipe "
-                "'recommended' for single weights, or leave it out."
+                f"`{prefix}granularity` must be one that removes whole units and nothing else, "
+                f"such as 'neuron', with `{prefix}recipe` 'units', but is "
+                f"{chosen.granularity_name!r}. Take recipe 'recommended' for single weights, or "
+                "leave it out."
             )
-        yield from target_faults(prefix, chosen)
+        else:
+            yield from target_faults(prefix, chosen)

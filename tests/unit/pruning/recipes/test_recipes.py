@@ -115,6 +115,15 @@ def test_the_line_that_is_printed_has_what_is_in_force():
         ({"granularity": "neuron"}, "`pruning.granularity` must be 'weight' with `pruning.recipe`"),
         ({"sparsity": None}, "`pruning.sparsity` is missing: `pruning.recipe` 'recommended' says"),
         ({"recipe": "units", "granularity": "weight"}, "Take recipe 'recommended' for single"),
+        (
+            {
+                "recipe": "units",
+                "sparsity": None,
+                "granularity": "hybrid",
+                "hybrid": {"neuron": 0.5, "weight": 0.8},
+            },
+            "units and nothing else, such as 'neuron'",
+        ),
         ({"recipe": "units", "sparsity": None}, "`pruning.recipe` 'units' says how to prune"),
     ],
 )
