@@ -200,8 +200,15 @@ def _wide(task: Task, sparsity: float) -> Sequence[str]:
     return [block, *_model(policy_hiddens=wide, value_hiddens=wide)]
 
 
-def _trust_region(task: Task, sparsity: float) -> Sequence[str]:
-    return [pruning(task, sparsity, max_kl=0.01)]
+def _every_iteration(**bounds: float) -> Settings:
+    """Return settings of the recipe with a mask update at each of the Learner's updates."""
+
+    def settings(_: Task, sparsity: float) -> Sequence[str]:
+        often = {"kind": "cubic", "begin": 0.2, "end": 0.8, "every": 1}
+        given = {"recipe": "recommended", "sparsity": sparsity, "schedule": often, **bounds}
+        return [f"pruning={json.dumps(given)}"]
+
+    return settings
 
 
 def _units(task: Task, sparsity: float) -> Sequence[str]:
@@ -286,9 +293,14 @@ _ALL: Final = (
         settings=_ramp(0.0, 0.2),
     ),
     Arm(
+        name="every iteration",
+        line="the recipe, with a mask update at each iteration of training in place of 60 in all",
+        settings=_every_iteration(),
+    ),
+    Arm(
         name="trust region",
-        line="cubic, no mask update of which moves the policy by more than 0.01 nats (`max_kl`)",
-        settings=_trust_region,
+        line="the same, none of which moves the policy by more than 0.01 nats (`max_kl`)",
+        settings=_every_iteration(max_kl=0.01),
     ),
     Arm(
         name="wide",
