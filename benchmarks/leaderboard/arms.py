@@ -19,6 +19,8 @@ from benchmarks.leaderboard.tasks import Task
 SPARSITIES: Final = (0.5, 0.8, 0.9, 0.95, 0.98)
 CLONING: Final = 20_000
 """Updates of behaviour cloning, of 256 steps each."""
+FADING: Final = {"scale": 0.7, "steps": 8}
+"""What is chosen is seven tenths of itself after each mask update, and gone after eight."""
 WIDE: Final = 256
 """Of the wide arm's hidden layers."""
 
@@ -200,21 +202,32 @@ def _wide(task: Task, sparsity: float) -> Sequence[str]:
     return [block, *_model(policy_hiddens=wide, value_hiddens=wide)]
 
 
-def _every_iteration(**bounds: float) -> Settings:
+_OFTEN: Final = {"kind": "cubic", "begin": 0.2, "end": 0.8, "every": 1}
+"""A mask update at each of the Learner's updates."""
+
+
+def _every_iteration(**changes: Any) -> Settings:
     """Return settings of the recipe with a mask update at each of the Learner's updates."""
 
     def settings(_: Task, sparsity: float) -> Sequence[str]:
-        often = {"kind": "cubic", "begin": 0.2, "end": 0.8, "every": 1}
-        given = {"recipe": "recommended", "sparsity": sparsity, "schedule": often, **bounds}
+        given = {"recipe": "recommended", "sparsity": sparsity, "schedule": _OFTEN, **changes}
         return [f"pruning={json.dumps(given)}"]
 
     return settings
 
 
-def _units(task: Task, sparsity: float) -> Sequence[str]:
+def _units_fading(task: Task, sparsity: float) -> Sequence[str]:
+    given = {"recipe": "units", "sparsity": _unit_share(task, sparsity), "schedule": _OFTEN}
+    return [f"pruning={json.dumps({**given, 'operation': FADING})}"]
+
+
+def _unit_share(task: Task, sparsity: float) -> float:
     net = task.conv_net
-    share = net.unit_sparsity(sparsity) if net else unit_sparsity(task.layers, sparsity)
-    given = {"recipe": "units", "sparsity": share}
+    return net.unit_sparsity(sparsity) if net else unit_sparsity(task.layers, sparsity)
+
+
+def _units(task: Task, sparsity: float) -> Sequence[str]:
+    given = {"recipe": "units", "sparsity": _unit_share(task, sparsity)}
     return [f"pruning={json.dumps(given)}"]
 
 
@@ -298,8 +311,19 @@ _ALL: Final = (
         settings=_every_iteration(),
     ),
     Arm(
+        name="fading",
+        line="the same, and what is chosen fades over eight of them",
+        settings=_every_iteration(operation=FADING),
+    ),
+    Arm(
+        name="units, fading",
+        line="recipe units likewise: chosen at each iteration, and fading over eight of them",
+        settings=_units_fading,
+        sized=True,
+    ),
+    Arm(
         name="trust region",
-        line="the same, none of which moves the policy by more than 0.01 nats (`max_kl`)",
+        line="every iteration, none of which moves the policy by more than 0.01 nats (`max_kl`)",
         settings=_every_iteration(max_kl=0.01),
     ),
     Arm(
