@@ -19,8 +19,6 @@ from benchmarks.leaderboard.tasks import Task
 SPARSITIES: Final = (0.5, 0.8, 0.9, 0.95, 0.98)
 CLONING: Final = 20_000
 """Updates of behaviour cloning, of 256 steps each."""
-FADING: Final = {"scale": 0.7, "steps": 8}
-"""What is chosen is seven tenths of itself after each mask update, and gone after eight."""
 WIDE: Final = 256
 """Of the wide arm's hidden layers."""
 
@@ -181,44 +179,23 @@ def _distilled(task: Task, sparsity: float) -> Sequence[str]:
     ]
 
 
-def _recommended(_: Task, sparsity: float) -> Sequence[str]:
-    return [f"pruning={json.dumps({'recipe': 'recommended', 'sparsity': sparsity})}"]
+_FREE: Final = {"remedies": {"hold_deviation": False}}
 
 
-def _ramp(begin: float, end: float) -> Settings:
-    """Return settings of the recipe with another ramp."""
+def _recipe(name: str = "recommended", **changes: Any) -> Settings:
+    """Return settings of a recipe, with some of its fields changed."""
 
-    def settings(_: Task, sparsity: float) -> Sequence[str]:
-        ramp = {"kind": "cubic", "begin": begin, "end": end}
-        given = {"recipe": "recommended", "sparsity": sparsity, "schedule": ramp}
-        return [f"pruning={json.dumps(given)}"]
+    def settings(task: Task, sparsity: float) -> Sequence[str]:
+        target = _unit_share(task, sparsity) if name == "units" else sparsity
+        return [f"pruning={json.dumps({'recipe': name, 'sparsity': target, **changes})}"]
 
     return settings
 
 
-def _wide(task: Task, sparsity: float) -> Sequence[str]:
-    wide = hiddens(task.layers, WIDE)[1:-1]
-    block = pruning(task, wide_sparsity(task.layers, sparsity), critic=0)
-    return [block, *_model(policy_hiddens=wide, value_hiddens=wide)]
-
-
-_OFTEN: Final = {"kind": "cubic", "begin": 0.2, "end": 0.8, "every": 1}
-"""A mask update at each of the Learner's updates."""
-
-
-def _every_iteration(**changes: Any) -> Settings:
-    """Return settings of the recipe with a mask update at each of the Learner's updates."""
-
-    def settings(_: Task, sparsity: float) -> Sequence[str]:
-        given = {"recipe": "recommended", "sparsity": sparsity, "schedule": _OFTEN, **changes}
-        return [f"pruning={json.dumps(given)}"]
-
-    return settings
-
-
-def _units_fading(task: Task, sparsity: float) -> Sequence[str]:
-    given = {"recipe": "units", "sparsity": _unit_share(task, sparsity), "schedule": _OFTEN}
-    return [f"pruning={json.dumps({**given, 'operation': FADING})}"]
+def _ramp(begin: float, end: float, every: int | None = None, **changes: Any) -> Settings:
+    """Return settings of the recipe as `free deviation` has it, with another ramp."""
+    ramp = {"kind": "cubic", "begin": begin, "end": end, **({"every": every} if every else {})}
+    return _recipe(schedule=ramp, **_FREE, **changes)
 
 
 def _unit_share(task: Task, sparsity: float) -> float:
@@ -226,9 +203,10 @@ def _unit_share(task: Task, sparsity: float) -> float:
     return net.unit_sparsity(sparsity) if net else unit_sparsity(task.layers, sparsity)
 
 
-def _units(task: Task, sparsity: float) -> Sequence[str]:
-    given = {"recipe": "units", "sparsity": _unit_share(task, sparsity)}
-    return [f"pruning={json.dumps(given)}"]
+def _wide(task: Task, sparsity: float) -> Sequence[str]:
+    wide = hiddens(task.layers, WIDE)[1:-1]
+    block = pruning(task, wide_sparsity(task.layers, sparsity), critic=0)
+    return [block, *_model(policy_hiddens=wide, value_hiddens=wide)]
 
 
 def _narrow(task: Task, sparsity: float) -> Sequence[str]:
@@ -285,46 +263,48 @@ _ALL: Final = (
     Arm(
         name="recommended",
         line="`pruning: {recipe: recommended}`",
-        settings=_recommended,
+        settings=_recipe(),
         core=True,
     ),
     Arm(
         name="units, live",
         line="`pruning: {recipe: units}`: whole units, which leave the net while it trains",
-        settings=_units,
+        settings=_recipe("units"),
+        core=True,
+        sized=True,
+    ),
+    Arm(
+        name="free deviation",
+        line="the recipe without its remedy: the deviation shrinks while masks change",
+        settings=_recipe(**_FREE),
+        core=True,
+    ),
+    Arm(
+        name="units, free deviation",
+        line="recipe units without that remedy",
+        settings=_recipe("units", **_FREE),
         core=True,
         sized=True,
     ),
     Arm(
         name="early ramp",
-        line="the recipe, with a ramp from 10 to 50 % of the run in place of 20 to 80 %",
+        line="as free deviation, with a ramp from 10 to 50 % of the run in place of 20 to 80 %",
         settings=_ramp(0.1, 0.5),
     ),
     Arm(
         name="first ramp",
-        line="the recipe, with a ramp over the first 20 % of the run",
+        line="as free deviation, with a ramp over the first 20 % of the run",
         settings=_ramp(0.0, 0.2),
     ),
     Arm(
         name="every iteration",
-        line="the recipe, with a mask update at each iteration of training in place of 60 in all",
-        settings=_every_iteration(),
-    ),
-    Arm(
-        name="fading",
-        line="the same, and what is chosen fades over eight of them",
-        settings=_every_iteration(operation=FADING),
-    ),
-    Arm(
-        name="units, fading",
-        line="recipe units likewise: chosen at each iteration, and fading over eight of them",
-        settings=_units_fading,
-        sized=True,
+        line="as free deviation, with a mask update at each iteration in place of 60 in all",
+        settings=_ramp(0.2, 0.8, every=1),
     ),
     Arm(
         name="trust region",
         line="every iteration, none of which moves the policy by more than 0.01 nats (`max_kl`)",
-        settings=_every_iteration(max_kl=0.01),
+        settings=_ramp(0.2, 0.8, every=1, max_kl=0.01),
     ),
     Arm(
         name="wide",

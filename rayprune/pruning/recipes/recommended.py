@@ -18,7 +18,8 @@ class RecommendedRecipe(Recipe):
 
     Gradual magnitude pruning after Zhu & Gupta 2017 (arXiv:1710.01878), over the part of the run
     and by the layer-wise ratios that Graesser et al. 2022 (arXiv:2206.10369) found to hold returns.
-    The critic isn't deployed, and its density matters more than the actor's (same source).
+    The critic isn't deployed, and its density matters more than the actor's (same source). A
+    Gaussian policy's deviation doesn't shrink while masks change (`HoldDeviation`).
     docs/findings.md has what the leaderboard's rows say of it.
 
     >>> facts = RunFacts(steps=120_000, critic=True, may_normalise=True)
@@ -30,6 +31,7 @@ class RecommendedRecipe(Recipe):
         "criterion": "l1",
         "distribution": "erk",
         "schedule": {"kind": "cubic", "begin": 0.2, "end": 0.8},
+        "remedies": {"hold_deviation": True},
     }
 
     @classmethod

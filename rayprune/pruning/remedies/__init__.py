@@ -12,6 +12,7 @@ from typing import Any
 from rayprune.pruning.checks import Faults, must, unknown_keys
 from rayprune.pruning.registry import Registry
 from rayprune.pruning.remedies.base import Remedy
+from rayprune.pruning.remedies.hold_deviation import HoldDeviation
 from rayprune.pruning.remedies.n_step import NStep
 from rayprune.pruning.remedies.replay_limit import ReplayLimit
 from rayprune.pruning.remedies.replay_reset import ReplayReset
@@ -20,6 +21,7 @@ from rayprune.pruning.remedies.rescale import Rescale
 _REGISTRY: Registry[type[Remedy]] = Registry(
     "remedy",
     {
+        "hold_deviation": HoldDeviation,
         "n_step": NStep,
         "replay_limit": ReplayLimit,
         "replay_reset": ReplayReset,

@@ -23,6 +23,7 @@ from rayprune.rllib.learner.extensions.cut_off import CutOff
 from rayprune.rllib.learner.extensions.distillation import Distillation
 from rayprune.rllib.learner.extensions.evidence import MinibatchEvidence
 from rayprune.rllib.learner.extensions.fused_optimizer import FusedOptimizer
+from rayprune.rllib.learner.extensions.held_deviation import HeldDeviation
 from rayprune.rllib.learner.extensions.learning_rates import LearningRates
 from rayprune.rllib.learner.extensions.live_compaction import LiveCompaction
 from rayprune.rllib.learner.extensions.plasticity import PlasticityWindows
@@ -49,6 +50,7 @@ EXTENSIONS: Final[tuple[type[Extension], ...]] = (
     MinibatchEvidence,
     PolicyChanges,
     Rewinding,
+    HeldDeviation,
     LiveCompaction,
     QuantisationAwareTraining,
     Distillation,
