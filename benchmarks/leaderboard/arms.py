@@ -45,10 +45,14 @@ class Arm:
     """Whether it needs a fully connected actor."""
     sized: bool = False
     """Whether it needs an actor whose widths can be set, fully connected or of convolutions."""
+    of_deviation: bool = False
+    """Whether it needs a policy with a deviation, since it is the recipe's else."""
 
     def applies(self, task: Task) -> bool:
         """Return whether the task can have it."""
         if self.clones and task.data:
+            return False
+        if self.of_deviation and not task.free_deviation:
             return False
         if self.sized and task.conv_net is not None:
             return True
@@ -278,6 +282,7 @@ _ALL: Final = (
         line="the recipe without its remedy: the deviation shrinks while masks change",
         settings=_recipe(**_FREE),
         core=True,
+        of_deviation=True,
     ),
     Arm(
         name="units, free deviation",
@@ -285,6 +290,7 @@ _ALL: Final = (
         settings=_recipe("units", **_FREE),
         core=True,
         sized=True,
+        of_deviation=True,
     ),
     Arm(
         name="early ramp",

@@ -107,6 +107,12 @@ class Task:
         (hidden,) = model["head_fcnet_hiddens"]
         return ConvNet(*self.image, filters, hidden, self.outputs)
 
+    @property
+    def free_deviation(self) -> bool:
+        """Whether its policy draws actions with a deviation that is a parameter."""
+        model = self.raw["rllib"]["rl_module"].get("model_config", {})
+        return bool(model.get("free_log_std"))
+
     def env(self, shift: Shift | None = None) -> Callable[[], Env]:
         """Return what makes one plain environment."""
         return functools.partial(_env, self.raw, shift or Shift())

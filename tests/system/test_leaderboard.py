@@ -106,8 +106,8 @@ def test_dense_comes_before_what_is_cut_from_it_and_a_table_is_there_early() -> 
     places = {cell: place for place, cell in enumerate(found)}
     assert all(places[cell.before] < places[cell] for cell in found if cell.before)
     assert found[0].arm == "random"
-    assert {c.seed for c in found[:31]} == {0, 1, 2}
-    assert {c.sparsity for c in found[:31]} == {0.0, 0.9, 0.95}
+    assert {c.seed for c in found[:43]} == {0, 1, 2}
+    assert {c.sparsity for c in found[:43]} == {0.0, 0.9, 0.95}
 
 
 def test_a_row_is_run_once_and_a_failed_cell_takes_with_it_what_it_feeds(tmp_path: Path) -> None:

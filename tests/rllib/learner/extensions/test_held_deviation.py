@@ -1,0 +1,116 @@
+"""While masks change, a Gaussian policy explores as widely as at the first cut."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+
+from rayprune.rllib import prune
+from rayprune.rllib.actors.learners import foreach_learner
+from rayprune.rllib.checkpoints import files as checkpoints
+from rayprune.rllib.learner.extensions.held_deviation import log_stds
+from rayprune.rllib.models import PrunableMLP
+from tests.rllib import configs
+
+pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(300)]
+
+SHRINKS = [[0, -10.0], [1_000_000, -10.0]]
+MODEL = {"fcnet_hiddens": [16, 16], "free_log_std": True}
+OURS = {"policy_hiddens": [16], "value_hiddens": [16], "free_log_std": True}
+
+
+def ppo(spec: RLModuleSpec | None = None, *, hold: bool = True, end: int = 1000) -> Any:
+    """PPO on Pendulum, of which a negative bonus makes the deviation shrink at each step."""
+    config = configs.ppo("Pendulum-v1").training(entropy_coeff=SHRINKS, lr=0.01)
+    config.rl_module(model_config={}, rl_module_spec=spec or RLModuleSpec(model_config=MODEL))
+    ramp = {"kind": "cubic", "begin": 400, "end": end, "every": 200}
+    return prune(config, configs.pruning(schedule=ramp, remedies={"hold_deviation": hold}))
+
+
+def deviations(algo: Any) -> list[float]:
+    """Return the mean log-std of each Learner."""
+
+    def mean(learner: Any) -> float:
+        module = learner.module[DEFAULT_MODULE_ID].unwrapped()
+        return float(torch.cat([p.detach().flatten() for p in log_stds(module).values()]).mean())
+
+    return list(foreach_learner(algo, mean))
+
+
+def trained(algo: Any, iterations: int) -> list[float]:
+    """Return the first Learner's log-std after each iteration."""
+    found = []
+    for _ in range(iterations):
+        algo.train()
+        found.append(deviations(algo)[0])
+    return found
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["RLlib's head", "ours"])
+def test_the_deviation_is_held_from_the_first_cut_to_the_last(own: bool) -> None:
+    ours = RLModuleSpec(module_class=PrunableMLP, model_config=OURS)
+    algo = configs.build(ppo(ours if own else None))
+    try:
+        found = trained(algo, 7)
+        assert found[1] < found[0] < 0  # before the ramp it shrinks
+        assert found[3] == found[2]  # the first cut is at step 600: at 400 the ramp is at zero
+        assert found[6] < found[5] < found[4] < found[3]  # from step 1,000 on masks are final
+        weights = algo.env_runner.module.state_dict()
+        held = [value for name, value in weights.items() if name.endswith("log_std")]
+        assert float(held[0].mean()) == pytest.approx(found[-1])
+    finally:
+        algo.stop()
+
+
+def test_without_the_remedy_it_shrinks() -> None:
+    algo = configs.build(ppo(hold=False))
+    try:
+        found = trained(algo, 5)
+        assert found == sorted(found, reverse=True)
+        assert len(set(found)) == 5
+    finally:
+        algo.stop()
+
+
+def test_a_run_that_goes_on_from_its_checkpoint_holds_what_was_noted(tmp_path: Any) -> None:
+    algo = configs.build(ppo())
+    try:
+        noted = trained(algo, 3)[-1]
+        checkpoints.save(algo, tmp_path / "at", None, {})
+        straight = trained(algo, 1)[0]
+    finally:
+        algo.stop()
+    again = configs.build(ppo())
+    try:
+        checkpoints.restore(again, tmp_path / "at")
+        assert trained(again, 1)[0] == straight == noted
+    finally:
+        again.stop()
+
+
+@pytest.mark.slow
+def test_two_learners_hold_the_same() -> None:
+    algo = configs.build(ppo(end=4000).learners(num_learners=2))
+    try:
+        trained(algo, 3)
+        noted = deviations(algo)
+        algo.train()
+        assert deviations(algo) == noted
+        assert noted[0] == noted[1]
+    finally:
+        algo.stop()
+
+
+def test_where_there_is_no_deviation_nothing_is_held() -> None:
+    pruning = configs.pruning(remedies={"hold_deviation": True})
+    algo = configs.build(prune(configs.ppo(), pruning))
+    try:
+        algo.train()
+        held = foreach_learner(algo, lambda learner: learner._modules.events.get_state())
+        assert held[0]["held_deviation"] == {DEFAULT_MODULE_ID: {}}
+    finally:
+        algo.stop()
