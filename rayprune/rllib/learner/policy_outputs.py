@@ -103,7 +103,7 @@ class ModuleOutputs:
         return [float(x) for x in mean.tolist()]
 
     def _outputs(self) -> list[Outputs]:
-        with torch.no_grad(), _left_alone(self._module):
+        with torch.no_grad(), left_alone(self._module):
             return [self._of(batch) for batch in self._batches]
 
     def _of(self, batch: dict[str, Any]) -> Outputs:
@@ -222,7 +222,7 @@ def _kept(rows: Tensor, valid: Tensor | None) -> Tensor:
 
 
 @contextmanager
-def _left_alone(module: nn.Module) -> Iterator[None]:
+def left_alone(module: nn.Module) -> Iterator[None]:
     """Give running statistics, modes and torch's generator back as they were.
 
     Every forward under it draws the same numbers, so that policies differ by their weights alone.

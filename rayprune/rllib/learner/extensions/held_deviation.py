@@ -1,25 +1,20 @@
-"""Remedy ``hold_deviation`` on a Learner: log-stds stay where they were at the first cut, or above.
-
-It holds log-stds that are parameters, those of a policy with `free_log_std`: RLlib's own heads and
-ours. A deviation that depends on the observation is not held.
-"""
+"""Remedy ``hold_deviation`` on a Learner: log-stds stay at what they were at the first cut."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import torch
 from ray.rllib.utils.numpy import convert_to_numpy
-from torch import Tensor, nn
+from torch import Tensor
 
 from rayprune.pruning.pruner import Pruner
 from rayprune.pruning.remedies.hold_deviation import KEY
 from rayprune.pruning.reports import MaskChange
+from rayprune.rllib.learner import ranks
+from rayprune.rllib.learner.deviations import Deviation, deviation_of
 from rayprune.rllib.learner.extension import Extension, LearnerView
-
-LOG_STD: Final = "log_std"
-"""What RLlib's heads and ours call the parameter."""
 
 
 class HeldDeviation(Extension):
@@ -29,46 +24,51 @@ class HeldDeviation(Extension):
 
     def __init__(self, view: LearnerView) -> None:
         super().__init__(view)
-        self._floors: dict[str, dict[str, Tensor]] = {}
+        self._floors: dict[str, Tensor] = {}
+        self._batch: Mapping[str, Any] = {}
 
     def detach(self, module_id: str) -> None:
         """Let a module go."""
         self._floors.pop(module_id, None)
 
-    def after_mask_update(self, module_id: str, pruner: Pruner, change: MaskChange) -> None:
-        """Note the log-stds at the first cut."""
-        if change.pruned and pruner.config.remedies.get(KEY) and module_id not in self._floors:
-            held = log_stds(self._view.module(module_id))
-            self._floors[module_id] = {name: p.detach().clone() for name, p in held.items()}
+    def on_batch(self, batch: Mapping[str, Any]) -> None:
+        """Keep a reference to an update's last minibatch."""
+        self._batch = batch
 
-    @torch.no_grad()
+    def on_barrier(self) -> None:
+        """Let it go: a checkpoint doesn't hold it."""
+        self._batch = {}
+
+    def after_mask_update(self, module_id: str, pruner: Pruner, change: MaskChange) -> None:
+        """Note the log-stds at the first cut, as they are after it."""
+        if change.pruned and module_id not in self._floors:
+            deviation = self._deviation(module_id, pruner)
+            if deviation is not None:
+                self._floors[module_id] = deviation.level(self._batch.get(module_id, {}))
+
     def after_masks(self, module_id: str, pruner: Pruner) -> None:
         """Lift log-stds that have fallen below what was noted, while masks may change."""
-        floors = self._floors.get(module_id)
-        if not floors or not pruner.config.remedies.get(KEY):
+        floor = self._floors.get(module_id)
+        if floor is None or pruner.finished(self._view.clock):
             return
-        if pruner.finished(self._view.clock):
-            return
-        for name, parameter in log_stds(self._view.module(module_id)).items():
-            if name in floors:
-                parameter.copy_(torch.maximum(parameter, floors[name].to(parameter.device)))
+        deviation = self._deviation(module_id, pruner)
+        if deviation is not None:
+            deviation.hold(floor, self._batch.get(module_id, {}))
+
+    def _deviation(self, module_id: str, pruner: Pruner) -> Deviation | None:
+        """Return what is to be held; None if nothing is, or a Learner has no rows to look at."""
+        if not pruner.config.remedies.get(KEY):
+            return None
+        deviation = deviation_of(self._view.module(module_id), pruner.heads)
+        if deviation is None or not deviation.needs_rows:
+            return deviation
+        rows = 1 if module_id in self._batch else -1
+        return deviation if ranks.same_everywhere(rows, self._view.learner) else None
 
     def get_state(self) -> dict[str, Any]:
-        """Return what was noted, by module id and parameter name."""
-        return {mid: convert_to_numpy(floors) for mid, floors in self._floors.items()}
+        """Return what was noted, by module id."""
+        return {mid: convert_to_numpy(floor) for mid, floor in self._floors.items()}
 
     def set_state(self, state: Mapping[str, Any] | None) -> None:
         """Take over what `get_state` returned."""
-        self._floors = {
-            mid: {name: torch.as_tensor(value) for name, value in floors.items()}
-            for mid, floors in (state or {}).items()
-        }
-
-
-def log_stds(module: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the log-stds of a module that are parameters and are trained, by their full names."""
-    return {
-        name: parameter
-        for name, parameter in module.named_parameters()
-        if name.rpartition(".")[2] == LOG_STD and parameter.requires_grad
-    }
+        self._floors = {mid: torch.as_tensor(floor) for mid, floor in (state or {}).items()}
