@@ -183,6 +183,7 @@ def _distilled(task: Task, sparsity: float) -> Sequence[str]:
     ]
 
 
+_FULL: Final = {"kind": "cubic", "begin": 0.2, "end": 0.8}
 _FREE: Final = {"remedies": {"hold_deviation": False}}
 
 
@@ -306,6 +307,12 @@ _ALL: Final = (
         name="every iteration",
         line="as free deviation, with a mask update at each iteration in place of 60 in all",
         settings=_ramp(0.2, 0.8, every=1),
+    ),
+    Arm(
+        name="held, every iteration",
+        line="the recipe, with a mask update at each iteration in place of 60 in all",
+        settings=_recipe(schedule={**_FULL, "every": 1}),
+        of_deviation=True,
     ),
     Arm(
         name="trust region",
