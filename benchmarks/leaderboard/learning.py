@@ -13,8 +13,8 @@ SHARES: Final = (0.5, 0.9)
 HEADER: Final = (
     "| arm | at sparsity | runs | over the whole run, dense = 1 "
     + "".join(f"| env steps to {share:g} " for share in SHARES)
-    + "|\n"
-    + "|---" * (4 + len(SHARES))
+    + "| KL of a mask update (largest) |\n"
+    + "|---" * (5 + len(SHARES))
     + "|"
 )
 
@@ -39,7 +39,17 @@ def line(cells: Sequence[str], found: Sequence[Row], dense: Sequence[Row], scale
     by_dense = statistics.mean(over_the_run(curve) for curve in _curves(dense, scale))
     shares = {"runs": [value / by_dense for value in whole["runs"]]}
     steps = [_told(median_steps(curves, share)) for share in SHARES]
-    return f"| {' | '.join([*cells, str(len(curves)), scoring.iqm(shares).told(), *steps])} |"
+    own = [*cells, str(len(curves)), scoring.iqm(shares).told(), *steps, _moved(found)]
+    return f"| {' | '.join(own)} |"
+
+
+def _moved(found: Sequence[Row]) -> str:
+    """Return how far mask updates moved the policy, in nats: the median run's median; the most."""
+    moved = [row["mask_kl"] for row in found if row.get("mask_kl")]
+    if not moved:
+        return "-"
+    median = statistics.median(each["median"] for each in moved)
+    return f"{median:.3f} ({max(each['largest'] for each in moved):.2f})"
 
 
 def steps_to(curve: Curve, share: float) -> int | None:

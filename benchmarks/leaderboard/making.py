@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import shutil
+import statistics
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -115,7 +116,21 @@ def _trained(run: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
         "checkpoint": summary["checkpoint"],
         "curve": curve,
         "last_tenth": round(sum(value for _, value in last) / len(last), 2),
+        "mask_kl": mask_kl(rows),
     }
+
+
+def mask_kl(rows: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
+    """Return how far a run's mask updates moved the policy, in nats; None where none did.
+
+    >>> mask_kl([{"mask_updates": [{"pruned": 3, "kl": 0.2}, {"pruned": 0, "kl": 0.0}]}])
+    {'median': 0.2, 'largest': 0.2}
+    """
+    updates = [update for row in rows for update in row.get("mask_updates", ())]
+    moved = [u["kl"] for u in updates if u["pruned"] and u.get("kl") is not None]
+    if not moved:
+        return None
+    return {"median": round(statistics.median(moved), 5), "largest": round(max(moved), 5)}
 
 
 def _actor(summary: Mapping[str, Any]) -> dict[str, Any]:
