@@ -10,7 +10,9 @@ import pytest
 import rayprune.rllib.learner as room
 from rayprune.rllib.learner.extension import Extension, Extensions
 from rayprune.rllib.learner.extensions.cut_off import CutOff
+from rayprune.rllib.learner.extensions.held_deviation import HeldDeviation
 from rayprune.rllib.learner.extensions.live_compaction import LiveCompaction
+from rayprune.rllib.learner.extensions.rewinding import Rewinding
 from rayprune.rllib.learner.mixin import EXTENSIONS
 
 NO_LEARNER: Any = None
@@ -21,6 +23,7 @@ EVENTS = sorted(
 
 # All other neighbours may swap: at no event does one read or write what the other does.
 MAY_NOT_SWAP = {
+    (Rewinding, HeldDeviation): "what is held is noted once early weights are back",
     (LiveCompaction, CutOff): "a network that has shrunk is run as it is now, once, after that",
 }
 
