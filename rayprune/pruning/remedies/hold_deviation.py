@@ -18,7 +18,8 @@ class HoldDeviation(Remedy):
     move over twice the variance; so the narrower the policy has become, the further the same cut
     takes it out of the region that PPO trusts, and the shorter are the steps by which PPO repairs
     it. docs/findings.md has the runs in which returns fell for that, and those with this remedy.
-    Actions that are not drawn, such as those of exported files, know no deviation.
+    Actions that are not drawn, such as those of exported files, know no deviation. Discrete actions
+    are left alone, and so are squashed Gaussians: SAC and TQC hold their entropy by themselves.
     """
 
     options: ClassVar[Mapping[str, str]] = {
