@@ -158,7 +158,8 @@ def _suites(known: Sequence[Row]) -> list[str]:
     """Return the tables of the suites that have a task with a scale."""
     scaled = scoring.references(known)
     suites = [s for s in SUITES if any(s in TASKS[name].suites for name in scaled)]
-    return [line for suite in suites for line in tables.suite_table(suite, known)]
+    told = [line for suite in suites for line in tables.suite_table(suite, known)]
+    return [*told, *tables.noise_table(known)]
 
 
 def _panels() -> list[Any]:

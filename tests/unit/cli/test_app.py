@@ -106,7 +106,7 @@ def test_wrong_usage_names_the_option_and_the_value_given(rayprune, arguments, t
 
 def test_a_missing_argument_says_what_it_may_be(rayprune):
     assert "'KIND'. One of: criteria, schedules, " in rayprune("list").stderr
-    assert "'--format'. Which kind of file: onnx, torch, c." in rayprune("export", "x").stderr
+    assert "'POLICY'. A checkpoint or run" in rayprune("export").stderr
 
 
 def test_the_version_is_told(rayprune):
