@@ -28,7 +28,7 @@ WIDE, HIGH, LEFT, TOP, BELOW, LEGEND = 268, 230, 58, 46, 56, 24
 PANEL: Final = LEFT + WIDE + 12
 A_ROW: Final = 3
 """Panels beside each other."""
-ENTRY: Final = 120
+ENTRY: Final = 150
 """Width of an arm in the legend."""
 
 
