@@ -46,7 +46,7 @@ class Arm:
     sized: bool = False
     """Whether it needs an actor whose widths can be set, fully connected or of convolutions."""
     of_deviation: bool = False
-    """Whether it needs a policy with a deviation, since it is the recipe's else."""
+    """Whether it needs a policy with a deviation; without one it would be another arm again."""
 
     def applies(self, task: Task) -> bool:
         """Return whether the task can have it."""
@@ -183,7 +183,6 @@ def _distilled(task: Task, sparsity: float) -> Sequence[str]:
     ]
 
 
-_FULL: Final = {"kind": "cubic", "begin": 0.2, "end": 0.8}
 _FREE: Final = {"remedies": {"hold_deviation": False}}
 
 
@@ -197,10 +196,9 @@ def _recipe(name: str = "recommended", **changes: Any) -> Settings:
     return settings
 
 
-def _ramp(begin: float, end: float, every: int | None = None, **changes: Any) -> Settings:
+def _ramp(begin: float, end: float) -> Settings:
     """Return settings of the recipe as `free deviation` has it, with another ramp."""
-    ramp = {"kind": "cubic", "begin": begin, "end": end, **({"every": every} if every else {})}
-    return _recipe(schedule=ramp, **_FREE, **changes)
+    return _recipe(schedule={"kind": "cubic", "begin": begin, "end": end}, **_FREE)
 
 
 def _unit_share(task: Task, sparsity: float) -> float:
@@ -306,18 +304,18 @@ _ALL: Final = (
     Arm(
         name="every iteration",
         line="as free deviation, with a mask update at each iteration in place of 60 in all",
-        settings=_ramp(0.2, 0.8, every=1),
+        settings=_recipe(schedule={"every": 1}, **_FREE),
     ),
     Arm(
         name="held, every iteration",
         line="the recipe, with a mask update at each iteration in place of 60 in all",
-        settings=_recipe(schedule={**_FULL, "every": 1}),
+        settings=_recipe(schedule={"every": 1}),
         of_deviation=True,
     ),
     Arm(
         name="trust region",
         line="every iteration, none of which moves the policy by more than 0.01 nats (`max_kl`)",
-        settings=_ramp(0.2, 0.8, every=1, max_kl=0.01),
+        settings=_recipe(schedule={"every": 1}, max_kl=0.01, **_FREE),
     ),
     Arm(
         name="wide",

@@ -20,6 +20,7 @@ class HoldDeviation(Remedy):
     it. docs/findings.md has the runs in which returns fell for that, and those with this remedy.
     Actions that are not drawn, such as those of exported files, know no deviation. Discrete actions
     are left alone, and so are squashed Gaussians: SAC and TQC hold their entropy by themselves.
+    A pruning Learner of RLlib does it; `Pruner` alone, which knows no policy, does not.
     """
 
     options: ClassVar[Mapping[str, str]] = {

@@ -7,10 +7,11 @@ its bias.
 
 from __future__ import annotations
 
+import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import torch
 from ray.rllib.core.distribution.torch.torch_distribution import TorchDiagGaussian
@@ -23,6 +24,8 @@ from rayprune.rllib.learner.policy_outputs import left_alone
 from rayprune.rllib.modules.groups import group_of
 from rayprune.rllib.modules.heads import POLICY
 
+logger = logging.getLogger(__name__)
+
 LOG_STD: Final = "log_std"
 """What RLlib's heads and ours call the parameter."""
 
@@ -32,15 +35,15 @@ Batch = Mapping[str, Any]
 class Deviation(ABC):
     """A policy's log-stds, one an action's dimension."""
 
-    needs_rows: ClassVar[bool] = False
-    """Whether `level` looks at minibatches, and talks to the other Learners."""
-
     @abstractmethod
-    def level(self, batch: Batch) -> Tensor:
+    def level(self, batch: Batch) -> Tensor | None:
         """Return where they are, shape ``(actions,)``; in all states of a minibatch on average.
 
         Args:
-            batch: a minibatch of the module. Every Learner of a group asks at once.
+            batch: a minibatch of the module, or nothing. Every Learner of a group asks at once.
+
+        Returns:
+            None where no Learner can tell.
         """
 
     @abstractmethod
@@ -77,27 +80,37 @@ class FreeDeviation(Deviation):
 class HeadDeviation(Deviation):
     """Log-stds that a head puts out as its second half."""
 
-    needs_rows = True
-
     def __init__(self, module: nn.Module, bias: nn.Parameter) -> None:
         self._module, self._bias = module, bias
 
-    def level(self, batch: Batch) -> Tensor:
+    def level(self, batch: Batch) -> Tensor | None:
         """Return their mean over the rows of all Learners' minibatches."""
-        with torch.no_grad(), left_alone(self._module):
-            inputs = family_of_module(self._module).policy(self._module, dict(batch)).inputs
-        rows = inputs.flatten(0, -2).chunk(2, dim=-1)[1]
-        valid = valid_rows(batch)
-        rows = rows if valid is None else rows[valid]
+        rows = self._rows(batch)
         count = rows.new_tensor(float(len(rows)))
         total, of = ranks.over_learners().mean([rows.sum(dim=0), count])
-        return total / of.clamp(min=1e-9)
+        return total / of if of > 0 else None
 
     @torch.no_grad()
     def hold(self, floor: Tensor, batch: Batch) -> None:
         """Add to the head's bias what the mean has fallen below the floor."""
         level = self.level(batch)
-        self._bias[len(level) :].add_((floor.to(level.device) - level).clamp(min=0.0))
+        if level is not None:
+            self._bias[len(level) :].add_((floor.to(level.device) - level).clamp(min=0.0))
+
+    def _rows(self, batch: Batch) -> Tensor:
+        """Return the log-stds in a minibatch, shape ``(rows, actions)``; none if that fails."""
+        none = self._bias.detach().new_zeros(0, self._bias.numel() // 2)
+        if not batch:
+            return none
+        try:
+            with torch.no_grad(), left_alone(self._module):
+                inputs = family_of_module(self._module).policy(self._module, dict(batch)).inputs
+        except Exception:  # a user's own module runs here; the other Learners wait for this one
+            logger.warning("A policy's deviation can't be told, and isn't held.", exc_info=True)
+            return none
+        rows = inputs.flatten(0, -2).chunk(2, dim=-1)[1]
+        valid = valid_rows(batch)
+        return rows if valid is None else rows[valid]
 
 
 def deviation_of(module: Any, heads: Iterable[str]) -> Deviation | None:
@@ -114,7 +127,10 @@ def deviation_of(module: Any, heads: Iterable[str]) -> Deviation | None:
     free = log_stds(module)
     if free:
         return FreeDeviation(list(free.values()))
-    kind = module.get_train_action_dist_cls()
+    try:
+        kind = module.get_train_action_dist_cls()
+    except Exception:  # a user's own module may have none
+        return None
     if not (isinstance(kind, type) and issubclass(kind, TorchDiagGaussian)):
         return None
     width = 2 * math.prod(module.action_space.shape)

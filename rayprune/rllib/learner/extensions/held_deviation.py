@@ -12,7 +12,6 @@ from torch import Tensor
 from rayprune.pruning.pruner import Pruner
 from rayprune.pruning.remedies.hold_deviation import KEY
 from rayprune.pruning.reports import MaskChange
-from rayprune.rllib.learner import ranks
 from rayprune.rllib.learner.deviations import Deviation, deviation_of
 from rayprune.rllib.learner.extension import Extension, LearnerView
 
@@ -41,10 +40,12 @@ class HeldDeviation(Extension):
 
     def after_mask_update(self, module_id: str, pruner: Pruner, change: MaskChange) -> None:
         """Note the log-stds at the first cut, as they are after it."""
-        if change.pruned and module_id not in self._floors:
-            deviation = self._deviation(module_id, pruner)
-            if deviation is not None:
-                self._floors[module_id] = deviation.level(self._batch.get(module_id, {}))
+        if not change.pruned or module_id in self._floors:
+            return
+        deviation = self._deviation(module_id, pruner)
+        level = None if deviation is None else deviation.level(self._batch.get(module_id, {}))
+        if level is not None:
+            self._floors[module_id] = level
 
     def after_masks(self, module_id: str, pruner: Pruner) -> None:
         """Lift log-stds that have fallen below what was noted, while masks may change."""
@@ -56,14 +57,10 @@ class HeldDeviation(Extension):
             deviation.hold(floor, self._batch.get(module_id, {}))
 
     def _deviation(self, module_id: str, pruner: Pruner) -> Deviation | None:
-        """Return what is to be held; None if nothing is, or a Learner has no rows to look at."""
+        """Return what is to be held; None if nothing is."""
         if not pruner.config.remedies.get(KEY):
             return None
-        deviation = deviation_of(self._view.module(module_id), pruner.heads)
-        if deviation is None or not deviation.needs_rows:
-            return deviation
-        rows = 1 if module_id in self._batch else -1
-        return deviation if ranks.same_everywhere(rows, self._view.learner) else None
+        return deviation_of(self._view.module(module_id), pruner.heads)
 
     def get_state(self) -> dict[str, Any]:
         """Return what was noted, by module id."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
 import torch
+from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
@@ -13,6 +15,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from rayprune.rllib import prune
 from rayprune.rllib.actors.learners import foreach_learner
 from rayprune.rllib.checkpoints import files as checkpoints
+from rayprune.rllib.learner.deviations import HeadDeviation
 from rayprune.rllib.models import PrunableMLP
 from tests.rllib import configs
 
@@ -136,3 +139,33 @@ def test_where_there_is_no_deviation_nothing_is_held() -> None:
         assert held[0]["held_deviation"] == {}
     finally:
         algo.stop()
+
+
+class Unsure(DefaultPPOTorchRLModule):
+    """A user's module that names no distribution, or fails where the Learner looks."""
+
+    def get_train_action_dist_cls(self) -> Any:
+        if sys._getframe(1).f_code.co_name == "deviation_of":
+            raise NotImplementedError
+        return super().get_train_action_dist_cls()
+
+
+def test_a_module_that_names_no_distribution_trains_on() -> None:
+    spec = RLModuleSpec(module_class=Unsure, model_config=RLLIBS.model_config)
+    algo = configs.build(ppo(spec))
+    try:
+        found = trained(algo, 4)
+        assert found == sorted(found, reverse=True)  # nothing is held, and nothing fails
+    finally:
+        algo.stop()
+
+
+def test_a_forward_that_fails_holds_nothing_and_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    layer = torch.nn.Linear(2, 4)
+    held = HeadDeviation(layer, layer.bias)
+    before = layer.bias.detach().clone()
+    assert held.level({}) is None
+    assert held.level({"obs": torch.zeros(3, 2)}) is None
+    held.hold(torch.ones(2), {"obs": torch.zeros(3, 2)})
+    assert torch.equal(layer.bias, before)
+    assert "can't be told, and isn't held" in caplog.text
