@@ -206,6 +206,12 @@ def _unit_share(task: Task, sparsity: float) -> float:
     return net.unit_sparsity(sparsity) if net else unit_sparsity(task.layers, sparsity)
 
 
+def _with(*more: str, **changes: Any) -> Settings:
+    """Return settings of the recipe with some of its fields changed, and other overrides."""
+    recipe = _recipe(**changes)
+    return lambda task, sparsity: [*recipe(task, sparsity), *more]
+
+
 def _wide(task: Task, sparsity: float) -> Sequence[str]:
     wide = hiddens(task.layers, WIDE)[1:-1]
     block = pruning(task, wide_sparsity(task.layers, sparsity), critic=0)
@@ -224,6 +230,8 @@ def _cut(task: Task, sparsity: float) -> Sequence[str]:
     return [f"pruning={json.dumps({**block, 'groups': {'value': {'sparsity': 0}}})}"]
 
 
+_DECAY: Final = 0.005
+"""Of L1's proximal step: with a learning rate of 0.0003 and 60,000 updates a weight loses 0.09."""
 _END: Final = 0.75
 """Of the run: when sparse training stops changing its masks (Evci et al. 2020)."""
 
@@ -316,6 +324,31 @@ _ALL: Final = (
         name="trust region",
         line="every iteration, none of which moves the policy by more than 0.01 nats (`max_kl`)",
         settings=_recipe(schedule={"every": 1}, max_kl=0.01, **_FREE),
+    ),
+    Arm(
+        name="uniform",
+        line="the recipe, as sparse in every layer in place of ERK",
+        settings=_recipe(distribution="uniform"),
+    ),
+    Arm(
+        name="global",
+        line="the recipe, with all weights of the actor ranked together in place of ERK",
+        settings=_recipe(distribution="global"),
+    ),
+    Arm(
+        name="raw observations",
+        line="the recipe, on observations as they come",
+        settings=_with('normalise={"observations": false}'),
+    ),
+    Arm(
+        name="l1 decay",
+        line="the recipe, with weights that shrink by a proximal step of L1 until the ramp ends",
+        settings=_recipe(penalty={"kind": "l1", "strength": _DECAY}),
+    ),
+    Arm(
+        name="lottery",
+        line="four rounds from 10 to 80 % of the run, each of which goes back to the weights at 10 %",
+        settings=_recipe(schedule={"kind": "lottery", "rounds": 4, "rewind_to": 0.1}),
     ),
     Arm(
         name="wide",
