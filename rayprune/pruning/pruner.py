@@ -24,8 +24,10 @@ from rayprune.pruning.notices import Notices
 from rayprune.pruning.packing import packed
 from rayprune.pruning.pruned_groups import PrunedGroups, joined, total_of, union
 from rayprune.pruning.pruned_module import Gradients, MaskableModule
+from rayprune.pruning.remedies.reconstruct import KEY as RECONSTRUCT
 from rayprune.pruning.reports import LayerCount as LayerCount
 from rayprune.pruning.reports import MaskChange as MaskChange
+from rayprune.pruning.update.reconstruction import Calibration, Reconstruction, repairable
 from rayprune.pruning.update.trust_region import (
     Divergence,
     MembersStep,
@@ -190,6 +192,7 @@ class Pruner(PrunedGroups):
         batch: Any = None,
         loss: Any = None,
         evidence: Source | None = None,
+        calibration: Calibration | None = None,
     ) -> MaskChange:
         """Prune in one shot, to zero at once, whatever the schedule and the operation are.
 
@@ -199,6 +202,7 @@ class Pruner(PrunedGroups):
             batch: as for `scores`.
             loss: as for `scores`.
             evidence: in place of both, as for `update`.
+            calibration: as for `update`.
 
         Raises:
             ConfigError: out of range, or out of the reach that protected layers leave.
@@ -214,8 +218,10 @@ class Pruner(PrunedGroups):
 
         evidence = None if evidence is None else functools.cache(evidence)
         decided = [member.decide_at_once(sparsity, source(member)) for member in self.members]
+        repair = self._repair(calibration)
         change = self._carry_out(decided)
         assert change is not None
+        repair(change)
         return change
 
     def start(self) -> MaskChange | None:
@@ -241,6 +247,7 @@ class Pruner(PrunedGroups):
         updates: float | None = None,
         evidence: Source | None = None,
         divergence: Divergence | None = None,
+        calibration: Calibration | None = None,
     ) -> MaskChange | None:
         """Do the mask update that the schedule has due, if one is.
 
@@ -257,6 +264,7 @@ class Pruner(PrunedGroups):
                 `rayprune.pruning.update.trust_region`. It must draw no random numbers. With
                 ``max_kl`` or ``max_value_change`` it is asked again for each step that is tried;
                 it may return None while it can't tell, and nothing is done until it can.
+            calibration: for remedy ``reconstruct``: runs the module, before masks change and after.
 
         Raises:
             ConfigError: the schedule is gated, and there is no driver.
@@ -277,13 +285,16 @@ class Pruner(PrunedGroups):
         if all(one is None for one in whole):
             return None
         region.check(divergence)
-        if divergence is None:
-            return self._carry_out(whole)
+        repair = self._repair(calibration)
 
         def take(share: float) -> MaskChange:
             change = self._put_in_force(whole if share == 1.0 else decided(share))
             assert change is not None
+            repair(change)
             return change
+
+        if divergence is None:
+            return self._told(take(1.0))
 
         return self._told(take_within(region, MembersStep(self.members, take), divergence))
 
@@ -363,6 +374,19 @@ class Pruner(PrunedGroups):
         state = self.state_dict()
         taken = {name: packed(mask) for name, mask in masks.items() if not mask.all()}
         self.load_state_dict({**state, "masks": {**state["masks"], **taken}})
+
+    def _repair(self, calibration: Calibration | None) -> Callable[[MaskChange], None]:
+        """Return what makes up for a cut, by remedy ``reconstruct``; made before masks change."""
+        config = self.config
+        if calibration is None or not config.remedies.get(RECONSTRUCT) or config.fading_updates > 1:
+            return lambda change: None
+        before = Reconstruction(repairable(self.layers, self.spared), calibration)
+
+        def repair(change: MaskChange) -> None:
+            if change.pruned and not change.grown:
+                before.repair(self.held_masks)
+
+        return repair
 
     def _source(self, member: GroupPruner, evidence: Source | None) -> Source | None:
         """Return what gathers a member's evidence: of its own parameters."""

@@ -31,7 +31,7 @@ class RecommendedRecipe(Recipe):
         "criterion": "l1",
         "distribution": "erk",
         "schedule": {"kind": "cubic", "begin": 0.2, "end": 0.8},
-        "remedies": {"hold_deviation": True},
+        "remedies": {"hold_deviation": True, "reconstruct": True},
     }
 
     @classmethod

@@ -34,7 +34,7 @@ class UnitsRecipe(Recipe):
         "criterion": "l1",
         "distribution": "uniform",
         "schedule": {"kind": "cubic", "begin": 0.2, "end": 0.8},
-        "remedies": {"hold_deviation": True},
+        "remedies": {"hold_deviation": True, "reconstruct": True},
     }
 
     @classmethod

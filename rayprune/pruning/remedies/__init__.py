@@ -14,6 +14,7 @@ from rayprune.pruning.registry import Registry
 from rayprune.pruning.remedies.base import Remedy
 from rayprune.pruning.remedies.hold_deviation import HoldDeviation
 from rayprune.pruning.remedies.n_step import NStep
+from rayprune.pruning.remedies.reconstruct import Reconstruct
 from rayprune.pruning.remedies.replay_limit import ReplayLimit
 from rayprune.pruning.remedies.replay_reset import ReplayReset
 from rayprune.pruning.remedies.rescale import Rescale
@@ -23,6 +24,7 @@ _REGISTRY: Registry[type[Remedy]] = Registry(
     {
         "hold_deviation": HoldDeviation,
         "n_step": NStep,
+        "reconstruct": Reconstruct,
         "replay_limit": ReplayLimit,
         "replay_reset": ReplayReset,
         "rescale": Rescale,

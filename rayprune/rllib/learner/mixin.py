@@ -18,6 +18,7 @@ from rayprune.pruning.pruner import Pruner
 from rayprune.rllib.connectors.on_policy import quicken
 from rayprune.rllib.learner import report
 from rayprune.rllib.learner.extension import Extension
+from rayprune.rllib.learner.extensions.calibration import CalibrationBatches
 from rayprune.rllib.learner.extensions.competing_networks import CompetingNetworks
 from rayprune.rllib.learner.extensions.cut_off import CutOff
 from rayprune.rllib.learner.extensions.distillation import Distillation
@@ -49,6 +50,7 @@ EXTENSIONS: Final[tuple[type[Extension], ...]] = (
     Signals,
     MinibatchEvidence,
     PolicyChanges,
+    CalibrationBatches,
     Rewinding,
     HeldDeviation,
     LiveCompaction,

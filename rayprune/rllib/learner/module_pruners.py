@@ -25,6 +25,7 @@ from rayprune.rllib.learner import ranks
 from rayprune.rllib.learner.chosen_modules import ChosenModules, refuse_torch_pruned
 from rayprune.rllib.learner.clock import clock_of
 from rayprune.rllib.learner.extension import Extension, Extensions
+from rayprune.rllib.learner.extensions.calibration import CalibrationBatches
 from rayprune.rllib.learner.extensions.evidence import MinibatchEvidence
 from rayprune.rllib.learner.extensions.policy_changes import PolicyChanges
 from rayprune.rllib.learner.extensions.signals import Signals
@@ -62,6 +63,7 @@ class ModulePruners:
         self._signals = self.events.of(Signals)
         self._evidence = self.events.of(MinibatchEvidence)
         self._changes = self.events.of(PolicyChanges)
+        self._calibrations = self.events.of(CalibrationBatches)
         self._configs = ModuleConfigs()
         self._gathers: dict[str, bool] = {}
         self._churn: dict[str, float] = {}
@@ -310,7 +312,10 @@ class ModulePruners:
             return None
         source = partial(self._evidence.gather, module_id, pruner)
         divergence = self._changes.divergence(module_id, pruner)
-        change = pruner.update(self.clock, evidence=source, divergence=divergence)
+        calibration = self._calibrations.calibration(module_id, pruner)
+        change = pruner.update(
+            self.clock, evidence=source, divergence=divergence, calibration=calibration
+        )
         return self._agreed(pruner, change)
 
     def _agreed(self, pruner: Pruner, change: MaskChange | None) -> MaskChange | None:
