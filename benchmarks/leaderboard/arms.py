@@ -183,6 +183,7 @@ def _distilled(task: Task, sparsity: float) -> Sequence[str]:
     ]
 
 
+_HELD: Final = {"remedies": {"hold_deviation": True}}
 _FREE: Final = {"remedies": {"hold_deviation": False}}
 
 
@@ -197,7 +198,7 @@ def _recipe(name: str = "recommended", **changes: Any) -> Settings:
 
 
 def _ramp(begin: float, end: float) -> Settings:
-    """Return settings of the recipe as `free deviation` has it, with another ramp."""
+    """Return settings of the recipe without its remedies, with another ramp."""
     return _recipe(schedule={"kind": "cubic", "begin": begin, "end": end}, **_FREE)
 
 
@@ -285,15 +286,34 @@ _ALL: Final = (
         sized=True,
     ),
     Arm(
+        name="not reconstructed",
+        line="the recipe, with nothing that makes up for a cut",
+        settings=_recipe(**_HELD),
+        core=True,
+    ),
+    Arm(
+        name="units, not reconstructed",
+        line="recipe units, with nothing that makes up for a cut",
+        settings=_recipe("units", **_HELD),
+        core=True,
+        sized=True,
+    ),
+    Arm(
+        name="reconstructed, free deviation",
+        line="the recipe, whose deviation may shrink while masks change",
+        settings=_recipe(remedies={"reconstruct": True}),
+        of_deviation=True,
+    ),
+    Arm(
         name="free deviation",
-        line="the recipe without its remedy: the deviation shrinks while masks change",
+        line="the recipe without its two remedies",
         settings=_recipe(**_FREE),
         core=True,
         of_deviation=True,
     ),
     Arm(
         name="units, free deviation",
-        line="recipe units without that remedy",
+        line="recipe units without its two remedies",
         settings=_recipe("units", **_FREE),
         core=True,
         sized=True,
@@ -301,23 +321,23 @@ _ALL: Final = (
     ),
     Arm(
         name="early ramp",
-        line="as free deviation, with a ramp from 10 to 50 % of the run in place of 20 to 80 %",
+        line="without remedies, with a ramp from 10 to 50 % of the run in place of 20 to 80 %",
         settings=_ramp(0.1, 0.5),
     ),
     Arm(
         name="first ramp",
-        line="as free deviation, with a ramp over the first 20 % of the run",
+        line="without remedies, with a ramp over the first 20 % of the run",
         settings=_ramp(0.0, 0.2),
     ),
     Arm(
         name="every iteration",
-        line="as free deviation, with a mask update at each iteration in place of 60 in all",
+        line="without remedies, with a mask update at each iteration in place of 60 in all",
         settings=_recipe(schedule={"every": 1}, **_FREE),
     ),
     Arm(
         name="held, every iteration",
-        line="the recipe, with a mask update at each iteration in place of 60 in all",
-        settings=_recipe(schedule={"every": 1}),
+        line="not reconstructed, with a mask update at each iteration in place of 60 in all",
+        settings=_recipe(schedule={"every": 1}, **_HELD),
         of_deviation=True,
     ),
     Arm(

@@ -24,7 +24,7 @@ RIDGE: Final = 1e-3
 """What holds weights where they are, as a share of the inputs' mean square."""
 _MOST: Final = 200
 """Steps of conjugate gradients; each makes the rest smaller, so that fewer do no harm."""
-_TOLERANCE: Final = 1e-10
+_TOLERANCE: Final = 1e-14
 """Of what is left to be made up for, squared, as a share of the whole."""
 
 

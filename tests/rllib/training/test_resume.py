@@ -42,10 +42,16 @@ def _in_fragments(base: Mapping[str, Any]) -> dict[str, Any]:
     return {**base, "rllib": {**base["rllib"], "env_runners": runners}}
 
 
+def _with_remedies(base: Mapping[str, Any]) -> dict[str, Any]:
+    """Minibatches are kept for the next cut, and log-stds are held."""
+    remedies = {"hold_deviation": True, "reconstruct": True}
+    return {**base, "pruning": {**base["pruning"], "remedies": remedies}}
+
+
 @pytest.mark.parametrize(
     ("base", "crash_at"),
     [
-        (experiments.PPO, 610),
+        (_with_remedies(experiments.PPO), 610),
         (_in_fragments(experiments.DQN), 310),
         (_in_fragments(experiments.SAC), 160),
         pytest.param(
