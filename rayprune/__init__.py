@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from rayprune.pruning.quantisation.config import QuantisationConfig
     from rayprune.pruning.quantisation.quantiser import Quantiser
     from rayprune.pruning.schedules import register_schedule
+    from rayprune.pruning.update.reconstruction import Calibration
 
 __all__ = [
+    "Calibration",
     "Pruner",
     "PruningConfig",
     "QuantisationConfig",
@@ -38,6 +40,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "Calibration": "pruning.update.reconstruction",
         "Pruner": "pruning.pruner",
         "PruningConfig": "pruning.config",
         "QuantisationConfig": "pruning.quantisation.config",

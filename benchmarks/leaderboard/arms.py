@@ -367,7 +367,7 @@ _ALL: Final = (
     ),
     Arm(
         name="lottery",
-        line="four rounds from 10 to 80 % of the run, each of which goes back to the weights at 10 %",
+        line="four rounds from 10 to 80 % of the run, each back from the weights at 10 %",
         settings=_recipe(schedule={"kind": "lottery", "rounds": 4, "rewind_to": 0.1}),
     ),
     Arm(

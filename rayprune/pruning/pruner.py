@@ -24,10 +24,9 @@ from rayprune.pruning.notices import Notices
 from rayprune.pruning.packing import packed
 from rayprune.pruning.pruned_groups import PrunedGroups, joined, total_of, union
 from rayprune.pruning.pruned_module import Gradients, MaskableModule
-from rayprune.pruning.remedies.reconstruct import KEY as RECONSTRUCT
 from rayprune.pruning.reports import LayerCount as LayerCount
 from rayprune.pruning.reports import MaskChange as MaskChange
-from rayprune.pruning.update.reconstruction import Calibration, Reconstruction, repairable
+from rayprune.pruning.update.reconstruction import Calibration, made_up_for
 from rayprune.pruning.update.trust_region import (
     Divergence,
     MembersStep,
@@ -214,11 +213,11 @@ class Pruner(PrunedGroups):
             sparsity = float(sparsity)
 
         def source(member: GroupPruner) -> Source:
-            return self._source(member, evidence) or (lambda: member.measure(batch, loss))
+            return _source(self, member, evidence) or (lambda: member.measure(batch, loss))
 
         evidence = None if evidence is None else functools.cache(evidence)
         decided = [member.decide_at_once(sparsity, source(member)) for member in self.members]
-        repair = self._repair(calibration)
+        repair = made_up_for(self, calibration)
         change = self._carry_out(decided)
         assert change is not None
         repair(change)
@@ -277,7 +276,7 @@ class Pruner(PrunedGroups):
         evidence = None if evidence is None else functools.cache(evidence)
 
         def decided(share: float = 1.0) -> list[Decided | None]:
-            sources = [self._source(member, evidence) for member in self.members]
+            sources = [_source(self, member, evidence) for member in self.members]
             pairs = zip(self.members, sources, strict=True)
             return [member.decide(clock, source, share) for member, source in pairs]
 
@@ -285,7 +284,7 @@ class Pruner(PrunedGroups):
         if all(one is None for one in whole):
             return None
         region.check(divergence)
-        repair = self._repair(calibration)
+        repair = made_up_for(self, calibration)
 
         def take(share: float) -> MaskChange:
             change = self._put_in_force(whole if share == 1.0 else decided(share))
@@ -375,25 +374,6 @@ class Pruner(PrunedGroups):
         taken = {name: packed(mask) for name, mask in masks.items() if not mask.all()}
         self.load_state_dict({**state, "masks": {**state["masks"], **taken}})
 
-    def _repair(self, calibration: Calibration | None) -> Callable[[MaskChange], None]:
-        """Return what makes up for a cut, by remedy ``reconstruct``; made before masks change."""
-        config = self.config
-        if calibration is None or not config.remedies.get(RECONSTRUCT) or config.fading_updates > 1:
-            return lambda change: None
-        before = Reconstruction(repairable(self.layers, self.spared), calibration)
-
-        def repair(change: MaskChange) -> None:
-            if change.pruned and not change.grown:
-                before.repair(self.held_masks)
-
-        return repair
-
-    def _source(self, member: GroupPruner, evidence: Source | None) -> Source | None:
-        """Return what gathers a member's evidence: of its own parameters."""
-        if evidence is None or len(self._members) == 1:
-            return evidence
-        return lambda: evidence().of(member.weights)
-
     def _carry_out(self, decided: Iterable[Decided | None]) -> MaskChange | None:
         """Put decisions in force, once all of them are taken, and say what people must know."""
         return self._told(self._put_in_force(decided))
@@ -409,6 +389,13 @@ class Pruner(PrunedGroups):
         if len(self._members) == 1 or not changes:
             return changes[0][1] if changes else None
         return joined(changes, sum(map(total_of, self.members)), self.masked())
+
+
+def _source(pruner: Pruner, member: GroupPruner, evidence: Source | None) -> Source | None:
+    """Return what gathers a member's evidence: of its own parameters."""
+    if evidence is None or len(pruner.members) == 1:
+        return evidence
+    return lambda: evidence().of(member.weights)
 
 
 def _state_of(

@@ -16,6 +16,7 @@ def test_importing_rayprune_imports_neither_ray_nor_gymnasium_nor_pydantic():
 
 def test_the_public_surface_is_this_and_nothing_else():
     assert sorted(rayprune.__all__) == [
+        "Calibration",
         "Pruner",
         "PruningConfig",
         "QuantisationConfig",

@@ -18,8 +18,9 @@ class RecommendedRecipe(Recipe):
 
     Gradual magnitude pruning after Zhu & Gupta 2017 (arXiv:1710.01878), over the part of the run
     and by the layer-wise ratios that Graesser et al. 2022 (arXiv:2206.10369) found to hold returns.
-    The critic isn't deployed, and its density matters more than the actor's (same source). A
-    Gaussian policy's deviation doesn't shrink while masks change (`HoldDeviation`).
+    The critic isn't deployed, and its density matters more than the actor's (same source). What
+    is left makes up for each cut (`Reconstruct`), and a Gaussian policy's deviation doesn't shrink
+    while masks change (`HoldDeviation`).
     docs/findings.md has what the leaderboard's rows say of it.
 
     >>> facts = RunFacts(steps=120_000, critic=True, may_normalise=True)

@@ -19,6 +19,9 @@ from torch.nn import functional
 
 from rayprune.pruning.evidence.reduce import Reduce, SingleProcess
 from rayprune.pruning.layers.hooks import hooked
+from rayprune.pruning.pruner_part import PrunerView
+from rayprune.pruning.remedies.reconstruct import KEY
+from rayprune.pruning.reports import MaskChange
 
 RIDGE: Final = 1e-3
 """What holds weights where they are, as a share of the inputs' mean square."""
@@ -116,6 +119,30 @@ class Reconstruction:
         layer.weight.add_(change[:, : layer.in_features])
         if has_bias:
             layer.bias.add_(change[:, -1])
+
+
+def made_up_for(
+    pruner: PrunerView, calibration: Calibration | None
+) -> Callable[[MaskChange], None]:
+    """Return what makes up for a cut, where a config asks for it and there are inputs.
+
+    Args:
+        pruner: before its masks change.
+        calibration: runs its module.
+
+    Returns:
+        ``f(change)``, to be called once they have; where weights have grown it does nothing.
+    """
+    config = pruner.config
+    if calibration is None or not config.remedies.get(KEY) or config.fading_updates > 1:
+        return lambda change: None
+    before = Reconstruction(repairable(pruner.layers, pruner.spared), calibration)
+
+    def repair(change: MaskChange) -> None:
+        if change.pruned and not change.grown:
+            before.repair(pruner.held_masks)
+
+    return repair
 
 
 def masked_ridge(gram: Tensor, cross: Tensor, keep: Tensor, ridge: float = RIDGE) -> Tensor:

@@ -103,7 +103,8 @@ def test_a_module_that_cannot_be_run_is_pruned_as_ever(caplog: pytest.LogCapture
     spec = RLModuleSpec(module_class=Unwilling, model_config=SMALL.model_config)
     updates, (made,) = run(ppo(spec), 3)
     without, (plain,) = run(ppo(spec, reconstruct=False), 3)
-    assert updates and len(updates) == len(without)
+    assert updates
+    assert len(updates) == len(without)
     assert torch.equal(made, plain)
     assert "'reconstruction at mask updates'" in caplog.text
 
