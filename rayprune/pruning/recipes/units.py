@@ -21,8 +21,9 @@ class UnitsRecipe(Recipe):
 
     A cubic ramp over 20 to 80 % of the run (Zhu & Gupta 2017, arXiv:1710.01878), a dense critic,
     normalised inputs, units that are made up for by those that are left (`Reconstruct`), and a
-    deviation that doesn't shrink meanwhile (`HoldDeviation`). The file is a dense net: smaller and faster than one with as many single weights. docs/findings.md has what
-    the leaderboard's rows say of it.
+    deviation that doesn't shrink meanwhile (`HoldDeviation`). The file is a dense net: smaller and
+    faster than one with as many single weights. docs/findings.md has what the leaderboard's rows
+    say of it.
 
     >>> facts = RunFacts(steps=120_000, critic=False, may_normalise=False)
     >>> UnitsRecipe.of_run(facts)["pruning"]

@@ -114,7 +114,7 @@ def test_units_without_a_weight_stay_as_they_are() -> None:
 
 def test_layers_that_nothing_has_changed_stay_to_the_bit() -> None:
     module = net()
-    layers = repairable({name: layer for name, layer in module.named_children()})
+    layers = repairable(dict(module.named_children()))
     kept = {name: layer.weight.detach().clone() for name, layer in layers.items()}
     Reconstruction(layers, Calibration(run=lambda: module(states()))).repair({})
     assert all(torch.equal(layers[name].weight, weight) for name, weight in kept.items())
@@ -164,8 +164,8 @@ def test_only_layers_that_can_be_solved_are() -> None:
     frozen.weight.requires_grad_(False)
 
     class Own(nn.Linear):
-        def forward(self, input: Tensor) -> Tensor:
-            return super().forward(input) * 2
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * 2
 
     layers = {
         "plain": nn.Linear(4, 4),
