@@ -27,7 +27,7 @@ def test_the_recommended_recipe_is_an_explicit_experiment():
         "criterion": "l1",
         "distribution": "erk",
         "schedule": {"kind": "cubic", "begin": 0.2, "end": 0.8, "every": 2000},
-        "remedies": {"hold_deviation": True},
+        "remedies": {"hold_deviation": True, "reconstruct": True},
         "groups": {"value": {"sparsity": 0.0}},
     }
     assert found["normalise"] == {"observations": True}
@@ -43,7 +43,7 @@ def test_the_units_recipe_is_an_explicit_experiment():
         "distribution": "uniform",
         "schedule": {"kind": "cubic", "begin": 0.2, "end": 0.8, "every": 2000},
         "compact_every": 6000,
-        "remedies": {"hold_deviation": True},
+        "remedies": {"hold_deviation": True, "reconstruct": True},
         "groups": {"value": {"sparsity": 0.0}},
     }
     assert found["normalise"] == {"observations": True}
@@ -105,7 +105,7 @@ def test_the_line_that_is_printed_has_what_is_in_force():
     assert recipe_line(resolved) == (
         "Recipe recommended: pruning.criterion=l2, pruning.distribution=erk, pruning.schedule="
         "{kind: cubic, begin: 0.2, end: 0.8, every: 2000}, "
-        "pruning.remedies={hold_deviation: true}, "
+        "pruning.remedies={hold_deviation: true, reconstruct: true}, "
         "pruning.groups={value: {sparsity: 0.0}}, normalise.observations=true"
     )
     assert recipe_line({**resolved, "pruning": PruningConfig(sparsity=0.5).to_dict()}) is None
