@@ -27,6 +27,10 @@ RIDGE: Final = 1e-3
 """What holds weights where they are, as a share of the inputs' mean square."""
 _MOST: Final = 200
 """Steps of conjugate gradients; each makes the rest smaller, so that fewer do no harm."""
+_FEW: Final = 20
+"""Steps for a layer whose step is dear."""
+_WORK: Final = 2e10
+"""Multiplications of all steps together, beyond `_FEW` of them: some seconds on one core."""
 _TOLERANCE: Final = 1e-14
 """Of what is left to be made up for, squared, as a share of the whole."""
 
@@ -172,7 +176,8 @@ def masked_ridge(gram: Tensor, cross: Tensor, keep: Tensor, ridge: float = RIDGE
     direction = scale * left
     size = (left * direction).sum(1, keepdim=True)
     enough = _TOLERANCE * size
-    for _ in range(min(_MOST, 2 * len(gram))):
+    affordable = int(_WORK / (keep.numel() * len(gram)))
+    for _ in range(min(_MOST, 2 * len(gram), max(_FEW, affordable))):
         if bool((size <= enough).all()):
             break
         curved = (direction @ gram) * allowed + damping * direction

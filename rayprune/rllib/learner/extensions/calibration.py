@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -21,6 +21,8 @@ from rayprune.rllib.learner.policy_outputs import left_alone
 
 ROWS: Final = 4096
 """So many of the last rows are looked at, or a few more."""
+BYTES: Final = 2**27
+"""So many of observations are kept, or a few more: fewer rows of images."""
 NAME: Final = "reconstruction at mask updates"
 """What it is called where a module can't be run."""
 _COLUMNS: Final = (
@@ -40,7 +42,7 @@ class CalibrationBatches(Extension):
 
     def __init__(self, view: LearnerView) -> None:
         super().__init__(view)
-        self._held: dict[str, deque[Mapping[str, Any]]] = {}
+        self._held: dict[str, _LastRows] = {}
 
     def detach(self, module_id: str) -> None:
         """Let a module go."""
@@ -50,10 +52,7 @@ class CalibrationBatches(Extension):
         """Keep a reference to a minibatch, where it will be looked at."""
         for module_id, pruner in self._view.pruners.items():
             if module_id in batch and _asks(pruner):
-                held = self._held.setdefault(module_id, deque())
-                held.append(batch[module_id])
-                while sum(map(_row_count, held)) - _row_count(held[0]) >= ROWS:
-                    held.popleft()
+                self._held.setdefault(module_id, _LastRows()).add(batch[module_id])
 
     def on_barrier(self) -> None:
         """Let all minibatches go: a checkpoint holds none, and a run resumed must equal one not."""
@@ -67,9 +66,9 @@ class CalibrationBatches(Extension):
         if not _asks(pruner) or not pruner.due(self._view.clock):
             return None
         held = self._held.get(module_id)
-        if ranks.any_has(not held, self._view.learner) or held is None:
+        if ranks.any_has(held is None, self._view.learner) or held is None:
             return None
-        run = partial(_run, self._view.module(module_id), held)
+        run = partial(_run, self._view.module(module_id), held.batches())
         # A module that can't be run on one Learner would leave the others waiting later.
         failed = self._view.diagnostics.take(NAME, module_id, run, otherwise=True)
         if ranks.any_has(bool(failed), self._view.learner):
@@ -81,13 +80,12 @@ def _asks(pruner: Pruner) -> bool:
     return bool(pruner.config.remedies.get(KEY))
 
 
-def _run(module: Any, batches: Iterable[Mapping[str, Any]]) -> bool:
+def _run(module: Any, batches: Sequence[Mapping[str, Any]]) -> bool:
     """Run a module's policy and values on minibatches, as one; return that nothing failed."""
-    held = list(batches)
     joined = {
-        column: tree.map_structure(lambda *parts: torch.cat(parts), *(b[column] for b in held))
+        column: tree.map_structure(lambda *parts: torch.cat(parts), *(b[column] for b in batches))
         for column in _COLUMNS
-        if all(column in batch for batch in held)
+        if all(column in batch for batch in batches)
     }
     family = family_of_module(module)
     with torch.no_grad(), left_alone(module):
@@ -95,5 +93,26 @@ def _run(module: Any, batches: Iterable[Mapping[str, Any]]) -> bool:
     return False
 
 
-def _row_count(batch: Mapping[str, Any]) -> int:
-    return len(tree.flatten(batch[Columns.OBS])[0])
+class _LastRows:
+    """The last minibatches of one module: no more than it takes for `ROWS` or `BYTES`."""
+
+    def __init__(self) -> None:
+        self._held: deque[tuple[Mapping[str, Any], int, int]] = deque()
+        self._rows = self._bytes = 0
+
+    def add(self, batch: Mapping[str, Any]) -> None:
+        """Keep a reference to a minibatch, and let go of those that aren't needed any more."""
+        parts = tree.flatten(batch[Columns.OBS])
+        rows, size = len(parts[0]), sum(part.nbytes for part in parts)
+        self._held.append((batch, rows, size))
+        self._rows, self._bytes = self._rows + rows, self._bytes + size
+        while True:
+            _, rows, size = self._held[0]
+            if self._rows - rows < ROWS and self._bytes - size < BYTES:
+                return
+            self._held.popleft()
+            self._rows, self._bytes = self._rows - rows, self._bytes - size
+
+    def batches(self) -> list[Mapping[str, Any]]:
+        """Return them, the oldest first."""
+        return [batch for batch, _, _ in self._held]

@@ -12,6 +12,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from rayprune.rllib import prune
 from rayprune.rllib.actors.learners import foreach_learner
+from rayprune.rllib.learner.extensions import calibration
 from rayprune.rllib.settings.keys import LEAN_KEY
 from tests.rllib import configs
 
@@ -119,3 +120,15 @@ def test_values_and_twins_are_made_up_for(name: str) -> None:
     (repaired, *_), _ = run(config(reconstruct=True), 8)
     assert repaired["pruned"] == free["pruned"]
     assert repaired["value_change"] < free["value_change"]
+
+
+def test_no_more_minibatches_are_kept_than_it_takes() -> None:
+    rows, held = calibration.ROWS // 4, calibration._LastRows()
+    given = [{"obs": torch.full((rows, 2), float(n))} for n in range(9)]
+    for batch in given:
+        held.add(batch)
+    assert held.batches() == given[-4:]
+    image = {"obs": torch.zeros(1, calibration.BYTES // 4 // 2)}
+    for _ in range(3):
+        held.add(image)
+    assert len(held.batches()) == 2
