@@ -233,6 +233,15 @@ def _cut(task: Task, sparsity: float) -> Sequence[str]:
 
 _DECAY: Final = 0.005
 """Of L1's proximal step: with a learning rate of 0.0003 and 60,000 updates a weight loses 0.09."""
+
+
+def _cut_made_up_for(task: Task, sparsity: float) -> Sequence[str]:
+    """A cut by the recipe's criterion and distribution, which what is left makes up for."""
+    del task
+    block = {"recipe": "recommended", "sparsity": sparsity, "groups": {"value": {"sparsity": 0}}}
+    return [f"pruning={json.dumps(block)}"]
+
+
 _END: Final = 0.75
 """Of the run: when sparse training stops changing its masks (Evci et al. 2020)."""
 
@@ -256,6 +265,13 @@ _ALL: Final = (
         name="post-hoc",
         line="dense, its actor cut once at the end: global magnitude, torch.nn.utils.prune's rule",
         settings=_cut,
+        cuts="dense",
+        core=True,
+    ),
+    Arm(
+        name="post-hoc, reconstructed",
+        line="dense, cut at the end by `rayprune prune`: ERK, made up for by what is left",
+        settings=_cut_made_up_for,
         cuts="dense",
         core=True,
     ),

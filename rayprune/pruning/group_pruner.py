@@ -113,8 +113,16 @@ class GroupPruner(ScoredModule):
         self._notices = Notices(driven=driven)
         self._resting: tuple[Any, ...] | None = None
 
-    def decide_at_once(self, sparsity: float | None, evidence: Source) -> Decided:
-        """Decide on a cut to zero, whatever the schedule is; see `rayprune.Pruner.prune_to`."""
+    def decide_at_once(
+        self, sparsity: float | None, evidence: Source, share: float = 1.0
+    ) -> Decided:
+        """Decide on a cut to zero, whatever the schedule is; see `rayprune.Pruner.prune_to`.
+
+        Args:
+            sparsity: as there.
+            evidence: of what the criterion asks for.
+            share: of the sparsity; of a threshold all is taken at once.
+        """
         if not self._can_prune():
             raise ConfigError(self._prunables.fault)
         targets = [
@@ -122,7 +130,7 @@ class GroupPruner(ScoredModule):
             for phase in self._prunables.phases
         ]
         selection = self._selection(self.accumulated.evidence() | evidence())
-        keeps, _ = decide(selection, targets, at=lambda target: target)
+        keeps, _ = decide(selection, targets, at=lambda target: target * share)
         return Decided(keeps)
 
     def decide_start(self) -> Decided | None:

@@ -26,7 +26,7 @@ from rayprune.pruning.pruned_groups import PrunedGroups, joined, total_of, union
 from rayprune.pruning.pruned_module import Gradients, MaskableModule
 from rayprune.pruning.reports import LayerCount as LayerCount
 from rayprune.pruning.reports import MaskChange as MaskChange
-from rayprune.pruning.update.reconstruction import Calibration, made_up_for
+from rayprune.pruning.update.reconstruction import Calibration, cuts_of, in_cuts, made_up_for
 from rayprune.pruning.update.trust_region import (
     Divergence,
     MembersStep,
@@ -201,7 +201,8 @@ class Pruner(PrunedGroups):
             batch: as for `scores`.
             loss: as for `scores`.
             evidence: in place of both, as for `update`.
-            calibration: as for `update`.
+            calibration: as for `update`; with remedy ``reconstruct`` it is done in several cuts,
+                each made up for before the next is chosen.
 
         Raises:
             ConfigError: out of range, or out of the reach that protected layers leave.
@@ -211,17 +212,21 @@ class Pruner(PrunedGroups):
         if sparsity is not None:
             check_number("sparsity", sparsity)
             sparsity = float(sparsity)
-
-        def source(member: GroupPruner) -> Source:
-            return _source(self, member, evidence) or (lambda: member.measure(batch, loss))
-
         evidence = None if evidence is None else functools.cache(evidence)
-        decided = [member.decide_at_once(sparsity, source(member)) for member in self.members]
-        repair = made_up_for(self, calibration)
-        change = self._carry_out(decided)
-        assert change is not None
-        repair(change)
-        return change
+
+        def decided(member: GroupPruner, share: float) -> Decided:
+            own = _source(self, member, evidence) or (lambda: member.measure(batch, loss))
+            return member.decide_at_once(sparsity, own, share)
+
+        def cut(share: float) -> MaskChange:
+            taken = [decided(member, share) for member in self.members]
+            repair = made_up_for(self, calibration)
+            change = self._carry_out(taken)
+            assert change is not None
+            repair(change)
+            return change
+
+        return in_cuts(cut, 1 if calibration is None else cuts_of(self.config))
 
     def start(self) -> MaskChange | None:
         """Make the random mask of a schedule that is sparse from the start, before any update.
@@ -363,13 +368,7 @@ class Pruner(PrunedGroups):
         Raises:
             CheckpointError: a name or shape isn't the module's; nothing was changed.
         """
-        shapes = {name: tuple(weight.shape) for name, weight in self.weights.items()}
-        wrong = [name for name, mask in masks.items() if shapes.get(name) != tuple(mask.shape)]
-        if wrong:
-            raise CheckpointError(
-                f"The mask of {wrong[0]!r} has shape {tuple(masks[wrong[0]].shape)}, but the "
-                f"module has {shapes.get(wrong[0])}. Build the module as it was pruned."
-            )
+        _check_shapes(masks, self.weights)
         state = self.state_dict()
         taken = {name: packed(mask) for name, mask in masks.items() if not mask.all()}
         self.load_state_dict({**state, "masks": {**state["masks"], **taken}})
@@ -389,6 +388,16 @@ class Pruner(PrunedGroups):
         if len(self._members) == 1 or not changes:
             return changes[0][1] if changes else None
         return joined(changes, sum(map(total_of, self.members)), self.masked())
+
+
+def _check_shapes(masks: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+    shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
+    wrong = [name for name, mask in masks.items() if shapes.get(name) != tuple(mask.shape)]
+    if wrong:
+        raise CheckpointError(
+            f"The mask of {wrong[0]!r} has shape {tuple(masks[wrong[0]].shape)}, but the "
+            f"module has {shapes.get(wrong[0])}. Build the module as it was pruned."
+        )
 
 
 def _source(pruner: Pruner, member: GroupPruner, evidence: Source | None) -> Source | None:

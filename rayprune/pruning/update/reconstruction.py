@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import torch
@@ -23,6 +23,8 @@ from rayprune.pruning.pruner_part import PrunerView
 from rayprune.pruning.remedies.reconstruct import KEY
 from rayprune.pruning.reports import MaskChange
 
+CUTS: Final = 36
+"""In which a trained network is cut at once: as many as a recipe's ramp has."""
 RIDGE: Final = 1e-3
 """What holds weights where they are, as a share of the inputs' mean square."""
 _MOST: Final = 200
@@ -137,8 +139,7 @@ def made_up_for(
     Returns:
         ``f(change)``, to be called once they have; where weights have grown it does nothing.
     """
-    config = pruner.config
-    if calibration is None or not config.remedies.get(KEY) or config.fading_updates > 1:
+    if calibration is None or not made_up(pruner.config):
         return lambda change: None
     before = Reconstruction(repairable(pruner.layers, pruner.spared), calibration)
 
@@ -147,6 +148,50 @@ def made_up_for(
             before.repair(pruner.held_masks)
 
     return repair
+
+
+def cuts_of(config: Any) -> int:
+    """Return in how many cuts a config's whole sparsity is taken at once."""
+    in_parts = made_up(config) and config.threshold is None
+    return CUTS if in_parts else 1
+
+
+def made_up(config: Any) -> bool:
+    """Return whether a config's cuts are made up for, where there are inputs."""
+    return bool(config.remedies.get(KEY)) and config.fading_updates == 1
+
+
+def in_cuts(cut: Callable[[float], MaskChange], cuts: int) -> MaskChange:
+    """Cut in several steps, the first ones large, as a cubic ramp has them.
+
+    Args:
+        cut: is called with how much of all is due, up to 1.
+        cuts: how often.
+
+    Returns:
+        The last change, with what all of them pruned.
+
+    >>> shares = []
+    >>> def cut(share):
+    ...     shares.append(share)
+    ...     return MaskChange(None, pruned=1, churn=0.25, sparsity=share, changed=("0.weight",))
+    >>> change = in_cuts(cut, 2)
+    >>> shares, change.pruned, change.churn, change.sparsity
+    ([0.875, 1.0], 2, 0.5, 1.0)
+    """
+    changes = [cut(1 - (1 - number / cuts) ** 3) for number in range(1, cuts + 1)]
+    if cuts == 1:
+        return changes[0]
+    scales: dict[str, float] = {}
+    for name, factor in (pair for change in changes for pair in change.scales.items()):
+        scales[name] = scales.get(name, 1.0) * factor
+    return replace(
+        changes[-1],
+        pruned=sum(change.pruned for change in changes),
+        churn=sum(change.churn for change in changes),
+        changed=tuple(dict.fromkeys(name for change in changes for name in change.changed)),
+        scales=scales,
+    )
 
 
 def masked_ridge(gram: Tensor, cross: Tensor, keep: Tensor, ridge: float = RIDGE) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from rayprune.config import EvaluationConfig, to_yaml
 from rayprune.errors import ConfigError, InputError
 from rayprune.pruning.config import PruningConfig
+from rayprune.pruning.update.reconstruction import made_up
 from rayprune.rllib.actors.learners import foreach_learner
 from rayprune.rllib.callback import check_learners, learner_reports
 from rayprune.rllib.checkpoints import files as checkpoints
 from rayprune.rllib.checkpoints.saved_policy import SavedPolicy
 from rayprune.rllib.cluster.connect import on_ray
 from rayprune.rllib.evaluation.open_policy import OpenPolicy
+from rayprune.rllib.evaluation.visited_states import VisitedStates
 from rayprune.rllib.experiment.algorithm_config import build_module, settings_of
 from rayprune.rllib.experiment.network_checks import check_network
 from rayprune.rllib.modules.resizable import make_shrinkable
@@ -60,13 +63,14 @@ def prune_checkpoint(
     prepare_out(out, resume=False)
     with OpenPolicy(config, saved) as policy:
         before = policy.measure(seed, episodes)
+        seen = _seen(policy, evaluation) if made_up(pruning) else {}
     target = out / "checkpoints" / "000000000"
     experiment_yaml = _experiment_yaml(directory, pruning, evaluation)
     with on_ray(address, config):
         pruned = prune(config, pruning)
         if saved.origins:
             make_shrinkable(pruned)
-        _prune(pruned, directory, target, experiment_yaml)
+        _prune(pruned, directory, target, experiment_yaml, seen)
     if experiment_yaml is not None:
         write_atomic(out / "config.yaml", experiment_yaml)
     progress = {"env_steps": 0, "updates": 0, "wall_time_s": 0.0, "best": target.name}
@@ -120,14 +124,25 @@ def _check(config: AlgorithmConfig, saved: SavedPolicy, pruning: PruningConfig) 
         )
 
 
+def _seen(policy: OpenPolicy, evaluation: EvaluationConfig) -> dict[str, Any]:
+    """Return what a policy meets in episodes that nobody tests it on, by module id."""
+    states, first = VisitedStates(), evaluation.validation_seed
+    policy.evaluator.returns(first, evaluation.episodes, states.watch)
+    return {DEFAULT_MODULE_ID: states.batch_with_actions()}
+
+
 def _prune(
-    config: AlgorithmConfig, directory: Path, target: Path, experiment_yaml: str | None
+    config: AlgorithmConfig,
+    directory: Path,
+    target: Path,
+    experiment_yaml: str | None,
+    seen: Mapping[str, Any],
 ) -> None:
     algorithm = config.build_algo()
     try:
         checkpoints.load_algorithm(algorithm, directory)
         given = learner_reports(algorithm)[0][DEFAULT_MODULE_ID]
-        foreach_learner(algorithm, lambda learner: learner.prune_now())
+        foreach_learner(algorithm, lambda learner: learner.prune_now(seen))
         reports = learner_reports(algorithm)
         if reports[0][DEFAULT_MODULE_ID]["digest"] == given["digest"]:
             raise ConfigError(

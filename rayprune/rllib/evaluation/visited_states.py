@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import numpy as np
 import torch
 import tree
 from ray.rllib.core.columns import Columns
@@ -36,10 +37,22 @@ class VisitedStates:
             self._steps = self._steps[::2]
             self._stride *= 2
 
+    def batch(self) -> dict[str, Any]:
+        """Return the recorded states as one batch of the module's inputs."""
+        batches = [batch for batch, _ in self._steps]
+        joined: dict[str, Any] = tree.map_structure(lambda *parts: torch.cat(parts), *batches)
+        return joined
+
+    def batch_with_actions(self) -> dict[str, Any]:
+        """Return them with what was done there, as a Learner has it, where actions are numbers."""
+        taken = [action for _, actions in self._steps for action in actions]
+        if isinstance(taken[0], (dict, tuple)):
+            return self.batch()
+        return {**self.batch(), Columns.ACTIONS: torch.as_tensor(np.stack(taken))}
+
     def ask(self, module: Any) -> Seen:
         """Return what a whole module does in the recorded states, all in one forward pass."""
-        batches = [batch for batch, _ in self._steps]
-        batch = tree.map_structure(lambda *parts: torch.cat(parts), *batches)
+        batch = self.batch()
         taken = [action for _, actions in self._steps for action in actions]
         with torch.no_grad():
             outputs = module.forward_inference(dict(batch))

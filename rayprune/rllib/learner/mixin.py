@@ -222,10 +222,15 @@ class PruningMixin(LeanUpdates):
             on_barrier()
         self.begin_anew_with_draws()
 
-    def prune_now(self) -> dict[str, float]:
-        """Prune every module to its configured sparsity at once; return sparsity by module id."""
+    def prune_now(self, seen: Mapping[str, Any] | None = None) -> dict[str, float]:
+        """Prune every module to its configured sparsity at once; return sparsity by module id.
+
+        Args:
+            seen: by module id, a batch of what it has met, as tensors: where remedy
+                ``reconstruct`` makes up for the cut.
+        """
         with self._mask_lock:
-            return self._modules.prune_now()
+            return self._modules.prune_now(seen or {})
 
     def adopt_masks(self, modules: dict[str, dict[str, torch.Tensor]]) -> None:
         """Take over masks of a trained policy, but no progress: this run has its own.

@@ -171,12 +171,19 @@ class ModulePruners:
         for after_masks in self.events.after_masks:
             after_masks(module_id, pruner)
 
-    def prune_now(self) -> dict[str, float]:
-        """Prune every module to its configured sparsity at once; return sparsity by module id."""
+    def prune_now(self, seen: Mapping[str, Any]) -> dict[str, float]:
+        """Prune every module to its configured sparsity at once; return sparsity by module id.
+
+        Args:
+            seen: by module id, what it has met; see `PruningMixin.prune_now`.
+        """
         for module_id, pruner in self.pruners.items():
             self.take_config(module_id, pruner)
             source = partial(self._evidence.gather, module_id, pruner, at_once=True)
-            self._agreed(pruner, pruner.prune_to(evidence=source))
+            if module_id in seen:
+                self._calibrations.on_batch({module_id: seen[module_id]})
+            calibration = self._calibrations.calibration(module_id, pruner, at_once=True)
+            self._agreed(pruner, pruner.prune_to(evidence=source, calibration=calibration))
             self.spread(module_id, pruner.sparsity())
         return dict(self.sparsity)
 

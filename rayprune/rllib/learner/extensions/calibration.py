@@ -58,12 +58,19 @@ class CalibrationBatches(Extension):
         """Let all minibatches go: a checkpoint holds none, and a run resumed must equal one not."""
         self._held.clear()
 
-    def calibration(self, module_id: str, pruner: Pruner) -> Calibration | None:
+    def calibration(
+        self, module_id: str, pruner: Pruner, *, at_once: bool = False
+    ) -> Calibration | None:
         """Return what runs a module on its last minibatches; None if nothing can or need.
 
         All Learners of a group ask at the same mask update, and all or none are given one.
+
+        Args:
+            module_id: of the module.
+            pruner: of it.
+            at_once: whether it is about to prune, whatever its schedule says.
         """
-        if not _asks(pruner) or not pruner.due(self._view.clock):
+        if not _asks(pruner) or not (at_once or pruner.due(self._view.clock)):
             return None
         held = self._held.get(module_id)
         if ranks.any_has(held is None, self._view.learner) or held is None:
