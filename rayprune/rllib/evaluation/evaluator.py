@@ -24,6 +24,7 @@ from ray.rllib.utils.spaces.space_utils import unbatch
 
 from rayprune.pruning.layers.resizing import fit_to, misfits
 from rayprune.pruning.measures.counting import count_flops
+from rayprune.rllib.algorithms.target_networks import target_prefixes
 from rayprune.rllib.checkpoints.saved_policy import SavedPolicy
 from rayprune.rllib.connectors.filters import ObservationFilter
 from rayprune.rllib.connectors.observations import KeepObservations
@@ -95,6 +96,7 @@ class Evaluator:
 
     def load_saved(self, policy: SavedPolicy) -> None:
         """Take over a policy of which others may be made too; see `load_checkpoint`."""
+        _drop_targets_beside(self.module, policy.weights)
         policy.check_fits(self.module)
         self._fit(policy.weights)
         self.module.set_state(policy.weights)
@@ -267,6 +269,14 @@ def _how_far(episodes: list[SingleAgentEpisode], seeds: Sequence[int], of: int) 
         f"Evaluates {of} episodes: {going} of those from seed {seeds[0]} to {seeds[-1]} are still "
         f"open, after up to {longest:,} steps."
     )
+
+
+def _drop_targets_beside(module: Any, weights: Mapping[str, Any]) -> None:
+    """Let target networks go that weights have none of: PPO trains modules that could have them."""
+    for prefix in target_prefixes(module):
+        if not any(name.startswith(prefix) for name in weights):
+            parent, _, own = prefix.removesuffix(".").rpartition(".")
+            delattr(module.get_submodule(parent), own)
 
 
 def _whole_module(config: AlgorithmConfig, spaces: Any) -> Any:
