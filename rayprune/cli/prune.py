@@ -52,7 +52,10 @@ def prune(
 ) -> dict[str, Any]:
     """Prune a checkpoint in one shot, RLlib's own too, and measure it before and after.
 
-    Example: rayprune prune runs/dense/checkpoints/best --out runs/pruned --sparsity 0.5
+    With a recipe, or pruning.remedies.reconstruct=true, what is left makes up for the cut.
+
+    Example: rayprune prune runs/dense --out runs/pruned --sparsity 0.9 --set
+    pruning.recipe=recommended
     """
     named = {
         "sparsity": sparsity,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rayprune import Pruner, PruningConfig
 from rayprune.pruning.update.reconstruction import (
+    CUTS,
     RIDGE,
     Calibration,
     Reconstruction,
@@ -268,3 +269,31 @@ def test_a_step_that_is_taken_in_part_is_made_up_for_in_part() -> None:
         assert pruner.violations() == {}
         taken.append(change.sparsity)
     assert taken[1] > taken[0] + 0.05
+
+
+@pytest.mark.parametrize(
+    ("target", "cuts"), [({"sparsity": 0.8}, CUTS), ({"threshold": {"percentile": 50}}, 1)]
+)
+def test_a_trained_network_is_cut_in_many_steps_each_made_up_for(
+    target: dict[str, object], cuts: int
+) -> None:
+    module = net()
+    pruner = Pruner(module, {**target, "remedies": {"reconstruct": True}})
+    change = pruner.prune_to(calibration=Calibration(run=lambda: module(states())))
+    assert pruner.mask_updates == cuts
+    assert change.sparsity == pytest.approx(target.get("sparsity", 0.5), abs=0.01)
+    assert change.pruned == sum(int((~mask).sum()) for mask in pruner.held_masks.values())
+
+
+def test_groups_come_to_their_own_targets_in_many_steps() -> None:
+    module = nn.ModuleDict({"pi": net(1), "vf": net(2)})
+    config = {
+        "sparsity": 0.8,
+        "groups": {"vf": {"sparsity": 0.3}},
+        "remedies": {"reconstruct": True},
+    }
+    pruner = Pruner(module, config, groups=lambda name: name.split(".")[0])
+    run = Calibration(run=lambda: [part(states()) for part in module.values()])
+    pruner.prune_to(calibration=run)
+    assert pruner.sparsity("pi") == pytest.approx(0.8, abs=0.01)
+    assert pruner.sparsity("vf") == pytest.approx(0.3, abs=0.01)
