@@ -18,6 +18,18 @@ from rayprune.tracking.record import write_atomic
 
 FOLDER: Final = Path(__file__).resolve().parents[2] / "docs" / "assets"
 TARGET: Final = "cortex-m4"
+DRAWN: Final = (
+    "dense",
+    "linear",
+    "post-hoc",
+    "post-hoc, reconstructed",
+    "small dense",
+    "cubic",
+    "recommended",
+    "units, live",
+    "narrow",
+)
+"""What can be told apart in one plot: no arm that only takes a recipe apart."""
 LEAST_ARMS: Final = 4
 """A task with fewer arms measured has no panel."""
 LEAST_RUNS: Final = 3
@@ -105,7 +117,7 @@ def points(task: Task, known: Sequence[Mapping[str, Any]]) -> list[Point]:
     for group in groups(task):
         arm, sparsity = group
         measured = of_group(own, group)
-        if len(measured) >= LEAST_RUNS:
+        if arm.name in DRAWN and len(measured) >= LEAST_RUNS:
             size = average(measured, lambda row: row["targets"][TARGET]["flash_bytes"])
             score = scoring.iqm({task.name: [row["score"]["mean"] for row in measured]})
             found.append(Point(arm.name, sparsity, size, score))
