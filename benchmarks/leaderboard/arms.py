@@ -305,13 +305,11 @@ _ALL: Final = (
         name="not reconstructed",
         line="the recipe, with nothing that makes up for a cut",
         settings=_recipe(**_HELD),
-        core=True,
     ),
     Arm(
         name="units, not reconstructed",
         line="recipe units, with nothing that makes up for a cut",
         settings=_recipe("units", **_HELD),
-        core=True,
         sized=True,
     ),
     Arm(
@@ -324,14 +322,12 @@ _ALL: Final = (
         name="free deviation",
         line="the recipe without its two remedies",
         settings=_recipe(**_FREE),
-        core=True,
         of_deviation=True,
     ),
     Arm(
         name="units, free deviation",
         line="recipe units without its two remedies",
         settings=_recipe("units", **_FREE),
-        core=True,
         sized=True,
         of_deviation=True,
     ),
