@@ -26,7 +26,7 @@ from rayprune.pruning.reports import MaskChange
 CUTS: Final = 36
 """In which a trained network is cut at once: as many as a recipe's ramp has."""
 RIDGE: Final = 1e-3
-"""What holds weights where they are, as a share of the inputs' mean square."""
+"""See `Calibration`; benchmarks/reconstruction.py tries others."""
 _MOST: Final = 200
 """Steps of conjugate gradients; each makes the rest smaller, so that fewer do no harm."""
 _FEW: Final = 20
@@ -46,10 +46,12 @@ class Calibration:
             and random numbers, if any, from the same seed.
         across: brings several processes together, each with inputs of its own; all end with the
             same weights. Each must call the same layers in the same order.
+        ridge: what holds weights where they are, as a share of the inputs' mean square.
     """
 
     run: Callable[[], object]
     across: Reduce = field(default_factory=SingleProcess)
+    ridge: float = RIDGE
 
 
 class Reconstruction:
@@ -119,7 +121,7 @@ class Reconstruction:
         keep = torch.ones_like(layer.weight, dtype=torch.bool) if mask is None else mask
         if has_bias:
             keep = torch.cat([keep, keep.any(1, keepdim=True)], 1)
-        change = masked_ridge(gram, cross, keep).to(layer.weight.dtype)
+        change = masked_ridge(gram, cross, keep, self._calibration.ridge).to(layer.weight.dtype)
         if not change.isfinite().all():
             return
         layer.weight.add_(change[:, : layer.in_features])

@@ -139,7 +139,8 @@ def test_lean_and_rllib_s_own_loop_learn_the_same(
         found.append([*twins.learned(learner), getattr(learner, AVERAGE, {}), *results])
     assert twins.differences(*found) == []
     # Layers are watched for plasticity at first; then one of five is compared, one logged.
-    assert len(replays) > 10
+    # Whether replays pay is judged by time, so that there may be fewer on a busy machine.
+    assert len(replays) > 3
 
 
 def test_a_single_update_an_iteration_is_given_a_batch(folders: dict[str, Path]) -> None:
