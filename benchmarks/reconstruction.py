@@ -90,11 +90,11 @@ def cut(
     """Return a copy of a net, cut."""
     net = copy.deepcopy(whole)
     ramp = {"kind": "cubic", "begin": 0, "end": cuts, "every": 1}
-    at_once = {"kind": "one_shot", "begin": 1, "every": 1}
+    at_once = {"kind": "one_shot", "begin": 2, "every": 1}
     schedule = ramp if cuts > 1 else at_once
     pruner = Pruner(net, {"recipe": "recommended", "sparsity": sparsity, "schedule": schedule})
     run = None if ridge is None else Calibration(run=lambda: net(states), ridge=ridge)
-    for number in range(1, cuts + 1):
+    for number in range(1, max(cuts, 2) + 1):
         pruner.update(number, calibration=run)
     assert abs(pruner.sparsity() - sparsity) < 0.01
     return net

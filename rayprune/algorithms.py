@@ -22,6 +22,8 @@ class KnownAlgorithm:
     """Whether it learns from recorded data: its clock is the number of updates."""
     critic: bool = False
     """Whether it trains a critic beside the policy that acts, which stays on the Learners."""
+    draws: bool = False
+    """Whether its policy is a distribution of actions, of which a KL can be told."""
 
     @property
     def built_in(self) -> bool:
@@ -36,16 +38,19 @@ ALGORITHMS: Registry[KnownAlgorithm] = Registry(
             "proximal policy optimisation; on-policy, discrete or continuous actions",
             f"{_FAMILIES}.ppo:PPOFamily",
             critic=True,
+            draws=True,
         ),
         "APPO": KnownAlgorithm(
             "asynchronous PPO; target networks, discrete or continuous actions",
             f"{_FAMILIES}.appo:APPOFamily",
             critic=True,
+            draws=True,
         ),
         "IMPALA": KnownAlgorithm(
             "asynchronous actor-critic with V-trace; discrete or continuous actions",
             f"{_FAMILIES}.impala:IMPALAFamily",
             critic=True,
+            draws=True,
         ),
         "DQN": KnownAlgorithm(
             "deep Q-learning; replay buffer, discrete actions", f"{_FAMILIES}.dqn:DQNFamily"
@@ -54,11 +59,13 @@ ALGORITHMS: Registry[KnownAlgorithm] = Registry(
             "soft actor-critic; replay buffer, discrete or continuous actions",
             f"{_FAMILIES}.sac:SACFamily",
             critic=True,
+            draws=True,
         ),
         "TQC": KnownAlgorithm(
             "truncated quantile critics; replay buffer, continuous actions",
             f"{_FAMILIES}.tqc:TQCFamily",
             critic=True,
+            draws=True,
         ),
         "DreamerV3": KnownAlgorithm(
             "learns in a model of the world; discrete or continuous actions",
@@ -68,24 +75,28 @@ ALGORITHMS: Registry[KnownAlgorithm] = Registry(
             "behaviour cloning; offline data, discrete or continuous actions",
             f"{_FAMILIES}.bc:BCFamily",
             offline=True,
+            draws=True,
         ),
         "MARWIL": KnownAlgorithm(
             "cloning weighed by advantages; offline data, discrete or continuous actions",
             f"{_FAMILIES}.marwil:MARWILFamily",
             critic=True,
             offline=True,
+            draws=True,
         ),
         "CQL": KnownAlgorithm(
             "conservative Q-learning; offline data, continuous actions",
             f"{_FAMILIES}.cql:CQLFamily",
             critic=True,
             offline=True,
+            draws=True,
         ),
         "IQL": KnownAlgorithm(
             "implicit Q-learning; offline data, continuous actions",
             f"{_FAMILIES}.iql:IQLFamily",
             critic=True,
             offline=True,
+            draws=True,
         ),
     },
 )

@@ -85,7 +85,15 @@ def _facts(given: Mapping[str, Any]) -> RunFacts:
         critic=known is not None and known.critic,
         may_normalise=not (is_offline(algorithm) or _has_own_inputs(given)),
         granularity=given["pruning"].get("granularity"),
+        may_bound=known is not None and known.draws and _goes_step_by_step(given["pruning"]),
     )
+
+
+def _goes_step_by_step(pruning: Mapping[str, Any]) -> bool:
+    """Return whether a trained policy is cut in steps of which parts can be taken."""
+    schedule = pruning.get("schedule")
+    kind = schedule.get("kind", "cubic") if isinstance(schedule, Mapping) else "cubic"
+    return kind == "cubic" and pruning.get("operation", "zero") == "zero"
 
 
 def _steps(given: Mapping[str, Any], unit: str) -> int | None:

@@ -183,8 +183,9 @@ def _distilled(task: Task, sparsity: float) -> Sequence[str]:
     ]
 
 
-_HELD: Final = {"remedies": {"hold_deviation": True}}
-_FREE: Final = {"remedies": {"hold_deviation": False}}
+_UNBOUNDED: Final[Mapping[str, Any]] = {"max_kl": None}
+_HELD: Final = {**_UNBOUNDED, "remedies": {"hold_deviation": True}}
+_FREE: Final = {**_UNBOUNDED, "remedies": {"hold_deviation": False}}
 
 
 def _recipe(name: str = "recommended", **changes: Any) -> Settings:
@@ -302,20 +303,25 @@ _ALL: Final = (
         sized=True,
     ),
     Arm(
+        name="unbounded",
+        line="the recipe without `max_kl`",
+        settings=_recipe(**_UNBOUNDED),
+    ),
+    Arm(
         name="not reconstructed",
-        line="the recipe, with nothing that makes up for a cut",
+        line="the recipe without `max_kl`, with nothing that makes up for a cut",
         settings=_recipe(**_HELD),
     ),
     Arm(
         name="units, not reconstructed",
-        line="recipe units, with nothing that makes up for a cut",
+        line="recipe units without `max_kl`, with nothing that makes up for a cut",
         settings=_recipe("units", **_HELD),
         sized=True,
     ),
     Arm(
         name="reconstructed, free deviation",
-        line="the recipe, whose deviation may shrink while masks change",
-        settings=_recipe(remedies={"reconstruct": True}),
+        line="unbounded, whose deviation may shrink while masks change",
+        settings=_recipe(**_UNBOUNDED, remedies={"reconstruct": True}),
         of_deviation=True,
     ),
     Arm(
@@ -355,7 +361,7 @@ _ALL: Final = (
     Arm(
         name="trust region",
         line="every iteration, none of which moves the policy by more than 0.01 nats (`max_kl`)",
-        settings=_recipe(schedule={"every": 1}, max_kl=0.01, **_FREE),
+        settings=_recipe(schedule={"every": 1}, **{**_FREE, "max_kl": 0.01}),
     ),
     Arm(
         name="uniform",
