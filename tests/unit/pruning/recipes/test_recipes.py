@@ -28,6 +28,7 @@ def test_the_recommended_recipe_is_an_explicit_experiment():
         "distribution": "erk",
         "schedule": {"kind": "cubic", "begin": 0.2, "end": 0.8, "every": 2000},
         "remedies": {"hold_deviation": True, "reconstruct": True},
+        "max_kl": 0.05,
         "groups": {"value": {"sparsity": 0.0}},
     }
     assert found["normalise"] == {"observations": True}
@@ -44,6 +45,7 @@ def test_the_units_recipe_is_an_explicit_experiment():
         "schedule": {"kind": "cubic", "begin": 0.2, "end": 0.8, "every": 2000},
         "compact_every": 6000,
         "remedies": {"hold_deviation": True, "reconstruct": True},
+        "max_kl": 0.05,
         "groups": {"value": {"sparsity": 0.0}},
     }
     assert found["normalise"] == {"observations": True}
@@ -98,6 +100,27 @@ def test_a_resolved_experiment_reads_back_as_it_is(tmp_path):
     assert load_experiment(path, ["pruning.groups={}"]).pruning.groups == {}
 
 
+@pytest.mark.parametrize(
+    ("pruning", "others", "bound"),
+    [
+        ({"max_kl": 0.01}, {}, 0.01),
+        ({"max_kl": None}, {}, None),
+        ({}, {"algorithm": "SAC"}, 0.05),
+        ({}, {"algorithm": "DQN"}, None),
+        ({"schedule": {"kind": "rigl"}}, {}, None),
+        ({"schedule": {"kind": "lottery", "rounds": 2}}, {}, None),
+        ({"operation": {"scale": 0.5, "steps": 2}}, {}, None),
+    ],
+)
+def test_mask_updates_are_bounded_where_they_can_be(
+    pruning: dict[str, Any], others: dict[str, Any], bound: float | None
+) -> None:
+    found = blocks(pruning, **others)
+    assert found["pruning"].get("max_kl") == bound
+    faults, _ = experiment_faults({**RUN, **others, "pruning": {**RECOMMENDED, **pruning}})
+    assert not [fault for fault in faults if "max_kl" in fault]
+
+
 def test_the_line_that_is_printed_has_what_is_in_force():
     _, experiment = experiment_faults({**RUN, "pruning": {**RECOMMENDED, "criterion": "l2"}})
     assert experiment is not None
@@ -105,7 +128,7 @@ def test_the_line_that_is_printed_has_what_is_in_force():
     assert recipe_line(resolved) == (
         "Recipe recommended: pruning.criterion=l2, pruning.distribution=erk, pruning.schedule="
         "{kind: cubic, begin: 0.2, end: 0.8, every: 2000}, "
-        "pruning.remedies={hold_deviation: true, reconstruct: true}, "
+        "pruning.remedies={hold_deviation: true, reconstruct: true}, pruning.max_kl=0.05, "
         "pruning.groups={value: {sparsity: 0.0}}, normalise.observations=true"
     )
     assert recipe_line({**resolved, "pruning": PruningConfig(sparsity=0.5).to_dict()}) is None
