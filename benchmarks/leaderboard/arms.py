@@ -313,9 +313,9 @@ _ALL: Final = (
         settings=_recipe(**_HELD),
     ),
     Arm(
-        name="units, not reconstructed",
-        line="recipe units without `max_kl`, with nothing that makes up for a cut",
-        settings=_recipe("units", **_HELD),
+        name="units, reconstructed",
+        line="recipe units, whose cuts what is left makes up for",
+        settings=_recipe("units", remedies={"hold_deviation": True, "reconstruct": True}),
         sized=True,
     ),
     Arm(
@@ -332,7 +332,7 @@ _ALL: Final = (
     ),
     Arm(
         name="units, free deviation",
-        line="recipe units without its two remedies",
+        line="recipe units without its remedy",
         settings=_recipe("units", **_FREE),
         sized=True,
         of_deviation=True,

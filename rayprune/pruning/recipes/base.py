@@ -11,9 +11,6 @@ from rayprune.pruning.component import Chosen, Component
 from rayprune.pruning.schedules.base import DEFAULT_KIND
 
 _KIND: Final = "kind"
-MAX_KL: Final = 0.05
-"""Of a mask update, in nats: a few times what an iteration of PPO moves a policy by. Cuts that are
-made up for stay far below it, up to where too little is left; there it is the target that waits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +67,7 @@ def filled(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, A
 
 
 def settings_of_run(facts: RunFacts, mask_updates: int) -> dict[str, Any]:
-    """Return how often and how far masks change, a dense critic, and normalised observations.
+    """Return how often masks change, a dense critic, and normalised observations.
 
     The critic isn't deployed, and its density matters more than the actor's (Graesser et al. 2022,
     arXiv:2206.10369).
@@ -79,7 +76,7 @@ def settings_of_run(facts: RunFacts, mask_updates: int) -> dict[str, Any]:
     >>> settings_of_run(facts, 60)
     {'pruning': {'schedule': {'every': 2000}, 'groups': {'value': {'sparsity': 0.0}}}}
     """
-    pruning: dict[str, Any] = {"max_kl": MAX_KL} if facts.may_bound else {}
+    pruning: dict[str, Any] = {}
     if facts.steps is not None:
         pruning["schedule"] = {"every": max(1, facts.steps // mask_updates)}
     if facts.critic:

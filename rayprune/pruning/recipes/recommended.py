@@ -11,6 +11,9 @@ from rayprune.pruning.recipes.base import Recipe, RunFacts, settings_of_run, tar
 
 MASK_UPDATES: Final = 60
 """In the length of a run; the ramp has six tenths of them."""
+MAX_KL: Final = 0.05
+"""Of a mask update, in nats: a few times what an iteration of PPO moves a policy by. Cuts that are
+made up for stay far below it, up to where too little is left; there it is the target that waits."""
 
 
 class RecommendedRecipe(Recipe):
@@ -20,7 +23,7 @@ class RecommendedRecipe(Recipe):
     and by the layer-wise ratios that Graesser et al. 2022 (arXiv:2206.10369) found to hold returns.
     The critic isn't deployed, and its density matters more than the actor's (same source). What
     is left makes up for each cut (`Reconstruct`), and a Gaussian policy's deviation doesn't shrink
-    while masks change (`HoldDeviation`).
+    while masks change (`HoldDeviation`). In a YAML each mask update is bounded by `MAX_KL`.
     docs/findings.md has what the leaderboard's rows say of it.
 
     >>> facts = RunFacts(steps=120_000, critic=True, may_normalise=True)
@@ -38,7 +41,10 @@ class RecommendedRecipe(Recipe):
     @classmethod
     def of_run(cls, facts: RunFacts) -> dict[str, Any]:
         """See `Recipe.of_run`."""
-        return settings_of_run(facts, MASK_UPDATES)
+        settings = settings_of_run(facts, MASK_UPDATES)
+        if facts.may_bound:
+            settings["pruning"]["max_kl"] = MAX_KL
+        return settings
 
     @classmethod
     def conflicts(cls, prefix: str, chosen: Chosen) -> Faults:

@@ -20,10 +20,9 @@ class UnitsRecipe(Recipe):
     """Whole units by magnitude, as many in every layer, which leave the net while it trains.
 
     A cubic ramp over 20 to 80 % of the run (Zhu & Gupta 2017, arXiv:1710.01878), a dense critic,
-    normalised inputs, units that are made up for by those that are left (`Reconstruct`), and a
-    deviation that doesn't shrink meanwhile (`HoldDeviation`). The file is a dense net: smaller and
-    faster than one with as many single weights. docs/findings.md has what the leaderboard's rows
-    say of it.
+    normalised inputs, and a deviation that doesn't shrink meanwhile (`HoldDeviation`). The file is
+    a dense net: smaller and faster than one with as many single weights. docs/findings.md has what
+    the leaderboard's rows say of it.
 
     >>> facts = RunFacts(steps=120_000, critic=False, may_normalise=False)
     >>> UnitsRecipe.of_run(facts)["pruning"]
@@ -35,7 +34,7 @@ class UnitsRecipe(Recipe):
         "criterion": "l1",
         "distribution": "uniform",
         "schedule": {"kind": "cubic", "begin": 0.2, "end": 0.8},
-        "remedies": {"hold_deviation": True, "reconstruct": True},
+        "remedies": {"hold_deviation": True},
     }
 
     @classmethod

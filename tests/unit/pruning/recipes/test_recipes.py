@@ -44,8 +44,7 @@ def test_the_units_recipe_is_an_explicit_experiment():
         "distribution": "uniform",
         "schedule": {"kind": "cubic", "begin": 0.2, "end": 0.8, "every": 2000},
         "compact_every": 6000,
-        "remedies": {"hold_deviation": True, "reconstruct": True},
-        "max_kl": 0.05,
+        "remedies": {"hold_deviation": True},
         "groups": {"value": {"sparsity": 0.0}},
     }
     assert found["normalise"] == {"observations": True}
