@@ -127,8 +127,8 @@ def test_the_line_that_is_printed_has_what_is_in_force():
     assert recipe_line(resolved) == (
         "Recipe recommended: pruning.criterion=l2, pruning.distribution=erk, pruning.schedule="
         "{kind: cubic, begin: 0.2, end: 0.8, every: 2000}, "
-        "pruning.remedies={hold_deviation: true, reconstruct: true}, pruning.max_kl=0.05, "
-        "pruning.groups={value: {sparsity: 0.0}}, normalise.observations=true"
+        "pruning.remedies={hold_deviation: true, reconstruct: true}, "
+        "pruning.groups={value: {sparsity: 0.0}}, pruning.max_kl=0.05, normalise.observations=true"
     )
     assert recipe_line({**resolved, "pruning": PruningConfig(sparsity=0.5).to_dict()}) is None
 
