@@ -217,7 +217,7 @@ def _panel(panel: Panel, axes: Axes, arms: Sequence[str], theme: Theme) -> Itera
 
 def _style(arm: str, theme: Theme) -> tuple[str, str]:
     """Return an arm's colour and shape, the same in all panels and figures."""
-    place = list(ARMS).index(arm)
+    place = DRAWN.index(arm)
     return theme.colours[place % len(theme.colours)], SHAPES[place // len(theme.colours)]
 
 
