@@ -40,7 +40,7 @@ WIDE, HIGH, LEFT, TOP, BELOW, LEGEND = 268, 230, 58, 46, 56, 24
 PANEL: Final = LEFT + WIDE + 12
 A_ROW: Final = 3
 """Panels beside each other."""
-ENTRY: Final = 150
+ENTRY: Final = 185
 """Width of an arm in the legend."""
 
 
