@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import torch
@@ -213,6 +213,7 @@ class Pruner(PrunedGroups):
             check_number("sparsity", sparsity)
             sparsity = float(sparsity)
         evidence = None if evidence is None else functools.cache(evidence)
+        batch = list(batch) if isinstance(batch, Iterator) else batch  # for more than one cut
 
         def decided(member: GroupPruner, share: float) -> Decided:
             own = _source(self, member, evidence) or (lambda: member.measure(batch, loss))

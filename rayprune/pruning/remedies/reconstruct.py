@@ -15,9 +15,9 @@ class Reconstruct(Remedy):
     """Solves for what is left of each Linear layer at a cut, so that its outputs hardly change.
 
     Least squares on the last minibatches (`rayprune.pruning.update.reconstruction`). A cut that is
-    made up for moves a policy some fifty times less, in nats; docs/findings.md has the runs. Other
-    layers are left as they are, but Linear layers after them make up for their units, too. Weights
-    that fade (``operation``) and mask updates that grow weights are not made up for.
+    made up for moves a policy ten to a thousand times less, in nats; docs/findings.md has the runs.
+    Other layers are left as they are, but Linear layers after them make up for their units, too.
+    Weights that fade (``operation``) and mask updates that grow weights are not made up for.
     A pruning Learner of RLlib does it; `Pruner` does where it is passed a ``calibration``.
     """
 

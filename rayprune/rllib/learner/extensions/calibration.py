@@ -30,7 +30,6 @@ _COLUMNS: Final = (
     Columns.NEXT_OBS,
     Columns.STATE_IN,
     Columns.ACTIONS,
-    Columns.ACTION_DIST_INPUTS,
     Columns.LOSS_MASK,
     Columns.SEQ_LENS,
 )

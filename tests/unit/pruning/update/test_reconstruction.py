@@ -1,4 +1,4 @@
-"""What is left of a layer makes up for a cut: held against torch's lstsq, row by row."""
+"""What is left of a layer makes up for a cut: held against torch's dense solver, row by row."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from rayprune.pruning.update.reconstruction import (
     masked_ridge,
     repairable,
 )
+
+REMEDY = {"remedies": {"reconstruct": True}}
 
 
 def row_by_row(gram: Tensor, cross: Tensor, keep: Tensor, ridge: float) -> Tensor:
@@ -283,6 +285,13 @@ def test_a_trained_network_is_cut_in_many_steps_each_made_up_for(
     assert pruner.mask_updates == cuts
     assert change.sparsity == pytest.approx(target.get("sparsity", 0.5), abs=0.01)
     assert change.pruned == sum(int((~mask).sum()) for mask in pruner.held_masks.values())
+
+
+def test_minibatches_that_come_once_serve_all_cuts() -> None:
+    module = net()
+    pruner = Pruner(module, {"sparsity": 0.5, "criterion": "wanda"} | REMEDY)
+    run = Calibration(run=lambda: module(states()))
+    assert pruner.prune_to(batch=iter([states()]), calibration=run).sparsity == 0.5
 
 
 def test_groups_come_to_their_own_targets_in_many_steps() -> None:
