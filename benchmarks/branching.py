@@ -56,12 +56,12 @@ class Study:
             experiment = self.experiment(self.prefixes[name], seed)
             algorithm = build(build_config(experiment))
             batch = algorithm.config.train_batch_size_per_learner
-            steps, told = 0, []
+            steps, iteration, told = 0, 0, None
             while steps < self.begin - batch:
-                row = rows.row_of(algorithm.train(), len(told) + 1, 0.0, experiment)
-                steps = row["env_steps"]
-                told.append(row["return_mean"])
-            meta = {"env_steps": steps, "pruning": rows.pruning_meta(algorithm), "return": told[-1]}
+                iteration += 1
+                row = rows.row_of(algorithm.train(), iteration, 0.0, experiment)
+                steps, told = row["env_steps"], _return_of(row, told)
+            meta = {"env_steps": steps, "pruning": rows.pruning_meta(algorithm), "return": told}
             checkpoints.save(algorithm, home, None, meta)
             algorithm.stop()
         return home
@@ -72,13 +72,14 @@ class Study:
         experiment = self.experiment([*self.prefixes[arm.prefix], *arm.overrides], seed)
         algorithm = build(build_config(experiment))
         before = float(checkpoints.restore(algorithm, start)["return"])
-        curve: list[list[float]] = []
+        curve: list[list[Any]] = []
         updates: list[dict[str, Any]] = []
         groups: Mapping[str, float] = {}
         moved: list[float] = []
         while not curve or curve[-1][0] < until:
             row = rows.row_of(algorithm.train(), len(curve) + 1, 0.0, experiment)
-            curve.append([row["env_steps"], row["return_mean"], row["sparsity"]])
+            told = _return_of(row, curve[-1][1] if curve else before)
+            curve.append([row["env_steps"], told, row["sparsity"]])
             groups = row["groups"]
             updates += row.get("mask_updates", [])
             moved.append(row["learner"]["mean_kl_loss"])
@@ -95,6 +96,11 @@ class Study:
         """Append a row."""
         with Record.open(self.rows) as record:
             record.append(row)
+
+
+def _return_of(row: Mapping[str, Any], before: float | None) -> float | None:
+    """Return an iteration's return; the one before where no episode ended in it."""
+    return before if row["return_mean"] is None else row["return_mean"]
 
 
 def figures(
