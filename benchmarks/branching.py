@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from ray.rllib.algorithms.algorithm import Algorithm
+
 from benchmarks.commands import ROOT
 from rayprune.config import ExperimentConfig, load_experiment
-from rayprune.rllib.actors.learners import foreach_learner
+from rayprune.rllib.actors.learners import foreach_learner, policy_of
 from rayprune.rllib.checkpoints import files as checkpoints
+from rayprune.rllib.evaluation.evaluator import Evaluator
 from rayprune.rllib.experiment.algorithm_config import build_config
 from rayprune.rllib.learner.optimizers import forget_state
 from rayprune.rllib.training import rows
@@ -44,6 +47,8 @@ class Study:
     """Name -> overrides of the run up to the checkpoint, which its arms have, too."""
     rows: Path
     """JSON lines, one a run."""
+    validate_every: int | None = None
+    """Env steps between validations (greedy, ten episodes), the first at the checkpoint."""
 
     def experiment(self, overrides: Sequence[str], seed: int) -> ExperimentConfig:
         """Return the config of a run."""
@@ -72,6 +77,7 @@ class Study:
         experiment = self.experiment([*self.prefixes[arm.prefix], *arm.overrides], seed)
         algorithm = build(build_config(experiment))
         before = float(checkpoints.restore(algorithm, start)["return"])
+        validations = _Validations(algorithm, experiment, self.validate_every, self.begin)
         curve: list[list[Any]] = []
         updates: list[dict[str, Any]] = []
         groups: Mapping[str, float] = {}
@@ -85,8 +91,11 @@ class Study:
             moved.append(row["learner"]["mean_kl_loss"])
             if arm.forgets_moments and row["mask_churn"] > 0:
                 foreach_learner(algorithm, lambda learner: forget_state(learner, MODULE))
+            validations.at(row["env_steps"])
+        validations.close()
         algorithm.stop()
-        return {**figures(before, curve, updates, moved), "groups": groups}
+        told = figures(before, curve, updates, moved)
+        return {**told, "groups": groups, "validations": validations.found}
 
     def done(self) -> list[dict[str, Any]]:
         """Return the rows that there are."""
@@ -96,6 +105,32 @@ class Study:
         """Append a row."""
         with Record.open(self.rows) as record:
             record.append(row)
+
+
+class _Validations:
+    """Greedy returns of a run, on the same ten episodes each time."""
+
+    def __init__(
+        self, algorithm: Algorithm, experiment: ExperimentConfig, every: int | None, begin: int
+    ) -> None:
+        self.found: list[list[float]] = []
+        """Env steps and mean return of each."""
+        self._algorithm, self._every, self._next = algorithm, every, begin
+        self._seed = experiment.evaluation.validation_seed
+        self._evaluator = Evaluator(build_config(experiment)) if every else None
+        self.at(begin)
+
+    def at(self, env_steps: int) -> None:
+        """Validate, if it is time to."""
+        if self._evaluator is not None and self._every and env_steps >= self._next:
+            self._evaluator.load(policy_of(self._algorithm))
+            self.found.append([env_steps, self._evaluator.evaluate(self._seed, 10)["mean"]])
+            self._next += self._every
+
+    def close(self) -> None:
+        """Close the environments."""
+        if self._evaluator is not None:
+            self._evaluator.close()
 
 
 def _return_of(row: Mapping[str, Any], before: float | None) -> float | None:

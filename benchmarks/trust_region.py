@@ -3,20 +3,20 @@
     python benchmarks/trust_region.py [--tasks swimmer] [--seeds 0 1]  # run what is missing, print
     python benchmarks/trust_region.py --tables                         # print what there is
 
-PPO trains a dense policy to 200,000 env steps, by the leaderboard's file of the task. From there
-four arms go on (weights, moments, clocks and generators are the checkpoint's) to 375,000:
+PPO trains a dense policy to 300,000 env steps, by the leaderboard's file of the task. From there
+four arms go on (weights, moments, clocks and generators are the checkpoint's) to 450,000:
 
 - dense: nothing is pruned;
-- free: a cubic ramp takes the policy to 90 % until 350,000, with masks at every iteration;
+- free: a cubic ramp takes the policy to 90 % until 425,000, with masks at every iteration;
 - max_kl: the same, and no mask update moves the policy by more than 0.01 nats;
 - as sparse: free, to the sparsity that max_kl reached in that seed, since a bound that pays with
   sparsity would look good by that alone.
 
 No arm has a remedy, and the critic stays dense. A row per (task, arm, seed) is appended to
-benchmarks/results/trust_region.jsonl; what is there is not run again. Returns are of training (mean
-of the last 20 episodes); *lowest* and *end* are shares of the return at 200,000 steps, which the
-arms of a seed have in common, with the 95 % interval of the mean over seeds (bootstrap), and *p* is
-of Wilcoxon's signed-rank test of an arm's end against free's, seed by seed.
+benchmarks/results/trust_region.jsonl; what is there is not run again. Returns are of validations
+(greedy, ten episodes, every 25,000 steps); *lowest* and *end* are shares of the one at 300,000
+steps, which the arms of a seed have in common, with the 95 % interval of the mean over seeds
+(bootstrap), and *p* is of Wilcoxon's signed-rank test of an arm's end against free's, seed by seed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from benchmarks.commands import ROOT
 from rayprune.rllib.cluster.connect import connect_with
 
 TASKS: Final = ("swimmer", "hopper", "halfcheetah")
-BEGIN, END, UNTIL = 200_000, 350_000, 375_000
+BEGIN, END, UNTIL, EVERY = 300_000, 425_000, 450_000, 25_000
 TARGET, BOUND = 0.9, 0.01
 DENSE, FREE, BOUNDED, AS_SPARSE = "dense", "free", "max_kl", "as sparse"
 ARMS: Final = (DENSE, FREE, BOUNDED, AS_SPARSE)
@@ -47,7 +47,6 @@ POLICY: Final = "policy"
 COMMON: Final = (
     "pruning={criterion: l1, distribution: erk, groups: {value: {sparsity: 0}}, "
     f"schedule: {{kind: cubic, begin: {BEGIN}, end: {END}, every: 2048}}, sparsity: {TARGET}}}",
-    "rllib.reporting={metrics_num_episodes_for_smoothing: 20}",
     "evaluation.every=null",
 )
 
@@ -59,6 +58,7 @@ def study(task: str) -> Study:
         begin=BEGIN,
         prefixes={f"trust-{task}": COMMON},
         rows=ROWS,
+        validate_every=EVERY,
     )
 
 
@@ -105,7 +105,7 @@ def show(done: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _line(task: str, name: str, own: Sequence[Mapping[str, Any]], free: Mapping[int, float]) -> str:
-    lowest = [row["lowest"] / row["before"] for row in own]
+    lowest = [min(_validated(row)) for row in own]
     ends = {row["seed"]: _end(row) for row in own}
     cells = [
         task,
@@ -121,8 +121,14 @@ def _line(task: str, name: str, own: Sequence[Mapping[str, Any]], free: Mapping[
     return f"| {' | '.join(cells)} |"
 
 
+def _validated(row: Mapping[str, Any]) -> list[float]:
+    """Return the validations after the checkpoint's, as shares of that one."""
+    before, *after = (value for _, value in row["validations"])
+    return [value / before for value in after]
+
+
 def _end(row: Mapping[str, Any]) -> float:
-    return float(row["last"] / row["before"])
+    return _validated(row)[-1]
 
 
 def interval(values: Sequence[float]) -> str:
@@ -162,8 +168,8 @@ def main() -> int:
             if (task, arm, seed) not in map(_key, done):
                 row = run(task, arm, seed, done)
                 study(task).append(row)
-                ends = f"{row['before']:.0f}, {row['lowest']:.0f}, {row['last']:.0f}"
-                print(f"{task} {arm} {seed}: {ends} at {row['groups']}", file=sys.stderr)
+                told = ", ".join(f"{value:.0f}" for _, value in row["validations"])
+                print(f"{task} {arm} {seed}: {told} at {row['groups']}", file=sys.stderr)
     show(study(TASKS[0]).done())
     return 0
 
