@@ -14,7 +14,7 @@ four arms go on (weights, moments, clocks and generators are the checkpoint's) t
 
 No arm has a remedy, and the critic stays dense. A row per (task, arm, seed) is appended to
 benchmarks/results/trust_region.jsonl; what is there is not run again. Returns are of validations
-(greedy, ten episodes, every 25,000 steps); *lowest* and *end* are shares of the one at 300,000
+(greedy, ten episodes, every 50,000 steps); *lowest* and *end* are shares of the one at 300,000
 steps, which the arms of a seed have in common, with the 95 % interval of the mean over seeds
 (bootstrap), and *p* is of Wilcoxon's signed-rank test of an arm's end against free's, seed by seed.
 """
@@ -38,7 +38,7 @@ from benchmarks.commands import ROOT
 from rayprune.rllib.cluster.connect import connect_with
 
 TASKS: Final = ("swimmer", "hopper", "halfcheetah")
-BEGIN, END, UNTIL, EVERY = 300_000, 425_000, 450_000, 25_000
+BEGIN, END, UNTIL, EVERY = 300_000, 425_000, 450_000, 50_000
 TARGET, BOUND = 0.9, 0.01
 DENSE, FREE, BOUNDED, AS_SPARSE = "dense", "free", "max_kl", "as sparse"
 ARMS: Final = (DENSE, FREE, BOUNDED, AS_SPARSE)
