@@ -25,7 +25,8 @@ class PruningConfig:
 
     Args:
         recipe: a key of `rayprune.pruning.recipes.RECIPES`, which says what the other fields are
-            where they are left out. In a YAML it also sees to the critic and to observations.
+            where they are left out. `rayprune.prune` and a YAML also let it say what follows from
+            the run: a dense critic, how often masks change, a bound; a YAML sees to observations.
         sparsity: fraction of the prunable weights to prune, in [0, 1). Protected layers count
             among them and stay dense, so the other layers carry their share.
         threshold: in place of ``sparsity``: prune where the score is at most a threshold.
@@ -128,7 +129,7 @@ class PruningConfig:
             faults = self.faults_of(values, prefix="")
             if faults:
                 raise ConfigError(faults)
-            vars(self).update(_whole(expanded(values)))
+            vars(self).update(_whole(expanded(values)), _given=dict(values))
 
     @classmethod
     def faults_of(cls, values: object, prefix: str = "pruning.") -> list[str]:
@@ -166,8 +167,17 @@ class PruningConfig:
         if faults or not isinstance(values, Mapping):
             return faults, None
         config = cls.__new__(cls)  # the constructor would check once more
-        vars(config).update(_whole(expanded(values)))
+        vars(config).update(_whole(expanded(values)), _given=dict(values))
         return [], config
+
+    @property
+    def given(self) -> Mapping[str, Any]:
+        """The fields that were named when it was made: beside them a recipe says more of a run.
+
+        >>> sorted(PruningConfig(recipe="recommended", sparsity=0.9).given)
+        ['recipe', 'sparsity']
+        """
+        return self.__dict__.get("_given") or self._fields()
 
     def to_dict(self) -> dict[str, Any]:
         """Return every field as plain numbers, strings, lists and dicts, fit for JSON or YAML."""
@@ -179,7 +189,9 @@ class PruningConfig:
         >>> PruningConfig(sparsity=0.5).replace(sparsity=0.8).sparsity
         0.8
         """
-        return type(self).from_dict({**self.to_dict(), **changes})
+        config = type(self).from_dict({**self.to_dict(), **changes})
+        vars(config)["_given"] = {**self.given, **changes}
+        return config
 
     def over(self, horizon: int | None) -> PruningConfig:
         """Return a copy for a run of so many env steps; nothing is checked anew.
@@ -192,7 +204,7 @@ class PruningConfig:
     def unchecked(self, **changes: Any) -> PruningConfig:
         """Return a copy with some fields changed; nothing is checked anew."""
         config = type(self).__new__(type(self))
-        vars(config).update(self._fields(), **changes)
+        vars(config).update(self._fields(), **changes, _given={**self.given, **changes})
         return config
 
     def without_pruning(self) -> PruningConfig:

@@ -22,6 +22,7 @@ from rayprune.rllib.learner.extensions.policy_changes import NO_KL
 from rayprune.rllib.modules.quantisable import make_modules_quantisable
 from rayprune.rllib.modules.resizable import make_shrinkable
 from rayprune.rllib.normalisation import as_configured
+from rayprune.rllib.recipe_of_run import filled_for
 from rayprune.rllib.remedies import hold_sampling
 from rayprune.rllib.settings.keys import (
     CONFIG_KEY,
@@ -56,7 +57,8 @@ def prune(
     Args:
         config: any AlgorithmConfig of RLlib's new API stack with a torch Learner.
         pruning: what to prune. A plain dict may hold ``tune.*`` domains; it is then validated in
-            the trial, where the values are known.
+            the trial, where the values are known. With a recipe, what that says of the algorithm
+            is filled in: a dense critic, how often masks change, a bound on each mask update.
         modules: ids of the RLModules to prune, for multi-agent training; the others stay dense.
             None prunes all. A mapping gives each its changes of ``pruning``:
             ``{"pursuer": {}, "evader": {"sparsity": 0.5}}``.
@@ -78,6 +80,13 @@ def prune(
         )
         algo = config.build_algo()
     """
+    check_undriven(pruning)
+    whole = filled_for(config, pruning)
+    return with_pruning(config, whole, modules=modules, quantise=quantise, lean=lean)
+
+
+def check_undriven(pruning: PruningConfig | Mapping[str, Any]) -> None:
+    """Raise ConfigError if a schedule waits for what nobody posts while `algo.train()` runs."""
     held = plain(pruning)
     if schedule_of(held.get("schedule")).finds_sparsity:
         raise ConfigError(
@@ -85,7 +94,6 @@ def prune(
             "policy and rolls it back, which `algo.train()` can't. Use `rayprune train` with a "
             "YAML file, or another kind here."
         )
-    return with_pruning(config, pruning, modules=modules, quantise=quantise, lean=lean)
 
 
 def with_pruning(

@@ -25,7 +25,7 @@ from rayprune.rllib.experiment.network_checks import check_network
 from rayprune.rllib.modules.resizable import make_shrinkable
 from rayprune.rllib.training import rows
 from rayprune.rllib.training.summary import SummarySubject, summarise_run
-from rayprune.rllib.wrap import prune
+from rayprune.rllib.wrap import check_undriven, with_pruning
 from rayprune.storage.copies import shown
 from rayprune.tracking.record import prepare_out, to_json, write_atomic
 from rayprune.tracking.versions import versions
@@ -67,7 +67,8 @@ def prune_checkpoint(
     target = out / "checkpoints" / "000000000"
     experiment_yaml = _experiment_yaml(directory, pruning, evaluation)
     with on_ray(address, config):
-        pruned = prune(config, pruning)
+        check_undriven(pruning)
+        pruned = with_pruning(config, pruning)
         if saved.origins:
             make_shrinkable(pruned)
         _prune(pruned, directory, target, experiment_yaml, seen)
