@@ -25,8 +25,7 @@ class PruningConfig:
 
     Args:
         recipe: a key of `rayprune.pruning.recipes.RECIPES`, which says what the other fields are
-            where they are left out. `rayprune.prune` and a YAML also let it say what follows from
-            the run: a dense critic, how often masks change, a bound; a YAML sees to observations.
+            where they are left out; of critic, pace and bound to `rayprune.rllib.prune` and a YAML.
         sparsity: fraction of the prunable weights to prune, in [0, 1). Protected layers count
             among them and stay dense, so the other layers carry their share.
         threshold: in place of ``sparsity``: prune where the score is at most a threshold.
@@ -172,10 +171,10 @@ class PruningConfig:
 
     @property
     def given(self) -> Mapping[str, Any]:
-        """The fields that were named when it was made: beside them a recipe says more of a run.
+        """The fields that were named when it was made, as they were; a recipe says more of a run.
 
-        >>> sorted(PruningConfig(recipe="recommended", sparsity=0.9).given)
-        ['recipe', 'sparsity']
+        >>> PruningConfig(recipe="recommended", sparsity=0.9).given
+        {'recipe': 'recommended', 'sparsity': 0.9}
         """
         return self.__dict__.get("_given") or self._fields()
 
@@ -219,14 +218,6 @@ class PruningConfig:
         if self.chosen.criterion.scores == "weights":
             held["criterion"] = self.criterion
         return type(self).from_dict({**held, "sparsity": 0.0})
-
-    def phase(self, **changes: Any) -> PruningConfig:
-        """Return the config of one of several granularities that are pruned in turn.
-
-        Args:
-            changes: the fields of that granularity.
-        """
-        return self.replace(**changes, **_OF_ALL_PHASES)
 
     @functools.cached_property
     def chosen(self) -> Chosen:
@@ -340,11 +331,6 @@ class PruningConfig:
         return any(config.chosen.criterion.needs_returns for config in self.shared_out)
 
     @property
-    def rewinds(self) -> bool:
-        """Whether the weights go back to those of an early step after each round of pruning."""
-        return self.chosen.schedule.rewinds
-
-    @property
     def every(self) -> int:
         """Env steps between mask updates."""
         return self._schedule.every(self.schedule, self.resolved_horizon)
@@ -413,13 +399,6 @@ _OF_TRAINING = frozenset(
     }
 )
 """The fields that a dense twin shares; what a new field does to the masks is not among them."""
-_OF_ALL_PHASES: Mapping[str, Any] = {
-    "penalty": None,
-    "compact_every": None,
-    "max_kl": None,
-    "max_value_change": None,
-}
-"""What is the whole config's, whatever its phases are."""
 
 
 def _whole(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,8 +6,9 @@ Hybrid pruning has two phases, all else has one.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rayprune.errors import ConfigError
 from rayprune.pruning.config import PruningConfig
@@ -20,6 +21,13 @@ from rayprune.pruning.update.budgets import Budget, counts_of
 
 _MOST = 0.999
 """The sparsity at which a search for the sparsest policy ends if no target bounds it."""
+_OF_THE_WHOLE: Mapping[str, Any] = {
+    "penalty": None,
+    "compact_every": None,
+    "max_kl": None,
+    "max_value_change": None,
+}
+"""What is the whole config's, whatever its phases are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +127,7 @@ def phases_of(
     """
     if not config.chosen.granularity.in_turn:
         return [Phase(config, tuple(layers))]
-    singles = [config.phase(**changes) for changes in turns(config.chosen)]
+    singles = [config.replace(**changes, **_OF_THE_WHOLE) for changes in turns(config.chosen)]
     return [Phase(single, _within(single, layers, heads), in_turn=True) for single in singles]
 
 

@@ -33,7 +33,7 @@ class Rewinding(Extension):
 
     def before_update(self, module_id: str, pruner: Pruner) -> None:
         """Take the snapshot of a lottery ticket, once its time has come."""
-        if not pruner.config.rewinds or module_id in self._held:
+        if not pruner.config.chosen.schedule.rewinds or module_id in self._held:
             return
         schedule: Any = pruner.config.build_schedule(0.0)
         if self._view.clock >= schedule.rewind_to:
