@@ -21,6 +21,7 @@ CLONING: Final = 20_000
 """Updates of behaviour cloning, of 256 steps each."""
 WIDE: Final = 256
 """Of the wide arm's hidden layers."""
+_SIMBA: Final = "rayprune.rllib.models:PrunableSimBa"
 
 Settings = Callable[[Task, float], Sequence[str]]
 """(task, sparsity) -> overrides, as ``--set`` takes them."""
@@ -216,8 +217,30 @@ def _with(*more: str, **changes: Any) -> Settings:
 
 def _wide(task: Task, sparsity: float) -> Sequence[str]:
     wide = hiddens(task.layers, WIDE)[1:-1]
-    block = pruning(task, wide_sparsity(task.layers, sparsity), critic=0)
-    return [block, *_model(policy_hiddens=wide, value_hiddens=wide)]
+    recipe = _recipe()(task, wide_sparsity(task.layers, sparsity))
+    return [*recipe, *_model(policy_hiddens=wide, value_hiddens=wide)]
+
+
+def _with_layer_norms(task: Task) -> list[str]:
+    """Return a SimBa net that has the weights of the task's own, in one block.
+
+    Two layers of width and half the width have as many as one of width and width.
+    """
+    width = task.layers[1]
+    own = task.raw["rllib"]["rl_module"]["model_config"]
+    kept = {key: own[key] for key in ("free_log_std",) if key in own}
+    nets = {"policy_width": width, "value_width": width}
+    blocks = {"policy_blocks": [width // 2], "value_blocks": [width // 2]}
+    module = {"module_class": _SIMBA, "model_config": {**nets, **blocks, **kept}}
+    return [f"rllib.rl_module={json.dumps(module)}"]
+
+
+def _normed(task: Task, sparsity: float) -> Sequence[str]:
+    return [*_recipe()(task, sparsity), *_with_layer_norms(task)]
+
+
+def _normed_dense(task: Task, _: float) -> Sequence[str]:
+    return [*_dense(task, 0), *_with_layer_norms(task)]
 
 
 def _narrow(task: Task, sparsity: float) -> Sequence[str]:
@@ -390,8 +413,21 @@ _ALL: Final = (
     ),
     Arm(
         name="wide",
-        line="cubic with a dense critic, in a net of 256 x 256 that keeps as many weights in all",
+        line="the recipe, in a net of 256 x 256 that keeps as many weights in all",
         settings=_wide,
+        mlp_only=True,
+    ),
+    Arm(
+        name="layer norm",
+        line="the recipe, in a residual net with layer norms (SimBa) of as many weights",
+        settings=_normed,
+        mlp_only=True,
+    ),
+    Arm(
+        name="layer norm, dense",
+        line="that net, nothing pruned",
+        settings=_normed_dense,
+        sparse=False,
         mlp_only=True,
     ),
     Arm(
