@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.leaderboard import figure, release, tables, wandb_report
+from benchmarks.leaderboard import figure, findings, release, tables, wandb_report
 from benchmarks.leaderboard.arms import ARMS, SPARSITIES
 from benchmarks.leaderboard.cells import RESULTS, Cell, cells
 from benchmarks.leaderboard.making import ROOT, make
@@ -27,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(MARK + json.dumps(make(cell, args.runs, args.results / "configs")), flush=True)
         return 0
     if args.command == "tables":
+        findings.write(args.results, args.findings)
         return tables.write(args.results, args.out)
     if args.command == "figures":
         return figure.write(args.results, args.out)
@@ -83,6 +84,9 @@ def _parser() -> argparse.ArgumentParser:
         )
     table = commands.add_parser("tables", help="write the tables")
     table.add_argument("--out", type=Path, default=tables.PAGE, help="a Markdown file")
+    table.add_argument(
+        "--findings", type=Path, default=findings.PAGE, help="a page whose tables are renewed"
+    )
     drawn = commands.add_parser("figures", help="write the figures")
     drawn.add_argument("--out", type=Path, default=figure.FOLDER, help="their folder")
     report = commands.add_parser(
