@@ -28,7 +28,7 @@ class Reporter(Protocol):
         """An iteration ended.
 
         Args:
-            row: ``env_steps``, ``return_mean`` (None or NaN before the first episode has ended),
+            row: ``env_steps``, ``return_mean`` (None or NaN where no episode ended),
                 ``sparsity``, ``target_sparsity`` and ``time_s``; more keys do no harm.
         """
 

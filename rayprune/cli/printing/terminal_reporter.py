@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from numbers import Real
+from typing import TypeGuard
 
 from rich.console import Console
 from rich.progress import (
@@ -37,6 +38,7 @@ class TerminalReporter:
         self._total: int | None = None
         self._first = (0.0, 0)
         self._last_line = -math.inf
+        self._return: object = None
 
     def start(self, name: str, total_steps: int | None, done_steps: int) -> None:
         """See `Reporter.start`."""
@@ -44,6 +46,7 @@ class TerminalReporter:
         self._name, self._total = name, total_steps
         self._first = (self._clock(), done_steps)
         self._last_line = -math.inf
+        self._return = None
         if self._console.is_terminal:
             self._progress = _live(self._console)
             self._task = self._progress.add_task(
@@ -53,9 +56,9 @@ class TerminalReporter:
 
     def iteration(self, row: Mapping[str, object]) -> None:
         """See `Reporter.iteration`."""
-        details = (
-            f"return {number(row.get('return_mean'))}  sparsity {number(row.get('sparsity'), 3)}"
-        )
+        if _is_finite(row.get("return_mean")):
+            self._return = row["return_mean"]  # iterations in which no episode ends have none
+        details = f"return {number(self._return)}  sparsity {number(row.get('sparsity'), 3)}"
         step = _step(row)
         if self._progress is not None:
             self._progress.update(self._task, completed=step, details=details)
@@ -101,9 +104,11 @@ def number(value: object, digits: int = 1) -> str:
     >>> number(12.345), number(float("nan")), number(None), number(0.8996, 3)
     ('12.3', '-', '-', '0.900')
     """
-    if not isinstance(value, Real) or not math.isfinite(value):
-        return "-"
-    return f"{float(value):.{digits}f}"
+    return f"{value:.{digits}f}" if _is_finite(value) else "-"
+
+
+def _is_finite(value: object) -> TypeGuard[float]:
+    return isinstance(value, Real) and math.isfinite(value)
 
 
 def duration(seconds: float) -> str:

@@ -46,6 +46,18 @@ def test_plain_lines_come_at_most_every_five_seconds(clock):
     assert lines[1] == "demo: step 600/10,000  return 20.5  sparsity 0.450  1:34 min left"
 
 
+def test_an_iteration_in_which_no_episode_ended_shows_the_last_return(clock):
+    reporter, stream = reporter_on(clock, terminal=False)
+    reporter.start("demo", 10_000, 0)
+    for second, mean in ((0, None), (5, 30.0), (10, None), (15, float("nan"))):
+        clock.now = float(second)
+        reporter.iteration(row(100 + second, mean))
+    reporter.start("twin", 10_000, 0)
+    reporter.iteration(row(100, None))
+    told = [line.split("  ")[1] for line in stream.getvalue().splitlines()]
+    assert told == ["return -", "return 30.0", "return 30.0", "return 30.0", "return -"]
+
+
 def test_the_last_iteration_is_always_shown(clock):
     reporter, stream = reporter_on(clock, terminal=False)
     reporter.start("demo", 200, 0)
