@@ -127,11 +127,19 @@ def _over_all(known: Sequence[Row]) -> Iterator[str]:
 
 
 def _share(known: Sequence[Row], tasks: Sequence[str], arm: str, sparsity: float) -> str:
-    """Return an arm's normalised score over tasks, and what is lacking of them."""
+    """Return an arm's normalised score over tasks, and what is lacking of them.
+
+    All runs count alike, so a task with more of them would count for more: of each task those seeds
+    are taken that all of the arm's tasks have.
+    """
     own = [row for row in known if row["task"] in tasks]
-    scores = normal_scores(of_group(own, (ARMS[arm], sparsity)), scoring.references(own))
-    if not scores:
+    found = of_group(own, (ARMS[arm], sparsity))
+    if not found:
         return "not run"
+    seeds = [{row["seed"] for row in found if row["task"] == task} for task in tasks]
+    common = set.intersection(*filter(None, seeds))
+    even = [row for row in found if row["seed"] in common]
+    scores = normal_scores(even, scoring.references(own))
     runs = sum(map(len, scores.values()))
     lacking = [task for task in tasks if task not in scores]
     without = f", without {', '.join(lacking)}" if lacking else ""

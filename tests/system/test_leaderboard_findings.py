@@ -75,6 +75,15 @@ def test_one_run_is_above_nothing(results):
     assert "| swimmer, 95 % | 300 (1) | not run | 1 (1) | no |" in told
 
 
+def test_the_overview_takes_as_many_runs_of_each_task(results):
+    with Record.open(results / "acrobot.jsonl") as record:
+        for arm, seed, score in (("random", 0, 0.0), ("dense", 0, 100.0), ("recommended", 1, 50.0)):
+            record.append({**row(arm, seed, score), "task": "acrobot"})
+    told = findings.renewed(page("all"), results)
+    # Swimmer's seed 1 is at 290 / 200, Acrobot's at 50 / 100; its seed 0 has no counterpart.
+    assert "| recommended | not run | 0.97 (2 runs, without" in told
+
+
 def test_the_overview_says_which_tasks_it_lacks(results):
     told = findings.renewed(page("all"), results)
     without = "without lunarlander, acrobot, hopper, halfcheetah"
