@@ -1,22 +1,24 @@
-"""What `max_kl` does where cuts move a policy far: three tasks, ten seeds, four arms each.
+"""What `max_kl` does where cuts move a policy far: three tasks, ten seeds, five arms each.
 
     python benchmarks/trust_region.py [--tasks swimmer] [--seeds 0 1]  # run what is missing, print
     python benchmarks/trust_region.py --tables                         # print what there is
 
 PPO trains a dense policy to 300,000 env steps, by the leaderboard's file of the task. From there
-four arms go on (weights, moments, clocks and generators are the checkpoint's) to 450,000:
+five arms go on (weights, moments, clocks and generators are the checkpoint's) to 450,000:
 
 - dense: nothing is pruned;
 - free: a cubic ramp takes the policy to 90 % until 425,000, with masks at every iteration;
 - max_kl: the same, and no mask update moves the policy by more than 0.01 nats;
 - as sparse: free, to the sparsity that max_kl reached in that seed, since a bound that pays with
-  sparsity would look good by that alone.
+  sparsity would look good by that alone;
+- made up for: free, with what is left making up for each cut (`remedies: {reconstruct: true}`).
 
-No arm has a remedy, and the critic stays dense. A row per (task, arm, seed) is appended to
+No arm holds the deviation, and the critic stays dense. A row per (task, arm, seed) is appended to
 benchmarks/results/trust_region.jsonl; what is there is not run again. Returns are of validations
 (greedy, ten episodes, every 50,000 steps); *lowest* and *end* are shares of the one at 300,000
 steps, which the arms of a seed have in common, with the 95 % interval of the mean over seeds
-(bootstrap), and *p* is of Wilcoxon's signed-rank test of an arm's end against free's, seed by seed.
+(bootstrap), and *p* is of Wilcoxon's signed-rank test against free's, seed by seed; *below half*
+are runs with a validation below half of that at 300,000.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,7 +43,8 @@ TASKS: Final = ("swimmer", "hopper", "halfcheetah")
 BEGIN, END, UNTIL, EVERY = 300_000, 425_000, 450_000, 50_000
 TARGET, BOUND = 0.9, 0.01
 DENSE, FREE, BOUNDED, AS_SPARSE = "dense", "free", "max_kl", "as sparse"
-ARMS: Final = (DENSE, FREE, BOUNDED, AS_SPARSE)
+MADE_UP_FOR: Final = "made up for"
+ARMS: Final = (DENSE, FREE, BOUNDED, AS_SPARSE, MADE_UP_FOR)
 ROWS: Final = ROOT / "benchmarks" / "results" / "trust_region.jsonl"
 POLICY: Final = "policy"
 COMMON: Final = (
@@ -75,6 +78,7 @@ def arm_of(name: str, task: str, reached: float | None) -> Arm:
         FREE: [],
         BOUNDED: [f"pruning.max_kl={BOUND}"],
         AS_SPARSE: [f"pruning.sparsity={reached}"],
+        MADE_UP_FOR: ["pruning.remedies={reconstruct: true}"],
     }[name]
     return Arm(prefix=f"trust-{task}", overrides=overrides)
 
@@ -93,42 +97,53 @@ def _key(row: Mapping[str, Any]) -> tuple[str, str, int]:
 
 def show(done: Sequence[Mapping[str, Any]]) -> None:
     """Print a table in Markdown, with the runs that there are."""
-    print("| task | arm | seeds | lowest after | end | below half | policy's sparsity |", end="")
-    print(" median KL of a mask update (largest) | p |")
-    print("|" + "---|" * 9)
+    print(
+        "| task | arm | seeds | lowest after | p | end | p | below half | policy's sparsity |",
+        end="",
+    )
+    print(" median KL of a mask update (largest) |")
+    print("|" + "---|" * 10)
     for task in TASKS:
-        free = {row["seed"]: _end(row) for row in done if _key(row)[:2] == (task, FREE)}
-        for name in ARMS:
-            own = [row for row in done if _key(row)[:2] == (task, name)]
+        of_task = {name: [r for r in done if _key(r)[:2] == (task, name)] for name in ARMS}
+        for name, own in of_task.items():
             if own:
-                print(_line(task, name, own, free))
+                print(_line(task, name, own, of_task[FREE]))
 
 
-def _line(task: str, name: str, own: Sequence[Mapping[str, Any]], free: Mapping[int, float]) -> str:
-    lowest = [min(_validated(row)) for row in own]
-    ends = {row["seed"]: _end(row) for row in own}
+def _line(
+    task: str, name: str, own: Sequence[Mapping[str, Any]], free: Sequence[Mapping[str, Any]]
+) -> str:
+    lowest, ends = _by_seed(own, min), _by_seed(own, _last)
     cells = [
         task,
         name,
         str(len(own)),
-        interval(lowest),
-        interval(list(ends.values())),
-        f"{sum(value < 0.5 for value in lowest)} of {len(own)}",
+        interval([*lowest.values()]),
+        p_value(lowest, _by_seed(free, min)) if name != FREE else "",
+        interval([*ends.values()]),
+        p_value(ends, _by_seed(free, _last)) if name != FREE else "",
+        f"{sum(value < 0.5 for value in lowest.values())} of {len(own)}",
         f"{statistics.mean(row['groups'][POLICY] for row in own):.3f}",
         largest([value for row in own for value in row["kl"]]),
-        p_value(ends, free) if name != FREE else "",
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _by_seed(
+    own: Sequence[Mapping[str, Any]], of: Callable[[list[float]], float]
+) -> dict[int, float]:
+    """Return a figure of each run's validations, by its seed."""
+    return {row["seed"]: of(_validated(row)) for row in own}
+
+
+def _last(values: list[float]) -> float:
+    return values[-1]
 
 
 def _validated(row: Mapping[str, Any]) -> list[float]:
     """Return the validations after the checkpoint's, as shares of that one."""
     before, *after = (value for _, value in row["validations"])
     return [value / before for value in after]
-
-
-def _end(row: Mapping[str, Any]) -> float:
-    return _validated(row)[-1]
 
 
 def interval(values: Sequence[float]) -> str:
