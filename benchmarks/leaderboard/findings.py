@@ -66,7 +66,6 @@ def _table(name: str, known: Sequence[Row]) -> Iterator[str]:
 
 def _of_task(task: Task, known: Sequence[Row]) -> Iterator[str]:
     """Yield what each arm came to on a task, seed by seed."""
-    scale = scoring.references(known)[task.name]
     shift = SHOWN_SHIFT.get(task.name)
     heads = ["arm", "return", "dense = 1, random = 0", "seeds", "worst quarter"]
     heads += [shift, *_SIZES] if shift else _SIZES
@@ -75,6 +74,7 @@ def _of_task(task: Task, known: Sequence[Row]) -> Iterator[str]:
     for group in groups(task):
         found = sorted(of_group(known, group), key=lambda row: row["seed"])
         if found:
+            scale = scoring.paired(known, found)[task.name]
             yield _line([_name(group), *_cells(task, found, scale, shift)])
 
 
@@ -139,7 +139,7 @@ def _share(known: Sequence[Row], tasks: Sequence[str], arm: str, sparsity: float
     seeds = [{row["seed"] for row in found if row["task"] == task} for task in tasks]
     common = set.intersection(*filter(None, seeds))
     even = [row for row in found if row["seed"] in common]
-    scores = normal_scores(even, scoring.references(own))
+    scores = normal_scores(even, own)
     runs = sum(map(len, scores.values()))
     lacking = [task for task in tasks if task not in scores]
     without = f", without {', '.join(lacking)}" if lacking else ""

@@ -124,3 +124,34 @@ def references(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, floa
             random[row["task"]] = score
     both = {t: (iqm({t: s}).value, random[t]) for t, s in dense.items() if t in random}
     return {task: scale for task, scale in both.items() if scale[0] > scale[1]}
+
+
+def paired(
+    known: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]]
+) -> dict[str, tuple[float, float]]:
+    """Return each task's scale by the dense runs of the same seeds as an arm's.
+
+    A seed's runs share their beginning, so that one that finds a good gait lifts all its arms: on
+    the scale of other seeds too the arm would look better than it is. Where dense lacks one of the
+    seeds, all of its runs count.
+
+    Args:
+        known: rows of all arms.
+        found: those of the arm.
+    """
+    dense: dict[str, set[int]] = {}
+    wanted: dict[str, set[int]] = {}
+    for rows, seeds in ((known, dense), (found, wanted)):
+        for row in rows:
+            if rows is found or row["arm"] == "dense":
+                seeds.setdefault(row["task"], set()).add(row["seed"])
+    whole = {task for task, seeds in wanted.items() if not seeds <= dense.get(task, set())}
+    return references(
+        [
+            row
+            for row in known
+            if row["arm"] != "dense"
+            or row["task"] in whole
+            or row["seed"] in wanted.get(row["task"], ())
+        ]
+    )

@@ -92,7 +92,7 @@ def task_table(task: Task, known: Sequence[Row]) -> Iterator[str]:
     for group in groups(task):
         found = of_group(known, group)
         if found:
-            yield _line(task, group, found, scale)
+            yield _line(task, group, found, scoring.paired(known, found).get(task.name))
         else:
             lacking.append(group)
     shifts = ", ".join(task.shifts)
@@ -192,14 +192,14 @@ def suite_table(suite: str, known: Sequence[Row]) -> Iterator[str]:
     yield f"| arm | sparsity | tasks | runs | normalised IQM [95 %] | {ADVERTISED} is above it |"
     yield "|---|---|---|---|---|---|"
     for group in groups():
-        ours = normal_scores(of_group(own, group), scales)
+        ours = normal_scores(of_group(own, group), own)
         if ours:
-            yield _suite_line(group, ours, own, scales)
+            yield _suite_line(group, ours, own)
 
 
-def _suite_line(group: Group, ours: scoring.Runs, own: Sequence[Row], scales: Any) -> str:
+def _suite_line(group: Group, ours: scoring.Runs, own: Sequence[Row]) -> str:
     arm, sparsity = group
-    best = normal_scores(of_group(own, (ARMS[ADVERTISED], sparsity)), scales) if sparsity else {}
+    best = normal_scores(of_group(own, (ARMS[ADVERTISED], sparsity)), own) if sparsity else {}
     shared = [task for task in best if task in ours]
     chance = "-"
     if shared and arm.name != ADVERTISED:
@@ -209,10 +209,14 @@ def _suite_line(group: Group, ours: scoring.Runs, own: Sequence[Row], scales: An
     return f"| {arm.name} | {at} | {len(ours)} | {runs} | {scoring.iqm(ours).told()} | {chance} |"
 
 
-def normal_scores(
-    found: Sequence[Row], scales: Mapping[str, tuple[float, float]]
-) -> dict[str, list[float]]:
-    """Return normalised scores by task, of the tasks that have a scale."""
+def normal_scores(found: Sequence[Row], known: Sequence[Row]) -> dict[str, list[float]]:
+    """Return normalised scores by task, of the tasks that have a scale (`scoring.paired`).
+
+    Args:
+        found: an arm's rows.
+        known: all rows, dense's among them.
+    """
+    scales = scoring.paired(known, found)
     scores: dict[str, list[float]] = {}
     for row in found:
         if row["task"] in scales:

@@ -80,8 +80,9 @@ def test_the_overview_takes_as_many_runs_of_each_task(results):
         for arm, seed, score in (("random", 0, 0.0), ("dense", 0, 100.0), ("recommended", 1, 50.0)):
             record.append({**row(arm, seed, score), "task": "acrobot"})
     told = findings.renewed(page("all"), results)
-    # Swimmer's seed 1 is at 290 / 200, Acrobot's at 50 / 100; its seed 0 has no counterpart.
-    assert "| recommended | not run | 0.97 (2 runs, without" in told
+    # Swimmer's seed 0 has no counterpart. Its seed 1 is at 290 of dense's 100 with the same seed;
+    # Acrobot's is at 50 of 100, of all dense runs, since dense lacks it.
+    assert "| recommended | not run | 1.70 (2 runs, without" in told
 
 
 def test_the_overview_says_which_tasks_it_lacks(results):
