@@ -22,7 +22,7 @@ from rayprune.rllib.training.failures import build
 from rayprune.tracking.record import Record, read_rows
 
 MODULE: Final = "default_policy"
-RUNS: Final = ROOT / "runs" / "collapse"
+RUNS: Final = ROOT / "runs" / "branches"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +94,8 @@ class Study:
             validations.at(row["env_steps"])
         validations.close()
         algorithm.stop()
-        told = figures(before, curve, updates, moved)
-        return {**told, "groups": groups, "validations": validations.found}
+        came_to = figures(before, curve, updates, moved)
+        return {**came_to, "groups": groups, "validations": validations.found}
 
     def done(self) -> list[dict[str, Any]]:
         """Return the rows that there are."""

@@ -14,9 +14,10 @@ from torch.nn.utils import prune as torchs
 
 from benchmarks.leaderboard import figure, running, scoring, tables
 from benchmarks.leaderboard.__main__ import main
-from benchmarks.leaderboard.arms import (
-    ARMS,
-    SPARSITIES,
+from benchmarks.leaderboard.arms import ARMS, SPARSITIES
+from benchmarks.leaderboard.cells import Cell, cells, missing, rows
+from benchmarks.leaderboard.making import kept_config
+from benchmarks.leaderboard.sizes import (
     hiddens,
     parameters,
     small_width,
@@ -24,8 +25,6 @@ from benchmarks.leaderboard.arms import (
     weights,
     wide_sparsity,
 )
-from benchmarks.leaderboard.cells import Cell, cells, missing, rows
-from benchmarks.leaderboard.making import kept_config
 from benchmarks.leaderboard.tasks import FOLDER, NOISY, TASKS, noisy
 from rayprune import Pruner, PruningConfig, make_maskable, yaml12
 from rayprune.cli.prune import pruning_config
