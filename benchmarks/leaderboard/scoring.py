@@ -131,20 +131,15 @@ def paired(
 ) -> dict[str, tuple[float, float]]:
     """Return each task's scale by the dense runs of the same seeds as an arm's.
 
-    A seed's runs share their beginning, so that one that finds a good gait lifts all its arms: on
-    the scale of other seeds too the arm would look better than it is. Where dense lacks one of the
-    seeds, all of its runs count.
+    A seed's runs share their beginning, so a seed that finds a good gait lifts dense and the arm
+    alike; beside dense runs of other seeds the arm would look better than it is. Where dense lacks
+    one of the seeds, all of its runs count.
 
     Args:
         known: rows of all arms.
         found: those of the arm.
     """
-    dense: dict[str, set[int]] = {}
-    wanted: dict[str, set[int]] = {}
-    for rows, seeds in ((known, dense), (found, wanted)):
-        for row in rows:
-            if rows is found or row["arm"] == "dense":
-                seeds.setdefault(row["task"], set()).add(row["seed"])
+    dense, wanted = _seeds([row for row in known if row["arm"] == "dense"]), _seeds(found)
     whole = {task for task, seeds in wanted.items() if not seeds <= dense.get(task, set())}
     return references(
         [
@@ -155,3 +150,11 @@ def paired(
             or row["seed"] in wanted.get(row["task"], ())
         ]
     )
+
+
+def _seeds(rows: Sequence[Mapping[str, Any]]) -> dict[str, set[int]]:
+    """Return the seeds of each task's rows."""
+    found: dict[str, set[int]] = {}
+    for row in rows:
+        found.setdefault(row["task"], set()).add(row["seed"])
+    return found

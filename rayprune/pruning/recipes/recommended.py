@@ -23,7 +23,7 @@ class RecommendedRecipe(Recipe):
     and by the layer-wise ratios that Graesser et al. 2022 (arXiv:2206.10369) found to hold returns.
     The critic isn't deployed, and its density matters more than the actor's (same source). What
     is left makes up for each cut (`Reconstruct`), and a Gaussian policy's deviation doesn't shrink
-    while masks change (`HoldDeviation`). In a YAML each mask update is bounded by `MAX_KL`.
+    while masks change (`HoldDeviation`). Each mask update of an RLlib run is bounded by `MAX_KL`.
     docs/findings.md has what the leaderboard's rows say of it.
 
     >>> facts = RunFacts(steps=120_000, critic=True, may_normalise=True)
